@@ -1,0 +1,62 @@
+"""Which backend runs: the C extension where it imports, else Numba; NumPy is the specification.
+
+A backend is a module with the eight functions of `reference.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+_MODULES = {"c": "native", "numba": "jit", "numpy": "reference"}
+NAMES = tuple(_MODULES)
+
+_active: ModuleType | None = None
+_c_missing: str | None = None  # why the C extension did not import
+
+
+def get(name: str) -> ModuleType:
+    """The backend called `name`; ValueError for an unknown name, ImportError where it can't load."""
+    if name not in _MODULES:
+        raise ValueError(f"backend: got {name!r}, wanted one of {', '.join(NAMES)}")
+    return importlib.import_module(f".{_MODULES[name]}", __package__)
+
+
+def why_c_is_missing() -> str | None:
+    """Why the C extension can't be used here, or None where it can."""
+    global _c_missing
+    try:
+        importlib.import_module("._native", __package__)
+    except ImportError as error:
+        _c_missing = str(error)
+    return _c_missing
+
+
+def set_backend(name: str | None) -> None:
+    """Choose the backend for the whole process: "c", "numba" or "numpy"; None for the default again.
+
+    Raises ValueError for another name and ImportError where the backend can't load.
+    """
+    global _active
+    _active = None if name is None else get(name)
+
+
+def active() -> ModuleType:
+    """The backend in force: set_backend's, else FASTACT_BACKEND's, else the first that loads."""
+    global _active
+    if _active is None:
+        asked = os.environ.get("FASTACT_BACKEND")
+        if asked is not None:
+            if asked not in _MODULES:
+                raise ValueError(f"FASTACT_BACKEND: got {asked!r}, wanted one of {', '.join(NAMES)}")
+            _active = get(asked)
+        else:
+            _active = get("c" if why_c_is_missing() is None else "numba")
+    return _active
+
+
+def get_backend() -> str:
+    """The name of the backend in force."""
+    module = active().__name__.rpartition(".")[2]
+    return next(name for name, candidate in _MODULES.items() if candidate == module)

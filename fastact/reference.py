@@ -1,0 +1,275 @@
+"""The naive NumPy version of every operation: the specification of what the kernels compute.
+
+Tests compare each compiled backend with it and benchmarks measure against it.  Like every backend it
+takes checked, C-contiguous arrays of one dtype and writes its results into arrays that the
+caller allocated.  Shapes: x (rows, in_features), weight (out_features, pieces, in_features) for
+maxout and (out_features, in_features) for an activation, z (outer, pieces, inner) for a bare maxout.
+`threads` and `precision` are accepted, as in every backend, and ignored: NumPy has its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .activations import Activation
+
+Array = np.ndarray[Any, Any]
+
+_QUIET = {"invalid": "ignore", "over": "ignore", "under": "ignore", "divide": "ignore"}
+
+
+def _store(target: Array, value: Array, accumulate: bool) -> None:
+    if accumulate:
+        target += value
+    else:
+        target[...] = value
+
+
+# ---- linear + maxout
+
+
+@np.errstate(**_QUIET)
+def linear_maxout(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    argmax: Array | None,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    out_features, pieces, in_features = weight.shape
+    z = x @ weight.reshape(out_features * pieces, in_features).T
+    z = z.reshape(len(x), out_features, pieces)
+    if bias is not None:
+        z += bias
+    maxout(z.reshape(-1, pieces, 1), y.reshape(-1, 1), None if argmax is None else argmax.reshape(-1, 1))
+
+
+@np.errstate(**_QUIET)
+def linear_maxout_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    argmax: Array,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    rows, out_features = grad_y.shape
+    pieces, in_features = weight.shape[1:]
+    units = out_features * pieces
+    grad_z = np.zeros((rows, out_features, pieces), grad_y.dtype)
+    maxout_backward(grad_y.reshape(-1, 1), argmax.reshape(-1, 1), grad_z.reshape(-1, pieces, 1))
+
+    if grad_x is not None:
+        if np.isfinite(weight).all():
+            np.matmul(grad_z.reshape(rows, units), weight.reshape(units, in_features), out=grad_x)
+        else:  # 0 * inf is NaN in a dense product: sum over the winners alone
+            outputs = np.arange(out_features)
+            for n in range(rows):
+                grad_x[n] = grad_y[n] @ weight[outputs, argmax[n]]
+    if grad_weight is not None:
+        if np.isfinite(x).all():
+            dense = grad_z.reshape(rows, units).T @ x
+            _store(grad_weight, dense.reshape(weight.shape), accumulate)
+        else:
+            for j in range(out_features):
+                for k in range(pieces):
+                    won = argmax[:, j] == k
+                    _store(grad_weight[j, k], grad_y[won, j] @ x[won], accumulate)
+    if grad_bias is not None:
+        _store(grad_bias, grad_z.sum(axis=0), accumulate)
+
+
+# ---- bare maxout
+
+
+def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
+    index = z.argmax(axis=1)  # the lowest index of a tie; the first NaN
+    y[...] = np.take_along_axis(z, index[:, None, :], axis=1)[:, 0, :]
+    if argmax is not None:
+        argmax[...] = index
+
+
+def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
+    grad_z[...] = 0
+    np.put_along_axis(grad_z, argmax[:, None, :].astype(np.intp), grad_y[:, None, :], axis=1)
+
+
+# ---- linear + activation
+
+
+@np.errstate(**_QUIET)
+def linear_activation(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    act: Activation,
+    y: Array,
+    z: Array | None,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    product = x @ weight.T
+    if bias is not None:
+        product += bias
+    if z is not None:
+        z[...] = product
+    activation(product, act, y)
+
+
+@np.errstate(**_QUIET)
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    act: Activation,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    grad_slope: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    grad_z = np.empty_like(grad_y)
+    activation_backward(grad_y, saved, act, grad_z, grad_slope, accumulate)
+    if grad_x is not None:
+        np.matmul(grad_z, weight, out=grad_x)
+    if grad_weight is not None:
+        _store(grad_weight, grad_z.T @ x, accumulate)
+    if grad_bias is not None:
+        _store(grad_bias, grad_z.sum(axis=0), accumulate)
+
+
+# ---- element-wise activations: z and y (rows, features)
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
+def _normal_cdf(z: Array) -> Array:
+    return np.asarray(0.5 * _erfc(z * -math.sqrt(0.5)), dtype=z.dtype)
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
+
+
+def _softplus(z: Array) -> Array:
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def _finite(z: Array) -> Array:
+    # -inf becomes the lowest number, so that z * sigmoid(z) is its limit, 0, and not -inf * 0
+    limit = np.finfo(z.dtype).max
+    return np.clip(z, -limit, limit)
+
+
+_TANH_GELU = math.sqrt(2 / math.pi)
+
+
+@np.errstate(**_QUIET)
+def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
+    name, parameter = act.name, act.parameter
+    match name:
+        case "linear":
+            y[...] = z
+        case "relu":
+            np.maximum(z, 0, out=y)
+        case "leaky_relu":
+            y[...] = np.where(z > 0, z, z * z.dtype.type(parameter))
+        case "prelu":
+            y[...] = np.where(z > 0, z, z * act.slope)
+        case "elu":
+            y[...] = np.where(z > 0, z, parameter * np.expm1(np.minimum(z, 0)))
+        case "selu":
+            y[...] = SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+        case "gelu":
+            y[...] = np.where(z == np.inf, z, _finite(z) * _normal_cdf(z))
+        case "gelu_tanh":
+            f = _finite(z)
+            # 0.5 * (1 + tanh(u)) = sigmoid(2u), which keeps its relative accuracy for z < 0
+            y[...] = np.where(z == np.inf, z, f * _sigmoid(2 * _TANH_GELU * (f + 0.044715 * f**3)))
+        case "silu":
+            y[...] = np.where(z == np.inf, z, _finite(z) * _sigmoid(z))
+        case "softplus":
+            y[...] = _softplus(z)
+        case "mish":
+            y[...] = np.where(z == np.inf, z, _finite(z) * np.tanh(_softplus(z)))
+        case "sigmoid":
+            y[...] = _sigmoid(z)
+        case "tanh":
+            np.tanh(z, out=y)
+        case _:
+            raise AssertionError(name)
+
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+
+def _derivative(saved: Array, act: Activation) -> Array:
+    """dy/dz from what the forward saved: y for relu, sigmoid and tanh, z for the others."""
+    name, parameter = act.name, act.parameter
+    one = saved.dtype.type(1)
+    f = _finite(saved)
+    match name:
+        case "linear":
+            return np.ones_like(saved)
+        case "leaky_relu":
+            return np.where(saved > 0, one, saved.dtype.type(parameter))
+        case "prelu":
+            return np.where(saved > 0, one, act.slope)
+        case "elu":
+            return np.where(saved > 0, one, parameter * np.exp(np.minimum(saved, 0)))
+        case "selu":
+            return SELU_SCALE * np.where(saved > 0, one, SELU_ALPHA * np.exp(np.minimum(saved, 0)))
+        case "gelu":
+            return _normal_cdf(saved) + f * np.exp(-0.5 * f * f) / math.sqrt(2 * math.pi)
+        case "gelu_tanh":
+            cubic = np.clip(f, -1e4, 1e4)  # so that its cube is finite where the sigmoid is 0 or 1
+            s = _sigmoid(2 * _TANH_GELU * (cubic + 0.044715 * cubic**3))
+            inner = 2 * _TANH_GELU * (1 + 3 * 0.044715 * cubic**2)
+            return s + cubic * s * (1 - s) * inner
+        case "silu":
+            s = _sigmoid(saved)
+            return s * (1 + f * _sigmoid(-saved))
+        case "softplus":
+            return _sigmoid(saved)
+        case "mish":
+            t = np.tanh(_softplus(saved))
+            return t + f * (1 - t * t) * _sigmoid(saved)
+        case "sigmoid":
+            return saved * (1 - saved)
+        case "tanh":
+            return (1 - saved) * (1 + saved)
+    raise AssertionError(name)
+
+
+@np.errstate(**_QUIET)
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    act: Activation,
+    grad_z: Array,
+    grad_slope: Array | None = None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    if grad_slope is not None:  # saved is z; reduce over rows, and over features for a single slope
+        below = np.where(saved > 0, 0, grad_y * saved)
+        total = below.sum(axis=0) if grad_slope.size != 1 else below.sum()
+        _store(grad_slope, np.reshape(total, grad_slope.shape), accumulate)
+    if act.name == "relu":
+        grad_z[...] = np.where(saved <= 0, 0, grad_y)
+    else:
+        np.multiply(grad_y, _derivative(saved, act), out=grad_z, casting="same_kind")

@@ -1,0 +1,86 @@
+"""Thread count and float32 precision tier: process defaults, and overrides for one context.
+
+A default set here holds for the whole process.  The context managers override it for the
+current thread or task only, as `contextvars` do, so that two threads never disturb each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+PRECISIONS = ("highest", "high", "medium")
+
+_default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
+_default_precision = "highest"
+_threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
+_precision: ContextVar[str | None] = ContextVar("fastact_precision", default=None)
+
+
+def _check_threads(threads: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"threads: got {threads!r}, wanted an int")
+    if not 1 <= threads <= 1024:
+        raise ValueError(f"threads: got {threads}, wanted 1 to 1024")
+    return threads
+
+
+def check_precision(precision: str) -> str:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got {precision!r}, wanted one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def set_num_threads(threads: int) -> None:
+    """Set how many threads an operation may use, for the whole process.
+
+    Raises TypeError when `threads` is no int, ValueError when it is not in 1 to 1024.
+    """
+    global _default_threads
+    _default_threads = _check_threads(threads)
+
+
+@contextmanager
+def num_threads(threads: int) -> Iterator[None]:
+    """Override the thread count for the current context: `with fastact.num_threads(1): ...`."""
+    token = _threads.set(_check_threads(threads))
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def requested_threads() -> int:
+    """The thread count asked for, or 0 where nobody asked and the backend's own default holds."""
+    override = _threads.get()
+    return _default_threads if override is None else override
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Set the precision tier of float32 products for the whole process.
+
+    `precision` is "highest" (float32-accurate, the default), "high" or "medium", the words that
+    PyTorch uses.  A tier allows a loss of accuracy, it does not ask for one: where the CPU has no
+    faster unit than its float32 ones, every tier runs the "highest" kernels.  float64, the Numba
+    backend and the NumPy reference ignore tiers.
+
+    Raises ValueError for any other word.
+    """
+    global _default_precision
+    _default_precision = check_precision(precision)
+
+
+def get_float32_matmul_precision() -> str:
+    """The precision tier in force in this context."""
+    return _precision.get() or _default_precision
+
+
+@contextmanager
+def float32_matmul_precision(precision: str) -> Iterator[None]:
+    """Override the precision tier for the current context."""
+    token = _precision.set(check_precision(precision))
+    try:
+        yield
+    finally:
+        _precision.reset(token)
