@@ -23,11 +23,15 @@ others save z.  Adding one: a row here and in `_TABLE`, a formula in `reference.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+# Other subclasses carry what a kernel would lose: a mask, a unit, a matrix's rules.
+ARRAYS = (np.ndarray, np.memmap)
 
 
 class Activation(NamedTuple):
@@ -88,20 +92,19 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
             raise ValueError(f'approximate: got {approximate!r}, wanted "none" or "tanh"')
         return _GELU_TANH if approximate == "tanh" else Activation(name, code, saves)
     (key,) = keys
-    try:
-        parameter = float(values[key])
-    except (TypeError, ValueError):
-        raise TypeError(f"{key}: got {values[key]!r}, wanted a number") from None
+    if not isinstance(values[key], Real):
+        raise TypeError(f"{key}: got {values[key]!r}, wanted a number")
+    parameter = float(values[key])
     if not math.isfinite(parameter):
         raise ValueError(f"{key}: got {parameter}, wanted a finite number")
     return Activation(name, code, saves, parameter=parameter)
 
 
-def _check_slope(slope: object, features: int, dtype: np.dtype[Any]) -> Array:
-    if not isinstance(slope, np.ndarray):
+def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:
+    if type(slope) not in ARRAYS:
         raise TypeError(f"slope: got {type(slope).__name__}, wanted a numpy.ndarray of {dtype}")
     if slope.dtype != dtype:
         raise TypeError(f"slope: got dtype {slope.dtype}, wanted {dtype}")
     if slope.shape not in ((), (1,), (features,)):
         raise ValueError(f"slope: got shape {slope.shape}, wanted (), (1,) or ({features},)")
-    return np.ascontiguousarray(slope).reshape(-1)
+    return np.array(slope, order="C").reshape(-1)

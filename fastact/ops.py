@@ -26,7 +26,7 @@ _UINT8 = np.dtype(np.uint8)
 
 def _check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
     """`value` is an array of `dtype`, or of a supported float type where `dtype` is None."""
-    if not isinstance(value, np.ndarray):
+    if type(value) not in activations.ARRAYS:
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
     if dtype is None:
         if value.dtype not in _FLOATS:
@@ -66,13 +66,17 @@ def _check_argmax(argmax: Any, shape: tuple[int, ...], pieces: int) -> None:
 def _check_axis(axis: Any, ndim: int) -> int:
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
         raise TypeError(f"axis: got {axis!r}, wanted an int")
+    if ndim == 0:
+        raise ValueError("axis: got an array without axes, wanted one of at least 1")
     if not -ndim <= axis < ndim:
         raise ValueError(f"axis: got {axis}, wanted {-ndim} to {ndim - 1}")
     return int(axis) % ndim
 
 
 def _contiguous(value: Array) -> Array:
-    return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
 def _rows(value: Array, features: int) -> Array:
@@ -85,6 +89,9 @@ def _rows(value: Array, features: int) -> Array:
 def _check_needs(needs: Any, names: tuple[str, ...]) -> Needs:
     if not isinstance(needs, tuple | list) or len(needs) != len(names):
         raise ValueError(f"needs: got {needs!r}, wanted {len(names)} booleans for ({', '.join(names)})")
+    for need in needs:
+        if not isinstance(need, bool | np.bool_):
+            raise TypeError(f"needs: got {need!r}, wanted booleans for ({', '.join(names)})")
     return tuple(bool(need) for need in needs)
 
 
@@ -105,7 +112,11 @@ def _overlap(a: Array, b: Array) -> bool:
 
 
 def _same_memory(a: Array, b: Array) -> bool:
-    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.shape == b.shape
+        and a.strides == b.strides
+    )
 
 
 def _outputs(
@@ -117,12 +128,13 @@ def _outputs(
     inputs: tuple[Array | None, ...],
     *,
     accumulate: bool = False,
-    elementwise: bool = False,
+    in_place: tuple[Array, ...] = (),
 ) -> list[Array | None]:
     """The C-contiguous arrays to write, one a result, None where a result is not wanted.
 
     They are new, or the caller's own from `out`; a strided one of the caller's is stood in for by
-    a copy, which `_deliver` writes back.  All are checked before the first is made.
+    a copy, which `_deliver` writes back.  All are checked before the first is made.  No array of
+    `out` may overlap one of `inputs`; the first may be one of `in_place`, but not overlap it in part.
     """
     if out is None and not accumulate:
         return [
@@ -136,19 +148,16 @@ def _outputs(
             continue
         label = f"out[{i}] ({name})"
         if array is None:
-            if accumulate and name != "grad_x":
+            if accumulate and name not in ("grad_x", "grad_z"):
                 raise ValueError(f"accumulate: got True and no {label}, wanted an array to add to")
             continue
         _check_array(label, array, dtypes[i])
         _check_shape(label, array, shapes[i])
         if not array.flags.writeable:
             raise ValueError(f"{label}: got a read-only array, wanted a writeable one")
-        for other in inputs:
-            if other is not None and _overlap(array, other):
-                if not (elementwise and other.shape == array.shape and _same_memory(array, other)):
-                    raise ValueError(
-                        f"{label}: got an array that overlaps an input, wanted one that does not"
-                    )
+        forbidden = [other for other in in_place if i > 0 or not _same_memory(array, other)]
+        if any(other is not None and _overlap(array, other) for other in (*inputs, *forbidden)):
+            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
         if any(_overlap(array, other) for other in earlier):
             raise ValueError(f"{label}: got an array that overlaps another of out, wanted separate ones")
         earlier.append(array)
@@ -159,7 +168,7 @@ def _outputs(
         elif array is None:
             arrays.append(np.empty(shapes[i], dtypes[i]))
         else:
-            arrays.append(array if array.flags.c_contiguous else np.array(array, order="C"))
+            arrays.append(_contiguous(array))
     return arrays
 
 
@@ -231,7 +240,6 @@ def linear_maxout(
     if bias is not None:
         _check_array("bias", bias, dtype)
         _check_shape("bias", bias, (out_features, pieces))
-        bias = _contiguous(bias)
     tier = _tier(precision)
     shape = (*x.shape[:-1], out_features)
     arrays = _outputs(
@@ -246,8 +254,8 @@ def linear_maxout(
     run.linear_maxout(
         _rows(x, in_features),
         _contiguous(weight),
-        bias,
-        _rows(y, out_features),
+        None if bias is None else _contiguous(bias),
+        _rows(y, out_features),  # type: ignore[arg-type]
         None if argmax is None else _rows(argmax, out_features),
         settings.requested_threads(),
         tier,
@@ -472,7 +480,6 @@ def linear_activation(
     if bias is not None:
         _check_array("bias", bias, dtype)
         _check_shape("bias", bias, (out_features,))
-        bias = _contiguous(bias)
     act = activations.resolve(activation, out_features, dtype, parameters)
     tier = _tier(precision)
     saves_z = act.saves == "z"
@@ -483,13 +490,18 @@ def linear_activation(
         out = (given[0], None)
     shape = (*x.shape[:-1], out_features)
     arrays = _outputs(
-        out, ("y", "saved"), (True, saves_z), (shape, shape), (dtype, dtype), (x, weight, bias, act.slope)
+        out,
+        ("y", "saved"),
+        (True, saves_z),
+        (shape, shape),
+        (dtype, dtype),
+        (x, weight, bias, parameters.get("slope")),
     )
     y, z = arrays
     run.linear_activation(
         _rows(x, in_features),
         _contiguous(weight),
-        bias,
+        None if bias is None else _contiguous(bias),
         act,
         _rows(y, out_features),  # type: ignore[arg-type]
         None if z is None else _rows(z, out_features),
@@ -556,7 +568,7 @@ def linear_activation_backward(
         wanted,
         shapes,
         (dtype,) * len(names),
-        (grad_y, x, weight, saved, act.slope),
+        (grad_y, x, weight, saved, parameters.get("slope")),
         accumulate=accumulate,
     )
     grad_x, grad_weight, grad_bias = arrays[:3]
@@ -609,7 +621,7 @@ def activation(
     _check_array("z", z)
     features = z.shape[-1] if z.ndim else 1
     act = activations.resolve(activation, features, z.dtype, parameters)
-    arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (z,), elementwise=True)
+    arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (parameters.get("slope"),), in_place=(z,))
     y = arrays[0]
     run.activation(_rows(z, features), act, _rows(y, features), settings.requested_threads())  # type: ignore[arg-type]
     return _deliver(out, arrays)[0]
@@ -659,9 +671,9 @@ def activation_backward(
         (True,) * len(names),
         shapes,
         (dtype,) * len(names),
-        (grad_y, saved, act.slope),
+        (parameters.get("slope"),),
         accumulate=accumulate,
-        elementwise=True,
+        in_place=(grad_y, saved),
     )
     grad_slope = arrays[1] if act.slope is not None else None
     run.activation_backward(
