@@ -18,8 +18,6 @@ from .activations import Activation
 
 Array = np.ndarray[Any, Any]
 
-_QUIET = {"invalid": "ignore", "over": "ignore", "under": "ignore", "divide": "ignore"}
-
 
 def _store(target: Array, value: Array, accumulate: bool) -> None:
     if accumulate:
@@ -31,7 +29,7 @@ def _store(target: Array, value: Array, accumulate: bool) -> None:
 # ---- linear + maxout
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def linear_maxout(
     x: Array,
     weight: Array,
@@ -49,7 +47,7 @@ def linear_maxout(
     maxout(z.reshape(-1, pieces, 1), y.reshape(-1, 1), None if argmax is None else argmax.reshape(-1, 1))
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def linear_maxout_backward(
     grad_y: Array,
     x: Array,
@@ -106,7 +104,7 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
 # ---- linear + activation
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def linear_activation(
     x: Array,
     weight: Array,
@@ -125,7 +123,7 @@ def linear_activation(
     activation(product, act, y)
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def linear_activation_backward(
     grad_y: Array,
     x: Array,
@@ -159,16 +157,16 @@ def _normal_cdf(z: Array) -> Array:
     return np.asarray(0.5 * _erfc(z * -math.sqrt(0.5)), dtype=z.dtype)
 
 
-def _sigmoid(z: Array) -> Array:
+def _sigmoid(z: Array) -> Any:
     e = np.exp(-np.abs(z))
     return np.where(z < 0, e, 1) / (1 + e)
 
 
-def _softplus(z: Array) -> Array:
+def _softplus(z: Array) -> Any:
     return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
-def _finite(z: Array) -> Array:
+def _finite(z: Array) -> Any:
     # -inf becomes the lowest number, so that z * sigmoid(z) is its limit, 0, and not -inf * 0
     limit = np.finfo(z.dtype).max
     return np.clip(z, -limit, limit)
@@ -177,7 +175,7 @@ def _finite(z: Array) -> Array:
 _TANH_GELU = math.sqrt(2 / math.pi)
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     name, parameter = act.name, act.parameter
     match name:
@@ -217,7 +215,7 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
-def _derivative(saved: Array, act: Activation) -> Array:
+def _derivative(saved: Array, act: Activation) -> Any:
     """dy/dz from what the forward saved: y for relu, sigmoid and tanh, z for the others."""
     name, parameter = act.name, act.parameter
     one = saved.dtype.type(1)
@@ -255,7 +253,7 @@ def _derivative(saved: Array, act: Activation) -> Array:
     raise AssertionError(name)
 
 
-@np.errstate(**_QUIET)
+@np.errstate(all="ignore")
 def activation_backward(
     grad_y: Array,
     saved: Array,
