@@ -1,0 +1,45 @@
+/* What a driver asks of an ISA: one table of kernels for float32 and one for float64.
+ *
+ * Kernels are serial, allocate nothing and know nothing of Python.  A new ISA is one more pair of tables. */
+#ifndef FA_KERNELS_H
+#define FA_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Sums are cut into runs of this many terms, and the partial sums added: one accumulator over a depth of
+ * 4096 has 3 to 8 times the error of NumPy's product, runs of 256 have 0.6 to 0.9 times. */
+#define DEPTH_CUT 256
+
+/* Rows of the left operand that are packed together; the rows of every tile divide it. */
+#define ROW_BLOCK 24
+
+/* The most vectors side by side in a register tile, and the most sums in one. */
+#define MAX_TILE_VECTORS 4
+#define MAX_TILE_SUMS 24
+
+/* The most vectors that a sum over winners keeps in registers: 12 hide the latency of the FMA unit. */
+#define MAX_WINNER_VECTORS 12
+
+/* The most rows that `dots` takes. */
+#define MAX_DOT_ROWS 4
+
+#define REAL_BITS 32
+#include "kernels/table.inc.h"
+#undef REAL_BITS
+#define REAL_BITS 64
+#include "kernels/table.inc.h"
+#undef REAL_BITS
+
+struct isa {
+  const char *name;
+  int (*supported)(void); /* by this CPU and its operating system */
+  const struct kernels_f32 *kernels_f32;
+  const struct kernels_f64 *kernels_f64;
+};
+
+/* The ISA in force. */
+const struct isa *isa_active(void);
+
+#endif

@@ -1,0 +1,36 @@
+/* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines KERNEL_TABLE and
+ * REAL_BITS and includes its vec_<isa>.h first. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+#include "dots.inc.h"
+#include "pack.inc.h"
+#include "tile.inc.h"
+#include "winners.inc.h"
+
+const struct REAL(kernels) KERNEL_TABLE = {
+    .lanes = LANES,
+    .pack_left = pack_left,
+    .pack_right = pack_right,
+    .max_group = 4,
+    .linear_vectors = 2,
+#if VECTOR_REGISTERS == 32
+    .tile_rows = {0, 0, 12, 8, 6},
+    .linear_tile = linear_tile_12x2,
+    .maxout_tile = {NULL, NULL, maxout_tile_12x2, maxout_tile_8x3, maxout_tile_6x4},
+#else
+    .tile_rows = {0, 0, 6, 4, 3},
+    .linear_tile = linear_tile_6x2,
+    .maxout_tile = {NULL, NULL, maxout_tile_6x2, maxout_tile_4x3, maxout_tile_3x4},
+#endif
+    .dots = dots,
+    .sum_chosen = {NULL, sum_chosen_1, sum_chosen_2, sum_chosen_3, sum_chosen_4, sum_chosen_5, sum_chosen_6,
+                   sum_chosen_7, sum_chosen_8, sum_chosen_9, sum_chosen_10, sum_chosen_11, sum_chosen_12},
+    .sum_won = {NULL, sum_won_1, sum_won_2, sum_won_3, sum_won_4, sum_won_5, sum_won_6,
+                   sum_won_7, sum_won_8, sum_won_9, sum_won_10, sum_won_11, sum_won_12},
+    .winner_sets = winner_sets,
+};

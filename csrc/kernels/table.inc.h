@@ -1,0 +1,68 @@
+#include "../real.h"
+
+/* One call of a register tile: `rows` x `vectors` sums over `depth`, then the finish.
+ *
+ * The left operand is packed as [depth / 4][ROW_BLOCK][4], the right one as [depth][vectors][lanes]; both are padded
+ * with zeros to a multiple of 4 in depth. */
+struct REAL(tile) {
+  int64_t depth;
+  const real *left;
+  const real *right;
+  real *partial;    /* [rows][vectors][lanes], the sums of the runs before this one */
+  int first_run;    /* partial holds nothing yet */
+  int last_run;     /* finish; otherwise leave the sums in partial */
+  const real *bias; /* [vectors][lanes], zeros where there is none */
+  int64_t rows;     /* how many rows and columns of the tile are inside the result */
+  int64_t columns;
+  real *y; /* the tile's first result, rows `y_stride` apart */
+  int64_t y_stride;
+  int accumulate; /* linear: add to y */
+  /* maxout: vector v holds piece `piece + v` of each output */
+  uint8_t *argmax; /* or NULL; as y */
+  int piece;
+  int last_group; /* store y and argmax; otherwise leave the running maximum in best and index */
+  real *best;     /* [rows][lanes] */
+  real *index;    /* [rows][lanes], as reals */
+};
+
+/* sums [vectors][lanes] = sum over j of grad[j] * table(j * pieces + argmax[j], :) */
+struct REAL(chosen) {
+  int64_t outputs, pieces;
+  const real *table;
+  int64_t table_stride;
+  const real *grad;
+  const uint8_t *argmax;
+  int add; /* to the old sums */
+  real *sums;
+};
+
+/* For each piece k: sums(k) [vectors][lanes] = sum over the rows i in rows[k] of grad[i] * table(i, :) */
+struct REAL(won) {
+  int64_t pieces;
+  const uint64_t *rows; /* [pieces], a bit a row */
+  const real *table;    /* 64 rows */
+  int64_t table_stride;
+  const real *grad; /* [64] */
+  int add;          /* to the old sums */
+  real *sums;       /* [pieces][vectors][lanes] */
+};
+
+struct REAL(kernels) {
+  int lanes;
+
+  void (*pack_left)(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst);
+  void (*pack_right)(int vectors, int side_by_side, int64_t columns, int64_t depth, const real *src,
+                     int64_t vector_stride, int64_t lane_stride, int64_t depth_stride, real *dst);
+
+  int max_group;                       /* the most pieces that one tile takes */
+  int linear_vectors;                  /* vectors of the linear tile */
+  int tile_rows[MAX_TILE_VECTORS + 1]; /* [vectors] */
+  void (*linear_tile)(const struct REAL(tile) *);
+  void (*maxout_tile[MAX_TILE_VECTORS + 1])(const struct REAL(tile) *); /* [pieces], from 2 */
+
+  void (*dots)(int64_t rows, int64_t units, int64_t depth, const real *x, const real *w, real *sums);
+
+  void (*sum_chosen[MAX_WINNER_VECTORS + 1])(const struct REAL(chosen) *); /* [vectors], from 1 */
+  void (*sum_won[MAX_WINNER_VECTORS + 1])(const struct REAL(won) *);
+  void (*winner_sets)(int64_t pieces, const uint8_t *argmax, uint64_t *rows);
+};

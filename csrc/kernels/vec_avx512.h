@@ -1,0 +1,80 @@
+/* A vector of one AVX-512 register: 16 floats or 8 doubles.  Included inside a target region. */
+
+#define VECTOR_REGISTERS 32
+
+#if REAL_BITS == 32
+
+#define LANES 16
+typedef __m512 vec;
+typedef __mmask16 mask;
+
+static inline vec vec_set1(real a) { return _mm512_set1_ps(a); }
+static inline vec vec_load(const real *p) { return _mm512_loadu_ps(p); }
+static inline void vec_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec vec_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
+static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); } /* b where either is NaN */
+static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+static inline vec vec_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vec vec_abs(vec a) { return _mm512_abs_ps(a); }
+static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+static inline mask mask_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
+static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); } /* a and not b */
+static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
+/* a * 2^n for integral n where 2^n is a normal number */
+static inline vec vec_scale2(vec a, vec n) {
+  __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+  return _mm512_mul_ps(a, _mm512_castsi512_ps(bits));
+}
+static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
+/* integral lanes 0..255 as bytes */
+static inline void vec_store_bytes(uint8_t *p, vec a) {
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+
+#else
+
+#define LANES 8
+typedef __m512d vec;
+typedef __mmask8 mask;
+
+static inline vec vec_set1(real a) { return _mm512_set1_pd(a); }
+static inline vec vec_load(const real *p) { return _mm512_loadu_pd(p); }
+static inline void vec_store(real *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline vec vec_add(vec a, vec b) { return _mm512_add_pd(a, b); }
+static inline vec vec_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
+static inline vec vec_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
+static inline vec vec_div(vec a, vec b) { return _mm512_div_pd(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
+static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
+static inline vec vec_min(vec a, vec b) { return _mm512_min_pd(a, b); }
+static inline vec vec_max(vec a, vec b) { return _mm512_max_pd(a, b); }
+static inline vec vec_round(vec a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vec vec_abs(vec a) { return _mm512_abs_pd(a); }
+static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+static inline mask mask_nan(vec a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
+static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
+static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
+static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
+static inline vec vec_scale2(vec a, vec n) {
+  __m512i wide = _mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(n));
+  __m512i bits = _mm512_slli_epi64(_mm512_add_epi64(wide, _mm512_set1_epi64(1023)), 52);
+  return _mm512_mul_pd(a, _mm512_castsi512_pd(bits));
+}
+static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
+static inline void vec_store_bytes(uint8_t *p, vec a) {
+  __m512i wide = _mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a));
+  _mm_storel_epi64((__m128i *)p, _mm512_cvtepi64_epi8(wide));
+}
+
+#endif
+
+/* the set of the positions i < 64 with bytes[i] == value */
+static inline uint64_t byte_set(const uint8_t *bytes, uint8_t value) {
+  return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(bytes), _mm512_set1_epi8((char)value));
+}

@@ -1,0 +1,68 @@
+/* The baseline: 16 bytes of the compiler's own vectors, 4 floats or 2 doubles.  SSE2 on x86-64, NEON on
+ * aarch64, scalar code where there is neither. */
+#include <math.h>
+#include <string.h>
+
+#define VECTOR_REGISTERS 16
+
+#if REAL_BITS == 32
+#define LANES 4
+typedef int32_t lane_int;
+#else
+#define LANES 2
+typedef int64_t lane_int;
+#endif
+
+typedef real vec __attribute__((vector_size(16)));
+typedef lane_int mask __attribute__((vector_size(16))); /* all bits of a lane set, or none */
+
+static inline vec vec_set1(real a) {
+  vec v;
+  for (int i = 0; i < LANES; i++) v[i] = a;
+  return v;
+}
+static inline vec vec_load(const real *p) {
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+static inline void vec_store(real *p, vec a) { memcpy(p, &a, sizeof a); }
+static inline vec vec_add(vec a, vec b) { return a + b; }
+static inline vec vec_sub(vec a, vec b) { return a - b; }
+static inline vec vec_mul(vec a, vec b) { return a * b; }
+static inline vec vec_div(vec a, vec b) { return a / b; }
+static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: there may be no FMA */
+static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
+static inline mask mask_gt(vec a, vec b) { return a > b; }
+static inline mask mask_nan(vec a) { return a != a; }
+static inline mask mask_or(mask a, mask b) { return a | b; }
+static inline mask mask_andnot(mask a, mask b) { return a & ~b; } /* a and not b */
+static inline vec vec_select(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
+static inline vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); } /* b where either is NaN */
+static inline vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
+static inline vec vec_round(vec a) {
+  for (int i = 0; i < LANES; i++) a[i] = (real)rint((double)a[i]);
+  return a;
+}
+static inline vec vec_abs(vec a) { return vec_select(a < 0, -a, a); }
+/* a * 2^n for integral n where 2^n is a normal number */
+static inline vec vec_scale2(vec a, vec n) {
+  for (int i = 0; i < LANES; i++) a[i] = (real)ldexp((double)a[i], (int)n[i]);
+  return a;
+}
+static inline real vec_sum(vec a) {
+  real s = 0;
+  for (int i = 0; i < LANES; i++) s += a[i];
+  return s;
+}
+/* integral lanes 0..255 as bytes */
+static inline void vec_store_bytes(uint8_t *p, vec a) {
+  for (int i = 0; i < LANES; i++) p[i] = (uint8_t)a[i];
+}
+
+/* the set of the positions i < 64 with bytes[i] == value */
+static inline uint64_t byte_set(const uint8_t *bytes, uint8_t value) {
+  uint64_t set = 0;
+  for (int i = 0; i < 64; i++) set |= (uint64_t)(bytes[i] == value) << i;
+  return set;
+}

@@ -1,0 +1,22 @@
+#include "real.h"
+
+/* y (rows, columns) = left (rows, depth) @ right (depth, columns) + bias, or for pieces > 1 the maximum over the
+ * pieces of each column.  An operand is given by its strides, in reals. */
+struct REAL(product) {
+  int64_t rows, depth, columns;
+  int pieces;
+  const real *left;
+  int64_t left_row_stride, left_depth_stride;
+  const real *right;
+  int64_t right_column_stride, right_depth_stride, right_piece_stride;
+  const real *bias; /* (columns, pieces), or NULL */
+  real *y;
+  uint8_t *argmax; /* or NULL; for pieces > 1 */
+  int accumulate;  /* for pieces == 1: add to y */
+  /* Called for each block of y when it is finished and still in cache; or NULL. */
+  void (*after)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns);
+  const void *after_context;
+};
+
+/* Returns FA_OK or FA_NO_MEMORY.  The order of each sum depends on depth alone. */
+int REAL(product)(const struct REAL(product) * p, int threads);

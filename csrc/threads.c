@@ -1,0 +1,78 @@
+#include "threads.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "fastact_abi.h"
+
+/* Below this a second thread costs more than it brings: waking one takes 2 to 5 microseconds. */
+#define MIN_WORK_PER_THREAD 65536
+
+static int forked;
+static pthread_key_t scratch_key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void in_child(void) { forked = 1; }
+
+/* Run when the library is loaded, before any thread can fork with a parallel region behind it. */
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
+int fa_has_openmp(void) {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+int fa_max_threads(void) {
+#ifdef _OPENMP
+  return forked ? 1 : omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+int threads_for(int requested, int64_t work) {
+  if (forked || !fa_has_openmp()) return 1;
+  int64_t most = requested > 0 ? requested : fa_max_threads();
+  int64_t useful = work / MIN_WORK_PER_THREAD;
+  if (useful < most) most = useful;
+  return most > 1 ? (int)most : 1;
+}
+
+struct scratch {
+  void *memory;
+  size_t bytes;
+};
+
+static void free_scratch(void *value) {
+  struct scratch *s = value;
+  free(s->memory);
+  free(s);
+}
+
+static void make_key(void) { pthread_key_create(&scratch_key, free_scratch); }
+
+void *scratch(size_t bytes) {
+  pthread_once(&once, make_key);
+  struct scratch *s = pthread_getspecific(scratch_key);
+  if (!s) {
+    s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    if (pthread_setspecific(scratch_key, s)) {
+      free(s);
+      return NULL;
+    }
+  }
+  if (s->bytes < bytes || !s->memory) {
+    free(s->memory);
+    s->bytes = aligned(bytes + 1);
+    s->memory = aligned_alloc(64, s->bytes);
+    if (!s->memory) s->bytes = 0;
+  }
+  return s->memory;
+}

@@ -1,0 +1,21 @@
+/* Threads and memory of the drivers. */
+#ifndef FA_THREADS_H
+#define FA_THREADS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How many threads a driver uses: `requested`, or OpenMP's own default where that is 0, but one where the
+ * work is too small to share, and one in a forked child, where libgomp would wait for threads that the fork
+ * did not copy.  `work` is in multiply-adds or in elements moved, whichever there are more of. */
+int threads_for(int requested, int64_t work);
+
+/* The calling thread's scratch memory of at least `bytes`, 64-byte aligned, or NULL.  Its contents are undefined; the
+ * next call of this thread may move it.  It is kept between calls, so that a training step does not ask the
+ * operating system for fresh pages each time, and freed with the thread. */
+void *scratch(size_t bytes);
+
+/* `bytes` up to a whole number of cache lines */
+static inline size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+#endif

@@ -1,0 +1,254 @@
+"""The C backend: the functions of `reference.py` over the extension `fastact._native`.
+
+Nothing else imports the extension.  cffi releases the GIL while a kernel runs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ._native import ffi, lib  # type: ignore[import-not-found]
+from .activations import Activation
+
+Array = np.ndarray[Any, Any]
+
+_FLOAT, _DOUBLE, _BYTE = ffi.typeof("float[]"), ffi.typeof("double[]"), ffi.typeof("uint8_t[]")
+_TYPE = {"f": _FLOAT, "d": _DOUBLE, "B": _BYTE}
+_PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
+_from_buffer = ffi.from_buffer
+_NULL = ffi.NULL
+
+
+def _pointer(array: Array | None) -> Any:
+    return _NULL if array is None else _from_buffer(_TYPE[array.dtype.char], array)
+
+
+def _check(status: int) -> None:
+    if status == lib.FA_NO_MEMORY:
+        raise MemoryError("fastact: no memory for packed operands")
+
+
+# ---- the instruction set
+
+
+def isa() -> str:
+    """The instruction set in force."""
+    return str(ffi.string(lib.fa_isa()).decode())
+
+
+def isas() -> tuple[str, ...]:
+    """Every instruction set that this build has kernels for, best first."""
+    return tuple(ffi.string(lib.fa_isa_name(i)).decode() for i in range(lib.fa_isa_count()))
+
+
+def supported_isas() -> tuple[str, ...]:
+    """Those that this CPU runs."""
+    return tuple(name for i, name in enumerate(isas()) if lib.fa_isa_supported(i))
+
+
+def set_isa(name: str) -> None:
+    """Force an instruction set for the whole process; ValueError for one that is unknown or unsupported."""
+    if lib.fa_set_isa(name.encode()) != lib.FA_OK:
+        known = "that this CPU lacks" if name in isas() else "that is unknown"
+        raise ValueError(f"isa: got {name!r}, {known}, wanted one of {', '.join(supported_isas())}")
+
+
+if "FASTACT_ISA" in os.environ:
+    try:
+        set_isa(os.environ["FASTACT_ISA"])
+    except ValueError as error:
+        raise ValueError(f"FASTACT_ISA: {error}") from None
+
+
+def has_openmp() -> bool:
+    """Whether the extension was built with OpenMP; without it every operation runs on one thread."""
+    return bool(lib.fa_has_openmp())
+
+
+def max_threads() -> int:
+    """How many threads an operation uses where nobody asked for a number."""
+    return int(lib.fa_max_threads())
+
+
+# ---- operations
+
+_LINEAR_MAXOUT = {"f": lib.fa_linear_maxout_f32, "d": lib.fa_linear_maxout_f64}
+_LINEAR_MAXOUT_BACKWARD = {"f": lib.fa_linear_maxout_backward_f32, "d": lib.fa_linear_maxout_backward_f64}
+_MAXOUT = {"f": lib.fa_maxout_f32, "d": lib.fa_maxout_f64}
+_MAXOUT_BACKWARD = {"f": lib.fa_maxout_backward_f32, "d": lib.fa_maxout_backward_f64}
+_LINEAR_ACTIVATION = {"f": lib.fa_linear_activation_f32, "d": lib.fa_linear_activation_f64}
+_LINEAR_ACTIVATION_BACKWARD = {
+    "f": lib.fa_linear_activation_backward_f32,
+    "d": lib.fa_linear_activation_backward_f64,
+}
+_ACTIVATION = {"f": lib.fa_activation_f32, "d": lib.fa_activation_f64}
+_ACTIVATION_BACKWARD = {"f": lib.fa_activation_backward_f32, "d": lib.fa_activation_backward_f64}
+
+
+def linear_maxout(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    argmax: Array | None,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    char = x.dtype.char
+    real = _TYPE[char]
+    out_features, pieces, in_features = weight.shape
+    status = _LINEAR_MAXOUT[char](
+        x.shape[0],
+        in_features,
+        out_features,
+        pieces,
+        _from_buffer(real, x),
+        _from_buffer(real, weight),
+        _NULL if bias is None else _from_buffer(real, bias),
+        _from_buffer(real, y),
+        _NULL if argmax is None else _from_buffer(_BYTE, argmax),
+        threads,
+        _PRECISION[precision],
+    )
+    if status:
+        _check(status)
+
+
+def linear_maxout_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    argmax: Array,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    out_features, pieces, in_features = weight.shape
+    status = _LINEAR_MAXOUT_BACKWARD[x.dtype.char](
+        x.shape[0],
+        in_features,
+        out_features,
+        pieces,
+        _pointer(grad_y),
+        _pointer(x),
+        _pointer(weight),
+        _pointer(argmax),
+        _pointer(grad_x),
+        _pointer(grad_weight),
+        _pointer(grad_bias),
+        accumulate,
+        threads,
+        _PRECISION[precision],
+    )
+    if status:
+        _check(status)
+
+
+def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
+    _check(_MAXOUT[z.dtype.char](*z.shape, _pointer(z), _pointer(y), _pointer(argmax), threads))
+
+
+def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
+    run = _MAXOUT_BACKWARD[grad_y.dtype.char]
+    _check(run(*grad_z.shape, _pointer(grad_y), _pointer(argmax), _pointer(grad_z), threads))
+
+
+def _activation_arguments(act: Activation) -> tuple[Any, ...]:
+    if act.slope is None:
+        return act.code, act.parameter, _NULL, 0
+    return act.code, act.parameter, _pointer(act.slope), act.slope.size
+
+
+def linear_activation(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    act: Activation,
+    y: Array,
+    z: Array | None,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    out_features, in_features = weight.shape
+    status = _LINEAR_ACTIVATION[x.dtype.char](
+        x.shape[0],
+        in_features,
+        out_features,
+        *_activation_arguments(act),
+        _pointer(x),
+        _pointer(weight),
+        _pointer(bias),
+        _pointer(y),
+        _pointer(z),
+        threads,
+        _PRECISION[precision],
+    )
+    _check(status)
+
+
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    act: Activation,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    grad_slope: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+    precision: str = "highest",
+) -> None:
+    out_features, in_features = weight.shape
+    status = _LINEAR_ACTIVATION_BACKWARD[x.dtype.char](
+        x.shape[0],
+        in_features,
+        out_features,
+        *_activation_arguments(act),
+        _pointer(grad_y),
+        _pointer(x),
+        _pointer(weight),
+        _pointer(saved),
+        _pointer(grad_x),
+        _pointer(grad_weight),
+        _pointer(grad_bias),
+        _pointer(grad_slope),
+        accumulate,
+        threads,
+        _PRECISION[precision],
+    )
+    _check(status)
+
+
+def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
+    run = _ACTIVATION[z.dtype.char]
+    _check(run(*z.shape, *_activation_arguments(act), _pointer(z), _pointer(y), threads))
+
+
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    act: Activation,
+    grad_z: Array,
+    grad_slope: Array | None = None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    status = _ACTIVATION_BACKWARD[grad_y.dtype.char](
+        *grad_y.shape,
+        *_activation_arguments(act),
+        _pointer(grad_y),
+        _pointer(saved),
+        _pointer(grad_z),
+        _pointer(grad_slope),
+        accumulate,
+        threads,
+    )
+    _check(status)
