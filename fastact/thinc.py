@@ -1,0 +1,245 @@
+"""Thinc and spaCy: their Maxout layers, run fused.
+
+    report = fastact.thinc.accelerate(nlp)   # a spaCy pipeline or a Thinc model, in place
+    fastact.thinc.restore(nlp)
+
+Only a layer's forward function is exchanged.  Parameters, serialisation, dropout and layer
+normalisation stay Thinc's, so a saved pipeline loads with and without fastact.
+
+Entry points also register the callbacks "fastact.accelerate.v1" and "fastact.use_ops.v1" for a
+spaCy config, the Ops "fastact" and the layer "fastact.Maxout.v1".  Thinc imports this module through
+them as soon as it looks for its own Ops, so it must stay cheap to import.
+"""
+
+# No `from __future__ import annotations` here: Thinc's data validation reads a forward's annotations.
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from thinc.api import Maxout as thinc_Maxout
+from thinc.api import Model, NumpyOps, get_current_ops, set_current_ops
+from thinc.layers.maxout import forward as thinc_forward
+from thinc.types import Floats2d
+
+from . import init, ops
+
+_log = logging.getLogger(__name__)
+AnyModel = Model[Any, Any]
+
+_FLOATS = (np.float32, np.float64)
+
+
+def _same_float_arrays(*arrays: Any) -> bool:
+    """NumPy arrays of one of fastact's dtypes; False for another dtype, a mixture, or a GPU's arrays."""
+    dtype = getattr(arrays[0], "dtype", None)
+    return dtype in _FLOATS and all(type(array) is np.ndarray and array.dtype == dtype for array in arrays)
+
+
+# ---- the fused layer
+
+
+def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:
+    """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
+
+    X (rows, nI), the parameters W (nO, nP, nI) and b (nO, nP) -> Y (rows, nO) and a callback that takes
+    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact
+    does not take, a GPU's arrays, other dtypes or mixed ones, goes to Thinc's own forward.
+    """
+    W: Any = model.get_param("W")
+    b: Any = model.get_param("b")
+    x: Any = X
+    if not _same_float_arrays(x, W, b):
+        return thinc_forward(model, X, is_train)
+    Y: Any
+    Y, argmax = ops.linear_maxout(x, W, b)
+
+    def backprop(dY: Any) -> Any:
+        dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax)
+        model.inc_grad("W", dW)
+        model.inc_grad("b", db)
+        return dX
+
+    return Y, backprop
+
+
+class Layer(NamedTuple):
+    """One maxout layer: the pipeline component it is in ("" for a bare model) and its dimensions."""
+
+    component: str
+    nO: int | None
+    nP: int | None
+    nI: int | None
+
+    def __str__(self) -> str:
+        sizes = ("?" if size is None else size for size in self[1:])
+        return "Maxout(nO={}, nP={}, nI={})".format(*sizes)
+
+
+class Report(NamedTuple):
+    """What `accelerate` did: the layers it replaced, those that were fused before, and those left alone
+    because their forward is not Thinc's."""
+
+    replaced: tuple[Layer, ...]
+    already: tuple[Layer, ...]
+    skipped: tuple[Layer, ...]
+
+    def __repr__(self) -> str:
+        lines = [f"{_layers(len(self.replaced))} now fused"]
+        lines += _lines(self.replaced)
+        if self.already:
+            lines += [f"{_layers(len(self.already))} fused before", *_lines(self.already)]
+        if self.skipped:
+            lines += [
+                f"{_layers(len(self.skipped))} left alone, with a forward of its own",
+                *_lines(self.skipped),
+            ]
+        return "\n".join(lines)
+
+
+def _layers(count: int) -> str:
+    return f"{count} maxout layer{'' if count == 1 else 's'}"
+
+
+def _lines(layers: tuple[Layer, ...]) -> list[str]:
+    return [
+        f"  {f'{layer.component}: ' if layer.component else ''}{count} x {layer}"
+        for layer, count in Counter(layers).items()
+    ]
+
+
+def _maxout_nodes(model_or_nlp: Any) -> Iterator[tuple[str, AnyModel]]:
+    """Each maxout node once, with the name of its pipeline component, disabled ones included."""
+    if isinstance(model_or_nlp, Model):
+        models: list[tuple[str, Any]] = [("", model_or_nlp)]
+    elif hasattr(model_or_nlp, "components"):
+        models = [(name, getattr(pipe, "model", None)) for name, pipe in model_or_nlp.components]
+    else:
+        raise TypeError(
+            f"model_or_nlp: got {type(model_or_nlp).__name__}, wanted a thinc Model or a spaCy pipeline"
+        )
+    seen = set()
+    for component, model in models:
+        for node in model.walk() if isinstance(model, Model) else ():
+            if node.name == "maxout" and node.id not in seen:
+                seen.add(node.id)
+                yield component, node
+
+
+def accelerate(model_or_nlp: Any) -> Report:
+    """Run every Maxout layer fused, in inference and in training; `restore` undoes it.
+
+    Args:
+        model_or_nlp: a Thinc model, or a spaCy pipeline, whose components are searched.
+
+    Returns:
+        A report of what was replaced, which prints well.  A maxout node with a forward other
+        than Thinc's is left alone.
+
+    Raises:
+        TypeError: `model_or_nlp` is neither.
+    """
+    replaced, already, skipped = [], [], []
+    for component, node in _maxout_nodes(model_or_nlp):
+        layer = Layer(component, *(node.maybe_get_dim(dim) for dim in ("nO", "nP", "nI")))
+        if node._func is forward:
+            already.append(layer)
+        elif node._func is thinc_forward:
+            node.replace_callbacks(forward, init=node.init)
+            replaced.append(layer)
+        else:
+            skipped.append(layer)
+    return Report(tuple(replaced), tuple(already), tuple(skipped))
+
+
+def restore(model_or_nlp: Any) -> None:
+    """Give every fused layer Thinc's own forward again.  Raises TypeError as `accelerate` does."""
+    for _, node in _maxout_nodes(model_or_nlp):
+        if node._func is forward:
+            node.replace_callbacks(thinc_forward, init=node.init)
+
+
+# ---- callbacks for a spaCy config
+
+
+def accelerate_callback() -> Callable[[Any], Any]:
+    """For [nlp.after_pipeline_creation]: `accelerate` the pipeline, whether new or loaded."""
+
+    def after_pipeline_creation(nlp: Any) -> Any:
+        _log.info("%s", accelerate(nlp))
+        return nlp
+
+    return after_pipeline_creation
+
+
+def use_ops_callback() -> Callable[[Any], Any]:
+    """For [nlp.before_creation]: make "fastact" the current Ops, unless those are a GPU's."""
+
+    def before_creation(language: Any) -> Any:
+        if get_current_ops().device_type == "cpu":
+            set_current_ops(FastactOps())
+        return language
+
+    return before_creation
+
+
+# ---- Ops
+
+
+class FastactOps(NumpyOps):  # type: ignore[misc]
+    """Thinc's CPU Ops with fastact's bare maxout: `with use_ops("fastact"): ...`.
+
+    A layer calls the product and the maximum apart, so these do not fuse them: that takes
+    `accelerate` or the layer `Maxout`.
+    """
+
+    name = "fastact"
+
+    def maxout(self, X: Any) -> tuple[Any, Any]:
+        """X (B, O, P) -> the largest of each P, (B, O), and its index, int32."""
+        if not _same_float_arrays(X) or not 1 <= X.shape[-1] <= ops.MAX_PIECES:
+            return super().maxout(X)  # type: ignore[no-any-return]
+        best, which = ops.maxout(X)
+        return best, which.astype(np.int32)
+
+    def backprop_maxout(self, dY: Any, which: Any, P: int) -> Any:
+        """dY (B, O), which (B, O) -> dX (B, O, P); IndexError for a value of `which` not in 0 to P - 1."""
+        if not _same_float_arrays(dY) or not 1 <= P <= ops.MAX_PIECES:
+            return super().backprop_maxout(dY, which, P)
+        if which.size and (which.min() < 0 or which.max() >= P):
+            raise IndexError(f"which: got values {which.min()} to {which.max()}, wanted 0 to {P - 1}")
+        return ops.maxout_backward(dY, which.astype(np.uint8), P)
+
+
+# ---- a layer with maxout's own initialisation
+
+
+def maxout_init(model_ops: Any, shape: tuple[int, int, int]) -> Any:
+    """Normal weights (nO, nP, nI) of std sqrt(c / nI), which keeps the scale of what a maxout of nP pieces
+    passes on; c as in `fastact.init`.  Drawn from NumPy's global generator, as Thinc's own are."""
+    _, pieces, fan_in = shape
+    return model_ops.asarray_f(np.random.normal(0, init.maxout_std(fan_in, pieces), shape))  # noqa: NPY002
+
+
+def Maxout(
+    nO: int | None = None,
+    nI: int | None = None,
+    nP: int | None = 3,
+    *,
+    init_W: Callable[..., Any] | None = None,
+    init_b: Callable[..., Any] | None = None,
+    dropout: float | None = None,
+    normalize: bool = False,
+) -> AnyModel:
+    """Thinc's Maxout layer, fused, and initialised as maxout wants (`maxout_init`).
+
+    Registered as "fastact.Maxout.v1".  Arguments, dimensions, parameters and serialisation are those of
+    Thinc's "Maxout.v1", but for the default of `init_W`.
+    """
+    model = thinc_Maxout(
+        nO, nI, nP, init_W=init_W or maxout_init, init_b=init_b, dropout=dropout, normalize=normalize
+    )
+    accelerate(model)
+    return model
