@@ -1,0 +1,242 @@
+"""Fixtures: every backend and instruction set, dtypes, thread counts; inputs; a fresh interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastact as fa
+from fastact import backends, settings
+
+hypothesis.settings.register_profile(
+    "fastact",
+    deadline=None,  # the first call compiles
+    derandomize=True,
+    max_examples=60,
+    # a backend stays chosen for all examples of a test
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("fastact")
+
+ISAS = ("scalar", "avx2", "avx512")
+COMPILED = ("numba", *(f"c-{isa}" for isa in ISAS))
+
+
+@contextmanager
+def _chosen(variant: str):
+    """The backend of e.g. "c-avx2" in force, and afterwards the default one again."""
+    name, _, isa = variant.partition("-")
+    try:
+        if isa:
+            if reason := backends.why_c_is_missing():
+                pytest.skip(f"no C extension: {reason}")
+            with _isa(isa):
+                backends.set_backend(name)
+                yield name
+        else:
+            backends.set_backend(name)
+            yield name
+    finally:
+        backends.set_backend(None)
+
+
+@contextmanager
+def _isa(isa: str):
+    from fastact import native
+
+    if isa not in native.supported_isas():
+        pytest.skip(f"no {isa} on this CPU, only {', '.join(native.supported_isas())}")
+    before = native.isa()
+    native.set_isa(isa)
+    try:
+        yield
+    finally:
+        native.set_isa(before)
+
+
+@pytest.fixture(params=("numpy", *COMPILED))
+def backend(request):
+    """Each backend in turn, C once for every instruction set; its name."""
+    with _chosen(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=COMPILED)
+def compiled(request):
+    """As `backend`, without the reference."""
+    with _chosen(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=(np.float32, np.float64), ids=("float32", "float64"))
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=(1, 2), ids=("1thread", "2threads"))
+def threads(request):
+    with settings.num_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20130218)
+
+
+# ---- shapes
+
+
+class Shape(NamedTuple):
+    rows: int
+    in_features: int
+    out_features: int
+    pieces: int
+
+    def __str__(self):
+        return "x".join(map(str, self))
+
+
+SIZES = (0, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, 97, 100, 255, 256, 257, 300, 513)
+PIECES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+
+# Every size in every place, each with others beside it: 5, 8 and 13 are coprime with 21.
+SHAPES = [
+    Shape(size, SIZES[(5 * i + a) % 21], SIZES[(b * i + 7) % 21], PIECES[(i + a) % 9])
+    for a, b in ((3, 8), (11, 13))
+    for i, size in enumerate(SIZES)
+]
+# Every number of pieces, the largest too; 255 and 256 are the last that fit into the byte of an argmax.
+SHAPES += [Shape(33, 17, 21, pieces) for pieces in (*PIECES, 16, 17, 32, 33, 255, 256)]
+# Spread over threads or blocks: one row, one output, much depth, many rows.
+SHAPES += [Shape(1, 300, 513, 2), Shape(513, 300, 1, 3), Shape(5, 2049, 7, 4), Shape(1500, 3, 2, 2)]
+
+
+# ---- inputs
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def integers(rng, shape, dtype, largest=2):
+    """Whole numbers small enough for every sum of their products to be exact."""
+    return rng.integers(-largest, largest + 1, shape).astype(dtype)
+
+
+def maxout_inputs(rng, shape, dtype, values=normal):
+    """x, weight, bias and grad_y of a linear_maxout."""
+    rows, in_features, out_features, pieces = shape
+    return (
+        values(rng, (rows, in_features), dtype),
+        values(rng, (out_features, pieces, in_features), dtype),
+        values(rng, (out_features, pieces), dtype),
+        values(rng, (rows, out_features), dtype),
+    )
+
+
+def linear_inputs(rng, shape, dtype, values=normal):
+    """x, weight, bias and grad_y of a linear_activation."""
+    rows, in_features, out_features = shape[:3]
+    return (
+        values(rng, (rows, in_features), dtype),
+        values(rng, (out_features, in_features), dtype),
+        values(rng, (out_features,), dtype),
+        values(rng, (rows, out_features), dtype),
+    )
+
+
+def double(*arrays):
+    """The float64 versions of some arrays, as the oracle takes them."""
+    return tuple(None if a is None else a.astype(np.float64) for a in arrays)
+
+
+def reference(operation: str, *arrays, **keywords):
+    """The result of the specification in float64."""
+    arrays = (a if a is None or a.dtype == np.uint8 else a.astype(np.float64) for a in arrays)
+    return getattr(fa, operation)(*arrays, backend="numpy", **keywords)
+
+
+# ---- layouts of arrays
+
+
+def strided(shape, dtype):
+    """A writeable array of this shape that is neither C- nor Fortran-contiguous, filled with 99."""
+    return np.full(tuple(2 * n for n in shape), 99, dtype)[tuple(slice(None, None, -2) for _ in shape)]
+
+
+def contiguous(shape, dtype):
+    return np.full(shape, 99, dtype)
+
+
+def fortran(shape, dtype):
+    return np.full(shape, 99, dtype, order="F")
+
+
+OUT_LAYOUTS = pytest.mark.parametrize("layout", [contiguous, strided, fortran])
+
+
+def backwards(a):
+    return np.ascontiguousarray(a[..., ::-1])[..., ::-1]
+
+
+def transposed(a):
+    return np.asfortranarray(a)
+
+
+def spaced(a):
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def misaligned(a):
+    buffer = np.empty(a.nbytes + 1, np.uint8)[1:]
+    view = buffer.view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def memory_mapped(a):
+    return a.view(np.memmap)
+
+
+INPUT_LAYOUTS = pytest.mark.parametrize(
+    "layout", [backwards, transposed, spaced, read_only, misaligned, memory_mapped]
+)
+
+
+# ---- a fresh interpreter
+
+
+def run_python(code: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
+    """Run `code` in a new interpreter with these environment variables; never hangs."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FASTACT_", "OMP_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def output_of(code: str, timeout: float = 120, **environment: str) -> str:
+    """What `code` prints in a new interpreter, which has to succeed."""
+    done = run_python(code, timeout, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

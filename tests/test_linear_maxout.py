@@ -1,0 +1,427 @@
+"""linear_maxout and its backward: every backend and instruction set against float64."""
+
+import numpy as np
+import pytest
+from conftest import (
+    INPUT_LAYOUTS,
+    OUT_LAYOUTS,
+    SHAPES,
+    Shape,
+    double,
+    integers,
+    maxout_inputs,
+    normal,
+    reference,
+)
+from tolerance import assert_within, sum_bound
+
+import fastact as fa
+
+SMALL = Shape(7, 5, 33, 3)
+
+
+# ---- what is right
+
+
+def preactivations(x, weight, bias, backend):
+    """z (rows, out_features, pieces) in float64, and how far a computed z may be from it."""
+    x64, weight64 = double(x, weight)
+    bias64 = 0 if bias is None else bias.astype(np.float64)
+    z = np.einsum("ni,jki->njk", x64, weight64, optimize=True) + bias64
+    magnitude = np.einsum("ni,jki->njk", abs(x64), abs(weight64), optimize=True) + abs(bias64)
+    return z, sum_bound(magnitude, x.shape[-1], x.dtype, backend)
+
+
+def at(z, argmax):
+    return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
+
+
+def assert_forward(x, weight, bias, y, argmax, backend):
+    """y is the pre-activation at argmax, and no piece is larger by more than rounding explains."""
+    z, bound = preactivations(x, weight, bias, backend)
+    assert_within(y, at(z, argmax), at(bound, argmax))
+    assert (at(z + bound, argmax)[..., None] >= z - bound).all()
+
+
+def assert_backward(grad_y, x, weight, argmax, grads, backend):
+    """The three gradients against the dense float64 ones."""
+    rows, out_features = grad_y.shape
+    pieces = weight.shape[1]
+    grad_z = np.zeros((rows, out_features, pieces))
+    np.put_along_axis(grad_z, argmax[..., None].astype(np.intp), grad_y[..., None].astype(np.float64), -1)
+    x64, weight64 = double(x, weight)
+    ones = np.ones((rows, 1))
+    cases = (
+        ("njk,jki->ni", grad_z, weight64, out_features),
+        ("njk,ni->jki", grad_z, x64, rows),
+        ("njk,nl->jk", grad_z, ones, rows),
+    )
+    for grad, (subscripts, a, b, terms) in zip(grads, cases, strict=True):
+        exact = np.einsum(subscripts, a, b, optimize=True)
+        magnitude = np.einsum(subscripts, abs(a), abs(b), optimize=True)
+        assert_within(grad, exact, sum_bound(magnitude, terms, grad.dtype, backend))
+
+
+# ---- shapes
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward(backend, dtype, threads, shape, rng):
+    x, weight, bias, _ = maxout_inputs(rng, shape, dtype)
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    assert y.dtype == dtype
+    assert argmax.dtype == np.uint8
+    assert y.shape == argmax.shape == (shape.rows, shape.out_features)
+    assert_forward(x, weight, bias, y, argmax, backend)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_backward(backend, dtype, threads, shape, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
+    argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8, endpoint=False)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    assert [g.dtype for g in grads] == [dtype] * 3
+    assert [g.shape for g in grads] == [x.shape, weight.shape, weight.shape[:2]]
+    assert_backward(grad_y, x, weight, argmax, grads, backend)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
+    # No sum rounds, so every backend, instruction set and thread count has to agree, ties included.
+    x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype, integers)
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(argmax, expected_argmax)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, expected in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, expected)
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
+def test_any_leading_shape(backend, dtype, lead, rng):
+    _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype, integers)
+    x = integers(rng, (*lead, 5), dtype)
+    grad_y = integers(rng, (*lead, 33), dtype)
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    grad_x, grad_weight, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    assert y.shape == argmax.shape == (*lead, 33)
+    assert grad_x.shape == x.shape
+
+    flat_x, flat_grad_y = x.reshape(-1, 5), grad_y.reshape(-1, 33)
+    flat_y, flat_argmax = reference("linear_maxout", flat_x, weight, bias)
+    expected = reference("linear_maxout_backward", flat_grad_y, flat_x, weight, flat_argmax)
+    np.testing.assert_array_equal(y.reshape(-1, 33), flat_y)
+    np.testing.assert_array_equal(grad_x.reshape(-1, 5), expected[0])
+    np.testing.assert_array_equal(grad_weight, expected[1])
+    np.testing.assert_array_equal(grad_bias, expected[2])
+
+
+def test_without_bias(backend, dtype, rng):
+    x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
+    y, argmax = fa.linear_maxout(x, weight)
+    assert_forward(x, weight, None, y, argmax, backend)
+
+
+def test_without_argmax(backend, dtype, rng):
+    x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
+    y, argmax = fa.linear_maxout(x, weight, bias, return_argmax=False)
+    assert argmax is None
+    np.testing.assert_array_equal(y, fa.linear_maxout(x, weight, bias)[0])
+
+
+def test_no_features_leave_the_bias(backend, dtype, rng):
+    bias = integers(rng, (4, 3), dtype)
+    y, argmax = fa.linear_maxout(np.empty((6, 0), dtype), np.empty((4, 3, 0), dtype), bias)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias.max(1), (6, 4)))
+    np.testing.assert_array_equal(argmax, np.broadcast_to(bias.argmax(1), (6, 4)))
+
+
+def test_an_empty_batch_has_zero_parameter_gradients(backend, dtype):
+    x, weight = np.empty((0, 5), dtype), np.ones((4, 3, 5), dtype)
+    grads = fa.linear_maxout_backward(np.empty((0, 4), dtype), x, weight, np.empty((0, 4), np.uint8))
+    assert grads[0].shape == (0, 5)
+    assert not grads[1].any()
+    assert not grads[2].any()
+
+
+def test_no_loop_over_rows_without_features(backend, dtype):
+    x, weight = np.empty((2**45, 0), dtype), np.empty((0, 2, 0), dtype)
+    y, argmax = fa.linear_maxout(x, weight)
+    assert y.shape == argmax.shape == (2**45, 0)
+
+
+# ---- ties, NaN, infinities, the ends of the range
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
+def test_the_lowest_index_of_a_tie_wins(backend, dtype, threads, pieces, rng):
+    x = integers(rng, (9, 6), dtype)
+    weight = np.repeat(integers(rng, (20, 1, 6), dtype), pieces, axis=1)
+    _, argmax = fa.linear_maxout(x, weight)
+    assert not argmax.any()
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
+def test_each_piece_can_win(backend, dtype, pieces):
+    bias = np.zeros((pieces, pieces), dtype)
+    np.fill_diagonal(bias, 1)
+    y, argmax = fa.linear_maxout(np.zeros((3, 2), dtype), np.zeros((pieces, pieces, 2), dtype), bias)
+    assert (y == 1).all()
+    np.testing.assert_array_equal(argmax, np.broadcast_to(np.arange(pieces), (3, pieces)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("place", ["x", "weight", "bias"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0], ids=["few", "half", "all"])
+@pytest.mark.parametrize("pieces", [1, 3, 6, 17])
+def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, share, pieces, rng):
+    inputs = maxout_inputs(rng, Shape(19, 11, 37, pieces), dtype, integers)
+    target = inputs[("x", "weight", "bias").index(place)]
+    target[rng.random(target.shape) < share] = value
+    x, weight, bias, grad_y = inputs
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(argmax, expected_argmax)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, expected in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, expected)
+
+
+def test_the_first_nan_wins(backend, dtype):
+    bias = np.array([[1, np.nan, np.inf, np.nan], [np.inf, 2, 3, np.nan], [-np.inf] * 4], dtype)
+    y, argmax = fa.linear_maxout(np.zeros((2, 3), dtype), np.zeros((3, 4, 3), dtype), bias)
+    np.testing.assert_array_equal(y, [[np.nan, np.nan, -np.inf]] * 2)
+    np.testing.assert_array_equal(argmax, [[1, 3, 0]] * 2)
+
+
+def test_subnormal_inputs_are_not_flushed(backend, dtype, rng):
+    # Whole multiples of the smallest number, so every sum is exact.
+    x, weight, _, _ = maxout_inputs(rng, SMALL, dtype, integers)
+    x *= np.finfo(dtype).smallest_subnormal
+    y, argmax = fa.linear_maxout(x, weight)
+    expected = np.einsum("ni,jki->njk", x, weight)
+    np.testing.assert_array_equal(y, expected.max(-1))
+    np.testing.assert_array_equal(argmax, expected.argmax(-1))
+
+
+def test_products_that_underflow(backend, dtype, rng):
+    x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
+    x *= np.finfo(dtype).tiny
+    y, argmax = fa.linear_maxout(x, weight)
+    assert_forward(x, weight, None, y, argmax, backend)
+
+
+def test_huge_values_short_of_overflow(backend, dtype, rng):
+    x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
+    x *= np.sqrt(np.finfo(dtype).max) / 10
+    weight *= np.sqrt(np.finfo(dtype).max) / 100
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    assert_forward(x, weight, bias, y, argmax, backend)
+
+
+def test_overflow_is_infinite(backend, dtype):
+    x = np.full((3, 20), np.finfo(dtype).max, dtype)
+    weight = np.stack([np.full((9, 20), -2, dtype), np.full((9, 20), 2, dtype)], axis=1)
+    y, argmax = fa.linear_maxout(x, weight)
+    assert (y == np.inf).all()
+    assert (argmax == 1).all()
+
+
+# ---- what a loser may not do
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_a_loser_does_not_spoil_grad_x(backend, dtype, threads, value, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
+    argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
+    expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[0]
+    weight[:, 2] = value
+    np.testing.assert_array_equal(fa.linear_maxout_backward(grad_y, x, weight, argmax)[0], expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_a_row_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, threads, value, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
+    argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
+    expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[1]
+    x, grad_y = np.vstack([x, np.full((1, 20), value, dtype)]), np.vstack([grad_y, np.ones((1, 35), dtype)])
+    argmax = np.vstack([argmax, np.full((1, 35), 2, np.uint8)])
+    grad_weight = fa.linear_maxout_backward(grad_y, x, weight, argmax)[1]
+    np.testing.assert_array_equal(grad_weight[:, :2], expected[:, :2])
+    np.testing.assert_array_equal(grad_weight[:, 2], np.full((35, 20), value))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
+    argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
+    grad_y[4, 5] = value
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, expected in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, expected)
+    assert np.isfinite(np.delete(grads[0], 4, axis=0)).all()
+    assert np.isfinite(np.delete(grads[1], 5, axis=0)).all()
+
+
+def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
+    x, weight = np.ones((2, 3), dtype), np.full((4, 2, 3), np.inf, dtype)
+    grad_x, grad_weight, _ = fa.linear_maxout_backward(
+        np.zeros((2, 4), dtype), x, weight, np.zeros((2, 4), np.uint8)
+    )
+    assert np.isnan(grad_x).all()
+    assert not grad_weight.any()
+
+
+def test_a_piece_that_never_won_has_no_gradient(backend, dtype, threads, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(50, 20, 35, 5), dtype)
+    argmax = rng.choice(np.array([0, 3], np.uint8), grad_y.shape)
+    _, grad_weight, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    assert not grad_weight[:, [1, 2, 4]].any()
+    assert not grad_bias[:, [1, 2, 4]].any()
+
+
+# ---- needs, out, accumulate
+
+
+@pytest.mark.parametrize("needs", list(np.ndindex(2, 2, 2)), ids=str)
+def test_needs(backend, dtype, needs, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
+    needs = tuple(bool(need) for need in needs)
+    _, argmax = fa.linear_maxout(x, weight, bias)
+    every = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    some = fa.linear_maxout_backward(grad_y, x, weight, argmax, needs=needs)
+    for need, expected, grad in zip(needs, every, some, strict=True):
+        if need:
+            np.testing.assert_array_equal(grad, expected)
+        else:
+            assert grad is None
+
+
+@OUT_LAYOUTS
+def test_out(backend, dtype, layout, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
+    out = layout((7, 33), dtype), layout((7, 33), np.uint8)
+    y, argmax = fa.linear_maxout(x, weight, bias, out=out)
+    assert y is out[0]
+    assert argmax is out[1]
+    for given, new in zip(out, fa.linear_maxout(x, weight, bias), strict=True):
+        np.testing.assert_array_equal(given, new)
+
+    out = layout(x.shape, dtype), layout(weight.shape, dtype), layout(weight.shape[:2], dtype)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, out=out)
+    assert all(grad is given for grad, given in zip(grads, out, strict=True))
+    for given, new in zip(out, fa.linear_maxout_backward(grad_y, x, weight, argmax), strict=True):
+        np.testing.assert_array_equal(given, new)
+
+
+def test_out_for_some_results(backend, dtype, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
+    argmax_out = np.empty((7, 33), np.uint8)
+    y, argmax = fa.linear_maxout(x, weight, bias, out=(None, argmax_out))
+    assert argmax is argmax_out
+    assert_forward(x, weight, bias, y, argmax, backend)
+    grad_bias_out = np.empty((33, 3), dtype)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, out=(None, None, grad_bias_out))
+    assert grads[2] is grad_bias_out
+    assert_backward(grad_y, x, weight, argmax, grads, backend)
+
+
+@OUT_LAYOUTS
+def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(300, 5, 33, 3), dtype)
+    argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
+    sums = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    out = layout(x.shape, dtype), layout(weight.shape, dtype), layout(weight.shape[:2], dtype)
+    fa.linear_maxout_backward(grad_y, x, weight, argmax, out=out, accumulate=True)
+    np.testing.assert_array_equal(out[0], sums[0])
+    np.testing.assert_array_equal(out[1], sums[1] + 99)
+    np.testing.assert_array_equal(out[2], sums[2] + 99)
+
+
+def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):
+    grad_weight, grad_bias = np.full((4, 2, 5), 7, dtype), np.full((4, 2), 7, dtype)
+    fa.linear_maxout_backward(
+        np.empty((0, 4), dtype),
+        np.empty((0, 5), dtype),
+        np.ones((4, 2, 5), dtype),
+        np.empty((0, 4), np.uint8),
+        out=(None, grad_weight, grad_bias),
+        accumulate=True,
+    )
+    assert (grad_weight == 7).all()
+    assert (grad_bias == 7).all()
+
+
+# ---- layouts of the inputs
+
+
+@INPUT_LAYOUTS
+def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
+    expected = fa.linear_maxout(x, weight, bias)
+    results = fa.linear_maxout(layout(x), layout(weight), layout(bias))
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+    argmax = expected[1]
+    expected = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    results = fa.linear_maxout_backward(layout(grad_y), layout(x), layout(weight), layout(argmax))
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+def test_broadcast_inputs(backend, dtype, rng):
+    _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
+    row = normal(rng, 5, dtype)
+    y, argmax = fa.linear_maxout(np.broadcast_to(row, (7, 5)), weight, bias)
+    assert_forward(np.tile(row, (7, 1)), weight, bias, y, argmax, backend)
+    ones = np.broadcast_to(dtype.type(1), (7, 33))  # as the gradient of a sum has it
+    grads = fa.linear_maxout_backward(ones, np.broadcast_to(row, (7, 5)), weight, argmax)
+    assert_backward(np.ones((7, 33), dtype), np.tile(row, (7, 1)), weight, argmax, grads, backend)
+
+
+def test_the_inputs_are_left_alone(backend, dtype, rng):
+    x, weight, bias, grad_y = inputs = maxout_inputs(rng, SMALL, dtype)
+    copies = [a.copy() for a in inputs]
+    _, argmax = fa.linear_maxout(x, weight, bias)
+    fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for array, copy in zip(inputs, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_a_weight_changed_in_place_is_seen(backend, dtype, rng):
+    x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
+    fa.linear_maxout(x, weight, bias)
+    weight *= -1
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    assert_forward(x, weight, bias, y, argmax, backend)
+
+
+# ---- gradients
+
+
+def test_gradients_by_finite_differences(backend, rng):
+    # y is linear in each input as long as no other piece wins, so the difference quotient has rounding
+    # errors alone: those of the loss, gamma * |loss|, over the step.
+    inputs = x, weight, bias, grad_y = maxout_inputs(rng, Shape(4, 5, 6, 3), np.float64)
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    step = 1e-6
+    tolerance = 1e-14 * float(abs(y * grad_y).sum()) / step
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for array, grad in zip(inputs[:3], grads, strict=True):
+        for index in np.ndindex(array.shape):
+            value, losses = array[index], []
+            for moved in (value + step, value - step):
+                array[index] = moved
+                y, which = fa.linear_maxout(x, weight, bias)
+                np.testing.assert_array_equal(which, argmax)
+                losses.append(float((y * grad_y).sum()))
+            array[index] = value
+            assert abs((losses[0] - losses[1]) / (2 * step) - grad[index]) <= tolerance

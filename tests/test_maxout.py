@@ -1,0 +1,116 @@
+"""The bare maxout over any axis, which rounds nothing: every result is exact."""
+
+import numpy as np
+import pytest
+from conftest import INPUT_LAYOUTS, OUT_LAYOUTS, normal
+
+import fastact as fa
+
+CASES = [
+    pytest.param(shape, axis, id=f"{shape}-{axis}")
+    for shape, axis in [
+        ((3,), 0),
+        ((256,), -1),
+        ((7, 3), -1),
+        ((3, 7), 0),
+        ((33, 257, 4), -1),
+        ((33, 5, 257), 1),
+        ((17, 100, 3), 0),
+        ((2, 3, 4, 5), -2),
+        ((2, 3, 1, 5), 2),
+        ((6, 255), 1),
+        ((256, 31), 0),
+        ((0, 3), -1),
+        ((3, 0), 0),
+        ((4, 0, 3), -1),
+        ((300, 513, 2), -1),
+    ]
+]
+
+
+@pytest.mark.parametrize(("shape", "axis"), CASES)
+def test_forward(backend, dtype, threads, shape, axis, rng):
+    z = normal(rng, shape, dtype)
+    y, argmax = fa.maxout(z, axis)
+    assert y.dtype == dtype
+    assert argmax.dtype == np.uint8
+    np.testing.assert_array_equal(y, z.max(axis))
+    np.testing.assert_array_equal(argmax, z.argmax(axis))
+
+
+@pytest.mark.parametrize(("shape", "axis"), CASES)
+def test_backward(backend, dtype, threads, shape, axis, rng):
+    y, argmax = fa.maxout(normal(rng, shape, dtype), axis)
+    grad_y = normal(rng, y.shape, dtype)
+    grad_z = fa.maxout_backward(grad_y, argmax, shape[axis], axis)
+    expected = np.zeros(shape, dtype)
+    np.put_along_axis(
+        expected, np.expand_dims(argmax, axis).astype(np.intp), np.expand_dims(grad_y, axis), axis
+    )
+    assert grad_z.dtype == dtype
+    np.testing.assert_array_equal(grad_z, expected)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 5, 8, 17, 256])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_ties_and_nan_as_numpy_has_them(backend, dtype, threads, pieces, axis, rng):
+    shape = [11, 13, 35]
+    shape[axis] = pieces
+    z = rng.choice(np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan], dtype), shape)
+    y, argmax = fa.maxout(z, axis)
+    np.testing.assert_array_equal(y, z.max(axis))
+    np.testing.assert_array_equal(argmax, z.argmax(axis))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_one_value_all_over(backend, dtype, value):
+    y, argmax = fa.maxout(np.full((40, 3), value, dtype))
+    np.testing.assert_array_equal(y, np.full(40, value))
+    assert not argmax.any()
+
+
+def test_backward_passes_any_gradient_on(backend, dtype):
+    grad_y = np.array([np.nan, np.inf, -np.inf, 0], dtype)
+    grad_z = fa.maxout_backward(grad_y, np.array([0, 1, 0, 1], np.uint8), 2)
+    np.testing.assert_array_equal(grad_z, [[np.nan, 0], [0, np.inf], [-np.inf, 0], [0, 0]])
+
+
+def test_without_argmax(backend, dtype, rng):
+    z = normal(rng, (9, 35, 3), dtype)
+    y, argmax = fa.maxout(z, return_argmax=False)
+    assert argmax is None
+    np.testing.assert_array_equal(y, z.max(-1))
+
+
+@OUT_LAYOUTS
+def test_out(backend, dtype, layout, rng):
+    z = normal(rng, (9, 3, 35), dtype)
+    out = layout((9, 35), dtype), layout((9, 35), np.uint8)
+    y, argmax = fa.maxout(z, 1, out=out)
+    assert y is out[0]
+    assert argmax is out[1]
+    np.testing.assert_array_equal(y, z.max(1))
+    np.testing.assert_array_equal(argmax, z.argmax(1))
+
+    expected = fa.maxout_backward(y, argmax, 3, 1)
+    for form in (lambda array: array, lambda array: (array,)):
+        grad_z = layout((9, 3, 35), dtype)
+        assert fa.maxout_backward(y, argmax, 3, 1, out=form(grad_z)) is grad_z
+        np.testing.assert_array_equal(grad_z, expected)
+
+
+@INPUT_LAYOUTS
+def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+    z = normal(rng, (9, 3, 35), dtype)
+    y, argmax = fa.maxout(layout(z), 1)
+    np.testing.assert_array_equal(y, z.max(1))
+    np.testing.assert_array_equal(argmax, z.argmax(1))
+    np.testing.assert_array_equal(
+        fa.maxout_backward(layout(y), layout(argmax), 3, 1), fa.maxout_backward(y, argmax, 3, 1)
+    )
+
+
+def test_axes_and_pieces_may_be_numpy_integers(backend, dtype, rng):
+    z = normal(rng, (4, 3, 5), dtype)
+    y, argmax = fa.maxout(z, np.int64(1))
+    assert fa.maxout_backward(y, argmax, np.int32(3), np.uint8(1)).shape == z.shape

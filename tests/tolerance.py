@@ -1,0 +1,82 @@
+"""Error bounds: how far a result may be from the float64 one, and why.
+
+Products.  With the unit roundoff u = eps / 2, a sum of products in which every term goes through at
+most n roundings is off by at most gamma_n = n u / (1 - n u) times the sum of the terms' magnitudes,
+in whatever order it is added (Higham 2002, Accuracy and Stability, section 3.1).  The kernels cut
+every sum into partial sums of at most CUT terms and add those one after the other, so a term goes through
+
+    one rounding for its product and at most CUT - 1 in its partial sum,
+    at most one for each partial sum,
+    one for the bias, or for the array that the sum is added to.
+
+NumPy promises no order, so the reference is held to n = terms + 1.  A product that underflows is off by
+at most half the smallest subnormal number more.  The float64 result is itself off by its own bound.
+
+Activations.  The computed y is to be the exact y of a z moved by at most ULPS eps, itself off by at most
+ULPS eps: |error| <= ULPS eps (|y| + |z y'|).  The derivative is a sum of terms of the size of 1, and is to be
+off by at most DERIVATIVE_ULPS eps of 1.  Exponentials may underflow to zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+CUT = 256
+ULPS = 8
+DERIVATIVE_ULPS = 16
+
+
+def gamma(n: int, dtype) -> float:
+    u = float(np.finfo(dtype).eps) / 2
+    return n * u / (1 - n * u)
+
+
+def sum_bound(magnitude, terms: int, dtype, backend: str):
+    """The bound of a sum of `terms` products whose magnitudes sum to `magnitude`."""
+    in_order = terms + 1
+    n = in_order if backend == "numpy" else min(in_order, CUT + math.ceil(terms / CUT) + 1)
+    underflow = (terms + 1) * float(np.finfo(dtype).smallest_subnormal)
+    return (gamma(n, dtype) + gamma(in_order, np.float64)) * magnitude + underflow
+
+
+def activation_bound(z, y, slope_at_z, dtype):
+    """The bound of y = activation(z), from the float64 y and y'."""
+    info = np.finfo(dtype)
+    scale = np.abs(y) + np.abs(z * slope_at_z)
+    return float(ULPS * info.eps) * scale + float(ULPS * info.tiny)
+
+
+def derivative_bound(grad_y, dtype):
+    """The bound of grad_y * y'."""
+    info = np.finfo(dtype)
+    return float(DERIVATIVE_ULPS * info.eps) * np.abs(grad_y) + float(ULPS * info.tiny)
+
+
+def assert_within(actual, expected, bound):
+    """Every element of `actual` is finite and within `bound` of the float64 `expected`."""
+    error = np.abs(np.asarray(actual, np.float64) - expected)
+    outside = ~(error <= bound)
+    if outside.any():
+        where = np.unravel_index(np.argmax(np.where(outside, error, -1)), error.shape)
+        allowed = np.broadcast_to(bound, error.shape)[where]
+        raise AssertionError(
+            f"{outside.sum()} of {outside.size} elements outside the bound; at {tuple(map(int, where))} "
+            f"got {actual[where]}, wanted {expected[where]} within {allowed}"
+        )
+
+
+def assert_same_bits(actual, expected):
+    """Two results, arrays or tuples of them, do not differ in a single bit."""
+    if not isinstance(actual, tuple):
+        actual, expected = (actual,), (expected,)
+    for a, b in zip(actual, expected, strict=True):
+        if a is None or b is None:
+            assert a is b
+            continue
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        if a.tobytes() != b.tobytes():
+            np.testing.assert_array_equal(a, b)  # says where, unless only a zero's sign or a NaN differs
+            raise AssertionError("the bits of a zero's sign or of a NaN differ")
