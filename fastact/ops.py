@@ -447,6 +447,7 @@ def linear_activation(
     activation: str = "relu",
     *,
     out: tuple[Array | None, Array | None] | None = None,
+    return_saved: bool = True,
     backend: str | None = None,
     precision: str | None = None,
     **parameters: Any,
@@ -460,6 +461,7 @@ def linear_activation(
         activation: a name of the table in `fastact.activations`.
         out: arrays to write y and saved to, either may be None; where the activation saves y, the
             second has to be None or the first again.
+        return_saved: False leaves saved out, where no backward follows; None takes its place.
         backend, precision: as for `linear_maxout`.
         **parameters: the activation's own keywords.
 
@@ -492,7 +494,7 @@ def linear_activation(
     arrays = _outputs(
         out,
         ("y", "saved"),
-        (True, saves_z),
+        (True, saves_z and return_saved),
         (shape, shape),
         (dtype, dtype),
         (x, weight, bias, parameters.get("slope")),
@@ -509,6 +511,8 @@ def linear_activation(
         tier,
     )
     y, z = _deliver(out, arrays)
+    if not return_saved:
+        return y, None
     return y, (z if saves_z else y)
 
 
