@@ -81,21 +81,20 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
   for (int64_t run = 0; run < outputs; run += DEPTH_CUT) {
     int64_t end = smaller(run + DEPTH_CUT, outputs);
     for (int64_t j = run; j < end; j += table_outputs) {
-      struct REAL(chosen) chosen = {
-          .outputs = smaller(table_outputs, end - j),
+      int64_t taken = smaller(table_outputs, end - j);
+      REAL(pack_table)(taken * b->pieces, tile.count, b->weight + j * b->pieces * b->in_features + tile.start,
+                       b->in_features, width, table);
+      b->kernels->sum_chosen[tile.vectors](&(struct REAL(chosen)){
+          .rows = rows,
+          .outputs = taken,
           .pieces = b->pieces,
           .table = table,
-          .table_stride = width,
+          .grad = b->grad_y + row * outputs + j,
+          .argmax = b->argmax + row * outputs + j,
+          .row_stride = outputs,
           .add = j > run,
-      };
-      REAL(pack_table)(chosen.outputs * b->pieces, tile.count, b->weight + j * b->pieces * b->in_features + tile.start,
-                       b->in_features, width, table);
-      for (int64_t r = 0; r < rows; r++) {
-        chosen.grad = b->grad_y + (row + r) * outputs + j;
-        chosen.argmax = b->argmax + (row + r) * outputs + j;
-        chosen.sums = sums + r * width;
-        b->kernels->sum_chosen[tile.vectors](&chosen);
-      }
+          .sums = sums,
+      });
     }
     REAL(add_run)(rows * width, sums, done == 0, total);
     done = end;
@@ -173,18 +172,18 @@ static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t out
   int64_t width = tile.vectors * b->kernels->lanes, blocks = ceil_div(b->rows, TABLE_ROWS);
   int64_t run_blocks = DEPTH_CUT / TABLE_ROWS, group = b->pieces * width;
   for (int64_t run = 0; run < blocks; run += run_blocks) {
-    for (int64_t block = run; block < smaller(run + run_blocks, blocks); block++) {
-      for (int64_t j = 0; j < outputs; j++)
-        b->kernels->sum_won[tile.vectors](&(struct REAL(won)){
-            .pieces = b->pieces,
-            .rows = w->rows + (j * blocks + block) * b->pieces,
-            .table = x_tile + block * TABLE_ROWS * width,
-            .table_stride = width,
-            .grad = w->grad + (j * blocks + block) * TABLE_ROWS,
-            .add = block > run,
-            .sums = w->sums + j * group,
-        });
-    }
+    for (int64_t block = run; block < smaller(run + run_blocks, blocks); block++)
+      b->kernels->sum_won[tile.vectors](&(struct REAL(won)){
+          .outputs = outputs,
+          .pieces = b->pieces,
+          .table = x_tile + block * TABLE_ROWS * width,
+          .grad = w->grad + block * TABLE_ROWS,
+          .grad_stride = blocks * TABLE_ROWS,
+          .rows = w->rows + block * b->pieces,
+          .rows_stride = blocks * b->pieces,
+          .add = block > run,
+          .sums = w->sums,
+      });
     REAL(add_run)(outputs * group, w->sums, run == 0, w->total);
   }
   if (blocks == 0) memset(w->total, 0, (size_t)(outputs * group) * sizeof(real));

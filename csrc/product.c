@@ -6,8 +6,8 @@
 
 /* Bytes of packed rows that stay in L2 while panels of the right operand stream past them, and bytes of panels
  * that a task packs at once.  Together they leave room in 1 MiB of L2. */
-#define LEFT_BLOCK_BYTES (256 << 10)
-#define RIGHT_BLOCK_BYTES (384 << 10)
+#define LEFT_BLOCK_BYTES (128 << 10)
+#define RIGHT_BLOCK_BYTES (640 << 10)
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

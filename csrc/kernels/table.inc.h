@@ -25,26 +25,27 @@ struct REAL(tile) {
   real *index;    /* [rows][lanes], as reals */
 };
 
-/* sums [vectors][lanes] = sum over j of grad[j] * table(j * pieces + argmax[j], :) */
+/* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
 struct REAL(chosen) {
-  int64_t outputs, pieces;
-  const real *table;
-  int64_t table_stride;
-  const real *grad;
+  int64_t rows, outputs, pieces;
+  const real *table; /* [outputs * pieces][vectors][lanes] */
+  const real *grad;  /* rows of grad and of argmax are row_stride apart */
   const uint8_t *argmax;
+  int64_t row_stride;
   int add; /* to the old sums */
   real *sums;
 };
 
-/* For each piece k: sums(k) [vectors][lanes] = sum over the rows i in rows[k] of grad[i] * table(i, :) */
+/* For each output j and piece k: sums(j, k) [vectors][lanes] = sum over the rows i in rows(j, k) of grad(j, i) * table(i, :) */
 struct REAL(won) {
-  int64_t pieces;
-  const uint64_t *rows; /* [pieces], a bit a row */
-  const real *table;    /* 64 rows */
-  int64_t table_stride;
-  const real *grad; /* [64] */
-  int add;          /* to the old sums */
-  real *sums;       /* [pieces][vectors][lanes] */
+  int64_t outputs, pieces;
+  const real *table; /* [64][vectors][lanes] */
+  const real *grad;  /* [64] for each output, grad_stride apart */
+  int64_t grad_stride;
+  const uint64_t *rows; /* [pieces] for each output, rows_stride apart; a bit a row */
+  int64_t rows_stride;
+  int add; /* to the old sums */
+  real *sums;
 };
 
 struct REAL(kernels) {

@@ -4,6 +4,7 @@
  * the pieces of LANES neighbouring outputs, one piece a vector, so that a group meets in registers. */
 
 /* acc[rows][vectors] += left [depth/4][ROW_BLOCK][4] @ right [depth/4][4][vectors][LANES] */
+#define PREFETCH_QUADS 20
 static ALWAYS_INLINE void multiply(int rows, int vectors, vec *acc, const struct REAL(tile) * t) {
   const real *left = t->left, *right = t->right;
   UNROLL
@@ -33,6 +34,8 @@ static ALWAYS_INLINE void multiply(int rows, int vectors, vec *acc, const struct
         }
       }
     }
+    __builtin_prefetch(left + PREFETCH_QUADS * ROW_BLOCK * 4);
+    if (rows * 4 * sizeof(real) > 64) __builtin_prefetch(left + PREFETCH_QUADS * ROW_BLOCK * 4 + 64 / sizeof(real));
     left += ROW_BLOCK * 4;
   }
 }

@@ -20,26 +20,43 @@ static ALWAYS_INLINE void end_sums(int vectors, const vec *acc, int add, real *s
     vec_store(sums + v * LANES, add ? vec_add(vec_load(sums + v * LANES), acc[v]) : acc[v]);
 }
 
-/* sums [vectors][LANES] (+)= sum over j < outputs of grad[j] * table(j * pieces + argmax[j], :) */
+/* For each row n: sums(n) [vectors][LANES] (+)= sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j), :) */
 static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c) {
-  vec acc[MAX_WINNER_VECTORS];
-  begin_sums(vectors, acc);
-  const real *group = c->table;
-  for (int64_t j = 0; j < c->outputs; j++, group += c->pieces * c->table_stride)
-    add_row(vectors, acc, c->grad[j], group + c->argmax[j] * c->table_stride);
-  end_sums(vectors, acc, c->add, c->sums);
-}
-
-/* For each piece k: sums(k) [vectors][LANES] (+)= sum over the rows i that k won of grad[i] * table(i, :), i < 64 */
-static ALWAYS_INLINE void sum_won(int vectors, const struct REAL(won) * w) {
-  for (int64_t k = 0; k < w->pieces; k++) {
+  const real *grad = c->grad;
+  const uint8_t *argmax = c->argmax;
+  real *sums = c->sums;
+  for (int64_t n = 0; n < c->rows; n++) {
     vec acc[MAX_WINNER_VECTORS];
     begin_sums(vectors, acc);
-    for (uint64_t rows = w->rows[k]; rows; rows &= rows - 1) {
-      int i = __builtin_ctzll(rows);
-      add_row(vectors, acc, w->grad[i], w->table + i * w->table_stride);
+    const real *group = c->table;
+    for (int64_t j = 0; j < c->outputs; j++, group += c->pieces * vectors * LANES)
+      add_row(vectors, acc, grad[j], group + argmax[j] * vectors * LANES);
+    end_sums(vectors, acc, c->add, sums);
+    grad += c->row_stride;
+    argmax += c->row_stride;
+    sums += vectors * LANES;
+  }
+}
+
+/* For each output j and piece k: sums(j, k) [vectors][LANES] (+)= sum over the rows i that k won of
+ * grad(j, i) * table(i, :), i < 64 */
+static ALWAYS_INLINE void sum_won(int vectors, const struct REAL(won) * w) {
+  const real *grad = w->grad;
+  const uint64_t *sets = w->rows;
+  real *sums = w->sums;
+  for (int64_t j = 0; j < w->outputs; j++) {
+    for (int64_t k = 0; k < w->pieces; k++) {
+      vec acc[MAX_WINNER_VECTORS];
+      begin_sums(vectors, acc);
+      for (uint64_t rows = sets[k]; rows; rows &= rows - 1) {
+        int i = __builtin_ctzll(rows);
+        add_row(vectors, acc, grad[i], w->table + i * vectors * LANES);
+      }
+      end_sums(vectors, acc, w->add, sums);
+      sums += vectors * LANES;
     }
-    end_sums(vectors, acc, w->add, w->sums + k * vectors * LANES);
+    grad += w->grad_stride;
+    sets += w->rows_stride;
   }
 }
 
