@@ -1,0 +1,186 @@
+# mypy: disable-error-code="no-any-return"
+"""The activations as functions: y = relu(z), grad_z = relu_backward(grad_y, saved), and so on.
+
+Every forward takes z, float32 or float64 of any shape, and returns y of its shape and dtype.
+Every backward takes grad_y and what it needs of the forward, y or z as the table in `fastact.activations`
+says, both of one shape and dtype, and returns grad_z = grad_y * dy/dz.  `out=` is an array for the result, which may
+be an input itself; `backend=` names the backend for this call.  What is no float array raises
+TypeError, a shape or parameter that does not fit ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import ops
+
+Array = np.ndarray[Any, Any]
+
+
+def linear(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z."""
+    return ops.activation(z, "linear", out=out, backend=backend)
+
+
+def linear_backward(
+    grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y."""
+    return ops.activation_backward(grad_y, y, "linear", out=out, backend=backend)
+
+
+def relu(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = max(z, 0), and dy/dz = 0 at z = 0 (Nair & Hinton 2010)."""
+    return ops.activation(z, "relu", out=out, backend=backend)
+
+
+def relu_backward(grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = 0 where y <= 0, else grad_y."""
+    return ops.activation_backward(grad_y, y, "relu", out=out, backend=backend)
+
+
+def leaky_relu(
+    z: Array, negative_slope: float = 0.01, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """y = z where z > 0, else negative_slope * z (Maas et al. 2013)."""
+    return ops.activation(z, "leaky_relu", out=out, backend=backend, negative_slope=negative_slope)
+
+
+def leaky_relu_backward(
+    grad_y: Array,
+    z: Array,
+    negative_slope: float = 0.01,
+    *,
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """grad_z = grad_y where z > 0, else negative_slope * grad_y."""
+    return ops.activation_backward(
+        grad_y, z, "leaky_relu", out=out, backend=backend, negative_slope=negative_slope
+    )
+
+
+def prelu(z: Array, slope: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z where z > 0, else slope * z; slope is learned (He et al. 2015).
+
+    slope has z's dtype and the shape (), (1,) or (features,), where z is (..., features).
+    """
+    return ops.activation(z, "prelu", out=out, backend=backend, slope=slope)
+
+
+def prelu_backward(
+    grad_y: Array,
+    z: Array,
+    slope: Array,
+    *,
+    out: tuple[Array | None, Array | None] | None = None,
+    accumulate: bool = False,
+    backend: str | None = None,
+) -> tuple[Array, Array]:
+    """(grad_z, grad_slope), where grad_slope sums grad_y * z over z <= 0, and has slope's shape.
+
+    `accumulate` adds it to the second array of `out`.
+    """
+    return ops.activation_backward(
+        grad_y, z, "prelu", out=out, accumulate=accumulate, backend=backend, slope=slope
+    )
+
+
+def elu(z: Array, alpha: float = 1.0, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z where z > 0, else alpha * (exp(z) - 1) (Clevert et al. 2016)."""
+    return ops.activation(z, "elu", out=out, backend=backend, alpha=alpha)
+
+
+def elu_backward(
+    grad_y: Array, z: Array, alpha: float = 1.0, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y where z > 0, else alpha * exp(z) * grad_y."""
+    return ops.activation_backward(grad_y, z, "elu", out=out, backend=backend, alpha=alpha)
+
+
+def selu(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = scale * elu(z, alpha), scale = 1.0507..., alpha = 1.6732... (Klambauer et al. 2017)."""
+    return ops.activation(z, "selu", out=out, backend=backend)
+
+
+def selu_backward(grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = scale * grad_y where z > 0, else scale * alpha * exp(z) * grad_y."""
+    return ops.activation_backward(grad_y, z, "selu", out=out, backend=backend)
+
+
+def gelu(
+    z: Array, approximate: str = "none", *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """y = z * Φ(z), Φ the normal distribution function (Hendrycks & Gimpel 2016).
+
+    approximate="tanh" stands for their 0.5 z (1 + tanh(sqrt(2/π) (z + 0.044715 z³))).
+    """
+    return ops.activation(z, "gelu", out=out, backend=backend, approximate=approximate)
+
+
+def gelu_backward(
+    grad_y: Array,
+    z: Array,
+    approximate: str = "none",
+    *,
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """grad_z = grad_y * (Φ(z) + z φ(z)), φ the normal density; with "tanh" the derivative of that formula."""
+    return ops.activation_backward(grad_y, z, "gelu", out=out, backend=backend, approximate=approximate)
+
+
+def silu(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z * sigmoid(z), also called swish (Elfwing et al. 2018; Ramachandran et al. 2017)."""
+    return ops.activation(z, "silu", out=out, backend=backend)
+
+
+def silu_backward(grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = grad_y * s * (1 + z * (1 - s)), s = sigmoid(z)."""
+    return ops.activation_backward(grad_y, z, "silu", out=out, backend=backend)
+
+
+def softplus(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = log(1 + exp(z)) (Dugas et al. 2001)."""
+    return ops.activation(z, "softplus", out=out, backend=backend)
+
+
+def softplus_backward(
+    grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y * sigmoid(z)."""
+    return ops.activation_backward(grad_y, z, "softplus", out=out, backend=backend)
+
+
+def mish(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z * tanh(softplus(z)) (Misra 2019)."""
+    return ops.activation(z, "mish", out=out, backend=backend)
+
+
+def mish_backward(grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = grad_y * (t + z * (1 - t²) * sigmoid(z)), t = tanh(softplus(z))."""
+    return ops.activation_backward(grad_y, z, "mish", out=out, backend=backend)
+
+
+def sigmoid(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = 1 / (1 + exp(-z))."""
+    return ops.activation(z, "sigmoid", out=out, backend=backend)
+
+
+def sigmoid_backward(
+    grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y * y * (1 - y)."""
+    return ops.activation_backward(grad_y, y, "sigmoid", out=out, backend=backend)
+
+
+def tanh(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = tanh(z)."""
+    return ops.activation(z, "tanh", out=out, backend=backend)
+
+
+def tanh_backward(grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = grad_y * (1 - y²)."""
+    return ops.activation_backward(grad_y, y, "tanh", out=out, backend=backend)
