@@ -235,17 +235,18 @@ def _derivative(saved: Array, act: Activation) -> Any:
             return _normal_cdf(saved) + f * np.exp(-0.5 * f * f) / math.sqrt(2 * math.pi)
         case "gelu_tanh":
             cubic = np.clip(f, -1e4, 1e4)  # so that its cube is finite where the sigmoid is 0 or 1
-            s = _sigmoid(2 * _TANH_GELU * (cubic + 0.044715 * cubic**3))
+            u = 2 * _TANH_GELU * (cubic + 0.044715 * cubic**3)
             inner = 2 * _TANH_GELU * (1 + 3 * 0.044715 * cubic**2)
-            return s + cubic * s * (1 - s) * inner
+            s = _sigmoid(u)
+            return s + cubic * s * _sigmoid(-u) * inner
         case "silu":
             s = _sigmoid(saved)
             return s * (1 + f * _sigmoid(-saved))
         case "softplus":
             return _sigmoid(saved)
         case "mish":
-            t = np.tanh(_softplus(saved))
-            return t + f * (1 - t * t) * _sigmoid(saved)
+            q = _sigmoid(-saved) ** 2  # exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
+            return np.tanh(_softplus(saved)) + f * (4 * q / (1 + q) ** 2) * _sigmoid(saved)
         case "sigmoid":
             return saved * (1 - saved)
         case "tanh":
