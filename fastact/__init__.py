@@ -1,7 +1,42 @@
-"""fastact: compiled CPU kernels for linear + maxout and the ReLU family, forward and backward."""
+"""fastact: compiled CPU kernels for linear + maxout and the ReLU family, forward and backward.
 
-__version__ = "0.1.0"
+    y, argmax = fastact.linear_maxout(x, weight, bias)          # functions: arrays in, arrays out
+    model = fastact.Sequential(fastact.Maxout(784, 240, pieces=5), fastact.Linear(240, 10))   # layers
 
+`fastact.show_config()` tells which backend and instruction set run.
+"""
+
+from . import init
+from .backends import get_backend, set_backend
+from .config import get_config, get_num_threads, show_config
+from .elementwise import (
+    elu,
+    elu_backward,
+    gelu,
+    gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    linear,
+    linear_backward,
+    mish,
+    mish_backward,
+    prelu,
+    prelu_backward,
+    relu,
+    relu_backward,
+    selu,
+    selu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    softplus,
+    softplus_backward,
+    tanh,
+    tanh_backward,
+)
+from .layers import Activation, Dropout, Layer, Linear, Maxout, Parameter, PReLU, Sequential
+from .losses import mse, softmax_cross_entropy
 from .ops import (
     activation,
     activation_backward,
@@ -12,3 +47,76 @@ from .ops import (
     maxout,
     maxout_backward,
 )
+from .optim import SGD, Adam, max_norm_
+from .settings import (
+    float32_matmul_precision,
+    get_float32_matmul_precision,
+    num_threads,
+    set_float32_matmul_precision,
+    set_num_threads,
+)
+from .state import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "Dropout",
+    "Layer",
+    "Linear",
+    "Maxout",
+    "PReLU",
+    "Parameter",
+    "Sequential",
+    "__version__",
+    "activation",
+    "activation_backward",
+    "elu",
+    "elu_backward",
+    "float32_matmul_precision",
+    "gelu",
+    "gelu_backward",
+    "get_backend",
+    "get_config",
+    "get_float32_matmul_precision",
+    "get_num_threads",
+    "init",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_activation",
+    "linear_activation_backward",
+    "linear_backward",
+    "linear_maxout",
+    "linear_maxout_backward",
+    "load",
+    "max_norm_",
+    "maxout",
+    "maxout_backward",
+    "mish",
+    "mish_backward",
+    "mse",
+    "num_threads",
+    "prelu",
+    "prelu_backward",
+    "relu",
+    "relu_backward",
+    "save",
+    "selu",
+    "selu_backward",
+    "set_backend",
+    "set_float32_matmul_precision",
+    "set_num_threads",
+    "show_config",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softmax_cross_entropy",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]

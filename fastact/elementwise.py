@@ -2,10 +2,10 @@
 """The activations as functions: y = relu(z), grad_z = relu_backward(grad_y, saved), and so on.
 
 Every forward takes z, float32 or float64 of any shape, and returns y of its shape and dtype.
-Every backward takes grad_y and what it needs of the forward, y or z as the table in `fastact.activations`
-says, both of one shape and dtype, and returns grad_z = grad_y * dy/dz.  `out=` is an array for the result, which may
-be an input itself; `backend=` names the backend for this call.  What is no float array raises
-TypeError, a shape or parameter that does not fit ValueError.
+Every backward takes grad_y and what it needs of the forward, y or z as the table in
+`fastact.activations` says, both of one shape and dtype, and returns grad_z = grad_y * dy/dz.
+`out=` is an array for the result, which may be an input itself; `backend=` names the backend for this
+call.  What is no float array raises TypeError, a shape or parameter that does not fit ValueError.
 """
 
 from __future__ import annotations

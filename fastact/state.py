@@ -5,15 +5,14 @@ A state is a flat dict of names and arrays.  In a file, an entry is called `<obj
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+
+# json and zipfile are imported where they are used: `import fastact` is to be quick.
 
 Array = np.ndarray[Any, Any]
 State: TypeAlias = "dict[str, Array]"
@@ -61,16 +60,18 @@ def save(path: str | os.PathLike[str], /, **objects: Any) -> None:
                     f"{group}.{name}: got {type(array).__name__}, wanted an array of numbers or text"
                 )
             entries[f"{group}.{name}"] = array
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             np.savez(file, **entries)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
@@ -104,6 +105,9 @@ def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, State]:
+    import zipfile
+    import zlib
+
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -123,6 +127,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, State]:
 
 def _state_of(name: str, obj: Any) -> Mapping[str, Array]:
     if isinstance(obj, np.random.Generator):
+        import json
+
         return {"state": np.array(json.dumps(obj.bit_generator.state, default=np.ndarray.tolist))}
     if hasattr(obj, "state_dict"):
         return obj.state_dict()  # type: ignore[no-any-return]
@@ -144,6 +150,8 @@ def _check(name: str, obj: Any, state: State) -> Callable[[], None]:
 
 
 def _check_generator(name: str, rng: np.random.Generator, state: State) -> Callable[[], None]:
+    import json
+
     if state.keys() != {"state"}:
         raise ValueError(f"{name}: got the entries ({', '.join(state)}), wanted (state)")
     bits = rng.bit_generator

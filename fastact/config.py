@@ -1,0 +1,108 @@
+"""What is in force: CPU, instruction set, threads, backends, precision."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from . import backends, settings
+
+# Other modules are imported where they are used: they take longer than the rest of the package.
+
+
+def get_num_threads() -> int:
+    """How many threads an operation may use in this context.
+
+    What `set_num_threads` or `num_threads` asked for, else the backend's own default: OpenMP's, or
+    OMP_NUM_THREADS, or the number of usable cores.  The "numpy" backend leaves its threads to NumPy.
+    """
+    asked = settings.requested_threads()
+    if asked:
+        return asked
+    if backends.get_backend() == "c":
+        from . import native
+
+        return native.max_threads()
+    from . import pool
+
+    return pool.default_threads()
+
+
+def get_config() -> dict[str, Any]:
+    """What `show_config` prints, as a dict.
+
+    Keys: version, python, numpy, cpu, backend (the name of the one in force), backends (those that can
+    be used here), c_missing (why the C extension can't be, or None), isa (of the C backend, None
+    without it), isas (those that this CPU runs, best first), openmp, threads, precision.
+
+    Raises ValueError where FASTACT_BACKEND or FASTACT_ISA names nothing that can run here.
+    """
+    import platform
+
+    from . import __version__
+
+    c_missing = backends.why_c_is_missing()
+    isa: str | None = None
+    isas: tuple[str, ...] = ()
+    openmp = False
+    if c_missing is None:
+        from . import native
+
+        isa, isas, openmp = native.isa(), native.supported_isas(), native.has_openmp()
+    usable = {
+        "c": c_missing is None,
+        "numba": importlib.util.find_spec("numba") is not None,
+        "numpy": True,
+    }
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cpu": _cpu(),
+        "backend": backends.get_backend(),
+        "backends": tuple(name for name in backends.NAMES if usable[name]),
+        "c_missing": c_missing,
+        "isa": isa,
+        "isas": isas,
+        "openmp": openmp,
+        "threads": get_num_threads(),
+        "precision": settings.get_float32_matmul_precision(),
+    }
+
+
+def show_config() -> None:
+    """Print the configuration in force, a line each; `get_config` returns it."""
+    config = get_config()
+    lines = {
+        "fastact": f"{config['version']}, Python {config['python']}, NumPy {config['numpy']}",
+        "CPU": config["cpu"],
+        "backend": f"{config['backend']} (available: {', '.join(config['backends'])})",
+        "C extension": _describe_c(config),
+        "threads": config["threads"],
+        "precision": config["precision"],
+    }
+    for name, value in lines.items():
+        print(f"{name:<12} {value}")
+
+
+def _describe_c(config: dict[str, Any]) -> str:
+    if config["c_missing"] is not None:
+        return f"missing: {config['c_missing']}"
+    openmp = "OpenMP" if config["openmp"] else "no OpenMP, so one thread"
+    return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])}), {openmp}"
+
+
+def _cpu() -> str:
+    """The CPU's model as Linux tells it, elsewhere what Python knows."""
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux
+    return platform.processor() or platform.machine()
