@@ -25,40 +25,35 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("fastact")
 
-ISAS = ("scalar", "avx2", "avx512")
-COMPILED = ("numba", *(f"c-{isa}" for isa in ISAS))
+
+def _compiled_variants() -> tuple[str, ...]:
+    """Numba, and C once for every instruction set of this CPU; test_install.py says what is lacking."""
+    if backends.why_c_is_missing() is not None:
+        return ("numba",)
+    from fastact import native
+
+    return ("numba", *(f"c-{isa}" for isa in native.supported_isas()))
+
+
+COMPILED = _compiled_variants()
 
 
 @contextmanager
 def _chosen(variant: str):
-    """The backend of e.g. "c-avx2" in force, and afterwards the default one again."""
+    """The backend of e.g. "c-avx2" in force, and afterwards the default one again; its name."""
     name, _, isa = variant.partition("-")
+    backends.set_backend(name)
     try:
         if isa:
-            if reason := backends.why_c_is_missing():
-                pytest.skip(f"no C extension: {reason}")
-            with _isa(isa):
-                backends.set_backend(name)
-                yield name
-        else:
-            backends.set_backend(name)
-            yield name
+            from fastact import native
+
+            before = native.isa()
+            native.set_isa(isa)
+        yield name
     finally:
+        if isa:
+            native.set_isa(before)
         backends.set_backend(None)
-
-
-@contextmanager
-def _isa(isa: str):
-    from fastact import native
-
-    if isa not in native.supported_isas():
-        pytest.skip(f"no {isa} on this CPU, only {', '.join(native.supported_isas())}")
-    before = native.isa()
-    native.set_isa(isa)
-    try:
-        yield
-    finally:
-        native.set_isa(before)
 
 
 @pytest.fixture(params=("numpy", *COMPILED))
@@ -155,13 +150,69 @@ def linear_inputs(rng, shape, dtype, values=normal):
 
 def double(*arrays):
     """The float64 versions of some arrays, as the oracle takes them."""
-    return tuple(None if a is None else a.astype(np.float64) for a in arrays)
+    return tuple(_widened(a) for a in arrays)
 
 
-def reference(operation: str, *arrays, **keywords):
+def _widened(value):
+    return value.astype(np.float64) if getattr(value, "dtype", None) == np.float32 else value
+
+
+def reference(operation: str, *arguments, **keywords):
     """The result of the specification in float64."""
-    arrays = (a if a is None or a.dtype == np.uint8 else a.astype(np.float64) for a in arrays)
-    return getattr(fa, operation)(*arrays, backend="numpy", **keywords)
+    keywords = {key: _widened(value) for key, value in keywords.items()}
+    return getattr(fa, operation)(*double(*arguments), **keywords, backend="numpy")
+
+
+def as_tuple(result):
+    """The results of an operation that returns one or several."""
+    return result if isinstance(result, tuple) else (result,)
+
+
+# ---- activations
+
+
+class Case(NamedTuple):
+    """An activation and its keywords; for a PReLU, how many slopes it has instead."""
+
+    name: str
+    parameters: dict
+    slopes: str = ""
+
+    def __str__(self):
+        return "-".join(str(part) for part in (self.name, *self.parameters.values(), self.slopes) if part)
+
+    def keywords(self, features, dtype):
+        if self.name != "prelu":
+            return self.parameters
+        slopes = np.array([0.25, -0.5, 1.5], dtype)
+        return {"slope": np.array(slopes[0]) if self.slopes == "one" else np.resize(slopes, features)}
+
+
+CASES = (
+    Case("linear", {}),
+    Case("relu", {}),
+    Case("leaky_relu", {}),
+    Case("leaky_relu", {"negative_slope": 0.5}),
+    Case("prelu", {}, "one"),
+    Case("prelu", {}, "per-feature"),
+    Case("elu", {}),
+    Case("elu", {"alpha": 0.5}),
+    Case("selu", {}),
+    Case("gelu", {}),
+    Case("gelu", {"approximate": "tanh"}),
+    Case("silu", {}),
+    Case("softplus", {}),
+    Case("mish", {}),
+    Case("sigmoid", {}),
+    Case("tanh", {}),
+)
+# Exact on whole numbers: these multiply by halves and quarters at most.
+EXACT_CASES = tuple(
+    case
+    for case in CASES
+    if case.name in ("linear", "relu", "prelu") or case.parameters.get("negative_slope") == 0.5
+)
+SAVES_Y = ("linear", "relu", "sigmoid", "tanh")
 
 
 # ---- layouts of arrays

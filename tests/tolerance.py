@@ -25,7 +25,7 @@ import numpy as np
 
 CUT = 256
 ULPS = 8
-DERIVATIVE_ULPS = 16
+DERIVATIVE_ULPS = 8
 
 
 def gamma(n: int, dtype) -> float:

@@ -1,0 +1,278 @@
+"""The element-wise activations, forward and backward: every backend against float64."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import (
+    CASES,
+    EXACT_CASES,
+    INPUT_LAYOUTS,
+    OUT_LAYOUTS,
+    SAVES_Y,
+    as_tuple,
+    integers,
+    normal,
+    reference,
+)
+from tolerance import activation_bound, assert_within, derivative_bound, sum_bound
+
+import fastact as fa
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def grid(dtype, features):
+    """Values (rows, features) all over the range in which any activation bends, and beyond."""
+    info = np.finfo(dtype)
+    small = np.geomspace(1e-30, 1, 200)
+    large = np.geomspace(20, 1e4, 100)
+    values = np.concatenate([np.linspace(-20, 20, 1501), small, -small, large, -large])
+    ends = [0.0, -0.0, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal]
+    values = np.concatenate([values, ends])
+    return np.resize(values.astype(dtype), (math.ceil(len(values) / features), features))
+
+
+def saved_of(case, z, keywords):
+    """What the forward would save, in the dtype of z."""
+    if case.name not in SAVES_Y:
+        return z
+    return reference("activation", z, activation=case.name, **keywords).astype(z.dtype)
+
+
+def oracle(case, z, grad_y, keywords):
+    """In float64 y and the gradients, grad_z first, and between them what the forward saves in z.dtype."""
+    y = reference("activation", z, activation=case.name, **keywords)
+    saved = saved_of(case, z, keywords)
+    grads = reference("activation_backward", grad_y, saved, activation=case.name, **keywords)
+    return y, saved, *as_tuple(grads)
+
+
+# ---- the specification itself
+
+
+FORMULAS = {
+    "linear": lambda z: z,
+    "relu": lambda z: max(z, 0.0),
+    "leaky_relu": lambda z: max(z, 0.01 * z),
+    "elu": lambda z: z if z > 0 else math.exp(z) - 1,
+    "selu": lambda z: 1.0507009873554805 * (z if z > 0 else 1.6732632423543772 * (math.exp(z) - 1)),
+    "gelu": lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda z: z / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
+    "silu": lambda z: z / (1 + math.exp(-z)),
+    "softplus": lambda z: math.log(1 + math.exp(z)),
+    "mish": lambda z: z * math.tanh(math.log(1 + math.exp(z))),
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "tanh": math.tanh,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_reference_computes_the_published_formula(name):
+    z = np.linspace(-6, 6, 241)
+    name, approximate = ("gelu", {"approximate": "tanh"}) if name == "gelu_tanh" else (name, {})
+    formula = FORMULAS["gelu_tanh" if approximate else name]
+    y = fa.activation(z, name, backend="numpy", **approximate)
+    assert_within(y, np.array([formula(float(value)) for value in z]), 1e-14)
+
+
+# ---- values
+
+
+@every_case
+def test_forward(backend, dtype, threads, case):
+    z = grid(dtype, 33)
+    keywords = case.keywords(33, dtype)
+    y = fa.activation(z, case.name, **keywords)
+    assert y.dtype == dtype
+    expected, _, derivative = oracle(case, z, np.ones_like(z), keywords)[:3]
+    assert_within(y, expected, activation_bound(z.astype(np.float64), expected, derivative, dtype))
+
+
+@every_case
+def test_backward(backend, dtype, threads, case, rng):
+    z = grid(dtype, 33)
+    keywords = case.keywords(33, dtype)
+    grad_y = normal(rng, z.shape, dtype)
+    _, saved, *expected = oracle(case, z, grad_y, keywords)
+    grads = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    assert_within(grads[0], expected[0], derivative_bound(grad_y, dtype))
+    if case.name == "prelu":
+        below = np.where(z > 0, 0, abs(grad_y.astype(np.float64) * z))
+        magnitude = below.sum(0) if case.slopes == "per-feature" else below.sum()
+        assert grads[1].shape == keywords["slope"].shape
+        assert_within(grads[1], expected[1], sum_bound(magnitude, below.size, dtype, backend))
+
+
+@pytest.mark.parametrize("case", EXACT_CASES, ids=str)
+def test_whole_numbers_are_exact(backend, dtype, threads, case, rng):
+    z, grad_y = integers(rng, (64, 129), dtype, 5), integers(rng, (64, 129), dtype)
+    keywords = case.keywords(129, dtype)
+    y, saved, *expected = oracle(case, z, grad_y, keywords)
+    np.testing.assert_array_equal(fa.activation(z, case.name, **keywords), y)
+    grads = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    for grad, wanted in zip(grads, expected, strict=True):
+        np.testing.assert_array_equal(grad, wanted)
+
+
+def special(dtype):
+    """NaN, infinities, and numbers near the largest, with room for a bound twice their size."""
+    largest = np.finfo(dtype).max / 4
+    return np.array([np.nan, np.inf, -np.inf, largest, -largest, 100, -100, 1e6, -1e6], dtype)
+
+
+def assert_limits(actual, expected, dtype):
+    """NaN and infinities are where they should be, and the rest is close."""
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    bound = activation_bound(expected[finite], expected[finite], 1, dtype)
+    assert_within(actual[finite], expected[finite], bound)
+
+
+@every_case
+def test_limits_and_nan(backend, dtype, threads, case):
+    z = np.tile(special(dtype), (40, 1))
+    keywords = case.keywords(z.shape[-1], dtype)
+    y, saved, grad_z = oracle(case, z, np.ones_like(z), keywords)[:3]
+    assert_limits(fa.activation(z, case.name, **keywords), y, dtype)
+    grads = as_tuple(fa.activation_backward(np.ones_like(z), saved, case.name, **keywords))
+    assert_limits(grads[0], grad_z, dtype)
+
+
+def test_the_derivative_of_relu_at_zero_is_zero(backend, dtype):
+    grad_z = fa.activation_backward(np.ones(40, dtype), np.zeros(40, dtype), "relu")
+    assert not grad_z.any()
+
+
+def test_an_infinite_gradient_stops_at_a_dead_relu(backend, dtype):
+    grad_y = np.full(40, np.inf, dtype)
+    np.testing.assert_array_equal(fa.activation_backward(grad_y, np.zeros(40, dtype), "relu"), np.zeros(40))
+
+
+# ---- derivatives
+
+
+@every_case
+def test_derivative_by_finite_differences(backend, case):
+    # Truncation leaves step^2 / 6 times the third derivative, under 10 for all of them; rounding leaves
+    # ULPS eps |y| / step.  The kinks at 0 are more than a step away.
+    z = np.linspace(-4, 4, 68).reshape(-1, 4)
+    step = 1e-5
+    assert abs(z).min() > step
+    keywords = case.keywords(4, np.float64)
+    slope = (
+        fa.activation(z + step, case.name, **keywords) - fa.activation(z - step, case.name, **keywords)
+    ) / (2 * step)
+    saved = fa.activation(z, case.name, **keywords) if case.name in SAVES_Y else z
+    grad_z = as_tuple(fa.activation_backward(np.ones_like(z), saved, case.name, **keywords))[0]
+    assert_within(grad_z, slope, 10 * step**2 / 6 + 8 * 2.3e-16 * 5 / step)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,)], ids=str)
+def test_grad_slope_by_finite_differences(backend, shape, rng):
+    # y is linear in the slope: rounding alone, ULPS eps |loss| / step.
+    z, grad_y = normal(rng, (9, 4), np.float64), normal(rng, (9, 4), np.float64)
+    slope = np.full(shape, 0.3)
+    _, grad_slope = fa.activation_backward(grad_y, z, "prelu", slope=slope)
+    assert grad_slope.shape == shape
+    step = 1e-5
+    for index in np.ndindex(shape):
+        losses = []
+        for moved in (0.3 + step, 0.3 - step):
+            slope[index] = moved
+            losses.append(float((fa.activation(z, "prelu", slope=slope) * grad_y).sum()))
+        slope[index] = 0.3
+        tolerance = 8 * 2.3e-16 * abs(grad_y * z).sum() / step
+        assert abs((losses[0] - losses[1]) / (2 * step) - grad_slope[index]) <= tolerance
+
+
+# ---- shapes, layouts, out
+
+
+@every_case
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5, 0), (0, 5), (33, 7), (2, 3, 17), (3, 40000)], ids=str)
+def test_any_shape(backend, dtype, threads, case, shape, rng):
+    z, grad_y = normal(rng, shape, dtype), normal(rng, shape, dtype)
+    z, grad_y = np.asarray(z), np.asarray(grad_y)  # of no axes, a scalar otherwise
+    keywords = case.keywords(shape[-1] if shape else 1, dtype)
+    expected, saved, derivative = oracle(case, z, np.ones_like(z), keywords)[:3]
+    y = fa.activation(z, case.name, **keywords)
+    assert y.shape == shape
+    assert_within(y, expected, activation_bound(z.astype(np.float64), expected, derivative, dtype))
+    grad_z = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))[0]
+    assert grad_z.shape == shape
+    assert_within(grad_z, grad_y.astype(np.float64) * derivative, derivative_bound(grad_y, dtype))
+
+
+@INPUT_LAYOUTS
+@every_case
+def test_any_layout_of_the_inputs(backend, case, layout, rng):
+    z, grad_y = normal(rng, (9, 35), np.float32), normal(rng, (9, 35), np.float32)
+    keywords = case.keywords(35, np.float32)
+    awkward = {k: layout(v) if np.ndim(v) else v for k, v in keywords.items()}
+    y = fa.activation(z, case.name, **keywords)
+    np.testing.assert_array_equal(fa.activation(layout(z), case.name, **awkward), y)
+    saved = y if case.name in SAVES_Y else z
+    expected = fa.activation_backward(grad_y, saved, case.name, **keywords)
+    results = fa.activation_backward(layout(grad_y), layout(saved), case.name, **awkward)
+    for result, wanted in zip(as_tuple(results), as_tuple(expected), strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+@OUT_LAYOUTS
+def test_out(backend, dtype, layout, rng):
+    z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
+    for form in (lambda array: array, lambda array: (array,)):
+        y, grad_z = layout((9, 35), dtype), layout((9, 35), dtype)
+        assert fa.activation(z, "silu", out=form(y)) is y
+        assert fa.activation_backward(grad_y, z, "silu", out=form(grad_z)) is grad_z
+        np.testing.assert_array_equal(y, fa.activation(z, "silu"))
+        np.testing.assert_array_equal(grad_z, fa.activation_backward(grad_y, z, "silu"))
+
+
+@OUT_LAYOUTS
+@pytest.mark.parametrize("shape", [(), (1,), (35,)], ids=str)
+def test_grad_slope_out_and_accumulate(backend, dtype, layout, shape, rng):
+    z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
+    slope = np.full(shape, 0.25, dtype)
+    grad_z, grad_slope = fa.activation_backward(grad_y, z, "prelu", slope=slope)
+    out = layout((9, 35), dtype), np.asarray(layout(shape, dtype))
+    results = fa.activation_backward(grad_y, z, "prelu", slope=slope, out=out)
+    assert all(result is given for result, given in zip(results, out, strict=True))
+    np.testing.assert_array_equal(out[0], grad_z)
+    np.testing.assert_array_equal(out[1], grad_slope)
+
+    out[1][...] = 99
+    fa.activation_backward(grad_y, z, "prelu", slope=slope, out=(None, out[1]), accumulate=True)
+    np.testing.assert_array_equal(out[1], grad_slope + dtype.type(99))
+
+
+@every_case
+def test_in_place(backend, dtype, threads, case, rng):
+    z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
+    keywords = case.keywords(35, dtype)
+    y = fa.activation(z, case.name, **keywords)
+    saved = y.copy() if case.name in SAVES_Y else z.copy()
+    expected = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    assert fa.activation(z, case.name, out=z, **keywords) is z
+    np.testing.assert_array_equal(z, y)
+    for target in (0, 1):
+        inputs = grad_y.copy(), saved.copy()
+        out = (inputs[target], None)[: len(expected)]
+        results = as_tuple(fa.activation_backward(*inputs, case.name, out=out, **keywords))
+        assert results[0] is inputs[target]
+        for result, wanted in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(result, wanted)
+
+
+def test_in_place_in_a_strided_array(backend, dtype, rng):
+    z = normal(rng, (9, 70), dtype)
+    expected = fa.activation(z[:, ::-2].copy(), "silu")
+    view = z[:, ::-2]
+    assert fa.activation(view, "silu", out=view) is view
+    np.testing.assert_array_equal(view, expected)
+
+
+def test_accumulate_means_nothing_without_a_parameter(backend, dtype):
+    ones = np.ones(5, dtype)
+    np.testing.assert_array_equal(fa.activation_backward(ones, ones, "relu", accumulate=True), ones)
