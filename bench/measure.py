@@ -1,0 +1,154 @@
+"""Measure with one number of threads, in this process: `python -m bench.measure REQUEST`.
+
+REQUEST is a JSON file that `bench.run` writes; the records go where it says.  Libraries read their
+thread settings when they load, so every number of threads needs a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import limits, machine, peers
+from .peers.base import Contender, NotInstalled
+from .problem import Interval, Problem, Truth
+from .shapes import Shape, is_sweep
+from .tables import threads_text
+from .timing import interleaved
+
+# A sweep has many shapes; compiling each takes longer than measuring it.
+NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
+MODES = ("forward", "forward_backward", "step")
+
+
+class WrongResult(Exception):
+    """A contender's result is further from float64's than arithmetic in its precision can be."""
+
+
+def load_all(table: dict[str, str]) -> tuple[dict[str, type[Contender]], dict[str, str]]:
+    """The contenders that can run here, and why the others can't."""
+    found, missing = {}, {}
+    for name, where in table.items():
+        try:
+            found[name] = peers.load(where)
+        except NotInstalled as error:
+            missing[name] = str(error)
+    return found, missing
+
+
+def _largest_excess(name: str, mode: str, shape: Shape, wanted: tuple[Interval, ...], got: Any) -> float:
+    excess = max(interval.excess(array) for interval, array in zip(wanted, got, strict=True))
+    if not excess <= 1:  # a NaN is wrong too
+        raise WrongResult(f"{name}, {mode}, {shape}: the error is {excess:.3g} times its bound")
+    return excess
+
+
+def check(
+    problem: Problem, truth: Truth, name: str, contender: Contender, modes: tuple[str, ...]
+) -> dict[str, float]:
+    """Each mode's largest error as a share of its bound; raises WrongResult above 1."""
+    exact = Interval(problem.grad_y.astype(float), 0 * problem.grad_y.astype(float))
+    excess = {}
+    for mode in modes:
+        if mode == "forward":
+            wanted: tuple[Interval, ...] = (truth.y,)
+            got: Any = (contender.forward(),)
+        elif mode == "forward_backward":
+            wanted, got = truth.gradients(exact), contender.forward_backward()
+        else:
+            wanted, got = truth.updated(problem), contender.step()
+        excess[mode] = _largest_excess(name, mode, problem.shape, wanted, got)
+    return excess
+
+
+class Run:
+    """One process's share of a benchmark: its settings, and the records so far."""
+
+    def __init__(self, threads: int, seconds: float) -> None:
+        self._threads = threads
+        self._seconds = seconds  # for one mode of one shape
+        self.records: list[dict[str, Any]] = []
+        self.wrong: list[str] = []  # what was not timed, and why
+
+    def measure(self, shape: Shape, table: str, contenders: dict[str, type[Contender]]) -> None:
+        """Check, then time, `contenders` on `shape`; `table` is "layers" or "frozen"."""
+        sweep = is_sweep(shape)
+        if sweep:
+            contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
+        modes = ("forward",) if table == "frozen" else MODES[:2] if sweep else MODES
+        problem = Problem(shape)
+        truths = {kind.roundoff: Truth(problem, kind.roundoff) for kind in contenders.values()}
+        made = {name: kind(problem, self._threads) for name, kind in contenders.items()}
+        excess = {}
+        for name, contender in list(made.items()):
+            try:
+                excess[name] = check(problem, truths[contender.roundoff], name, contender, modes)
+            except WrongResult as error:
+                self.wrong.append(str(error))
+                del made[name]
+        for mode in modes if made else ():
+            samples = interleaved(
+                {name: getattr(contender, mode) for name, contender in made.items()},
+                self._seconds / (4 if sweep else 1),
+                pause=0.002 if self._threads > 1 else 0.0,
+            )
+            for name, sample in samples.items():
+                self.records.append(
+                    {
+                        "threads": self._threads,
+                        "shape": list(shape),
+                        "mode": "frozen" if table == "frozen" else mode,
+                        "contender": name,
+                        **sample._asdict(),
+                        "error": float(f"{excess[name][mode]:.3g}"),
+                        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    }
+                )
+
+
+def main(request_path: str) -> int:
+    request = json.loads(Path(request_path).read_text())
+    threads = request["threads"]
+    machine.pin(threads)
+    tables = {"layers": load_all(peers.LAYERS), "frozen": load_all(peers.FROZEN)}
+    run = Run(threads, request["seconds"])
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description:<44}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        auto_refresh=False,  # a thread that draws would disturb what is measured
+    ) as progress:
+        task = progress.add_task("limits of this machine", total=1 + 2 * len(request["shapes"]))
+        progress.refresh()
+        measured = limits.measure(threads)
+        for shape in (Shape(*sizes) for sizes in request["shapes"]):
+            for table, (contenders, _) in tables.items():
+                progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
+                progress.refresh()
+                if contenders and not (table == "frozen" and is_sweep(shape)):
+                    run.measure(shape, table, contenders)
+        progress.update(task, advance=1)
+        progress.refresh()
+    answer = {
+        "environment": machine.describe(),
+        "limits": {} if measured is None else {str(threads): measured},
+        "missing": {table: missing for table, (_, missing) in tables.items()},
+        "results": run.records,
+    }
+    Path(request["answer"]).write_text(json.dumps(answer))
+    for message in run.wrong:
+        console.print(f"wrong result, not timed: {message}", style="red", highlight=False)
+    return 1 if run.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,37 @@
+"""The contenders: fastact and what it is measured against.  Adding one: a file here, a row below."""
+
+from __future__ import annotations
+
+import importlib
+
+from .base import Contender, NotInstalled
+
+# name in tables: where it is
+LAYERS = {
+    "fastact C": "fastact_layers:FastactC",
+    "fastact Numba": "fastact_layers:FastactNumba",
+    "NumPy": "naive_numpy:NaiveNumpy",
+    "PyTorch": "pytorch:Eager",
+    "torch.compile": "pytorch:Compiled",
+    "Thinc": "thinc_ops:ThincOps",
+    "JAX": "jax_jit:JaxJit",
+}
+FROZEN = {
+    "fastact C": "fastact_layers:FrozenC",
+    "fastact Numba": "fastact_layers:FrozenNumba",
+    "ONNX Runtime": "onnx_runtime:OnnxRuntime",
+    "OpenVINO": "openvino_infer:OpenVino",
+    "OpenVINO bf16": "openvino_infer:OpenVinoBf16",
+}
+PACKAGES = ("numpy", "numba", "torch", "thinc", "blis", "jax", "onnxruntime", "openvino")
+
+
+def load(where: str) -> type[Contender]:
+    """The class at `where`; raises NotInstalled, saying what is lacking."""
+    module, _, name = where.partition(":")
+    try:
+        found: type[Contender] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ImportError as error:
+        raise NotInstalled(f"not installed ({error})") from error
+    found.require()
+    return found

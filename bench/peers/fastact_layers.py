@@ -1,0 +1,83 @@
+"""fastact, on each of its backends."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import fastact
+from fastact import backends
+
+from ..problem import LEARNING_RATE, Array, Problem
+from .base import Contender, NotInstalled
+
+
+class _Fastact(Contender):
+    backend: ClassVar[str]
+
+    @classmethod
+    def require(cls) -> None:
+        try:
+            backends.get(cls.backend)
+        except ImportError as error:
+            raise NotInstalled(f"the {cls.backend} backend is not there ({error})") from error
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        fastact.set_num_threads(threads)
+        self._x, self._grad_y, self._target = problem.x, problem.grad_y, problem.target
+        _, in_features, out_features, pieces = problem.shape
+        self._layer: Any = fastact.Maxout(in_features, out_features, pieces=pieces)
+        self._layer.load_state_dict({"weight": problem.weight, "bias": problem.bias})
+        self._weight, self._bias = self._layer.weight.data, self._layer.bias.data
+        self._optimizer = fastact.SGD(self._layer.parameters(), lr=LEARNING_RATE)
+
+    def _forward(self) -> tuple[Array, Array]:
+        return fastact.linear_maxout(self._x, self._weight, self._bias, backend=self.backend)
+
+    def _backward(self, grad_y: Array, argmax: Array) -> tuple[Array, Array, Array]:
+        return fastact.linear_maxout_backward(grad_y, self._x, self._weight, argmax, backend=self.backend)
+
+    def forward(self) -> Array:
+        return self._forward()[0]
+
+    def forward_backward(self) -> tuple[Array, Array, Array]:
+        return self._backward(self._grad_y, self._forward()[1])
+
+    def step(self) -> tuple[Array, Array]:
+        fastact.set_backend(self.backend)  # layers run on the process's choice
+        _, grad_y = fastact.mse(self._layer(self._x, training=True), self._target)
+        self._layer.backward(grad_y)
+        self._optimizer.step()
+        return self._weight, self._bias
+
+
+class FastactC(_Fastact):
+    backend = "c"
+
+
+class FastactNumba(_Fastact):
+    backend = "numba"
+
+
+class _Frozen(_Fastact):
+    @classmethod
+    def require(cls) -> None:
+        super().require()
+        if not hasattr(fastact, "freeze"):
+            raise NotInstalled("this version of fastact has no freeze()")
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        super().__init__(problem, threads)
+        fastact.set_backend(self.backend)
+        self._frozen = fastact.freeze(self._layer)
+
+    def forward(self) -> Array:
+        y: Array = self._frozen(self._x)
+        return y
+
+
+class FrozenC(_Frozen):
+    backend = "c"
+
+
+class FrozenNumba(_Frozen):
+    backend = "numba"

@@ -1,0 +1,66 @@
+"""PyTorch, eager and compiled: linear, view, max."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..problem import LEARNING_RATE, Problem
+from .base import Contender
+
+Tensor = torch.Tensor
+
+
+class Eager(Contender):
+    def __init__(self, problem: Problem, threads: int) -> None:
+        torch.set_num_threads(threads)
+        rows, _, out_features, pieces = problem.shape
+
+        def infer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            # amax is faster than max, which finds the index as well
+            return F.linear(x, weight, bias).view(rows, out_features, pieces).amax(-1)
+
+        def train(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return F.linear(x, weight, bias).view(rows, out_features, pieces).max(-1).values
+
+        self._infer, self._train = self._prepare(infer), self._prepare(train)
+        self._x = torch.from_numpy(problem.x).requires_grad_()
+        self._weight = torch.from_numpy(
+            problem.weight.reshape(problem.shape.units, -1).copy()
+        ).requires_grad_()
+        self._bias = torch.from_numpy(problem.bias.reshape(-1).copy()).requires_grad_()
+        self._grad_y = torch.from_numpy(problem.grad_y)
+        self._target = torch.from_numpy(problem.target)
+        self._optimizer = torch.optim.SGD([self._weight, self._bias], lr=LEARNING_RATE, fused=True)
+
+    def _prepare(self, function: Any) -> Any:
+        return function
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            y: Tensor = self._infer(self._x, self._weight, self._bias)
+        return y
+
+    def forward_backward(self) -> tuple[Tensor, ...]:
+        y = self._train(self._x, self._weight, self._bias)
+        return torch.autograd.grad(y, (self._x, self._weight, self._bias), self._grad_y)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        self._optimizer.zero_grad()
+        self._x.grad = None
+        loss = F.mse_loss(self._train(self._x, self._weight, self._bias), self._target)
+        loss.backward()
+        loss.item()
+        self._optimizer.step()
+        return self._weight.detach(), self._bias.detach()
+
+
+class Compiled(Eager):
+    def __init__(self, problem: Problem, threads: int) -> None:
+        torch.compiler.reset()  # one function may be compiled for few shapes only
+        super().__init__(problem, threads)
+
+    def _prepare(self, function: Any) -> Any:
+        return torch.compile(function, dynamic=False)

@@ -1,0 +1,158 @@
+"""spaCy's default tagger with Thinc's maxout layers and with fastact's: `python -m bench.spacy_tagger`.
+
+One process, one thread.  Three pipelines that start alike train on, and then tag, the same synthetic
+documents, round by round in turn, so that a drifting clock or a busy neighbour meets all.  The tagger is
+`nlp.add_pipe("tagger")` with all its defaults: HashEmbedCNN, width 96, depth 4, 3 pieces.
+
+Thinc runs twice, once with its own BLIS and once with NumPy's BLAS (`NumpyOps(use_blis=False)`), since on a
+CPU that the BLIS of its wheel does not know, that falls back to generic kernels at a third of the speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from threadpoolctl import threadpool_limits
+
+from . import machine
+from .timing import summarise
+
+BATCH_WORDS = 1000  # where the batches of spaCy's default training config grow to
+VOCABULARY = 5000
+DROPOUT = 0.1  # the default of the training config
+
+
+def sentences(words: int, rng: random.Random) -> list[tuple[list[str], list[str]]]:
+    """Words and tags of 5 to 40 tokens each, `words` in all; frequencies fall off as in a language."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
+    found = []
+    while words > 0:
+        length = min(rng.randint(5, 40), words)
+        ranks = [min(int(rng.paretovariate(0.7)), VOCABULARY) - 1 for _ in range(length)]
+        found.append(([vocabulary[rank] for rank in ranks], [f"T{rank % 17}" for rank in ranks]))
+        words -= length
+    return found
+
+
+def batches(examples: list[Any]) -> list[list[Any]]:
+    """Consecutive examples in batches of at least BATCH_WORDS words, but for the last."""
+    result: list[list[Any]] = [[]]
+    for example in examples:
+        if sum(len(e) for e in result[-1]) >= BATCH_WORDS:
+            result.append([])
+        result[-1].append(example)
+    return result
+
+
+CONTENDERS = ("thinc_blis", "thinc_numpy_blas", "fastact")
+
+
+def build(contender: str, corpus: list[tuple[list[str], list[str]]]) -> dict[str, Callable[[], None]]:
+    """The two things to time of one pipeline: a pass of training over the corpus, and tagging it."""
+    import spacy
+    from spacy.tokens import Doc
+    from spacy.training import Example
+    from thinc.api import NumpyOps, fix_random_seed, set_current_ops
+
+    from fastact.thinc import accelerate
+
+    set_current_ops(
+        NumpyOps(use_blis=contender != "thinc_numpy_blas")
+    )  # a model keeps those it was made with
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tagger")
+    examples = [Example.from_dict(Doc(nlp.vocab, words=words), {"tags": tags}) for words, tags in corpus]
+    optimizer = nlp.initialize(lambda: examples)
+    if contender == "fastact":
+        accelerate(nlp)
+    docs = [Doc(nlp.vocab, words=words) for words, _ in corpus]
+
+    def train() -> None:
+        for batch in batches(examples):
+            nlp.update(batch, sgd=optimizer, drop=DROPOUT)
+
+    def predict() -> None:
+        for _ in nlp.pipe(docs):
+            pass
+
+    return {"train": train, "predict": predict}
+
+
+def measure(words: int, rounds: int, console: Console) -> dict[str, Any]:
+    """Microseconds a word of each pipeline, and Thinc's over fastact's time, round by round."""
+    corpus = sentences(words, random.Random(0))
+    pipelines = {name: build(name, corpus) for name in CONTENDERS}
+    seconds: dict[str, dict[str, list[float]]]
+    seconds = {task: {name: [] for name in CONTENDERS} for task in ("train", "predict")}
+    # Without the thread that redraws: it would disturb what is measured.
+    with Progress(console=console, auto_refresh=False) as progress:
+        bar = progress.add_task("rounds", total=rounds)
+        for number in range(-1, rounds):  # the first warms up and is not counted
+            for task, times in seconds.items():
+                first = number % len(CONTENDERS)
+                for name in CONTENDERS[first:] + CONTENDERS[:first]:
+                    gc.collect()
+                    started = time.perf_counter()
+                    pipelines[name][task]()
+                    if number >= 0:
+                        times[name].append((time.perf_counter() - started) / words)
+            progress.update(bar, completed=number + 1, refresh=True)
+    return {
+        task: {
+            "microseconds_per_word": {name: summarise(values, 1)._asdict() for name, values in times.items()},
+            "speedup_over": {
+                name: float(np.median(np.divide(times[name], times["fastact"])).round(3))
+                for name in CONTENDERS[:-1]
+            },
+        }
+        for task, times in seconds.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--words", type=int, default=8000, help="in the corpus (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=11, help="of each, in turn (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("bench/results/spacy_tagger.json"))
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+
+    from fastact import backends, settings
+
+    machine.pin(1)
+    with settings.num_threads(1), threadpool_limits(1):
+        results = measure(arguments.words, arguments.rounds, console)
+    answer = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": machine.describe(),
+        "spacy": version("spacy"),
+        "backend": backends.get_backend(),
+        "words": arguments.words,
+        "batch_words": BATCH_WORDS,
+        "results": results,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
+    for task, result in results.items():
+        for name, sample in result["microseconds_per_word"].items():
+            speedup = result["speedup_over"].get(name)
+            note = "" if speedup is None else f"  fastact {speedup:.2f}x"
+            console.print(f"{task:<8} {name:<17} {sample['p50']:6.1f} us a word{note}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Results as tables: one line a shape, one column a contender, losses included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .records import Medians, Results
+from .shapes import Shape
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+CONTENDERS = (
+    "fastact C",
+    "fastact Numba",
+    "NumPy",
+    "PyTorch",
+    "torch.compile",
+    "Thinc",
+    "JAX",
+    "ONNX Runtime",
+    "OpenVINO",
+    "OpenVINO bf16",
+)
+TITLES = {
+    "forward": "Forward",
+    "forward_backward": "Forward + backward",
+    "step": "Training step",
+    "frozen": "Inference with frozen weights",
+}
+OURS = "fastact C"
+
+
+class Table(NamedTuple):
+    header: list[str]
+    lines: list[list[str]]
+    fastest: list[int]  # each line's column with the smallest time
+
+
+def threads_text(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def microseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def speedup(times: dict[str, float]) -> float | None:
+    """How many times as fast as the best of the others fastact's C backend is."""
+    # a tier of lower precision is no rival for float32 results
+    others = [time for name, time in times.items() if not name.startswith("fastact") and "bf16" not in name]
+    return min(others) / times[OURS] if others and OURS in times else None
+
+
+def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | None = None) -> Table:
+    """Medians of one mode in microseconds."""
+    found = medians.shapes(threads, mode, shapes)
+    seen = {name for shape in found for name in medians.at(threads, mode, shape)}
+    columns = [name for name in CONTENDERS if name in seen]
+    lines, fastest = [], []
+    for shape in found:
+        times = medians.at(threads, mode, shape)
+        cells = [microseconds(times[name]) if name in times else "" for name in columns]
+        ratio = speedup(times)
+        lines.append([str(shape), *cells, "" if ratio is None else f"{ratio:.2f}x"])
+        fastest.append(1 + columns.index(min(times, key=lambda name: times[name])))
+    return Table(["shape", *columns, "C vs best other"], lines, fastest)
+
+
+def markdown(content: Table) -> str:
+    """A table in Markdown, the fastest of each line in bold."""
+    rules = ["---"] + ["---:"] * (len(content.header) - 1)
+    lines = [content.header, rules]
+    for cells, fastest in zip(content.lines, content.fastest, strict=True):
+        lines.append([f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine_line(results: Results) -> str:
+    """What was measured on, with what."""
+    about = results["environment"]
+    instructions = ", ".join(about["instructions"]) or "none of those looked for"
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{about['cpu']} (family/model {about['family_model']}, {about['cores']} cores; {instructions}), "
+        f"{about['system']}; {versions}."
+    )
+
+
+def limits_lines(results: Results) -> str:
+    """The machine's own limits, one line for each number of threads; empty where none were measured."""
+    return "\n".join(
+        f"- {threads_text(int(threads))}: FMA in registers {limits['register_fma_gflops']:.0f} GFLOP/s, with a load "
+        f"from L1 each {limits['load_fma_gflops']:.0f} GFLOP/s, reading memory {limits['read_gbytes']:.0f} GB/s"
+        for threads, limits in results["limits"].items()
+    )
+
+
+def missing_line(results: Results) -> str:
+    """Which contenders could not run, and why; empty where all could."""
+    return "".join(
+        f"Not measured ({part}): {name}: {why}.\n"
+        for part, reasons in results["missing"].items()
+        for name, why in reasons.items()
+    )
+
+
+def section(
+    results: Results, modes: tuple[str, ...], threads: list[int], shapes: Iterable[Shape] | None = None
+) -> str:
+    """Tables of some modes at some numbers of threads, each under a line that says what it is."""
+    medians = Medians(results["results"])
+    parts = []
+    for count in threads:
+        for mode in modes:
+            content = table(medians, count, mode, shapes)
+            if content.lines:
+                title = f"{TITLES[mode]}, {threads_text(count)}, float32, median µs:"
+                parts.append(f"{title}\n\n{markdown(content)}")
+    return "\n\n".join(parts)
+
+
+def replace_between_markers(text: str, content: str) -> str:
+    """`text` with what stands between BEGIN and END replaced; ValueError unless each stands there once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"markers: wanted one {BEGIN} and one {END} after it")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{content.strip()}\n{END}{rest.partition(END)[2]}"
