@@ -17,8 +17,8 @@ from .state import check_entries
 
 Array = np.ndarray[Any, Any]
 
-# An update runs over this many elements at a time, so that its temporaries stay in the L2 cache.
-_BLOCK = 16384
+# An update runs over this many elements at a time, so that its temporaries are small and stay in cache.
+_BLOCK = 65536
 
 
 def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:

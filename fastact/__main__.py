@@ -1,0 +1,73 @@
+"""The command line: `python -m fastact demo` and `python -m fastact info`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import config
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from . import demo
+
+    try:
+        return demo.run(arguments.epochs, arguments.seed)
+    except ModuleNotFoundError as error:
+        sys.exit(f'fastact: the demo needs {error.name}: pip install -e ".[demo]"')
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    config.show_config()
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, wanted 1 or more")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastact",
+        description="Compiled CPU kernels for linear + maxout and the ReLU family.",
+        epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512), "
+        "OMP_NUM_THREADS.",
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a maxout network on handwritten digits with each backend",
+        description="Train the same maxout network on scikit-learn's handwritten digits with each backend "
+        "and with naive NumPy, from the same seed, and print times, speed-ups and accuracies.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--epochs", type=_positive, default=40, help="passes over the training digits")
+    demo.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches")
+    demo.set_defaults(run=_demo)
+
+    info = commands.add_parser(
+        "info",
+        help="print CPU, instruction set, backends, threads and precision",
+        description="Print the configuration in force: CPU, instruction set, backends, threads, precision.",
+    )
+    info.set_defaults(run=_info)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        config.get_config()
+    except (ValueError, ImportError) as error:  # FASTACT_BACKEND or FASTACT_ISA names what can't run
+        sys.exit(f"fastact: {error}")
+    return int(parsed.run(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
