@@ -4,8 +4,8 @@ One process, one thread.  Three pipelines that start alike train on, and then ta
 documents, round by round in turn, so that a drifting clock or a busy neighbour meets all.  The tagger is
 `nlp.add_pipe("tagger")` with all its defaults: HashEmbedCNN, width 96, depth 4, 3 pieces.
 
-Thinc runs twice, once with its own BLIS and once with NumPy's BLAS (`NumpyOps(use_blis=False)`), since on a
-CPU that the BLIS of its wheel does not know, that falls back to generic kernels at a third of the speed.
+Thinc runs twice: as it comes, with the BLIS of its wheel, and with NumPy's BLAS (`NumpyOps(use_blis=False)`),
+since on a CPU that this BLIS does not know it falls back to generic kernels (`BLIS_ARCH_DEBUG=1` says so).
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ def build(contender: str, corpus: list[tuple[list[str], list[str]]]) -> dict[str
 
     from fastact.thinc import accelerate
 
-    set_current_ops(
-        NumpyOps(use_blis=contender != "thinc_numpy_blas")
-    )  # a model keeps those it was made with
+    # A model keeps the Ops that it was made with.
+    set_current_ops(NumpyOps(use_blis=contender != "thinc_numpy_blas"))
     fix_random_seed(0)
     nlp = spacy.blank("en")
     nlp.add_pipe("tagger")

@@ -1,0 +1,313 @@
+"""spaCy pipelines with fused maxout layers: the same predictions, before and after saving and loading."""
+
+import functools
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from thinc.api import Model, NumpyOps, fix_random_seed, use_ops
+from thinc.layers.maxout import forward as thinc_forward
+
+from fastact.thinc import FastactOps, accelerate, restore
+from fastact.thinc import forward as fused_forward
+
+# ---- a small corpus: word, tag, distance to the head, dependency label
+
+
+def noun_phrase(rng: random.Random, label: str, head: int) -> list[tuple[str, str, int, str]]:
+    """A name, or a determiner, perhaps an adjective, and a noun; `head` tokens from its end is its head."""
+    if rng.random() < 0.3:
+        first, last = rng.choice(["Anna", "Boris", "Chen", "Dora"]), rng.choice(["Berg", "Okoye", "Silva"])
+        return [(first, "PROPN", 1, "compound"), (last, "PROPN", head, label)]
+    adjective = [(rng.choice(["old", "green", "quick"]), "ADJ", 1, "amod")] * int(rng.random() < 0.5)
+    noun = (rng.choice(["dog", "river", "house", "teacher", "song"]), "NOUN", head, label)
+    return [("the", "DET", 1 + len(adjective), "det"), *adjective, noun]
+
+
+def sentence(rng: random.Random) -> tuple[list[str], dict]:
+    subject = noun_phrase(rng, "nsubj", 1)
+    verb = (rng.choice(["sees", "likes", "hears", "paints"]), "VERB", 0, "ROOT")
+    phrase = noun_phrase(rng, "dobj", 0)
+    tokens = [*subject, verb, *phrase, (".", "PUNCT", -1 - len(phrase), "punct")]
+    last = len(tokens) - 2
+    heads = [i + distance for i, (_, _, distance, _) in enumerate(tokens)]
+    heads[last] = len(subject)
+    words, tags, _, deps = zip(*tokens, strict=True)
+    entities = ["O"] * len(words)
+    for i, dep in enumerate(deps):
+        if dep == "compound":  # the first word of a name of two
+            entities[i : i + 2] = ["B-PERSON", "L-PERSON"]
+    return list(words), {"tags": tags, "heads": heads, "deps": deps, "entities": entities}
+
+
+def make_examples(nlp: Language, count: int) -> list[Example]:
+    rng = random.Random(0)
+    sentences = [sentence(rng) for _ in range(count)]
+    return [Example.from_dict(Doc(nlp.vocab, words=words), gold) for words, gold in sentences]
+
+
+COMPONENTS = ("tagger", "parser", "ner")
+
+
+def train(prepare=lambda nlp: None) -> Language:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    for name in COMPONENTS:
+        nlp.add_pipe(name, config={"min_action_freq": 1} if name == "parser" else {})
+    examples = make_examples(nlp, 60)
+    optimizer = nlp.initialize(lambda: examples)
+    prepare(nlp)
+    for _ in range(12):
+        for start in range(0, len(examples), 20):
+            nlp.update(examples[start : start + 20], sgd=optimizer, drop=0.1)
+    return nlp
+
+
+@pytest.fixture(scope="module")
+def trained() -> bytes:
+    return train().to_bytes()
+
+
+@pytest.fixture
+def nlp(trained) -> Language:
+    nlp = spacy.blank("en")
+    for name in COMPONENTS:
+        nlp.add_pipe(name)
+    return nlp.from_bytes(trained)
+
+
+def texts() -> list[str]:
+    """New sentences of many lengths, an empty text, one token, words never seen."""
+    rng = random.Random(1)
+    joined = [" ".join(word for _ in range(n) for word in sentence(rng)[0]) for n in (1, 1, 2, 5, 20)]
+    return [*joined, "", "dog", " ", "Anna Berg zorkifies the quixotic wug !", ""]
+
+
+def annotations(docs) -> list:
+    """All that the three components predict."""
+    return [
+        [(t.text, t.tag_, t.head.i, t.dep_, t.ent_iob_, t.ent_type_, t.is_sent_start) for t in doc]
+        for doc in docs
+    ]
+
+
+def forwards(nlp: Language) -> set:
+    models = [pipe.model for _, pipe in nlp.components if hasattr(pipe, "model")]
+    return {node._func for model in models for node in model.walk() if node.name == "maxout"}
+
+
+# ---- predictions
+
+
+def test_predictions_do_not_change(nlp):
+    plain = annotations(nlp.pipe(texts()))
+    report = accelerate(nlp)
+    assert [layer.component for layer in report.replaced] == [name for name in COMPONENTS for _ in range(5)]
+    assert "tagger: 4 x Maxout(nO=96, nP=3, nI=288)" in repr(report)
+    assert annotations(nlp.pipe(texts())) == plain
+    assert annotations(map(nlp, texts())) == plain  # one document at a time
+    assert annotations(nlp.pipe(texts(), batch_size=3)) == plain
+    restore(nlp)
+    assert forwards(nlp) == {thinc_forward}
+    # the pipeline has learnt enough for its predictions to say something
+    seen = {value for doc in plain for token in doc for value in token}
+    assert {"NOUN", "VERB", "PROPN", "nsubj", "ROOT", "PERSON"} <= seen
+
+
+def in_float64(model: Model) -> Model:
+    model = model.copy()
+    for node in model.walk():
+        node.ops = NumpyOps(use_blis=False)  # BLIS takes float32 alone
+        for name in node.param_names:
+            node.set_param(name, node.get_param(name).astype("f8"))
+    restore(model)
+    return model
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_scores_are_as_accurate_as_thincs(nlp, component):
+    """At most twice Thinc's own error, both against float64: the same rounding, in another order."""
+    docs = [nlp.make_doc(text) for text in texts()]
+    model = nlp.get_pipe(component).model
+    if component != "tagger":
+        model = model.get_ref("tok2vec")  # what follows is not fastact's, nor a plain forward
+    scores = {"thinc": model.predict(docs), "exact": in_float64(model).predict(docs)}
+    accelerate(model)
+    scores["fused"] = model.predict(docs)
+    stacked = {name: np.vstack(values) for name, values in scores.items()}
+    assert stacked["exact"].dtype == np.float64
+    assert stacked["fused"].shape == stacked["thinc"].shape
+    error = {name: np.linalg.norm(stacked[name] - stacked["exact"]) for name in ("thinc", "fused")}
+    assert error["fused"] <= 2 * error["thinc"]
+
+
+def test_training_with_fused_layers_learns_the_same_task():
+    nlp = train(accelerate)
+    assert forwards(nlp) == {fused_forward}
+    scores = nlp.evaluate(make_examples(nlp, 60))
+    assert min(scores[name] for name in ("tag_acc", "dep_uas", "dep_las", "ents_f")) > 0.95
+
+
+def test_a_shared_tok2vec_and_disabled_components_are_reached():
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tok2vec")
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96}
+    nlp.add_pipe("tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "tok2vec": listener}})
+    nlp.add_pipe("sentencizer")  # has no model
+    nlp.disable_pipe("tok2vec")
+    assert [layer.component for layer in accelerate(nlp).replaced] == ["tok2vec"] * 5
+    nlp.enable_pipe("tok2vec")
+    nlp.replace_listeners("tok2vec", "tagger", ["model.tok2vec"])
+    assert forwards(nlp) == {fused_forward}
+
+
+def test_under_fastacts_ops():
+    with use_ops("fastact"):
+        nlp = train()
+    assert all(type(node.ops) is FastactOps for node in nlp.get_pipe("tagger").model.walk())
+    assert nlp.evaluate(make_examples(nlp, 60))["tag_acc"] > 0.95
+
+
+# ---- saved, loaded, in other processes
+
+SAVED = """
+import json, sys, spacy
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        import multiprocessing
+        multiprocessing.set_start_method(sys.argv[3])
+    nlp = spacy.load(sys.argv[1])
+    {prepare}
+    docs = nlp.pipe(json.loads(sys.argv[2]){pipe})
+    print(json.dumps([[[t.tag_, t.head.i, t.dep_, t.ent_type_] for t in doc] for doc in docs]))
+"""
+
+
+def predict_elsewhere(path: Path, *arguments: str, prepare: str = "", pipe: str = "", **kwargs) -> list:
+    """What the saved pipeline predicts in a new interpreter, which runs a file, as spawning needs."""
+    script = path.parent / "predict.py"
+    script.write_text(SAVED.format(prepare=prepare, pipe=pipe))
+    command = [
+        sys.executable,
+        *kwargs.pop("flags", ()),
+        str(script),
+        str(path),
+        json.dumps(texts()),
+        *arguments,
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path.parent, **kwargs)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def brief(docs) -> list:
+    return [[[t.tag_, t.head.i, t.dep_, t.ent_type_] for t in doc] for doc in docs]
+
+
+@functools.cache
+def site_without_fastact(directory: Path) -> Path:
+    """A directory of links to all that is installed, but for fastact and what says that it is."""
+    site = directory / "site"
+    site.mkdir()
+    for place in {Path(spacy.__file__).parents[1], Path(np.__file__).parents[1]}:
+        for entry in place.iterdir():
+            if "fastact" not in entry.name.lower() and not (site / entry.name).exists():
+                (site / entry.name).symlink_to(entry)
+    return site
+
+
+def without_fastact(directory: Path) -> dict:
+    # -S leaves out the site directories, and with them any .pth file that an editable install made
+    return {"flags": ("-S",), "env": os.environ | {"PYTHONPATH": str(site_without_fastact(directory))}}
+
+
+def test_saved_after_accelerate_it_loads_with_and_without_fastact(nlp, tmp_path):
+    plain = brief(nlp.pipe(texts()))
+    plain_bytes = nlp.to_bytes()
+    accelerate(nlp)
+    assert nlp.to_bytes() == plain_bytes
+    nlp.to_disk(tmp_path / "saved")
+    loaded = spacy.load(tmp_path / "saved")
+    assert forwards(loaded) == {thinc_forward}
+    assert len(accelerate(loaded).replaced) == 15
+    assert brief(loaded.pipe(texts())) == plain
+    gone = "import importlib.util; assert importlib.util.find_spec('fastact') is None"
+    assert predict_elsewhere(tmp_path / "saved", prepare=gone, **without_fastact(tmp_path)) == plain
+
+
+def test_pickle(nlp):
+    accelerate(nlp)
+    twin = pickle.loads(pickle.dumps(nlp))
+    assert forwards(twin) == {fused_forward}
+    assert brief(twin.pipe(texts())) == brief(nlp.pipe(texts()))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_two_processes(nlp, tmp_path, method):
+    plain = brief(nlp.pipe(texts()))
+    nlp.to_disk(tmp_path / "saved")
+    # a document before it: the kernels, and their threads, have run in the parent when it forks
+    prepare = "from fastact.thinc import accelerate; accelerate(nlp); nlp('the dog sees the river .')"
+    assert predict_elsewhere(tmp_path / "saved", method, prepare=prepare, pipe=", n_process=2") == plain
+
+
+# ---- from a config alone
+
+CALLBACKS = {
+    "before_creation": {"@callbacks": "fastact.use_ops.v1"},
+    "after_pipeline_creation": {"@callbacks": "fastact.accelerate.v1"},
+}
+
+
+@pytest.fixture
+def kept_ops():
+    """The Ops are current for the whole thread: put back what they were."""
+    with use_ops("numpy"):
+        yield
+
+
+@pytest.mark.usefixtures("kept_ops")
+def test_callbacks_in_a_config_are_saved_and_in_force_again(nlp, tmp_path):
+    plain = brief(nlp.pipe(texts()))
+    config = nlp.config.copy()
+    config["nlp"].update(CALLBACKS)
+    fused = spacy.util.load_model_from_config(config, auto_fill=True)
+    assert forwards(fused) == {fused_forward}
+    fused.from_bytes(nlp.to_bytes(), exclude=["config"])  # which would bring its own callbacks
+    assert forwards(fused) == {fused_forward}
+    fused.to_disk(tmp_path / "saved")
+    loaded = spacy.load(tmp_path / "saved")
+    assert forwards(loaded) == {fused_forward}
+    assert type(loaded.get_pipe("tagger").model.ops) is FastactOps
+    assert brief(loaded.pipe(texts())) == plain
+    with pytest.raises(AssertionError, match=r"Could not find function .*fastact\.(use_ops|accelerate)\.v1"):
+        predict_elsewhere(tmp_path / "saved", **without_fastact(tmp_path))
+
+
+def test_spacy_train(tmp_path):
+    blank = spacy.blank("en")
+    examples = make_examples(blank, 60)
+    DocBin(docs=[example.reference for example in examples]).to_disk(tmp_path / "corpus.spacy")
+    blank.add_pipe("tagger")
+    config = blank.config.copy()
+    config["nlp"].update(CALLBACKS)
+    config["paths"].update(train="corpus.spacy", dev="corpus.spacy")
+    config["training"].update(max_steps=20, eval_frequency=20)
+    config.to_disk(tmp_path / "config.cfg")
+    command = [sys.executable, "-m", "spacy", "train", "config.cfg", "--output", "out"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    with use_ops("numpy"):
+        nlp = spacy.load(tmp_path / "out" / "model-last")
+    assert forwards(nlp) == {fused_forward}
+    assert nlp.evaluate([Example(blank.make_doc(e.text), e.reference) for e in examples])["tag_acc"] > 0.95
