@@ -1,15 +1,17 @@
-"""Fits the tables of kernels/math.inc.h: `python csrc/coefficients.py`; needs mpmath.
+"""Writes kernels/coefficients.h, the tables of kernels/math.inc.h: run it after a change; it needs mpmath.
 
 Each function is interpolated at Chebyshev nodes, in 60 digits; the largest relative error of the quantity
-that the kernels need, found on a dense grid, is printed with its table.
+that the kernels need, found on a dense grid, is written beside its table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
-from mpmath import chop, cos, erfc, exp, expm1, linspace, log, log1p, lu_solve, matrix, mp, mpf, nstr, pi, polyval, sqrt
+import mpmath
+from mpmath import cos, erfc, exp, expm1, log, log1p, mp, mpf, pi, sqrt
 
 Number = Any
 Function = Callable[[Number], Number]
@@ -24,8 +26,8 @@ def nodes(count: int, low: Number, high: Number) -> list[Number]:
 def polynomial(f: Function, degree: int, low: Number, high: Number) -> list[Number]:
     """The coefficients, constant first, of the polynomial through f at the nodes."""
     xs = nodes(degree + 1, low, high)
-    powers = matrix([[x**j for j in range(degree + 1)] for x in xs])
-    return list(lu_solve(powers, matrix([f(x) for x in xs])))
+    powers = mpmath.matrix([[x**j for j in range(degree + 1)] for x in xs])
+    return list(mpmath.lu_solve(powers, mpmath.matrix([f(x) for x in xs])))
 
 
 def rational(f: Function, degree: int, high: Number, middle: Number) -> tuple[list[Number], list[Number]]:
@@ -36,37 +38,37 @@ def rational(f: Function, degree: int, high: Number, middle: Number) -> tuple[li
     ts = nodes(2 * degree + 2, mpf(-1), (high - middle) / (high + middle))
     xs = [middle * (1 + t) / (1 - t) for t in ts]
     rows = [[x**j / f(x) for j in range(degree + 1)] + [-(x**j) for j in range(degree + 1)] for x in xs]
-    solved = list(lu_solve(matrix(rows), matrix([x ** (degree + 1) for x in xs])))
+    solved = list(mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix([x ** (degree + 1) for x in xs])))
     return solved[: degree + 1], [*solved[degree + 1 :], mpf(1)]
 
 
 def value(coefficients: list[Number], x: Number) -> Number:
-    return polyval(coefficients[::-1], x)
+    return mpmath.polyval(coefficients[::-1], x)
 
 
-def show(name: str, coefficients: list[Number], error: Number | None = None) -> None:
-    if error is not None:
-        print(f"/* largest relative error {nstr(error, 2)} */")
-    body = ", ".join(float(c).hex() for c in coefficients)
-    print(f"static const double {name}[] = {{{body}}};")
+def table(name: str, coefficients: list[Number]) -> str:
+    body = ",\n".join(f"    {float(c).hex()}" for c in coefficients)
+    return f"static const double {name}[] = {{\n{body},\n}};\n"
+
+
+def comment(text: str, error: Number) -> str:
+    return f"\n/* {text}; largest relative error {mpmath.nstr(error, 2)} */\n"
 
 
 def worst(f: Function, g: Function, low: Number, high: Number) -> Number:
     """The largest |f / g - 1| on [low, high], which the grid does not touch."""
-    grid = linspace(low, high, 4001)
-    return max(abs(f(x) / g(x) - 1) for x in grid if chop(x) not in (low, high, 0))
+    grid = mpmath.linspace(low, high, 4001)
+    return max(abs(f(x) / g(x) - 1) for x in grid if mpmath.chop(x) not in (low, high, 0))
 
 
-def show_exp(bits: int, degree: int) -> None:
-    """q: exp(r) - 1 = r + r^2 q(r) for |r| <= ln(2) / 2."""
+def write_exp(file: TextIO, bits: int, degree: int) -> None:
     high = log(2) / 2
-    q = polynomial(lambda r: (expm1(r) - r) / r**2 if chop(r) else mpf(1) / 2, degree, -high, high)
-    show(f"exp_q_f{bits}", q, worst(lambda r: r + r**2 * value(q, r), expm1, -high, high))
+    q = polynomial(lambda r: (expm1(r) - r) / r**2 if mpmath.chop(r) else mpf(1) / 2, degree, -high, high)
+    error = worst(lambda r: r + r**2 * value(q, r), expm1, -high, high)
+    file.write(comment("exp(r) - 1 = r + r^2 q(r), |r| <= ln(2) / 2", error) + table(f"exp_q_f{bits}", q))
 
 
-def show_log1p(bits: int, degree: int) -> None:
-    """p: log(1 + e) = 2 s (1 + w p(w)) with s = e / (2 + e), w = s^2, for e in [0, 1]."""
-
+def write_log1p(file: TextIO, bits: int, degree: int) -> None:
     def log_ratio(w: Number) -> Number:
         s = sqrt(w)
         return (log((1 + s) / (1 - s)) / (2 * s) - 1) / w
@@ -76,23 +78,30 @@ def show_log1p(bits: int, degree: int) -> None:
         return 2 * s * (1 + s**2 * value(p, s**2))
 
     p = polynomial(log_ratio, degree, mpf(0), mpf(1) / 9)
-    show(f"log1p_p_f{bits}", p, worst(fitted, log1p, mpf(0), mpf(1)))
+    error = worst(fitted, log1p, mpf(0), mpf(1))
+    text = "log(1 + e) = 2 s (1 + w p(w)), s = e / (2 + e), w = s^2, 0 <= e <= 1"
+    file.write(comment(text, error) + table(f"log1p_p_f{bits}", p))
 
 
-def show_tail(bits: int, degree: int, high: int, middle: int) -> None:
-    """p / q = exp(a^2 / 2) Phi(-a) for a in [0, high]; all coefficients are positive, so nothing cancels."""
-
+def write_tail(file: TextIO, bits: int, degree: int, high: int, middle: int) -> None:
     def mills(a: Number) -> Number:
         return exp(a**2 / 2) * erfc(a / sqrt(2)) / 2
 
     p, q = rational(mills, degree, mpf(high), mpf(middle))
     assert min(*p, *q) > 0
-    show(f"tail_p_f{bits}", p, worst(lambda a: value(p, a) / value(q, a), mills, mpf(0), mpf(high)))
-    show(f"tail_q_f{bits}", q)
+    error = worst(lambda a: value(p, a) / value(q, a), mills, mpf(0), mpf(high))
+    text = (
+        f"Phi(-a) = exp(-a^2 / 2) p(a) / q(a), 0 <= a <= {high}; all positive, so nothing cancels"
+    )
+    file.write(comment(text, error) + table(f"tail_p_f{bits}", p) + table(f"tail_q_f{bits}", q))
 
 
 if __name__ == "__main__":
-    for bits, exp_degree, log_degree, tail_degree, high, middle in ((32, 4, 4, 5, 15, 3), (64, 10, 9, 10, 39, 4)):
-        show_exp(bits, exp_degree)
-        show_log1p(bits, log_degree)
-        show_tail(bits, tail_degree, high, middle)
+    with (Path(__file__).parent / "kernels" / "coefficients.h").open("w") as file:
+        file.write("/* Written by csrc/coefficients.py; constant terms first. */\n")
+        write_exp(file, 32, degree=5)
+        write_log1p(file, 32, degree=4)
+        write_tail(file, 32, degree=5, high=15, middle=3)
+        write_exp(file, 64, degree=10)
+        write_log1p(file, 64, degree=9)
+        write_tail(file, 64, degree=10, high=39, middle=4)

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "fastact_abi.h"
+
 /* Sums are cut into runs of this many terms, and the partial sums added: one accumulator over a depth of
  * 4096 has 3 to 8 times the error of NumPy's product, runs of 256 have 0.6 to 0.9 times. */
 #define DEPTH_CUT 256
@@ -22,6 +24,9 @@
 /* The most vectors that a sum over winners keeps in registers: 12 hide the latency of the FMA unit. */
 #define MAX_WINNER_VECTORS 12
 
+/* An argmax is one byte. */
+#define MAX_PIECES 256
+
 /* The most rows that `dots` takes. */
 #define MAX_DOT_ROWS 4
 
@@ -31,6 +36,12 @@
 #define REAL_BITS 64
 #include "kernels/table.inc.h"
 #undef REAL_BITS
+
+/* The activations with an exponential over arrays of floats, computed in doubles. */
+struct smooth {
+  void (*forward)(int activation, double parameter, const float *z, float *y, int64_t n);
+  void (*backward)(int activation, double parameter, const float *grad_y, const float *z, float *grad_z, int64_t n);
+};
 
 struct isa {
   const char *name;

@@ -1,10 +1,11 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
 #include "fastact_abi.h"
+#include "grad_bias.h"
 #include "kernels.h"
 #include "threads.h"
 
 /* Rows of the table that a sum over winners gathers from: with 12 vectors of columns, 24 KiB of L1. */
-#define TABLE_ROWS 64
+#define TABLE_ROWS 128
 /* Rows of grad_x that share a packed table of weights: repacking it costs 2% of the sums. */
 #define CHUNK_ROWS 512
 /* Outputs of grad_weight that a task takes. */
@@ -27,7 +28,7 @@ struct REAL(backward) {
   int64_t rows, in_features, out_features, pieces;
   const real *grad_y, *x, *weight;
   const uint8_t *argmax;
-  real *grad_x, *grad_weight, *grad_bias;
+  real *grad_x, *grad_weight;
   int accumulate;
 };
 
@@ -112,7 +113,7 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   size_t width = (size_t)(MAX_WINNER_VECTORS * b->kernels->lanes) * sizeof(real);
   size_t table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width, sums_bytes = (size_t)chunk * width;
   size_t room = table_bytes + 2 * sums_bytes;
-  char *memory = scratch((size_t)threads * room);
+  char *memory = scratch(SCRATCH_KERNEL, (size_t)threads * room);
   if (!memory) return FA_NO_MEMORY;
   int next_room = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -202,7 +203,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   size_t set_bytes = aligned((size_t)(chunk * blocks * b->pieces) * sizeof(uint64_t));
   size_t sums_bytes = (size_t)(chunk * b->pieces * MAX_WINNER_VECTORS * lanes) * sizeof(real);
   size_t room = aligned(grad_bytes) + set_bytes + 2 * aligned(sums_bytes);
-  char *memory = scratch(x_bytes + (size_t)threads * room);
+  char *memory = scratch(SCRATCH_KERNEL, x_bytes + (size_t)threads * room);
   if (!memory) return FA_NO_MEMORY;
   real *x = (real *)memory; /* tile after tile, [rows][width] each */
   int next_room = 0;
@@ -235,36 +236,6 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   return FA_OK;
 }
 
-/* ---- grad_bias: for each piece of each output, over the rows that it won, grad_y */
-
-static int REAL(backward_bias)(const struct REAL(backward) * b, int threads) {
-  if (b->out_features == 0) return FA_OK;
-  threads = threads_for(threads, (b->rows + b->pieces) * b->out_features);
-  int64_t units = b->out_features * b->pieces;
-  real *sums = scratch(2 * aligned((size_t)units * sizeof(real)));
-  if (!sums) return FA_NO_MEMORY;
-  real *total = sums + aligned((size_t)units * sizeof(real)) / sizeof(real);
-  int64_t share = ceil_div(b->out_features, threads);
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (int t = 0; t < threads; t++) {
-    int64_t first = t * share, last = smaller(first + share, b->out_features), n = (last - first) * b->pieces;
-    if (n <= 0) continue;
-    real *mine = sums + first * b->pieces, *mine_total = total + first * b->pieces;
-    memset(mine_total, 0, (size_t)n * sizeof(real));
-    for (int64_t run = 0; run < b->rows; run += DEPTH_CUT) {
-      memset(mine, 0, (size_t)n * sizeof(real));
-      for (int64_t r = run; r < smaller(run + DEPTH_CUT, b->rows); r++) {
-        const real *grad_y = b->grad_y + r * b->out_features + first;
-        const uint8_t *argmax = b->argmax + r * b->out_features + first;
-        for (int64_t j = 0; j < last - first; j++) mine[j * b->pieces + argmax[j]] += grad_y[j];
-      }
-      REAL(add_run)(n, mine, run == 0, mine_total);
-    }
-    REAL(add_run)(n, mine_total, !b->accumulate, b->grad_bias + first * b->pieces);
-  }
-  return FA_OK;
-}
-
 int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces,
                                     const real *grad_y, const real *x, const real *weight, const uint8_t *argmax,
                                     real *grad_x, real *grad_weight, real *grad_bias, int accumulate, int threads,
@@ -282,13 +253,13 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
       .argmax = argmax,
       .grad_x = grad_x,
       .grad_weight = grad_weight,
-      .grad_bias = grad_bias,
       .accumulate = accumulate,
   };
   int status = FA_OK;
   if (grad_x) status = REAL(backward_x)(&b, threads);
   if (grad_weight && !status) status = REAL(backward_weight)(&b, threads);
-  if (grad_bias && !status) status = REAL(backward_bias)(&b, threads);
+  if (grad_bias && !status)
+    status = REAL(grad_bias)(rows, out_features, pieces, grad_y, argmax, accumulate, grad_bias, threads);
   return status;
 }
 

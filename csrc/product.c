@@ -151,9 +151,48 @@ static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(pla
   }
 }
 
+/* y and argmax of one output for one row, from its pieces' sums `sum_stride` apart */
+static void REAL(finish_group)(int64_t pieces, const real *sums, int64_t sum_stride, const real *bias, real *y,
+                               uint8_t *argmax) {
+  real best = sums[0] + (bias ? bias[0] : 0);
+  int64_t index = 0;
+  for (int64_t k = 1; k < pieces; k++) {
+    real z = sums[k * sum_stride] + (bias ? bias[k] : 0);
+    if (best == best && !(z <= best)) { /* larger, or the first NaN */
+      best = z;
+      index = k;
+    }
+  }
+  *y = best;
+  if (argmax) *argmax = (uint8_t)index;
+}
+
+/* A few rows against weights whose depth is contiguous: nothing is packed. */
+static int REAL(is_few_rows)(const struct REAL(product) * p) {
+  return p->rows <= MAX_DOT_ROWS && p->left_depth_stride == 1 && p->left_row_stride == p->depth &&
+         p->right_depth_stride == 1 && p->right_column_stride == p->pieces * p->depth && !p->accumulate;
+}
+
+static void REAL(few_rows)(const struct REAL(product) * p, int threads) {
+  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t j = 0; j < p->columns; j++) {
+    real sums[MAX_PIECES * MAX_DOT_ROWS]; /* [pieces][rows] */
+    kernels->dots(p->rows, p->pieces, p->depth, p->left, p->right + j * p->right_column_stride, sums);
+    for (int64_t n = 0; n < p->rows; n++)
+      REAL(finish_group)(p->pieces, sums + n, p->rows, p->bias ? p->bias + j * p->pieces : NULL,
+                         p->y + n * p->columns + j, p->argmax ? p->argmax + n * p->columns + j : NULL);
+  }
+  if (p->after) p->after(p->after_context, 0, p->rows, 0, p->columns);
+}
+
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
   threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
+  if (REAL(is_few_rows)(p)) {
+    REAL(few_rows)(p, threads);
+    return FA_OK;
+  }
   struct REAL(plan) plan = REAL(make_plan)(p, threads);
   int64_t lanes = plan.kernels->lanes, row_blocks = ceil_div(p->rows, ROW_BLOCK);
   int64_t tasks = ceil_div(plan.panels, plan.task_panels) * ceil_div(p->rows, plan.task_rows);
@@ -162,7 +201,7 @@ int REAL(product)(const struct REAL(product) * p, int threads) {
   size_t right_bytes = aligned((size_t)(plan.task_panels * plan.right_size) * sizeof(real));
   size_t chunk_bytes = aligned((size_t)(plan.row_chunk * lanes) * sizeof(real));
   size_t room_bytes = right_bytes + (MAX_TILE_VECTORS + 2) * chunk_bytes;
-  char *memory = scratch(left_bytes + (size_t)threads * room_bytes);
+  char *memory = scratch(SCRATCH_KERNEL, left_bytes + (size_t)threads * room_bytes);
   if (!memory) return FA_NO_MEMORY;
   real *left = (real *)memory;
 #ifndef _OPENMP

@@ -12,7 +12,7 @@
 #define MIN_WORK_PER_THREAD 65536
 
 static int forked;
-static pthread_key_t scratch_key;
+static pthread_key_t buffers_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { forked = 1; }
@@ -44,35 +44,35 @@ int threads_for(int requested, int64_t work) {
   return most > 1 ? (int)most : 1;
 }
 
-struct scratch {
+struct buffer {
   void *memory;
   size_t bytes;
 };
 
-static void free_scratch(void *value) {
-  struct scratch *s = value;
-  free(s->memory);
-  free(s);
+static void free_buffers(void *value) {
+  struct buffer *buffers = value;
+  for (int i = 0; i < SCRATCH_USERS; i++) free(buffers[i].memory);
+  free(buffers);
 }
 
-static void make_key(void) { pthread_key_create(&scratch_key, free_scratch); }
+static void make_key(void) { pthread_key_create(&buffers_key, free_buffers); }
 
-void *scratch(size_t bytes) {
+void *scratch(enum scratch_user user, size_t bytes) {
   pthread_once(&once, make_key);
-  struct scratch *s = pthread_getspecific(scratch_key);
-  if (!s) {
-    s = calloc(1, sizeof *s);
-    if (!s) return NULL;
-    if (pthread_setspecific(scratch_key, s)) {
-      free(s);
+  struct buffer *buffers = pthread_getspecific(buffers_key);
+  if (!buffers) {
+    buffers = calloc(SCRATCH_USERS, sizeof *buffers);
+    if (!buffers || pthread_setspecific(buffers_key, buffers)) {
+      free(buffers);
       return NULL;
     }
   }
-  if (s->bytes < bytes || !s->memory) {
-    free(s->memory);
-    s->bytes = aligned(bytes + 1);
-    s->memory = aligned_alloc(64, s->bytes);
-    if (!s->memory) s->bytes = 0;
+  struct buffer *buffer = &buffers[user];
+  if (buffer->bytes < bytes || !buffer->memory) {
+    free(buffer->memory);
+    buffer->bytes = aligned(bytes + 1);
+    buffer->memory = aligned_alloc(64, buffer->bytes);
+    if (!buffer->memory) buffer->bytes = 0;
   }
-  return s->memory;
+  return buffer->memory;
 }

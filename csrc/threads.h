@@ -10,10 +10,13 @@
  * did not copy.  `work` is in multiply-adds or in elements moved, whichever there are more of. */
 int threads_for(int requested, int64_t work);
 
+/* Who uses the calling thread's scratch memory: one buffer each. */
+enum scratch_user { SCRATCH_KERNEL, SCRATCH_GRADIENT, SCRATCH_USERS };
+
 /* The calling thread's scratch memory of at least `bytes`, 64-byte aligned, or NULL.  Its contents are undefined; the
- * next call of this thread may move it.  It is kept between calls, so that a training step does not ask the
+ * next call for the same user may move it.  It is kept between calls, so that a training step does not ask the
  * operating system for fresh pages each time, and freed with the thread. */
-void *scratch(size_t bytes);
+void *scratch(enum scratch_user user, size_t bytes);
 
 /* `bytes` up to a whole number of cache lines */
 static inline size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }

@@ -4,6 +4,7 @@
 #include "../kernels.h"
 #define REAL_BITS 64
 #define KERNEL_TABLE REAL(kernels_avx2)
+#define SMOOTH_TABLE smooth_avx2
 #define REGION_AVX2
 #include "region.h"
 #include "../real.h"

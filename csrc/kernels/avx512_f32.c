@@ -4,6 +4,7 @@
 #include "../kernels.h"
 #define REAL_BITS 32
 #define KERNEL_TABLE REAL(kernels_avx512)
+#define SMOOTH_TABLE smooth_avx512
 #define REGION_AVX512
 #include "region.h"
 #include "../real.h"

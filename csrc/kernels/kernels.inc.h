@@ -1,5 +1,5 @@
-/* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines KERNEL_TABLE and
- * REAL_BITS and includes its vec_<isa>.h first. */
+/* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines KERNEL_TABLE, SMOOTH_TABLE
+ * and REAL_BITS and includes its vec_<isa>.h first. */
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -7,7 +7,28 @@
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
+#if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
+#include "coefficients.h"
+#undef REAL_BITS
+#define REAL_BITS 32
+#include "../real.h"
+#include "smooth.inc.h"
+const struct smooth SMOOTH_TABLE = {smooth_f32, smooth_backward_f32};
+#undef REAL_BITS
+#define REAL_BITS 64
+#include "../real.h"
+#include "smooth.inc.h"
+#define SMOOTH smooth_f64
+#define SMOOTH_BACKWARD smooth_backward_f64
+#else
+extern const struct smooth SMOOTH_TABLE;
+#define SMOOTH SMOOTH_TABLE.forward
+#define SMOOTH_BACKWARD SMOOTH_TABLE.backward
+#endif
+
+#include "activations.inc.h"
 #include "dots.inc.h"
+#include "maxout.inc.h"
 #include "pack.inc.h"
 #include "tile.inc.h"
 #include "winners.inc.h"
@@ -33,4 +54,9 @@ const struct REAL(kernels) KERNEL_TABLE = {
     .sum_won = {NULL, sum_won_1, sum_won_2, sum_won_3, sum_won_4, sum_won_5, sum_won_6,
                    sum_won_7, sum_won_8, sum_won_9, sum_won_10, sum_won_11, sum_won_12},
     .winner_sets = winner_sets,
+    .activation = activation,
+    .activation_backward = activation_backward,
+    .add_slope_terms = add_slope_terms,
+    .maxout_rows = maxout_rows,
+    .maxout_columns = maxout_columns,
 };

@@ -1,6 +1,7 @@
 #include "../kernels.h"
 #define REAL_BITS 32
 #define KERNEL_TABLE REAL(kernels_scalar)
+#define SMOOTH_TABLE smooth_scalar
 #include "region.h"
 #include "../real.h"
 #include "vec_scalar.h"

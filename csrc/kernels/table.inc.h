@@ -66,4 +66,15 @@ struct REAL(kernels) {
   void (*sum_chosen[MAX_WINNER_VECTORS + 1])(const struct REAL(chosen) *); /* [vectors], from 1 */
   void (*sum_won[MAX_WINNER_VECTORS + 1])(const struct REAL(won) *);
   void (*winner_sets)(int64_t pieces, const uint8_t *argmax, uint64_t *rows);
+
+  /* n elements, in any alignment; slope (n), or one for all where slope_step is 0; y may be z */
+  void (*activation)(int activation, double parameter, const real *slope, int64_t slope_step, const real *z, real *y,
+                     int64_t n);
+  /* grad_z may be grad_y or saved */
+  void (*activation_backward)(int activation, double parameter, const real *slope, int64_t slope_step,
+                              const real *grad_y, const real *saved, real *grad_z, int64_t n);
+  void (*add_slope_terms)(int64_t n, const real *grad_y, const real *z, real *sums);
+
+  void (*maxout_rows)(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax);
+  void (*maxout_columns)(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax);
 };

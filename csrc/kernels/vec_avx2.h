@@ -12,6 +12,10 @@ typedef __m256 mask; /* all bits of a lane set, or none */
 static inline vec vec_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec vec_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void vec_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
+/* p[0], p[step], p[2 step], ... */
+static inline vec vec_load_strided(const real *p, int64_t step) {
+  return _mm256_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
+}
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
@@ -27,6 +31,7 @@ static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec vec_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vec vec_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 static inline mask mask_gt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+static inline mask mask_le(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_ps(a, b); }
 static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_ps(b, a); } /* a and not b */
@@ -57,6 +62,12 @@ typedef __m256d mask;
 static inline vec vec_set1(real a) { return _mm256_set1_pd(a); }
 static inline vec vec_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void vec_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
+static inline vec vec_load_strided(const real *p, int64_t step) {
+  return _mm256_setr_pd(p[0], p[step], p[2 * step], p[3 * step]);
+}
+/* LANES floats */
+static inline vec vec_load_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+static inline void vec_store_f32(float *p, vec a) { _mm_storeu_ps(p, _mm256_cvtpd_ps(a)); }
 static inline vec vec_add(vec a, vec b) { return _mm256_add_pd(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
@@ -70,14 +81,15 @@ static inline vec vec_max(vec a, vec b) { return _mm256_max_pd(a, b); }
 static inline vec vec_round(vec a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vec vec_abs(vec a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 static inline mask mask_gt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
+static inline mask mask_le(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_pd(a, b); }
 static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_pd(b, a); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
 static inline vec vec_scale2(vec a, vec n) {
-  __m256i wide = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));
-  __m256i bits = _mm256_slli_epi64(_mm256_add_epi64(wide, _mm256_set1_epi64x(1023)), 52);
-  return _mm256_mul_pd(a, _mm256_castsi256_pd(bits));
+  /* 1.5 * 2^52 leaves the sum's integer in its low bits, where there is no conversion from double to int64 */
+  __m256i low = _mm256_castpd_si256(_mm256_add_pd(n, _mm256_set1_pd(0x1.8p52 + 1023)));
+  return _mm256_mul_pd(a, _mm256_castsi256_pd(_mm256_slli_epi64(low, 52)));
 }
 static inline real vec_sum(vec a) {
   __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));

@@ -11,6 +11,12 @@ typedef __mmask16 mask;
 static inline vec vec_set1(real a) { return _mm512_set1_ps(a); }
 static inline vec vec_load(const real *p) { return _mm512_loadu_ps(p); }
 static inline void vec_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
+/* p[0], p[step], p[2 step], ... */
+static inline vec vec_load_strided(const real *p, int64_t step) {
+  return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
+                        p[8 * step], p[9 * step], p[10 * step], p[11 * step], p[12 * step], p[13 * step],
+                        p[14 * step], p[15 * step]);
+}
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
@@ -22,15 +28,13 @@ static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vec vec_abs(vec a) { return _mm512_abs_ps(a); }
 static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+static inline mask mask_le(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
 static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
 /* a * 2^n for integral n where 2^n is a normal number */
-static inline vec vec_scale2(vec a, vec n) {
-  __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
-  return _mm512_mul_ps(a, _mm512_castsi512_ps(bits));
-}
+static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_ps(a, n); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
 /* integral lanes 0..255 as bytes */
 static inline void vec_store_bytes(uint8_t *p, vec a) {
@@ -46,6 +50,12 @@ typedef __mmask8 mask;
 static inline vec vec_set1(real a) { return _mm512_set1_pd(a); }
 static inline vec vec_load(const real *p) { return _mm512_loadu_pd(p); }
 static inline void vec_store(real *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline vec vec_load_strided(const real *p, int64_t step) {
+  return _mm512_setr_pd(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
+}
+/* LANES floats */
+static inline vec vec_load_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+static inline void vec_store_f32(float *p, vec a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_pd(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
@@ -57,15 +67,12 @@ static inline vec vec_max(vec a, vec b) { return _mm512_max_pd(a, b); }
 static inline vec vec_round(vec a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vec vec_abs(vec a) { return _mm512_abs_pd(a); }
 static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+static inline mask mask_le(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
 static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
-static inline vec vec_scale2(vec a, vec n) {
-  __m512i wide = _mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(n));
-  __m512i bits = _mm512_slli_epi64(_mm512_add_epi64(wide, _mm512_set1_epi64(1023)), 52);
-  return _mm512_mul_pd(a, _mm512_castsi512_pd(bits));
-}
+static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_pd(a, n); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
 static inline void vec_store_bytes(uint8_t *p, vec a) {
   __m512i wide = _mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a));

@@ -1,15 +1,18 @@
 /* The baseline: 16 bytes of the compiler's own vectors, 4 floats or 2 doubles.  SSE2 on x86-64, NEON on
  * aarch64, scalar code where there is neither. */
-#include <math.h>
 #include <string.h>
 
 #define VECTOR_REGISTERS 16
 
 #if REAL_BITS == 32
 #define LANES 4
+#define EXPONENT_SHIFT 23
+#define EXPONENT_BIAS 127
 typedef int32_t lane_int;
 #else
 #define LANES 2
+#define EXPONENT_SHIFT 52
+#define EXPONENT_BIAS 1023
 typedef int64_t lane_int;
 #endif
 
@@ -27,6 +30,19 @@ static inline vec vec_load(const real *p) {
   return v;
 }
 static inline void vec_store(real *p, vec a) { memcpy(p, &a, sizeof a); }
+/* p[0], p[step], p[2 step], ... */
+static inline vec vec_load_strided(const real *p, int64_t step) {
+  vec v;
+  for (int i = 0; i < LANES; i++) v[i] = p[i * step];
+  return v;
+}
+#if REAL_BITS == 64
+/* LANES floats */
+static inline vec vec_load_f32(const float *p) { return (vec){(double)p[0], (double)p[1]}; }
+static inline void vec_store_f32(float *p, vec a) {
+  for (int i = 0; i < LANES; i++) p[i] = (float)a[i];
+}
+#endif
 static inline vec vec_add(vec a, vec b) { return a + b; }
 static inline vec vec_sub(vec a, vec b) { return a - b; }
 static inline vec vec_mul(vec a, vec b) { return a * b; }
@@ -34,21 +50,21 @@ static inline vec vec_div(vec a, vec b) { return a / b; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: there may be no FMA */
 static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
 static inline mask mask_gt(vec a, vec b) { return a > b; }
+static inline mask mask_le(vec a, vec b) { return a <= b; }
 static inline mask mask_nan(vec a) { return a != a; }
 static inline mask mask_or(mask a, mask b) { return a | b; }
 static inline mask mask_andnot(mask a, mask b) { return a & ~b; } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
 static inline vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); } /* b where either is NaN */
 static inline vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
-static inline vec vec_round(vec a) {
-  for (int i = 0; i < LANES; i++) a[i] = (real)rint((double)a[i]);
-  return a;
-}
+/* The baseline converts neither to integers nor back, but a number next to 1.5 * 2^EXPONENT_SHIFT has its integral
+ * part in its low bits.  So |a| must be less than a quarter of that. */
+static inline vec vec_integer_bits(vec a) { return a + (real)1.5 * (real)((lane_int)1 << EXPONENT_SHIFT); }
+static inline vec vec_round(vec a) { return vec_integer_bits(a) - vec_integer_bits(vec_set1(0)); }
 static inline vec vec_abs(vec a) { return vec_select(a < 0, -a, a); }
 /* a * 2^n for integral n where 2^n is a normal number */
 static inline vec vec_scale2(vec a, vec n) {
-  for (int i = 0; i < LANES; i++) a[i] = (real)ldexp((double)a[i], (int)n[i]);
-  return a;
+  return a * (vec)((mask)vec_integer_bits(n + EXPONENT_BIAS) << EXPONENT_SHIFT);
 }
 static inline real vec_sum(vec a) {
   real s = 0;

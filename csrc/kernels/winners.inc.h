@@ -28,6 +28,10 @@ static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c)
   for (int64_t n = 0; n < c->rows; n++) {
     vec acc[MAX_WINNER_VECTORS];
     begin_sums(vectors, acc);
+    /* the rows of grad and argmax to come lie a whole row apart, where no hardware prefetcher looks */
+    for (int64_t j = 0; j < c->outputs; j += 64 / (int64_t)sizeof(real))
+      __builtin_prefetch(grad + 2 * c->row_stride + j);
+    __builtin_prefetch(argmax + 2 * c->row_stride);
     const real *group = c->table;
     for (int64_t j = 0; j < c->outputs; j++, group += c->pieces * vectors * LANES)
       add_row(vectors, acc, grad[j], group + argmax[j] * vectors * LANES);

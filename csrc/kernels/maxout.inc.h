@@ -1,0 +1,54 @@
+/* Bare maxout: the lowest index of a tie wins, and the first NaN, as in a tile's finish. */
+
+/* the larger of best and z, and which it is */
+static ALWAYS_INLINE void take_larger(vec z, int64_t k, vec *best, vec *index) {
+  mask wins = mask_andnot(mask_or(mask_gt(z, *best), mask_nan(z)), mask_nan(*best));
+  *best = vec_select(wins, z, *best);
+  *index = vec_select(wins, vec_set1((real)k), *index);
+}
+
+static ALWAYS_INLINE void maxout_one(int64_t pieces, int64_t piece_step, const real *z, real *y, uint8_t *argmax) {
+  real best = z[0];
+  int64_t index = 0;
+  for (int64_t k = 1; k < pieces; k++) {
+    real other = z[k * piece_step];
+    if (best == best && !(other <= best)) {
+      best = other;
+      index = k;
+    }
+  }
+  *y = best;
+  if (argmax) *argmax = (uint8_t)index;
+}
+
+/* y[i], argmax[i] from z[i step + k piece_step], k < pieces, for i < n.  One of the two steps is 1. */
+static ALWAYS_INLINE void maxout_steps(int64_t pieces, int64_t step, int64_t piece_step, int64_t n, const real *z,
+                                       real *y, uint8_t *argmax) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    const real *first = z + i * step;
+    vec best = step == 1 ? vec_load(first) : vec_load_strided(first, step), index = vec_set1(0);
+    for (int64_t k = 1; k < pieces; k++) {
+      const real *piece = first + k * piece_step;
+      take_larger(step == 1 ? vec_load(piece) : vec_load_strided(piece, step), k, &best, &index);
+    }
+    vec_store(y + i, best);
+    if (argmax) vec_store_bytes(argmax + i, index);
+  }
+  for (; i < n; i++) maxout_one(pieces, piece_step, z + i * step, y + i, argmax ? argmax + i : NULL);
+}
+
+/* z (n, pieces) */
+static void maxout_rows(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax) {
+  switch (pieces) { /* with the step known, the addresses of a row are */
+    case 2: maxout_steps(2, 2, 1, n, z, y, argmax); break;
+    case 3: maxout_steps(3, 3, 1, n, z, y, argmax); break;
+    case 4: maxout_steps(4, 4, 1, n, z, y, argmax); break;
+    default: maxout_steps(pieces, pieces, 1, n, z, y, argmax); break;
+  }
+}
+
+/* n columns of z (pieces, inner) */
+static void maxout_columns(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax) {
+  maxout_steps(pieces, 1, inner, n, z, y, argmax);
+}

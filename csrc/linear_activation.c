@@ -1,0 +1,124 @@
+#ifndef REAL_BITS /* this file is its own template: once for float, once for double */
+#include "fastact_abi.h"
+#include "grad_bias.h"
+#include "product.h"
+#include "threads.h"
+
+#define REAL_BITS 32
+#include "linear_activation.c"
+#undef REAL_BITS
+#define REAL_BITS 64
+#include "linear_activation.c"
+#else
+#include "real.h"
+
+/* What finishes a block of the product: z -> y, both (rows, out_features), while the block is in cache. */
+struct REAL(activation_context) {
+  const struct REAL(kernels) * kernels;
+  int activation;
+  double parameter;
+  const real *slope;
+  int64_t slopes, out_features;
+  const real *z;
+  real *y;
+};
+
+static void REAL(activate_block)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const struct REAL(activation_context) *c = context;
+  int64_t slope_step = c->slopes > 1;
+  for (int64_t r = row; r < row + rows; r++) {
+    int64_t at = r * c->out_features + column;
+    c->kernels->activation(c->activation, c->parameter, c->slope + slope_step * column, slope_step, c->z + at, c->y + at,
+                           columns);
+  }
+}
+
+int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                               double parameter, const real *slope, int64_t slopes, const real *x, const real *weight,
+                               const real *bias, real *y, real *z, int threads, int precision) {
+  (void)precision; /* the float32 kernels serve every tier */
+  if (!z) z = y;
+  struct REAL(activation_context) context = {
+      .kernels = isa_active()->REAL(kernels),
+      .activation = activation,
+      .parameter = parameter,
+      .slope = slope,
+      .slopes = slopes,
+      .out_features = out_features,
+      .z = z,
+      .y = y,
+  };
+  return REAL(product)(
+      &(struct REAL(product)){
+          .rows = rows,
+          .depth = in_features,
+          .columns = out_features,
+          .pieces = 1,
+          .left = x,
+          .left_row_stride = in_features,
+          .left_depth_stride = 1,
+          .right = weight,
+          .right_column_stride = in_features,
+          .right_depth_stride = 1,
+          .bias = bias,
+          .y = z,
+          .after = activation == FA_LINEAR ? NULL : REAL(activate_block),
+          .after_context = &context,
+      },
+      threads);
+}
+
+int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                                        double parameter, const real *slope, int64_t slopes, const real *grad_y,
+                                        const real *x, const real *weight, const real *saved, real *grad_x,
+                                        real *grad_weight, real *grad_bias, real *grad_slope, int accumulate,
+                                        int threads, int precision) {
+  (void)precision;
+  const real *grad_z = grad_y;
+  int status = FA_OK;
+  if (activation != FA_LINEAR) {
+    real *memory = scratch(SCRATCH_GRADIENT, (size_t)(rows * out_features) * sizeof(real));
+    if (!memory) return FA_NO_MEMORY;
+    grad_z = memory;
+    status = REAL(fa_activation_backward)(rows, out_features, activation, parameter, slope, slopes, grad_y, saved,
+                                          memory, grad_slope, accumulate, threads);
+  }
+  if (grad_x && !status) /* (rows, out) @ (out, in) */
+    status = REAL(product)(
+        &(struct REAL(product)){
+            .rows = rows,
+            .depth = out_features,
+            .columns = in_features,
+            .pieces = 1,
+            .left = grad_z,
+            .left_row_stride = out_features,
+            .left_depth_stride = 1,
+            .right = weight,
+            .right_column_stride = 1,
+            .right_depth_stride = in_features,
+            .y = grad_x,
+        },
+        threads);
+  if (grad_weight && !status) /* (out, rows) @ (rows, in) */
+    status = REAL(product)(
+        &(struct REAL(product)){
+            .rows = out_features,
+            .depth = rows,
+            .columns = in_features,
+            .pieces = 1,
+            .left = grad_z,
+            .left_row_stride = 1,
+            .left_depth_stride = out_features,
+            .right = x,
+            .right_column_stride = 1,
+            .right_depth_stride = in_features,
+            .y = grad_weight,
+            .accumulate = accumulate,
+        },
+        threads);
+  if (grad_bias && !status)
+    status = REAL(grad_bias)(rows, out_features, 1, grad_z, NULL, accumulate, grad_bias, threads);
+  return status;
+}
+
+#endif
