@@ -484,12 +484,13 @@ class Dropout(Layer):
         if not training:
             return x, ()
         keep = np.greater_equal(self.rng.random(x.shape, np.float32), self.p)
-        return self._apply(x, keep), keep
+        return self._apply(x, keep), (keep, x.dtype)
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
-        ops._check_array("grad_y", grad_y)
-        ops._check_shape("grad_y", grad_y, saved.shape)
-        return self._apply(grad_y, saved)
+        keep, dtype = saved
+        ops._check_array("grad_y", grad_y, dtype)
+        ops._check_shape("grad_y", grad_y, keep.shape)
+        return self._apply(grad_y, keep)
 
     def _describe(self) -> list[str]:
         return [f"{self.p:g}"] + ([] if self.rescale else ["rescale=False"])

@@ -55,10 +55,10 @@ def save(path: str | os.PathLike[str], /, **objects: Any) -> None:
         if "." in group:
             raise ValueError(f"{group}: wanted a name without a dot")
         for name, array in _state_of(group, obj).items():
-            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-                raise TypeError(
-                    f"{group}.{name}: got {type(array).__name__}, wanted an array of numbers or text"
-                )
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{group}.{name}: got {type(array).__name__}, wanted an array")
+            if array.dtype.hasobject:
+                raise TypeError(f"{group}.{name}: got an array of objects, wanted numbers or text")
             entries[f"{group}.{name}"] = array
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.tmp")
@@ -109,10 +109,10 @@ def _read(path: str | os.PathLike[str]) -> dict[str, State]:
     import zlib
 
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with file:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
             entries = {name: file[name] for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable .npz file: {error}") from error

@@ -1,0 +1,435 @@
+"""Layers: gradients of whole models by finite differences, and what a layer promises its user."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from finite import TOLERANCE, differences
+
+import fastact as fa
+from fastact import activations, ops
+
+
+def check_gradients(model, x, rng, training_forward=None):
+    """Every gradient of sum(weights * model(x)) agrees with finite differences."""
+    forward = training_forward or (lambda: model(x, training=True))
+    weights = rng.standard_normal(forward().shape)
+
+    def loss():
+        return float(np.sum(weights * forward()))
+
+    loss()
+    grad_x = model.backward(weights)
+    np.testing.assert_allclose(grad_x, differences(loss, x), rtol=TOLERANCE, atol=TOLERANCE)
+    for name, parameter in model.named_parameters():
+        grad = parameter.grad.copy()
+        expected = differences(loss, parameter.data)
+        np.testing.assert_allclose(grad, expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+def randomise(model, rng):
+    """Give biases and slopes values that a mistake would show in."""
+    for parameter in model.parameters():
+        parameter.data[...] = rng.standard_normal(parameter.data.shape)
+    return model
+
+
+SEVERAL = [
+    *((name, {}) for name in activations.NAMES),
+    ("gelu", {"approximate": "tanh"}),
+    ("elu", {"alpha": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "keywords"), SEVERAL)
+def test_gradients_of_linear(backend, rng, name, keywords):
+    model = fa.Sequential(
+        fa.Linear(5, 4, activation=name, dtype=np.float64, **keywords), fa.Linear(4, 3, dtype=np.float64)
+    )
+    check_gradients(randomise(model, rng), rng.standard_normal((2, 3, 5)), rng)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_gradients_of_maxout(backend, rng, pieces):
+    model = fa.Sequential(
+        fa.Maxout(5, 4, pieces, dtype=np.float64), fa.Maxout(4, 3, pieces, bias=False, dtype=np.float64)
+    )
+    check_gradients(randomise(model, rng), rng.standard_normal((6, 5)), rng)
+
+
+@pytest.mark.parametrize(("name", "keywords"), [pair for pair in SEVERAL if pair[0] != "prelu"])
+def test_gradients_of_activation(backend, rng, name, keywords):
+    model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.Activation(name, **keywords))
+    check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
+
+
+@pytest.mark.parametrize("features", [1, 4])
+def test_gradients_of_prelu(backend, rng, features):
+    model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.PReLU(features, dtype=np.float64))
+    check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
+
+
+def test_gradients_of_linear_with_a_slope_a_feature(backend, rng):
+    model = fa.Linear(3, 4, activation="prelu", slope=np.full(4, 0.25), dtype=np.float64)
+    assert model.slope.data.shape == (4,)
+    check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_gradients_through_dropout(backend, rng, rescale):
+    dropout = fa.Dropout(0.4, rescale)
+    model = fa.Sequential(
+        dropout,
+        fa.Maxout(6, 5, 3, dtype=np.float64),
+        dropout_2 := fa.Dropout(0.3),
+        fa.Linear(5, 2, dtype=np.float64),
+    )
+    x = rng.standard_normal((4, 6))
+
+    def same_masks():
+        dropout.rng, dropout_2.rng = np.random.default_rng(1), np.random.default_rng(2)
+        return model(x, training=True)
+
+    check_gradients(randomise(model, rng), x, rng, same_masks)
+
+
+def test_dropout_drops_a_share_p_and_rescales_or_not():
+    x = np.ones((200, 100), np.float32)
+    kept = fa.Dropout(0.25, rng=0)(x, training=True)
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.75)}
+    share = np.mean(kept == 0)
+    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / x.size)  # five standard deviations
+    assert set(np.unique(fa.Dropout(0.25, rescale=False, rng=0)(x, training=True))) == {0, 1}
+    for rescale in (True, False):
+        np.testing.assert_array_equal(fa.Dropout(0.25, rescale)(x), x)
+    assert fa.Dropout(0.0)(x, training=True).dtype == np.float32
+
+
+# ---- backward
+
+
+def small_model(rng=0, dtype=np.float32):
+    rng = np.random.default_rng(rng)
+    return fa.Sequential(
+        fa.Dropout(0.2, rng=rng),
+        fa.Activation("tanh"),
+        fa.Maxout(6, 5, pieces=3, rng=rng, dtype=dtype),
+        fa.PReLU(5, dtype=dtype),
+        fa.Sequential(fa.Linear(5, 4, activation="prelu", rng=rng, dtype=dtype), fa.Dropout(0.5, rng=rng)),
+        fa.Linear(4, 3, bias=False, rng=rng, dtype=dtype),
+    )
+
+
+def gradients(model):
+    return {name: parameter.grad.copy() for name, parameter in model.named_parameters()}
+
+
+def step(model, x, **keywords):
+    y = model(x, training=True)
+    return model.backward(np.ones_like(y), **keywords)
+
+
+def test_backward_overwrites_or_accumulates(backend, rng):
+    x = rng.standard_normal((7, 6))
+    model = small_model(dtype=np.float64)
+    step(model, x)
+    first = gradients(model)
+    step(model, x)
+    second = gradients(model)
+    step(model, x, accumulate=True)
+    third = gradients(model)
+
+    same_masks = small_model(dtype=np.float64)  # the same seed: the same three sets of dropout masks
+    step(same_masks, x, accumulate=True)  # to nothing
+    for name, grad in gradients(same_masks).items():
+        np.testing.assert_array_equal(grad, first[name])
+    step(same_masks, x)
+    step(same_masks, x)
+    for name, grad in gradients(same_masks).items():
+        # one rounding of the sum
+        np.testing.assert_allclose(third[name] - second[name], grad, rtol=1e-12, atol=1e-13)
+
+
+def test_backward_reuses_the_gradient_arrays(rng):
+    model = small_model()
+    x = rng.standard_normal((7, 6)).astype(np.float32)
+    step(model, x)
+    arrays = [parameter.grad for parameter in model.parameters()]
+    step(model, x)
+    assert all(parameter.grad is array for parameter, array in zip(model.parameters(), arrays, strict=True))
+
+
+def test_backward_without_the_inputs_gradient(backend, rng):
+    x = rng.standard_normal((7, 6))
+    model, other = small_model(dtype=np.float64), small_model(dtype=np.float64)
+    assert step(model, x).shape == x.shape
+    assert step(other, x, needs_input_grad=False) is None
+    for name, grad in gradients(other).items():
+        np.testing.assert_array_equal(grad, gradients(model)[name])
+    for layer in (fa.Dropout(0.5), fa.Activation("relu"), fa.Linear(6, 2, dtype=np.float64), fa.Sequential()):
+        assert step(layer, x, needs_input_grad=False) is None
+
+
+def test_backward_uses_the_precision_of_its_forward(monkeypatch, rng):
+    seen = []
+
+    def spied(run):
+        def spy(*args, precision, **keywords):
+            seen.append(precision)
+            return run(*args, precision=precision, **keywords)
+
+        return spy
+
+    for operation in ("linear_maxout", "linear_activation"):
+        for name in (operation, f"{operation}_backward"):
+            monkeypatch.setattr(ops, name, spied(getattr(ops, name)))
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    model = fa.Sequential(fa.Maxout(4, 3), fa.Linear(3, 2, precision="medium"))
+    with fa.float32_matmul_precision("high"):
+        y = model(x, training=True)
+    model.backward(y)
+    assert seen == ["high", "medium", "medium", "high"]
+
+
+def test_backward_without_a_training_forward(rng):
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    layer = fa.Maxout(4, 3)
+    y = layer(x)
+    with pytest.raises(RuntimeError, match="Maxout: backward without a training forward"):
+        layer.backward(y)
+    layer(x, training=True)
+    layer.backward(y)
+    with pytest.raises(RuntimeError, match="one backward"):
+        layer.backward(y)
+
+
+def test_a_layer_used_twice(rng):
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    layer = fa.Linear(4, 4)
+    with pytest.raises(ValueError, match=r"Linear\(4, 4\) is there twice"):
+        fa.Sequential(layer, fa.Sequential(fa.Activation("relu"), layer))
+    y = layer(layer(x, training=True), training=True)
+    grad = layer.backward(y)
+    with pytest.raises(RuntimeError, match="one place"):
+        layer.backward(grad)
+
+
+def test_a_refused_gradient_leaves_the_layer_ready(rng):
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    for layer in (fa.Linear(4, 2), fa.Maxout(4, 2), fa.Sequential(fa.Linear(4, 2), fa.Dropout(0.5))):
+        y = layer(x, training=True)
+        with pytest.raises(ValueError, match="grad_y"):
+            layer.backward(y[:2])
+        with pytest.raises(TypeError, match="grad_y"):
+            layer.backward(y.astype(np.float64))
+        assert layer.backward(y).shape == x.shape
+
+
+# ---- inference
+
+
+def test_inference_changes_nothing_and_skips_the_argmax(backend, monkeypatch, rng):
+    x = rng.standard_normal((7, 6))
+    model = small_model(dtype=np.float64)
+    trained = model(x, training=True)
+    model(x[:3])  # between a training forward and its backward
+    assert model.backward(np.ones_like(trained)).shape == x.shape
+
+    calls = []
+    run = ops.linear_maxout
+    monkeypatch.setattr(
+        ops, "linear_maxout", lambda *a, **k: calls.append(k["return_argmax"]) or run(*a, **k)
+    )
+    model(x)
+    model(x, training=True)
+    assert calls == [False, True]
+
+
+def test_inference_from_several_threads(backend, rng):
+    x = rng.standard_normal((32, 6))
+    model = small_model(dtype=np.float64)
+    expected = model(x)
+    wrong = []
+
+    def infer():
+        for _ in range(20):
+            if not np.array_equal(model(x), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=infer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_training_step_allocates_nothing_the_size_of_a_weight(compiled):
+    """Beside the activations, which here are small: gradients and the optimiser's state are reused."""
+    import tracemalloc
+
+    model = fa.Sequential(fa.Maxout(512, 256, pieces=4), fa.Linear(256, 128, activation="relu"))
+    optimizer = fa.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    x = np.ones((4, 512), np.float32)
+    for _ in range(2):
+        step(model, x, needs_input_grad=False)
+        optimizer.step()
+    tracemalloc.start()
+    try:
+        step(model, x, needs_input_grad=False)
+        optimizer.step()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < model.layers[0].weight.data.nbytes / 2
+
+
+# ---- parameters and state
+
+
+def test_parameters_have_names_and_say_whether_they_decay():
+    names = {name: parameter.decay for name, parameter in small_model().named_parameters()}
+    assert names == {
+        "2.weight": True,
+        "2.bias": False,
+        "3.slope": False,
+        "4.0.slope": False,
+        "4.0.weight": True,
+        "4.0.bias": False,
+        "5.weight": True,
+    }
+    shapes = [parameter.data.shape for parameter in small_model().parameters()]
+    assert shapes == [(5, 3, 6), (5, 3), (5,), (1,), (4, 5), (4,), (3, 4)]
+
+
+def test_state_dict_is_a_copy_and_loads_in_place(rng):
+    model, other = small_model(1), small_model(2)
+    state = model.state_dict()
+    arrays = [parameter.data for parameter in other.parameters()]
+    other.load_state_dict(state)
+    assert all(parameter.data is array for parameter, array in zip(other.parameters(), arrays, strict=True))
+    x = rng.standard_normal((7, 6)).astype(np.float32)
+    np.testing.assert_array_equal(model(x), other(x))
+    other.layers[2].weight.data += 1
+    np.testing.assert_array_equal(state["2.weight"], model.layers[2].weight.data)
+
+
+def test_load_state_dict_refuses_by_name_and_changes_nothing():
+    model = small_model(1)
+    before = model.state_dict()
+    wrong = small_model(2).state_dict()
+    del wrong["2.bias"]
+    wrong["3.slope"] = wrong["3.slope"][:2]
+    wrong["5.weight"] = wrong["5.weight"].astype(np.float64)
+    wrong["6.weight"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"2\.bias: missing") as error:
+        model.load_state_dict(wrong)
+    assert "3.slope: got shape (2,), wanted (5,)" in str(error.value)
+    assert "5.weight: got dtype float64, wanted float32" in str(error.value)
+    assert "6.weight: unexpected" in str(error.value)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("duplicate", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy])
+def test_a_copied_model_is_the_same_without_activations(duplicate, rng):
+    model = small_model()
+    x = rng.standard_normal((1000, 6)).astype(np.float32)
+    y = model(x, training=True)
+    assert len(pickle.dumps(model)) < 10_000  # x alone has 24,000 bytes
+    twin = duplicate(model)
+    with pytest.raises(RuntimeError, match="without a training forward"):
+        twin.backward(y)
+    np.testing.assert_array_equal(twin(x), model(x))
+    twin.layers[2].weight.data += 1
+    assert not np.array_equal(twin(x), model(x))
+
+
+def test_seeds_repeat():
+    def weights(seed):
+        return [parameter.data.tobytes() for parameter in small_model(seed).parameters()]
+
+    assert weights(3) == weights(3) != weights(4)
+    one = fa.Maxout(4, 3, rng=5).weight.data
+    other = fa.Maxout(4, 3, rng=np.random.default_rng(5), dtype=np.float64).weight.data
+    np.testing.assert_array_equal(one, other.astype(np.float32))
+
+
+# ---- what a user sees
+
+
+def test_repr():
+    assert repr(fa.Maxout(784, 240, pieces=5)) == "Maxout(784, 240, pieces=5)"
+    assert repr(fa.Linear(3, 2)) == "Linear(3, 2)"
+    linear = fa.Linear(
+        3, 2, bias=False, activation="leaky_relu", negative_slope=0.2, precision="high", dtype=np.float64
+    )
+    assert repr(linear) == (
+        "Linear(3, 2, activation='leaky_relu', negative_slope=0.2, bias=False, precision='high', "
+        "dtype=float64)"
+    )
+    assert repr(fa.Parameter(np.zeros((2, 3)), "bias", decay=False)) == (
+        "Parameter('bias', (2, 3), float64, decay=False)"
+    )
+    assert repr(small_model()) == (
+        "Sequential(\n"
+        "  0: Dropout(0.2)\n"
+        "  1: Activation('tanh')\n"
+        "  2: Maxout(6, 5, pieces=3)\n"
+        "  3: PReLU(5)\n"
+        "  4: Sequential(\n"
+        "    0: Linear(5, 4, activation='prelu')\n"
+        "    1: Dropout(0.5)\n"
+        "  )  # 25 parameters\n"
+        "  5: Linear(4, 3, bias=False)\n"
+        ")  # 147 parameters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fa.Linear(-1, 2), ValueError, "in_features: got -1, wanted 0 or more"),
+        (lambda: fa.Linear(2, 2.0), TypeError, "out_features: got 2.0, wanted an int"),
+        (lambda: fa.Linear(2, 2, activation="swish"), ValueError, "activation: got 'swish'"),
+        (lambda: fa.Linear(2, 2, activation="relu", alpha=1.0), TypeError, "alpha: relu takes no parameter"),
+        (lambda: fa.Linear(2, 2, activation="prelu", slope=np.ones(3)), ValueError, "slope: got shape"),
+        (lambda: fa.Linear(2, 2, precision="low"), ValueError, "precision: got 'low'"),
+        (lambda: fa.Linear(2, 2, dtype=np.float16), TypeError, "dtype: got float16"),
+        (lambda: fa.Linear(2, 2, init=lambda s, r, d: np.zeros(3, d)), ValueError, "init: returned"),
+        (lambda: fa.Maxout(2, 2, pieces=0), ValueError, "pieces: got 0, wanted 1 to 256"),
+        (lambda: fa.Maxout(2, 2, pieces=257), ValueError, "pieces: got 257, wanted 1 to 256"),
+        (lambda: fa.Activation("prelu"), ValueError, "PReLU"),
+        (lambda: fa.PReLU(0), ValueError, "features: got 0"),
+        (lambda: fa.Dropout(1.0), ValueError, "p: got 1.0, wanted 0 <= p < 1"),
+        (lambda: fa.Sequential(fa.Linear(2, 2), np.tanh), TypeError, r"layers\[1\]: got ufunc"),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_bad_inputs(rng):
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    for layer in (fa.Linear(4, 2), fa.Maxout(4, 2), fa.PReLU(), fa.Activation("relu"), fa.Dropout()):
+        with pytest.raises(TypeError, match="got list"):
+            layer(x.tolist())
+        with pytest.raises(TypeError, match="dtype"):
+            layer(x.astype(np.int32))
+    for layer in (fa.Linear(5, 2), fa.Maxout(5, 2), fa.PReLU(5)):
+        with pytest.raises(ValueError, match="shape"):
+            layer(x)
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4)])
+def test_any_leading_shape(backend, shape):
+    model = fa.Sequential(fa.Maxout(4, 3), fa.PReLU(3), fa.Linear(3, 2, activation="mish"), fa.Dropout(0.5))
+    y = model(np.ones(shape, np.float32), training=True)
+    assert y.shape == (*shape[:-1], 2)
+    assert model.backward(y).shape == shape
+    assert all(np.isfinite(parameter.grad).all() for parameter in model.parameters())

@@ -1,0 +1,277 @@
+"""Optimisers: against their formulas written plainly in float64, and to the bit when resumed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fastact as fa
+from fastact import optim
+
+
+def parameters(rng, dtype=np.float64):
+    """A weight that decays and a bias that does not, with gradients; the weight spans several blocks."""
+    pair = [
+        fa.Parameter(rng.standard_normal((2, optim._BLOCK + 3)).astype(dtype), "weight"),
+        fa.Parameter(rng.standard_normal(5).astype(dtype), "bias", decay=False),
+    ]
+    for parameter in pair:
+        parameter.grad = np.empty_like(parameter.data)
+    return pair
+
+
+def new_gradients(pair, rng):
+    for parameter in pair:
+        parameter.grad[...] = rng.standard_normal(parameter.grad.shape)
+
+
+def sgd(data, grads, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+    """torch.optim.SGD's documentation, line by line (dampening 0)."""
+    buffer = None
+    for grad in grads:
+        g = grad + weight_decay * data
+        if momentum:
+            buffer = g if buffer is None else momentum * buffer + g
+            g = g + momentum * buffer if nesterov else buffer
+        data = data - lr * g
+    return data
+
+
+def adam(data, grads, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+    """torch.optim.Adam's documentation, line by line."""
+    m = v = 0.0
+    for t, grad in enumerate(grads, start=1):
+        g = grad + weight_decay * data
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        data = data - lr * m_hat / (np.sqrt(v_hat) + eps)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("make", "formula", "keywords"),
+    [
+        (fa.SGD, sgd, {"lr": 0.1}),
+        (fa.SGD, sgd, {"lr": 0.1, "weight_decay": 0.01}),
+        (fa.SGD, sgd, {"lr": 0.1, "momentum": 0.9}),
+        (fa.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+        (fa.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (fa.Adam, adam, {}),
+        (fa.Adam, adam, {"lr": 0.01, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.01}),
+    ],
+)
+def test_updates_follow_the_formula(rng, make, formula, keywords):
+    pair = parameters(rng)
+    start = [parameter.data.copy() for parameter in pair]
+    arrays = [parameter.data for parameter in pair]
+    optimizer = make(pair, **keywords)
+    grads = []
+    for _ in range(4):
+        new_gradients(pair, rng)
+        grads.append([parameter.grad.copy() for parameter in pair])
+        optimizer.step()
+        for parameter, grad in zip(pair, grads[-1], strict=True):
+            np.testing.assert_array_equal(parameter.grad, grad)  # gradients are only read
+    for i, parameter in enumerate(pair):
+        assert parameter.data is arrays[i]
+        decay = keywords.get("weight_decay", 0.0) if parameter.decay else 0.0
+        expected = formula(start[i], [step[i] for step in grads], **{**keywords, "weight_decay": decay})
+        # four steps of a dozen float64 operations each on numbers below about 5
+        np.testing.assert_allclose(parameter.data, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("make", [lambda p: fa.SGD(p, 0.1, 0.9, weight_decay=0.1), lambda p: fa.Adam(p)])
+def test_float32_stays_float32(rng, make):
+    pair = parameters(rng, np.float32)
+    optimizer = make(pair)
+    optimizer.lr = np.float64(0.1)  # as a schedule in NumPy makes it
+    new_gradients(pair, rng)
+    optimizer.step()
+    states = optimizer.state_dict().items()
+    assert {array.dtype for name, array in states if "." in name} == {np.dtype(np.float32)}
+    assert all(parameter.data.dtype == np.float32 for parameter in pair)
+
+
+def test_lr_and_momentum_may_change_between_steps(rng):
+    pair = parameters(rng)
+    start = pair[0].data.copy()
+    optimizer = fa.SGD(pair, lr=0.1)
+    velocity = 0.0
+    expected = start
+    for lr, momentum in ((0.1, 0.0), (0.05, 0.5), (0.01, 0.7)):
+        optimizer.lr, optimizer.momentum = lr, momentum
+        new_gradients(pair, rng)
+        optimizer.step()
+        velocity = momentum * velocity + pair[0].grad if momentum else velocity
+        expected = expected - lr * (velocity if momentum else pair[0].grad)
+    np.testing.assert_allclose(pair[0].data, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_constant_gradient_moves_adam_by_lr():
+    # algorithm 1 of the paper: with a constant gradient both averages are exact at every step
+    parameter = fa.Parameter(np.zeros(3), "weight")
+    parameter.grad = np.array([1e-3, 1.0, -1e3])
+    optimizer = fa.Adam([parameter], lr=0.1, eps=0.0)
+    for steps in range(1, 6):
+        optimizer.step()
+        np.testing.assert_allclose(parameter.data, [-0.1 * steps, -0.1 * steps, 0.1 * steps], rtol=1e-12)
+
+
+MAKERS = [
+    lambda p: fa.SGD(p, 0.05),
+    lambda p: fa.SGD(p, 0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    lambda p: fa.Adam(p, 0.01, weight_decay=1e-3),
+]
+
+
+def network(seed):
+    rng = np.random.default_rng(seed)
+    return rng, fa.Sequential(
+        fa.Maxout(6, 8, 3, rng=rng), fa.Dropout(0.3, rng=rng), fa.Linear(8, 4, activation="prelu", rng=rng)
+    )
+
+
+def train(model, optimizer, rng, steps):
+    losses = []
+    for _ in range(steps):
+        x = rng.standard_normal((16, 6)).astype(np.float32)
+        loss, grad = fa.softmax_cross_entropy(model(x, training=True), rng.integers(0, 4, 16))
+        model.backward(grad)
+        optimizer.step()
+        optimizer.lr *= 0.99
+        losses.append(loss)
+    return losses
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_resumed_run_is_the_same_to_the_bit(backend, tmp_path, make):
+    path = tmp_path / "run.npz"
+    rng, model = network(1)
+    optimizer = make(model.parameters())
+    train(model, optimizer, rng, 5)
+    fa.save(path, model=model, optimizer=optimizer, rng=rng)
+    losses = train(model, optimizer, rng, 5)
+
+    other_rng, other = network(2)
+    other_optimizer = make(other.parameters())
+    other_optimizer.lr = 1.0
+    train(other, other_optimizer, other_rng, 1)
+    fa.load(path, model=other, optimizer=other_optimizer, rng=other_rng)
+    assert train(other, other_optimizer, other_rng, 5) == losses
+    for name, array in model.state_dict().items():
+        assert array.tobytes() == other.state_dict()[name].tobytes()
+    assert repr(other_optimizer) == repr(optimizer)
+
+
+def test_training_learns(backend):
+    rng, model = network(0)
+    optimizer = fa.Adam(model.parameters(), lr=0.02)
+    x = rng.standard_normal((64, 6)).astype(np.float32)
+    labels = np.argmax(x[:, :4], axis=1)
+    for _ in range(150):
+        loss, grad = fa.softmax_cross_entropy(model(x, training=True), labels)
+        model.backward(grad, needs_input_grad=False)
+        optimizer.step()
+    assert np.mean(model(x).argmax(axis=1) == labels) > 0.95
+    assert loss < math.log(4)
+
+
+def test_load_state_dict_refuses_by_name_and_changes_nothing(rng):
+    pair = parameters(rng)
+    new_gradients(pair, rng)
+    optimizer = fa.SGD(pair, 0.1, momentum=0.9)
+    optimizer.step()
+    before = optimizer.state_dict()
+    wrong = optimizer.state_dict()
+    wrong["lr"] = np.array(0.5)
+    wrong["velocity.1"] = np.zeros(4)
+    wrong["mean.0"] = wrong.pop("velocity.0")
+    with pytest.raises(ValueError, match=r"velocity\.0: missing") as error:
+        optimizer.load_state_dict(wrong)
+    assert "velocity.1: got shape (4,), wanted (5,)" in str(error.value)
+    assert "mean.0: unexpected" in str(error.value)
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_missing_gradient_changes_nothing(rng):
+    for make in MAKERS:
+        pair = parameters(rng)
+        new_gradients(pair, rng)
+        pair[1].grad = None
+        before = pair[0].data.copy()
+        optimizer = make(pair)
+        state = optimizer.state_dict()
+        with pytest.raises(RuntimeError, match=r"parameters\[1\] \(bias\) has no gradient"):
+            optimizer.step()
+        np.testing.assert_array_equal(pair[0].data, before)
+        for name, array in optimizer.state_dict().items():
+            np.testing.assert_array_equal(array, state[name])
+
+
+def test_a_gradient_or_data_that_does_not_fit(rng):
+    pair = parameters(rng)
+    new_gradients(pair, rng)
+    optimizer = fa.SGD(pair, 0.1)
+    pair[1].grad = np.zeros(5, np.float32)
+    with pytest.raises(ValueError, match=r"parameters\[1\] \(bias\): got a gradient of float32 \(5,\)"):
+        optimizer.step()
+    pair[1].grad = np.zeros(5)
+    pair[1].data = np.zeros(10)[::2]
+    with pytest.raises(ValueError, match=r"parameters\[1\] \(bias\): data is not C-contiguous"):
+        optimizer.step()
+
+
+ONE = fa.Parameter(np.zeros(3), "weight")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fa.SGD([], 0.1), ValueError, "parameters: got none"),
+        (lambda: fa.SGD([ONE.data], 0.1), TypeError, r"parameters\[0\]: got ndarray, wanted a Parameter"),
+        (lambda: fa.SGD([ONE, ONE], 0.1), ValueError, "parameters: got one twice"),
+        (lambda: fa.SGD([ONE], -0.1), ValueError, "lr: got -0.1"),
+        (lambda: fa.SGD([ONE], math.nan), ValueError, "lr: got nan"),
+        (lambda: fa.SGD([ONE], 0.1, momentum=-1), ValueError, "momentum: got -1"),
+        (lambda: fa.SGD([ONE], 0.1, weight_decay=math.inf), ValueError, "weight_decay: got inf"),
+        (lambda: fa.Adam([ONE], beta1=1.0), ValueError, "beta1: got 1.0, wanted 0 <= beta1 < 1"),
+        (lambda: fa.Adam([ONE], beta2=-0.1), ValueError, "beta2: got -0.1"),
+        (lambda: fa.Adam([ONE], eps=-1), ValueError, "eps: got -1"),
+        (lambda: fa.max_norm_(ONE, 0.0), ValueError, "max_norm: got 0.0"),
+        (lambda: fa.max_norm_([[1.0]], 1.0), TypeError, "weight: got list"),
+        (lambda: fa.max_norm_(np.array(1.0), 1.0), ValueError, "weight: wanted a writeable array"),
+        (lambda: fa.max_norm_(np.broadcast_to(1.0, 3), 1.0), ValueError, "weight: wanted a writeable array"),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 40), (5, 40), (40,), (0, 3), (3, 0)])
+def test_max_norm_bounds_each_incoming_vector(rng, dtype, shape):
+    weight = (rng.standard_normal(shape) * rng.uniform(0.1, 1, (*shape[:-1], 1))).astype(dtype)
+    before = weight.copy()
+    fa.max_norm_(weight, 3.0)
+    norms = np.linalg.norm(before.astype(np.float64), axis=-1, keepdims=True)
+    expected = before * np.minimum(1, 3.0 / np.maximum(norms, 1e-300))
+    # the norm is a sum of up to 40 squares; its root, a quotient and a product follow
+    np.testing.assert_allclose(weight, expected, rtol=44 * np.finfo(dtype).eps)
+    short = norms[..., 0] < 3.0 - 1e-4
+    np.testing.assert_array_equal(weight[short], before[short])  # not a bit of them changes
+    assert weight.dtype == dtype
+
+
+def test_max_norm_of_a_parameter_and_of_zeros():
+    layer = fa.Maxout(30, 4, pieces=3, rng=0)
+    layer.weight.data *= 100
+    fa.max_norm_(layer.weight, 1.9365)
+    np.testing.assert_allclose(np.linalg.norm(layer.weight.data, axis=-1), 1.9365, rtol=1e-6)
+    zeros = np.zeros((2, 3), np.float32)
+    fa.max_norm_(zeros, 1.0)
+    assert not zeros.any()
