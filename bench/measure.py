@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import limits, machine, peers
 from .peers.base import Contender, NotInstalled
 from .problem import Interval, Problem, Truth
-from .shapes import Shape, is_sweep
+from .shapes import MAIN, Shape, is_sweep
 from .tables import threads_text
 from .timing import interleaved
 
@@ -42,29 +42,31 @@ def load_all(table: dict[str, str]) -> tuple[dict[str, type[Contender]], dict[st
     return found, missing
 
 
-def _largest_excess(name: str, mode: str, shape: Shape, wanted: tuple[Interval, ...], got: Any) -> float:
-    excess = max(interval.excess(array) for interval, array in zip(wanted, got, strict=True))
-    if not excess <= 1:  # a NaN is wrong too
-        raise WrongResult(f"{name}, {mode}, {shape}: the error is {excess:.3g} times its bound")
-    return excess
+def right_results(
+    problem: Problem, roundoff: float, modes: tuple[str, ...]
+) -> dict[str, tuple[Interval, ...]]:
+    """What each mode has to return, and how exactly."""
+    truth = Truth(problem, roundoff)
+    right: dict[str, tuple[Interval, ...]] = {"forward": (truth.y,)}
+    if "forward_backward" in modes:
+        exact = problem.grad_y.astype(float)
+        right["forward_backward"] = truth.gradients(Interval(exact, 0 * exact))
+    if "step" in modes:
+        right["step"] = truth.updated(problem)
+    return right
 
 
-def check(
-    problem: Problem, truth: Truth, name: str, contender: Contender, modes: tuple[str, ...]
-) -> dict[str, float]:
+def check(name: str, contender: Contender, right: dict[str, tuple[Interval, ...]]) -> dict[str, float]:
     """Each mode's largest error as a share of its bound; raises WrongResult above 1."""
-    exact = Interval(problem.grad_y.astype(float), 0 * problem.grad_y.astype(float))
-    excess = {}
-    for mode in modes:
-        if mode == "forward":
-            wanted: tuple[Interval, ...] = (truth.y,)
-            got: Any = (contender.forward(),)
-        elif mode == "forward_backward":
-            wanted, got = truth.gradients(exact), contender.forward_backward()
-        else:
-            wanted, got = truth.updated(problem), contender.step()
-        excess[mode] = _largest_excess(name, mode, problem.shape, wanted, got)
-    return excess
+    errors = {}
+    for mode, wanted in right.items():
+        got = getattr(contender, mode)()
+        arrays = (got,) if mode == "forward" else got
+        error = max(interval.excess(array) for interval, array in zip(wanted, arrays, strict=True))
+        if not error <= 1:  # a NaN is wrong too
+            raise WrongResult(f"{name}, {mode}: the error is {error:.3g} times its bound")
+        errors[mode] = error
+    return errors
 
 
 class Run:
@@ -72,7 +74,7 @@ class Run:
 
     def __init__(self, threads: int, seconds: float) -> None:
         self._threads = threads
-        self._seconds = seconds  # for one mode of one shape
+        self._seconds = seconds  # for one mode of a main shape
         self.records: list[dict[str, Any]] = []
         self.wrong: list[str] = []  # what was not timed, and why
 
@@ -83,19 +85,20 @@ class Run:
             contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
         modes = ("forward",) if table == "frozen" else MODES[:2] if sweep else MODES
         problem = Problem(shape)
-        truths = {kind.roundoff: Truth(problem, kind.roundoff) for kind in contenders.values()}
+        roundoffs = {kind.roundoff for kind in contenders.values()}
+        right = {roundoff: right_results(problem, roundoff, modes) for roundoff in roundoffs}
         made = {name: kind(problem, self._threads) for name, kind in contenders.items()}
-        excess = {}
+        errors = {}
         for name, contender in list(made.items()):
             try:
-                excess[name] = check(problem, truths[contender.roundoff], name, contender, modes)
+                errors[name] = check(name, contender, right[contender.roundoff])
             except WrongResult as error:
-                self.wrong.append(str(error))
+                self.wrong.append(f"{shape}: {error}")
                 del made[name]
         for mode in modes if made else ():
             samples = interleaved(
                 {name: getattr(contender, mode) for name, contender in made.items()},
-                self._seconds / (4 if sweep else 1),
+                self._seconds if shape in MAIN else self._seconds / 3,
                 pause=0.002 if self._threads > 1 else 0.0,
             )
             for name, sample in samples.items():
@@ -106,7 +109,7 @@ class Run:
                         "mode": "frozen" if table == "frozen" else mode,
                         "contender": name,
                         **sample._asdict(),
-                        "error": float(f"{excess[name][mode]:.3g}"),
+                        "error": float(f"{errors[name][mode]:.3g}"),
                         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     }
                 )

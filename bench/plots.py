@@ -64,9 +64,10 @@ def rates(results: Results, threads: int) -> Figure:
             axes.set_ylabel("GFLOP/s, dense work")
             axes.set_title(_TITLES[mode])
             axes.set_ylim(bottom=0)
-        panels[1].set_xticks(range(len(shapes)), [_two_lines(shape) for shape in shapes])
+            axes.set_xlim(-0.6, len(shapes) - 0.4)
+            axes.set_xticks(range(len(shapes)), [_two_lines(shape) for shape in shapes])
         panels[1].set_xlabel("rows x in_features x out_features x pieces")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         _name_machine(figure, results, threads)
     return figure
 
@@ -90,7 +91,7 @@ def _draw_limits(axes: Axes, mode: str, shapes: Sequence[Shape], limits: dict[st
     for i, shape in enumerate(shapes):
         if mode == "forward":
             height = roofline(shape, peak, bandwidth)
-            label = f"memory roofline, {bandwidth:.0f} GB/s" if i == 0 else None
+            label = f"memory roofline, {bandwidth:.0f} GB/s (cached data may pass it)" if i == 0 else None
             axes.hlines(height, i - 0.45, i + 0.45, color="black", linestyle=":", linewidth=2, label=label)
         else:  # winners alone need less than the dense work that is counted
             height = peak * 3 / (1 + 2 / shape.pieces)
@@ -117,48 +118,58 @@ _SWEEPS: dict[str, tuple[tuple[Shape, ...], int, str]] = {
 
 
 def growth(results: Results, threads: int) -> Figure:
-    """Time as rows, features and pieces grow, forward and forward + backward."""
+    """Cost as rows, features and pieces grow, forward and forward + backward."""
     medians = Medians(results["results"])
     with plt.rc_context(_STYLE):
         figure, grid = plt.subplots(2, 3, figsize=(12, 7.5), sharex="col", layout="constrained")
         for line, mode in zip(grid, DENSE_PRODUCTS, strict=True):
-            for axes, (name, (shapes, size, label)) in zip(line, _SWEEPS.items(), strict=True):
-                found = medians.shapes(threads, mode, shapes)
-                for contender, (colour, marker) in STYLES.items():
-                    points = [(s[size], medians.at(threads, mode, s).get(contender)) for s in found]
-                    points = [(x, time) for x, time in points if time is not None]
-                    if len(points) > 1:
-                        front = contender.startswith("fastact")
-                        axes.plot(
-                            *zip(*points, strict=True),
-                            color=colour,
-                            marker=marker,
-                            markersize=5,
-                            linewidth=2.2 if front else 1.3,
-                            zorder=3 if front else 2,
-                            label=contender,
-                        )
-                _scale(axes, name, sorted({shape[size] for shape in found}))
+            for axes, name in zip(line, _SWEEPS, strict=True):
+                _draw_sweep(axes, medians, threads, mode, name)
                 axes.set_title(f"{_TITLES[mode]}: {name}")
-                if mode == "forward_backward":
-                    axes.set_xlabel(label)
-            line[0].set_ylabel("µs, median")
+        for axes, (_, _, label) in zip(grid[1], _SWEEPS.values(), strict=True):
+            axes.set_xlabel(label)
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=7)
         _name_machine(figure, results, threads)
     return figure
 
 
-def _scale(axes: Axes, name: str, values: list[int]) -> None:
-    if name == "pieces":
+def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str) -> None:
+    shapes, size, _ = _SWEEPS[name]
+    found = medians.shapes(threads, mode, shapes)
+    in_time = name == "pieces"  # else in time for the work, where a flat line is a constant rate
+    for contender, (colour, marker) in STYLES.items():
+        times = [medians.at(threads, mode, shape).get(contender) for shape in found]
+        if not found or None in times:
+            continue
+        heights = [
+            time if in_time else 1e6 * time / (shape.dense_flop / 2 * DENSE_PRODUCTS[mode])
+            for time, shape in zip(times, found, strict=True)
+            if time is not None
+        ]
+        front = contender.startswith("fastact")
+        axes.plot(
+            [shape[size] for shape in found],
+            heights,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linewidth=2.2 if front else 1.3,
+            zorder=3 if front else 2,
+            label=contender,
+        )
+    values = [shape[size] for shape in found]
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if in_time:
         axes.set_ylim(bottom=0)
         axes.set_xticks(values)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(values, [str(value) for value in values], rotation=45)
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_ylabel("µs")
+    else:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(values, [str(value) for value in values], rotation=45)
+        axes.set_yticks([20, 50, 100, 200, 500, 1000])
+        axes.minorticks_off()
+        axes.set_ylabel("ps a dense multiply-add")
 
 
 def _name_machine(figure: Figure, results: Results, threads: int) -> None:

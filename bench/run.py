@@ -17,7 +17,7 @@ from .machine import thread_environment
 from .shapes import Shape
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of each shape, at the least
+SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of a main shape, at the least
 
 
 def console() -> Console:

@@ -88,11 +88,16 @@ def machine_line(results: Results) -> str:
 
 def limits_lines(results: Results) -> str:
     """The machine's own limits, one line for each number of threads; empty where none were measured."""
-    return "\n".join(
-        f"- {threads_text(int(threads))}: FMA in registers {limits['register_fma_gflops']:.0f} GFLOP/s, with a load "
-        f"from L1 each {limits['load_fma_gflops']:.0f} GFLOP/s, reading memory {limits['read_gbytes']:.0f} GB/s"
-        for threads, limits in results["limits"].items()
-    )
+    lines = []
+    for threads, limits in results["limits"].items():
+        registers, l1, memory = (
+            limits[name] for name in ("register_fma_gflops", "load_fma_gflops", "read_gbytes")
+        )
+        lines.append(
+            f"- {threads_text(int(threads))}: FMA in registers {registers:.0f} GFLOP/s, from L1 "
+            f"{l1:.0f} GFLOP/s, reading memory {memory:.0f} GB/s"
+        )
+    return "\n".join(lines)
 
 
 def missing_line(results: Results) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 SAMPLE_SECONDS = 0.01  # a sample is at least this long: thousands of times the clock's resolution
 MIN_ROUNDS, MAX_ROUNDS = 5, 51
+LONG_ROUND_SECONDS, MIN_LONG_ROUNDS = 4.0, 3  # a round that takes longer is made so often
 
 Call = Callable[[], Any]
 
@@ -40,17 +41,20 @@ def _elapsed(call: Call, calls: int) -> float:
 
 
 def _calls_per_sample(call: Call) -> int:
-    call()
-    return max(1, math.ceil(SAMPLE_SECONDS / max(_elapsed(call, 1), _elapsed(call, 1) / 2, 1e-9)))
+    once = _elapsed(call, 1)
+    if once < SAMPLE_SECONDS:  # the first call may have been slow for reasons of its own
+        once = min(once, _elapsed(call, 1))
+    return max(1, math.ceil(SAMPLE_SECONDS / max(once, 1e-7)))
 
 
-def rounds_for(seconds: list[float], budget: float) -> int:
-    """How many rounds of samples of these lengths fit into `budget` seconds, within the limits."""
-    return min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget / max(sum(seconds), 1e-9))))
+def rounds_for(seconds: float, budget: float) -> int:
+    """How many rounds of `seconds` fit into `budget` seconds, within the limits."""
+    fewest = MIN_ROUNDS if seconds < LONG_ROUND_SECONDS else MIN_LONG_ROUNDS
+    return min(MAX_ROUNDS, max(fewest, int(budget / max(seconds, 1e-9))))
 
 
 def interleaved(calls: dict[str, Call], budget: float, pause: float = 0.0) -> dict[str, Sample]:
-    """Time each of `calls` within about `budget` seconds in all, `MIN_ROUNDS` rounds at the least.
+    """Time each of `calls` within about `budget` seconds in all, some rounds at the least.
 
     A drifting clock or a busy neighbour meets all alike, since each round has one sample of each and
     starts with another one.  `pause` seconds come before each sample, so that the threads of
@@ -58,18 +62,23 @@ def interleaved(calls: dict[str, Call], budget: float, pause: float = 0.0) -> di
     """
     names = list(calls)
     repeats = {name: _calls_per_sample(calls[name]) for name in names}
-    lengths = [pause + (repeats[name] + 1) * _elapsed(calls[name], repeats[name]) for name in names]
     seconds: dict[str, list[float]] = {name: [] for name in names}
+
+    def one_round(first: int) -> None:
+        for name in names[first:] + names[:first]:
+            time.sleep(pause)
+            if repeats[name] > 1:
+                calls[name]()  # brings its data back into the cache
+            seconds[name].append(_elapsed(calls[name], repeats[name]))
+
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for number in range(rounds_for(lengths, budget)):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                time.sleep(pause)
-                if repeats[name] > 1:
-                    calls[name]()  # brings its data back into the cache
-                seconds[name].append(_elapsed(calls[name], repeats[name]))
+        started = time.perf_counter()
+        one_round(0)
+        rounds = rounds_for(time.perf_counter() - started, budget)
+        for number in range(1, rounds):
+            one_round(number % len(names))
     finally:
         if collecting:
             gc.enable()

@@ -1,4 +1,4 @@
-"""The command line: `python -m fastact demo` and `python -m fastact info`."""
+"""The command line: `python -m fastact demo`, `info` and `bench`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import config
+from . import bench_command, config
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Print the configuration in force: CPU, instruction set, backends, threads, precision.",
     )
     info.set_defaults(run=_info)
+
+    bench_command.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,27 @@
+"""Options of `pytest bench/`, and one thread for every library: they read their settings when they load."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from bench import machine, shapes
+
+os.environ.update(machine.thread_environment(1))
+machine.pin(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shapes",
+        nargs="+",
+        default=[str(shape) for shape in shapes.QUICK],
+        help="main, odd, rows, features, pieces, or ROWSxINxOUTxPIECES (default: four shapes)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shape" in metafunc.fixturenames:
+        chosen = shapes.select(metafunc.config.getoption("--shapes"))
+        metafunc.parametrize("shape", chosen, ids=str, scope="module")

@@ -1,0 +1,51 @@
+"""pytest-benchmark suites: forward, forward + backward, a training step, and frozen inference.
+
+    pytest bench/ --shapes main
+
+Contenders are timed one after the other here; `python -m fastact bench` interleaves them, and is what to
+quote.  The group of a benchmark is its shape and mode, so that contenders stand beside each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench import peers
+from bench.measure import MODES, check, right_results
+from bench.peers.base import NotInstalled
+from bench.problem import Problem
+from bench.shapes import Shape
+
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # peers warn of what is theirs to mend
+    pytest.mark.benchmark(max_time=0.2, min_rounds=3, warmup=True, warmup_iterations=3),
+]
+
+
+@pytest.fixture(scope="module")
+def problem(shape: Shape) -> Problem:
+    return Problem(shape)
+
+
+def _run(benchmark: Any, problem: Problem, where: str, mode: str, group: str) -> None:
+    try:
+        kind = peers.load(where)
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    contender = kind(problem, 1)
+    check(where, contender, {mode: right_results(problem, kind.roundoff, (mode,))[mode]})
+    benchmark.group = f"{group}, {problem.shape}"
+    benchmark(getattr(contender, mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", peers.LAYERS)
+def test_layer(benchmark: Any, problem: Problem, name: str, mode: str) -> None:
+    _run(benchmark, problem, peers.LAYERS[name], mode, mode)
+
+
+@pytest.mark.parametrize("name", peers.FROZEN)
+def test_frozen(benchmark: Any, problem: Problem, name: str) -> None:
+    _run(benchmark, problem, peers.FROZEN[name], "forward", "frozen")
