@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from bench import machine, shapes
+from bench import shapes, threads
 
-os.environ.update(machine.thread_environment(1))
-machine.pin(1)
+os.environ.update(threads.thread_environment(1))
+threads.pin(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

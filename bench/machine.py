@@ -14,25 +14,6 @@ from .peers import PACKAGES
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """The variables that hold every contender to `threads` threads; libraries read them when loaded."""
-    counts = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")
-    environment = {f"{name}_NUM_THREADS": str(threads) for name in counts}
-    if threads == 1:
-        environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    return environment | {"JAX_PLATFORMS": "cpu"}
-
-
-def pin(threads: int) -> None:
-    """Keep this process on `threads` cores: JAX has no other setting that holds."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < threads:
-        raise ValueError(f"threads: got {threads}, wanted at most {len(cores)}, the cores there are")
-    os.sched_setaffinity(0, cores[:threads])
-
-
 def _cpuinfo() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text()

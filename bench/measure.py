@@ -20,6 +20,7 @@ from .peers.base import Contender, NotInstalled
 from .problem import Interval, Problem, Truth
 from .shapes import MAIN, Shape, is_sweep
 from .tables import threads_text
+from .threads import pin
 from .timing import interleaved
 
 # A sweep has many shapes; compiling each takes longer than measuring it.
@@ -118,7 +119,7 @@ class Run:
 def main(request_path: str) -> int:
     request = json.loads(Path(request_path).read_text())
     threads = request["threads"]
-    machine.pin(threads)
+    pin(threads)
     tables = {"layers": load_all(peers.LAYERS), "frozen": load_all(peers.FROZEN)}
     run = Run(threads, request["seconds"])
     console = Console(stderr=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -26,7 +27,7 @@ STYLES = {
     "Thinc": ("#cc79a7", "P"),
     "JAX": ("#009e73", "X"),
 }
-_STYLE = {
+_STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -91,7 +92,7 @@ def _draw_limits(axes: Axes, mode: str, shapes: Sequence[Shape], limits: dict[st
     for i, shape in enumerate(shapes):
         if mode == "forward":
             height = roofline(shape, peak, bandwidth)
-            label = f"memory roofline, {bandwidth:.0f} GB/s (cached data may pass it)" if i == 0 else None
+            label = f"memory roofline, {bandwidth:.0f} GB/s (cached data may pass it)" if i == 0 else "_"
             axes.hlines(height, i - 0.45, i + 0.45, color="black", linestyle=":", linewidth=2, label=label)
         else:  # winners alone need less than the dense work that is counted
             height = peak * 3 / (1 + 2 / shape.pieces)

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from . import goals, records, shapes, tables
-from .machine import thread_environment
 from .shapes import Shape
+from .threads import thread_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of a main shape, at the least

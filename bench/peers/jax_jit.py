@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..problem import LEARNING_RATE, Problem
 from .base import Contender
@@ -67,6 +68,4 @@ class _Transposed:
         self._array = array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        import numpy as np
-
         return np.asarray(self._array, dtype=dtype).T

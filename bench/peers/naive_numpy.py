@@ -24,8 +24,8 @@ class NaiveNumpy(Contender):
     def _backward(self, grad_y: Array, winner: Array) -> tuple[Array, Array, Array]:
         grad_z = np.zeros(self._shape, grad_y.dtype)
         np.put_along_axis(grad_z, winner, grad_y[..., None], -1)
-        grad_z = grad_z.reshape(len(grad_y), -1)
-        return grad_z @ self._weight, grad_z.T @ self._x, grad_z.sum(axis=0)
+        flat = grad_z.reshape(len(grad_y), -1)
+        return flat @ self._weight, flat.T @ self._x, flat.sum(axis=0)
 
     def forward(self) -> Array:
         return self._forward()[0]

@@ -43,9 +43,12 @@ class Eager(Contender):
             y: Tensor = self._infer(self._x, self._weight, self._bias)
         return y
 
-    def forward_backward(self) -> tuple[Tensor, ...]:
+    def forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
         y = self._train(self._x, self._weight, self._bias)
-        return torch.autograd.grad(y, (self._x, self._weight, self._bias), self._grad_y)
+        grad_x, grad_weight, grad_bias = torch.autograd.grad(
+            y, (self._x, self._weight, self._bias), self._grad_y
+        )
+        return grad_x, grad_weight, grad_bias
 
     def step(self) -> tuple[Tensor, Tensor]:
         self._optimizer.zero_grad()

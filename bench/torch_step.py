@@ -1,0 +1,182 @@
+"""Maxout in PyTorch, as a composition and through `fastact.torch`: `python -m bench.torch_step`.
+
+One process; every contender takes its turn in every round.
+
+- A training step of Goodfellow's network, 784 - 240 x 5 - 240 x 5 - 10, on a batch of 100 with SGD: forward,
+  cross entropy, backward, update.  PyTorch runs it eager and compiled, with max and with amax.
+- The forward of one small layer, (8, 32, 32, 2), where overhead is all there is, without gradients.
+- Before that, the losses of the first steps from the same start, against the same steps in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import fastact.torch
+from fastact import backends
+
+from . import machine
+from .timing import Sample, interleaved
+
+BATCH, BATCHES, PIECES, LEARNING_RATE = 100, 16, 5, 0.01
+SIZES = (784, 240, 240, 10)
+SMALL = (8, 32, 32, 2)  # rows, in_features, out_features, pieces
+
+Step = Callable[[], Tensor]
+
+
+class Composed(nn.Linear):
+    """Maxout of PyTorch's own parts."""
+
+    def __init__(self, in_features: int, out_features: int, pieces: int, largest: str) -> None:
+        super().__init__(in_features, out_features * pieces)
+        self.pieces, self.largest = pieces, largest
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x).view(len(x), -1, self.pieces)
+        return z.amax(-1) if self.largest == "amax" else z.max(-1).values
+
+
+def network(contender: str) -> nn.Module:
+    """The network, from the same start for every contender."""
+    torch.manual_seed(0)
+    *hidden, last = itertools.pairwise(SIZES)
+    layers: list[nn.Module] = []
+    for in_features, out_features in hidden:
+        composed = Composed(in_features, out_features, PIECES, "amax" if "amax" in contender else "max")
+        fused = contender == "fastact"
+        layers.append(fastact.torch.Maxout.from_linear(composed, PIECES) if fused else composed)
+    return nn.Sequential(*layers, nn.Linear(*last))
+
+
+def training_step(contender: str, dtype: torch.dtype = torch.float32) -> Step:
+    """A function that makes one step, on the next batch, and returns its loss."""
+    model = network(contender).to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand((BATCHES, BATCH, SIZES[0]), generator=generator).to(dtype)
+    labels = torch.randint(SIZES[-1], (BATCHES, BATCH), generator=generator)
+    forward = torch.compile(model, dynamic=False) if "compiled" in contender else model
+    number = 0
+
+    def step() -> Tensor:
+        nonlocal number
+        optimizer.zero_grad()
+        loss = F.cross_entropy(forward(x[number]), labels[number])
+        loss.backward()
+        optimizer.step()
+        number = (number + 1) % BATCHES
+        return loss.detach()
+
+    return step
+
+
+STEPS = ("eager, max", "eager, amax", "compiled, max", "compiled, amax", "fastact")
+
+
+def losses(steps: int) -> dict[str, Any]:
+    """The largest relative error of a loss within the first steps, for PyTorch and for fastact."""
+
+    def first(contender: str, dtype: torch.dtype) -> Any:
+        step = training_step(contender, dtype)
+        return np.array([step().item() for _ in range(steps)], np.float64)
+
+    exact = first("eager, max", torch.float64)
+    found = {name: first(name, torch.float32) for name in ("eager, max", "fastact")}
+    return {
+        "steps": steps,
+        "first_loss": float(exact[0]),
+        "last_loss": float(exact[-1]),
+        "largest_relative_error": {
+            name: float(np.max(np.abs(values / exact - 1))) for name, values in found.items()
+        },
+    }
+
+
+def small_forwards() -> dict[str, Callable[[], Tensor]]:
+    rows, in_features, out_features, pieces = SMALL
+    torch.manual_seed(0)
+    linear = nn.Linear(in_features, out_features * pieces)
+    layer = fastact.torch.Maxout.from_linear(linear, pieces)
+    x = torch.randn(rows, in_features)
+    weight, bias = linear.weight, linear.bias
+    shape = (rows, out_features, pieces)
+
+    def composed_function() -> Tensor:
+        return F.linear(x, weight, bias).view(shape).amax(-1)
+
+    def composed_layer() -> Tensor:
+        z: Tensor = linear(x)
+        return z.view(shape).amax(-1)
+
+    return {
+        "eager, functions": composed_function,
+        "fastact, function": lambda: fastact.torch.linear_maxout(x, layer.weight, layer.bias),
+        "eager, layer": composed_layer,
+        "fastact, layer": lambda: layer(x),
+    }
+
+
+def show(console: Console, title: str, samples: dict[str, Sample]) -> None:
+    table = Table("contender", "p20 µs", "p50 µs", "p80 µs", title=title)
+    for name, sample in samples.items():
+        table.add_row(name, *(f"{value:.1f}" for value in sample[:3]))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of every contender (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="for each of the two tables (%(default)s)"
+    )
+    parser.add_argument("--output", type=Path, default=Path("bench/results/torch_step.json"))
+    arguments = parser.parse_args()
+    console = Console()
+
+    machine.pin(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    compared = losses(steps=50)
+    training = interleaved({name: training_step(name) for name in STEPS}, arguments.seconds)
+    with torch.no_grad():
+        small = interleaved(small_forwards(), arguments.seconds)
+    best = min(STEPS[:-1], key=lambda name: training[name].p50)
+    speedup = training[best].p50 / training["fastact"].p50
+    answer = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": machine.describe(),
+        "backend": backends.get_backend(),
+        "threads": arguments.threads,
+        "losses": compared,
+        "training_step": {name: sample._asdict() for name, sample in training.items()},
+        "best_of_pytorch": best,
+        "speedup_over_best": round(speedup, 3),
+        "small_forward": {name: sample._asdict() for name, sample in small.items()},
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
+    show(console, "training step", training)
+    show(console, f"forward of {SMALL}", small)
+    console.print(f"fastact's step is {speedup:.2f} times as fast as PyTorch's best ({best})")
+    console.print(
+        f"losses of {compared['steps']} steps, largest relative error: {compared['largest_relative_error']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
