@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def _compiled_variants() -> tuple[str, ...]:
 
 
 COMPILED = _compiled_variants()
+COMPILED_BACKENDS = tuple(dict.fromkeys(variant.partition("-")[0] for variant in COMPILED))
 
 
 @contextmanager
@@ -273,20 +275,27 @@ INPUT_LAYOUTS = pytest.mark.parametrize(
 # ---- a fresh interpreter
 
 
-def run_python(code: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
-    """Run `code` in a new interpreter with these environment variables; never hangs."""
+def run_python(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
+    """Run `code` in a new interpreter with these environment variables; if it hangs, kill all it started."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FASTACT_", "OMP_"))}
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", code],
         env=inherited | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        raise AssertionError(f"hung for {timeout} s; it had said:\n{output}{errors}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def output_of(code: str, timeout: float = 120, **environment: str) -> str:
+def output_of(code: str, timeout: float = 60, **environment: str) -> str:
     """What `code` prints in a new interpreter, which has to succeed."""
     done = run_python(code, timeout, **environment)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,130 @@
+"""The norm of a float32 error is no worse than that of NumPy's float32 product, at any depth."""
+
+import numpy as np
+import pytest
+from conftest import normal
+from threadpoolctl import threadpool_limits
+
+import fastact as fa
+
+DEPTHS = (16, 64, 128, 256, 512, 784, 1024, 2048, 4096)
+# Whole register tiles of the BLAS libraries: in the tiles at an edge they split a sum as it happens to fit.
+ROWS, COLUMNS = 96, 144
+
+
+def positive(rng, shape, dtype):
+    return rng.random(shape).astype(dtype)
+
+
+def roundings_per_step(backend):
+    """One where a product is added by a fused multiply-add, as NumPy does it; two without."""
+    if backend == "c":
+        from fastact import native
+
+        return 2 if native.isa() == "scalar" else 1
+    return 1
+
+
+def assert_no_worse(compute, exact, backend):
+    """The error of compute(backend=...) against `exact` is no larger than the reference's.
+
+    Two equally good orders of n sums differ by chance by about 1 / sqrt(n) of the norm; five times
+    that are allowed.  Twice the roundings make a norm larger by sqrt(2) at most.
+    """
+    with threadpool_limits(1, user_api="blas"):  # so that it does not cut its tiles to share them out
+        ours, numpys = (np.linalg.norm(compute(backend=name) - exact) for name in (backend, "numpy"))
+    assert ours <= numpys * np.sqrt(roundings_per_step(backend)) * (1 + 5 / np.sqrt(exact.size))
+
+
+@pytest.fixture(params=(normal, positive), ids=("normal", "positive"))
+def values(request, rng):
+    """A function of a shape that makes a float32 array."""
+    return lambda *shape: request.param(rng, shape, np.float32)
+
+
+@pytest.fixture(params=DEPTHS, ids=lambda depth: f"depth{depth}")
+def depth(request):
+    return request.param
+
+
+def product(subscripts, a, b):
+    """The float64 sum of products that subscripts name."""
+    return np.einsum(subscripts, a.astype(np.float64), b.astype(np.float64), optimize=True)
+
+
+def winners(argmax, grad_y, pieces):
+    """grad_z (rows, out_features, pieces): grad_y at the winners, 0 elsewhere."""
+    return grad_y[..., None] * (argmax[..., None] == np.arange(pieces))
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_forward(compiled, values, depth, pieces):
+    x, weight = values(ROWS, depth), values(COLUMNS, pieces, depth)
+    exact = product("ni,jki->njk", x, weight)
+
+    def preactivations(backend):
+        """Of one piece after the other, so that each sum is seen and no maximum chooses among them."""
+        z = [fa.linear_maxout(x, weight[:, k : k + 1], backend=backend)[0] for k in range(pieces)]
+        return np.stack(z, axis=-1)
+
+    assert_no_worse(preactivations, exact, compiled)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_grad_x(compiled, values, depth, pieces, rng):
+    grad_y, weight = values(ROWS, depth), values(depth, pieces, COLUMNS)
+    argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    exact = product("njk,jki->ni", winners(argmax, grad_y, pieces), weight)
+    x = np.zeros((ROWS, COLUMNS), np.float32)
+    assert_no_worse(
+        lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[0],
+        exact,
+        compiled,
+    )
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_grad_weight(compiled, values, depth, pieces, rng):
+    grad_y, x = values(depth, ROWS), values(depth, COLUMNS)
+    argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    exact = product("njk,ni->jki", winners(argmax, grad_y, pieces), x)
+    weight = np.zeros((ROWS, pieces, COLUMNS), np.float32)
+    assert_no_worse(
+        lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[1],
+        exact,
+        compiled,
+    )
+
+
+def test_linear_forward(compiled, values, depth):
+    x, weight = values(ROWS, depth), values(COLUMNS, depth)
+    exact = product("ni,ji->nj", x, weight)
+    assert_no_worse(
+        lambda backend: fa.linear_activation(x, weight, None, "linear", backend=backend)[0], exact, compiled
+    )
+
+
+def test_linear_grad_x(compiled, values, depth):
+    grad_y, weight = values(ROWS, depth), values(depth, COLUMNS)
+    exact = product("nj,ji->ni", grad_y, weight)
+    x = np.zeros((ROWS, COLUMNS), np.float32)
+    assert_no_worse(
+        lambda backend: fa.linear_activation_backward(grad_y, x, weight, grad_y, "linear", backend=backend)[
+            0
+        ],
+        exact,
+        compiled,
+    )
+
+
+def test_linear_grad_weight(compiled, values, depth):
+    grad_y, x = values(depth, ROWS), values(depth, COLUMNS)
+    exact = product("nj,ni->ji", grad_y, x)
+    weight = np.zeros((ROWS, COLUMNS), np.float32)
+    assert_no_worse(
+        lambda backend: fa.linear_activation_backward(grad_y, x, weight, grad_y, "linear", backend=backend)[
+            1
+        ],
+        exact,
+        compiled,
+    )

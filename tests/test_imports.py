@@ -1,0 +1,71 @@
+"""What the package shows to the world, and what importing it costs."""
+
+import inspect
+
+import pytest
+from conftest import COMPILED_BACKENDS, output_of
+
+import fastact as fa
+from fastact import activations, backends, reference
+
+OPERATIONS = (
+    "linear_maxout",
+    "linear_maxout_backward",
+    "maxout",
+    "maxout_backward",
+    "linear_activation",
+    "linear_activation_backward",
+    "activation",
+    "activation_backward",
+)
+
+
+def test_importing_imports_nothing_heavy():
+    loaded = set(output_of("import sys, fastact; print(*sys.modules)").split())
+    heavy = {"numba", "llvmlite", "scipy", "sklearn", "torch", "thinc", "spacy", "rich", "matplotlib", "cffi"}
+    assert not loaded & heavy
+
+
+def test_the_c_backend_needs_no_numba():
+    if reason := backends.why_c_is_missing():
+        pytest.skip(f"no C extension: {reason}")
+    code = "import sys, numpy, fastact as fa; fa.maxout(numpy.ones(2), backend='c'); print(*sys.modules)"
+    assert "numba" not in output_of(code).split()
+
+
+def test_numba_needs_no_c_extension():
+    code = """if True:
+        import sys
+        sys.modules["fastact._native"] = None  # as if it had not been built
+        import numpy as np, fastact as fa
+        y, argmax = fa.linear_maxout(np.ones((2, 3)), np.ones((4, 2, 3)))
+        assert (y == 3).all() and not argmax.any()
+        print(fa.get_backend(), "_native" in fa.get_config()["c_missing"])
+    """
+    assert output_of(code).split() == ["numba", "True"]
+
+
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_backends_have_the_functions_of_the_reference(backend, operation):
+    theirs = inspect.signature(getattr(backends.get(backend), operation)).parameters
+    wanted = inspect.signature(getattr(reference, operation)).parameters
+    assert [(p.name, p.default, p.kind) for p in theirs.values()] == [
+        (p.name, p.default, p.kind) for p in wanted.values()
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in fa.__all__ if name != "__version__"])
+def test_public_names_have_docstrings(name):
+    public = getattr(fa, name)
+    assert inspect.getdoc(public)
+    if inspect.isclass(public):
+        for method, function in inspect.getmembers(public, inspect.isfunction):
+            assert method.startswith("_") or inspect.getdoc(function), method
+
+
+def test_all_is_what_there_is():
+    assert sorted(set(fa.__all__)) == sorted(fa.__all__)
+    assert set(OPERATIONS) <= set(fa.__all__)
+    for name in activations.NAMES:
+        assert {name, f"{name}_backward"} <= set(fa.__all__)

@@ -1,0 +1,115 @@
+"""Properties that hold for any shape and values, with examples found by Hypothesis."""
+
+import numpy as np
+from conftest import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from test_linear_maxout import assert_backward, assert_forward
+
+import fastact as fa
+
+sizes = st.integers(0, 40)
+pieces = st.integers(1, 12)
+dtypes = st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)])
+
+
+def values(dtype, elements):
+    """A function from a shape to arrays of it; zeros are common, and so are ties."""
+    return lambda shape: hnp.arrays(dtype, shape, elements=elements, fill=st.just(0))
+
+
+def whole(dtype):
+    return values(dtype, st.integers(-4, 4).map(float))
+
+
+def awkward(dtype):
+    return values(dtype, st.sampled_from([0.0, -0.0, 1.0, -2.0, 3.0, np.inf, -np.inf, np.nan]))
+
+
+def moderate(dtype):
+    """Finite numbers of all sizes whose products neither overflow nor all vanish."""
+    largest = 2.0**50 if dtype == np.float32 else 2.0**400
+    return values(dtype, st.floats(-largest, largest, width=dtype.itemsize * 8))
+
+
+@st.composite
+def layers(draw, kind):
+    """x, weight, bias and grad_y of a linear_maxout."""
+    array = kind(draw(dtypes))
+    rows, in_features, out_features, k = draw(sizes), draw(sizes), draw(sizes), draw(pieces)
+    return (
+        draw(array((rows, in_features))),
+        draw(array((out_features, k, in_features))),
+        draw(array((out_features, k))),
+        draw(array((rows, out_features))),
+    )
+
+
+@given(layers(whole))
+def test_whole_numbers_are_exact(compiled, layer):
+    x, weight, bias, grad_y = layer
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    expected = reference("linear_maxout", x, weight, bias)
+    np.testing.assert_array_equal(y, expected[0])
+    np.testing.assert_array_equal(argmax, expected[1])
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, wanted in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, wanted)
+
+
+@given(layers(awkward))
+def test_nan_and_infinity_come_out_as_in_float64(compiled, layer):
+    x, weight, bias, grad_y = layer
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    expected = reference("linear_maxout", x, weight, bias)
+    np.testing.assert_array_equal(y, expected[0])
+    np.testing.assert_array_equal(argmax, expected[1])
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, wanted in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, wanted)
+
+
+@given(layers(moderate))
+def test_any_numbers_are_within_the_bound(compiled, layer):
+    x, weight, bias, grad_y = layer
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    assert_forward(x, weight, bias, y, argmax, compiled)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    assert_backward(grad_y, x, weight, argmax, grads, compiled)
+
+
+@given(st.data(), dtypes, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=20))
+def test_bare_maxout_is_numpys_maximum(compiled, data, dtype, shape):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    shape = tuple(max(1, n) if i == axis % len(shape) else n for i, n in enumerate(shape))
+    z = data.draw(awkward(dtype)(shape))
+    y, argmax = fa.maxout(z, axis)
+    np.testing.assert_array_equal(y, z.max(axis))
+    np.testing.assert_array_equal(argmax, z.argmax(axis))
+    grad_z = fa.maxout_backward(y, argmax, z.shape[axis], axis)
+    np.testing.assert_array_equal(grad_z, reference("maxout_backward", y, argmax, z.shape[axis], axis))
+
+
+@given(layers(whole), st.sampled_from(["linear", "relu"]))
+def test_a_linear_activation_is_the_product_and_the_activation(compiled, layer, activation):
+    x, weight, bias, grad_y = layer
+    weight, bias = np.ascontiguousarray(weight[:, 0]), np.ascontiguousarray(bias[:, 0])
+    y, saved = fa.linear_activation(x, weight, bias, activation)
+    np.testing.assert_array_equal(y, reference("linear_activation", x, weight, bias, activation)[0])
+    grads = fa.linear_activation_backward(grad_y, x, weight, saved, activation)
+    expected = reference("linear_activation_backward", grad_y, x, weight, saved, activation)
+    for grad, wanted in zip(grads, expected, strict=True):
+        np.testing.assert_array_equal(grad, wanted)
+
+
+@given(layers(moderate))
+def test_a_bias_of_zeros_is_no_bias(compiled, layer):
+    x, weight, bias, _ = layer
+    results = fa.linear_maxout(x, weight, np.zeros_like(bias))
+    for result, expected in zip(results, fa.linear_maxout(x, weight), strict=True):
+        np.testing.assert_array_equal(result, expected)

@@ -1,0 +1,175 @@
+"""Any number of threads gives the same bits, callers do not disturb each other, and the GIL is released."""
+
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import CASES, COMPILED_BACKENDS, Case, Shape, linear_inputs, maxout_inputs, normal, output_of
+from threadpoolctl import threadpool_limits
+from tolerance import assert_same_bits
+
+import fastact as fa
+
+COUNTS = (1, 2, 3, 4)
+# Enough work for several threads, and sizes that they cannot share out evenly.
+LARGE = Shape(257, 300, 129, 3)
+
+
+def for_each_count(compute):
+    """compute() with every number of threads: the same bits."""
+    with fa.num_threads(1):
+        expected = compute()
+    for count in COUNTS[1:]:
+        with fa.num_threads(count):
+            assert_same_bits(compute(), expected)
+
+
+@pytest.mark.parametrize("shape", [LARGE, Shape(1, 2000, 1500, 2), Shape(3000, 40, 3, 5)], ids=str)
+def test_linear_maxout(compiled, dtype, shape, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype)
+    _, argmax = fa.linear_maxout(x, weight, bias)
+    for_each_count(lambda: fa.linear_maxout(x, weight, bias))
+    for_each_count(lambda: fa.linear_maxout_backward(grad_y, x, weight, argmax))
+
+
+@pytest.mark.parametrize(
+    "case", [Case("silu", {}), Case("prelu", {}, "one"), Case("prelu", {}, "per-feature")], ids=str
+)
+def test_linear_activation(compiled, dtype, case, rng):
+    x, weight, bias, grad_y = linear_inputs(rng, LARGE._replace(out_features=387), dtype)
+    keywords = case.keywords(387, dtype)
+    _, saved = fa.linear_activation(x, weight, bias, case.name, **keywords)
+    for_each_count(lambda: fa.linear_activation(x, weight, bias, case.name, **keywords))
+    for_each_count(lambda: fa.linear_activation_backward(grad_y, x, weight, saved, case.name, **keywords))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_maxout(compiled, dtype, axis, rng):
+    z = normal(rng, (130, 140, 150), dtype)
+    y, argmax = fa.maxout(z, axis)
+    grad_y = normal(rng, y.shape, dtype)
+    for_each_count(lambda: fa.maxout(z, axis))
+    for_each_count(lambda: fa.maxout_backward(grad_y, argmax, z.shape[axis], axis))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_activation(compiled, dtype, case, rng):
+    z, grad_y = normal(rng, (1001, 401), dtype), normal(rng, (1001, 401), dtype)
+    keywords = case.keywords(401, dtype)
+    for_each_count(lambda: fa.activation(z, case.name, **keywords))
+    for_each_count(lambda: fa.activation_backward(grad_y, z, case.name, **keywords))
+
+
+def test_more_threads_than_work(compiled, dtype, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, Shape(2, 3, 2, 2), dtype)
+    expected = fa.linear_maxout(x, weight, bias)
+    with fa.num_threads(64):
+        assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
+        fa.linear_maxout_backward(grad_y, x, weight, expected[1])
+
+
+# ---- whose setting counts
+
+
+def test_a_context_overrides_the_process_and_only_itself():
+    before = fa.get_num_threads()
+    seen = []
+    with fa.num_threads(3):
+        assert fa.get_num_threads() == 3
+        with fa.num_threads(5):
+            assert fa.get_num_threads() == 5
+        other = threading.Thread(target=lambda: seen.append(fa.get_num_threads()))
+        other.start()
+        other.join()
+        assert fa.get_num_threads() == 3
+    assert seen == [before]
+    assert fa.get_num_threads() == before
+
+
+def test_set_num_threads_holds_for_the_process():
+    code = "import fastact as fa; fa.set_num_threads(3); print(fa.get_num_threads())"
+    assert output_of(code, OMP_NUM_THREADS="2").split() == ["3"]
+
+
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_omp_num_threads(backend):
+    code = f"""if True:
+        import hashlib, numpy as np, fastact as fa
+        fa.set_backend({backend!r})
+        rng = np.random.default_rng(0)
+        x, weight = rng.random((200, 300), np.float32), rng.random((100, 3, 300), np.float32)
+        y, argmax = fa.linear_maxout(x, weight)
+        print(fa.get_num_threads(), hashlib.sha256(y.tobytes() + argmax.tobytes()).hexdigest())
+    """
+    printed = [output_of(code, OMP_NUM_THREADS=str(count)).split() for count in (1, 2, 3)]
+    if fa.get_config()["openmp"] or backend == "numba":
+        assert [int(count) for count, _ in printed] == [1, 2, 3]
+    assert len({digest for _, digest in printed}) == 1
+
+
+def test_threadpoolctl_limits_openmp():
+    if not fa.get_config()["openmp"]:
+        pytest.skip("no C extension with OpenMP")
+    from fastact import native
+
+    for count in (1, 2):
+        with threadpool_limits(count, user_api="openmp"):
+            assert native.max_threads() == count
+
+
+def test_a_limit_changes_no_bits(compiled, dtype, rng):
+    x, weight, bias, _ = maxout_inputs(rng, LARGE, dtype)
+    expected = fa.linear_maxout(x, weight, bias)
+    for count in (1, 2):
+        with threadpool_limits(count):
+            assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
+
+
+# ---- several Python threads
+
+
+def test_many_callers_at_once(compiled, dtype, rng):
+    inputs = [maxout_inputs(rng, Shape(129, 64, 65, pieces), dtype) for pieces in (1, 2, 3, 4, 5)]
+
+    def step(i):
+        x, weight, bias, grad_y = inputs[i % 5]
+        with fa.num_threads(1 + i % 3):
+            y, argmax = fa.linear_maxout(x, weight, bias)
+            return (y, argmax, *fa.linear_maxout_backward(grad_y, x, weight, argmax))
+
+    expected = [step(i) for i in range(5)]
+    with ThreadPoolExecutor(8) as executor:
+        for i, results in enumerate(executor.map(step, range(100))):
+            assert_same_bits(results, expected[i % 5])
+
+
+def test_the_gil_is_released(compiled, rng):
+    # With a switch interval this long the main thread gets the GIL only if the other one gives it up,
+    # and then it has to get it many times during the one call.
+    x, weight, bias, _ = maxout_inputs(rng, Shape(1000, 1000, 500, 2), np.float64)
+    small = x[:2], weight[:2], bias[:2]
+    fa.linear_maxout(*small)  # compiled and loaded
+    calling, seen = threading.Event(), 0
+
+    def call():
+        calling.set()
+        with fa.num_threads(1):
+            fa.linear_maxout(x, weight, bias)
+        calling.clear()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        other = threading.Thread(target=call)
+        other.start()
+        calling.wait()
+        while calling.is_set():
+            seen += 1
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(interval)
+        other.join()
+    assert seen >= 100
