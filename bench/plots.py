@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from .records import Medians, Results
 from .shapes import FEATURES, MAIN, PIECES, ROWS, Shape
@@ -68,7 +68,11 @@ def rates(results: Results, threads: int) -> Figure:
             axes.set_xlim(-0.6, len(shapes) - 0.4)
             axes.set_xticks(range(len(shapes)), [_two_lines(shape) for shape in shapes])
         panels[1].set_xlabel("rows x in_features x out_features x pieces")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        handles, labels = panels[0].get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: labels[i] not in STYLES)  # the limits last
+        figure.legend(
+            [handles[i] for i in order], [labels[i] for i in order], loc="outside upper center", ncols=5
+        )
         _name_machine(figure, results, threads)
     return figure
 
@@ -159,8 +163,9 @@ def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str
             label=contender,
         )
     values = [shape[size] for shape in found]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
     if in_time:
+        axes.yaxis.set_major_formatter(plain)
         axes.set_ylim(bottom=0)
         axes.set_xticks(values)
         axes.set_ylabel("µs")
@@ -168,7 +173,8 @@ def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(values, [str(value) for value in values], rotation=45)
-        axes.set_yticks([20, 50, 100, 200, 500, 1000])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(plain)
         axes.minorticks_off()
         axes.set_ylabel("ps a dense multiply-add")
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
-from . import machine
+from . import machine, threads
 from .timing import summarise
 
 BATCH_WORDS = 1000  # where the batches of spaCy's default training config grow to
@@ -132,7 +132,7 @@ def main() -> None:
 
     from fastact import backends, settings
 
-    machine.pin(1)
+    threads.pin(1)
     with settings.num_threads(1), threadpool_limits(1):
         results = measure(arguments.words, arguments.rounds, console)
     answer = {

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import fastact.torch
 from fastact import backends
 
-from . import machine
+from . import machine, threads
 from .timing import Sample, interleaved
 
 BATCH, BATCHES, PIECES, LEARNING_RATE = 100, 16, 5, 0.01
@@ -149,7 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
 
-    machine.pin(arguments.threads)
+    threads.pin(arguments.threads)
     torch.set_num_threads(arguments.threads)
     compared = losses(steps=50)
     training = interleaved({name: training_step(name) for name in STEPS}, arguments.seconds)
