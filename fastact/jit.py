@@ -50,6 +50,7 @@ _BLOCK_COLUMNS = 256
 _TABLE_BYTES = 24 * 1024  # a table of rows to gather from stays in L1
 _CELL = 4096  # elements in a cell of an element-wise operation
 _ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
+_TABLES = 4  # filled at a time, so that memory is read in long runs
 _SORTED_ROWS = 1024  # rows whose winners are sorted at a time
 
 
@@ -85,11 +86,23 @@ class _Vectors:
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
 
-    def broadcast(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.type, ir.Undefined)
+    def broadcast(self, scalar: Any, kind: Any = None) -> Any:
+        undefined = ir.Constant(kind or self.type, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None)
         return self.builder.shuffle_vector(first, undefined, lanes)
+
+    def swap(self, upper: Any, lower: Any, half: int) -> tuple[Any, Any]:
+        """Of each 2 * half lanes, the second half of `upper` against the first half of `lower`."""
+
+        def pick(second: int) -> Any:
+            lanes = [
+                i + second if not i & half else i - half + second + self.lanes for i in range(self.lanes)
+            ]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes)
+            return self.builder.shuffle_vector(upper, lower, mask)
+
+        return pick(0), pick(half)
 
     def multiply_add(self, a: Any, b: Any, total: Any) -> None:
         self.builder.store(self.builder.call(self._fmuladd, [a, b, self.builder.load(total)]), total)
@@ -143,32 +156,35 @@ def _multiply(typing, x, x_at, row_step, depth_step, panel, panel_at, depth, til
 
 
 @intrinsic
-def _gather(typing, table, index, index_at, scale, scale_at, count, vectors, out, out_at):
-    """Add the sum over i < count of scale[scale_at + i] * table[index[index_at + i] :] to out[out_at :].
+def _gather(typing, table, step, index, index_at, scale, scale_at, count, vectors, out, out_at):
+    """Add the sum over i < count of scale[scale_at + i] * table[i * step + index[index_at + i]] to out.
 
-    All arrays are flat; `vectors` vectors of each row are read and added, 1 to _GATHER_VECTORS.
+    All arrays are flat.  The rows of the table, and out from out_at on, have `vectors` vectors: 1 to
+    _GATHER_VECTORS.
     """
-    signature = types.void(table, index, index_at, scale, scale_at, count, vectors, out, out_at)
+    signature = types.void(table, step, index, index_at, scale, scale_at, count, vectors, out, out_at)
 
     def generate(context, builder, signature, arguments):
         kinds = signature.args
         kind = _Vectors(context, builder, table.dtype)
-        _, _, index_at, _, scale_at, count, vectors, _, out_at = arguments
+        _, step, _, index_at, _, scale_at, count, vectors, _, out_at = arguments
         table_pointer = make_array(kinds[0])(context, builder, arguments[0]).data
-        index_pointer = _pointer(context, builder, kinds[1], arguments[1], index_at)
-        scale_pointer = _pointer(context, builder, kinds[3], arguments[3], scale_at)
-        out_pointer = _pointer(context, builder, kinds[7], arguments[7], out_at)
+        index_pointer = _pointer(context, builder, kinds[2], arguments[2], index_at)
+        scale_pointer = _pointer(context, builder, kinds[4], arguments[4], scale_at)
+        out_pointer = _pointer(context, builder, kinds[8], arguments[8], out_at)
+        integer = count.type
 
         def gather(width):
             sums = [kind.zero() for _ in range(width)]
             with cgutils.for_range(builder, count) as loop:
-                start = builder.load(builder.gep(index_pointer, [loop.index]))
-                row = builder.gep(table_pointer, [builder.zext(start, count.type)])
+                chosen = builder.zext(builder.load(builder.gep(index_pointer, [loop.index])), integer)
+                number = builder.add(builder.mul(loop.index, step), chosen)
+                row = builder.gep(table_pointer, [builder.mul(number, integer(width * kind.lanes))])
                 value = kind.broadcast(builder.load(builder.gep(scale_pointer, [loop.index])))
                 for v, total in enumerate(sums):
-                    kind.multiply_add(value, kind.load(builder.gep(row, [count.type(v * kind.lanes)])), total)
+                    kind.multiply_add(value, kind.load(builder.gep(row, [integer(v * kind.lanes)])), total)
             for v, total in enumerate(sums):
-                kind.add_to(builder.gep(out_pointer, [count.type(v * kind.lanes)]), total)
+                kind.add_to(builder.gep(out_pointer, [integer(v * kind.lanes)]), total)
 
         done = builder.append_basic_block("gathered")
         cases = builder.switch(vectors, done)  # the number of registers has to be known to the compiler
@@ -179,6 +195,88 @@ def _gather(typing, table, index, index_at, scale, scale_at, count, vectors, out
             gather(width)
             builder.branch(done)
         builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _transpose(typing, source, starts, first, column, target, target_at, target_step):
+    """A square of lanes x lanes elements, its rows becoming columns.
+
+    All arrays are flat.  Row i of the square is at starts[first + i] + column of the source, and column i
+    of it goes to target_at + i * target_step.
+    """
+    signature = types.void(source, starts, first, column, target, target_at, target_step)
+
+    def generate(context, builder, signature, arguments):
+        kinds = signature.args
+        kind = _Vectors(context, builder, source.dtype)
+        _, _, first, column, _, target_at, target_step = arguments
+        source_pointer = _pointer(context, builder, kinds[0], arguments[0], column)
+        starts_pointer = _pointer(context, builder, kinds[1], arguments[1], first)
+        target_pointer = _pointer(context, builder, kinds[4], arguments[4], target_at)
+        integer = column.type
+
+        rows = []
+        for i in range(kind.lanes):
+            start = builder.load(builder.gep(starts_pointer, [integer(i)]))
+            rows.append(kind.load(builder.gep(source_pointer, [start])))
+        half = 1
+        while half < kind.lanes:  # swap the off-diagonal blocks of half x half, for each size of block
+            for i in range(kind.lanes):
+                if not i & half:
+                    rows[i], rows[i + half] = kind.swap(rows[i], rows[i + half], half)
+            half *= 2
+        for i, row in enumerate(rows):
+            kind.store(row, builder.gep(target_pointer, [builder.mul(target_step, integer(i))]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _maximum(typing, z, at, step, pieces, y, y_at, argmax, argmax_at):
+    """A vector of maxima, and their indices, over `pieces` vectors z[at + k * step :].  Arrays are flat."""
+    signature = types.void(z, at, step, pieces, y, y_at, argmax, argmax_at)
+
+    def generate(context, builder, signature, arguments):
+        kinds = signature.args
+        kind = _Vectors(context, builder, z.dtype)
+        _, at, step, pieces, _, y_at, _, argmax_at = arguments
+        z_pointer = _pointer(context, builder, kinds[0], arguments[0], at)
+        integers = ir.VectorType(ir.IntType(32), kind.lanes)
+        best = cgutils.alloca_once_value(builder, kind.load(z_pointer))
+        index = cgutils.alloca_once_value(builder, ir.Constant(integers, None))
+        with cgutils.for_range(builder, pieces, start=pieces.type(1)) as loop:
+            value = kind.load(builder.gep(z_pointer, [builder.mul(loop.index, step)]))
+            largest = builder.load(best)
+            # larger or NaN, and the best so far is no NaN
+            wins = builder.and_(
+                builder.fcmp_unordered(">", value, largest), builder.fcmp_ordered("ord", largest, largest)
+            )
+            builder.store(builder.select(wins, value, largest), best)
+            k = kind.broadcast(builder.trunc(loop.index, integers.element), integers)
+            builder.store(builder.select(wins, k, builder.load(index)), index)
+        kind.store(builder.load(best), _pointer(context, builder, kinds[4], arguments[4], y_at))
+        bytes_type = ir.VectorType(ir.IntType(8), kind.lanes)
+        target = _pointer(context, builder, kinds[6], arguments[6], argmax_at)
+        indices = builder.trunc(builder.load(index), bytes_type)
+        builder.store(indices, builder.bitcast(target, bytes_type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _copy(typing, source, source_at, target, target_at, count):
+    """target[target_at :][:count] = source[source_at :][:count], of flat arrays of one dtype."""
+    signature = types.void(source, source_at, target, target_at, count)
+
+    def generate(context, builder, signature, arguments):
+        source_pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        target_pointer = _pointer(context, builder, signature.args[2], arguments[2], arguments[3])
+        cgutils.raw_memcpy(builder, target_pointer, source_pointer, arguments[4], source.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return signature, generate
@@ -221,34 +319,61 @@ def _buffer(count, like):
 @_compiled
 def _copy_rows(source, row, rows, column, columns, block, step):
     """source[row : row + rows, column : column + columns] to a flat block whose rows are `step` apart."""
+    flat = source.reshape(source.size)
     for r in range(rows):
-        for c in range(columns):
-            block[r * step + c] = source[row + r, column + c]
+        _copy(flat, (row + r) * source.shape[1] + column, block, r * step, columns)
+
+
+@_compiled
+def _store(values, at, target, target_at, count, accumulate):
+    """target[target_at :][:count] = values[at :][:count], or += where it accumulates."""
+    if accumulate:
+        for i in range(count):
+            target[target_at + i] += values[at + i]
+    else:
+        _copy(values, at, target, target_at, count)
 
 
 @_compiled
 def _pack_columns(source, row, depth, column, columns, width, panels):
     """source[row : row + depth, column : column + columns] to panels (columns / width, depth, width)."""
-    for first in range(0, columns, width):
-        count = min(width, columns - first)
-        for d in range(depth):
-            for c in range(count):
-                panels[first * depth + d * width + c] = source[row + d, column + first + c]
+    flat = source.reshape(source.size)
+    whole = columns // width * width
+    for d in range(depth):
+        at = (row + d) * source.shape[1] + column
+        for first in range(0, whole, width):
+            _copy(flat, at + first, panels, first * depth + d * width, width)
+        _copy(flat, at + whole, panels, whole * depth + d * width, columns - whole)
 
 
 @_compiled
-def _pack_units(weight, pieces, output, outputs, start, depth, panels):
-    """The units of `outputs` outputs from `output` on, to panels (units / width, depth, width).
+def _unit_starts(weight, pieces, output, outputs):
+    """Where the units of `outputs` outputs begin in the flat weight (out_features * pieces, in_features).
 
-    weight is (out_features * pieces, in_features), of which [start, start + depth) is taken.  The units
-    are put in the order (pieces, outputs), so that a maximum runs over whole rows of outputs.
+    They come in the order (pieces, outputs), so that a maximum runs over whole rows of outputs; the last
+    one is repeated to fill a panel.
     """
-    width = _panel(weight)
-    for unit in range(outputs * pieces):
-        row = (output + unit % outputs) * pieces + unit // outputs
-        at = unit // width * width * depth + unit % width
-        for d in range(depth):
-            panels[at + d * width] = weight[row, start + d]
+    units = outputs * pieces
+    starts = np.empty(_round_up(units, _panel(weight)), np.int64)
+    for place in range(starts.size):
+        unit = min(place, units - 1)
+        starts[place] = ((output + unit % outputs) * pieces + unit // outputs) * weight.shape[1]
+    return starts
+
+
+@_compiled
+def _pack_units(weight, starts, column, depth, panels):
+    """Columns [column, column + depth) of the units, to panels (units / width, depth, width)."""
+    flat = weight.reshape(weight.size)
+    lanes, width = _lanes(weight), _panel(weight)
+    whole = depth // lanes * lanes
+    for first in range(0, starts.size, lanes):
+        target = first // width * width * depth + first % width
+        for d in range(0, whole, lanes):
+            _transpose(flat, starts, first, column + d, panels, target + d * width, width)
+        for i in range(lanes):
+            for d in range(whole, depth):
+                panels[target + d * width + i] = flat[starts[first + i] + column + d]
 
 
 @_compiled
@@ -281,35 +406,42 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
     weight is (out_features * pieces, in_features), bias flat of that length, or empty.
     """
     tile, block, panels = buffers
-    units = outputs * pieces
-    step = _round_up(units, _panel(x))
-    tile[: rows * step] = 0
+    in_features = weight.shape[1]
+    starts = _unit_starts(weight, pieces, output, outputs)
+    step = starts.size
+    first = np.zeros(step, x.dtype)
     if bias.size:
-        for r in range(rows):
-            for k in range(pieces):
-                for j in range(outputs):
-                    tile[r * step + k * outputs + j] = bias[(output + j) * pieces + k]
-    in_features = x.shape[1]
-    for start in range(0, in_features, _CUT):
-        depth = min(_CUT, in_features - start)
-        _copy_rows(x, row, rows, start, depth, block, depth)
-        _pack_units(weight, pieces, output, outputs, start, depth, panels)
-        _multiply_block(block, rows, depth, 1, panels, units, depth, tile, step)
+        for k in range(pieces):
+            for j in range(outputs):
+                first[k * outputs + j] = bias[(output + j) * pieces + k]
+    for r in range(rows):
+        _copy(first, 0, tile, r * step, step)
+    for column in range(0, in_features, _CUT):
+        depth = min(_CUT, in_features - column)
+        _copy_rows(x, row, rows, column, depth, block, depth)
+        _pack_units(weight, starts, column, depth, panels)
+        _multiply_block(block, rows, depth, 1, panels, step, depth, tile, step)
     return step
 
 
 @_compiled
-def _running_maximum(z, at, step, pieces, best, index, count):
-    """Of the `pieces` values z[at + k * step + i], best[i] at index[i]: the first NaN, else the largest."""
-    for i in range(count):
-        best[i] = z[at + i]
-        index[i] = 0
-    for k in range(1, pieces):
-        for i in range(count):
+def _maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
+    """Of the `pieces` values z[at + k * step + i], i < count, the first NaN, else the first largest.
+
+    All arrays are flat.  y and argmax take it and its index from y_at and argmax_at on.
+    """
+    lanes = _lanes(z)
+    whole = count // lanes * lanes
+    for i in range(0, whole, lanes):
+        _maximum(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+    for i in range(whole, count):
+        best, index = z[at + i], 0
+        for k in range(1, pieces):
             value = z[at + k * step + i]
-            wins = (value > best[i]) | ((value != value) & (best[i] == best[i]))
-            best[i] = value if wins else best[i]
-            index[i] = k if wins else index[i]
+            if best == best and not value <= best:
+                best, index = value, k
+        y[y_at + i] = best
+        argmax[argmax_at + i] = index
 
 
 @_compiled
@@ -319,20 +451,19 @@ def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, first, last):
     _, outputs = _blocks(out_features, max(1, _BLOCK_COLUMNS // pieces))
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
     buffers = _tile_buffers(block_rows, outputs * pieces, x)
-    best = np.empty(outputs, x.dtype)
-    index = np.empty(outputs, np.uint8)
+    flat_y = y.reshape(y.size)
+    keep = argmax.size > 0
+    flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(outputs, np.uint8)
     for cell in range(first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
         step = _preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers)
         for n in range(row, stop):
-            _running_maximum(buffers[0], (n - row) * step, count, pieces, best, index, count)
-            for j in range(count):
-                y[n, output + j] = best[j]
-            if argmax.size:
-                for j in range(count):
-                    argmax[n, output + j] = index[j]
+            at = n * out_features + output
+            tile_at = (n - row) * step
+            argmax_at = at if keep else 0
+            _maximum_row(buffers[0], tile_at, count, pieces, count, flat_y, at, flat_argmax, argmax_at)
 
 
 # ---- backward of maxout: the winners alone
@@ -346,45 +477,63 @@ def _table_width(columns, like):
 
 
 @_compiled
+def _fill_tables(weight, row, rows, column, columns, width, tables):
+    """weight[row : row + rows, column : column + columns] to flat tables (columns / width, rows, width)."""
+    flat = weight.reshape(weight.size)
+    for r in range(rows):
+        at = (row + r) * weight.shape[1] + column
+        for first in range(0, columns, width):
+            _copy(flat, at + first, tables, first * rows + r * width, min(width, columns - first))
+
+
+@_compiled
 def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
     """Cells are (blocks of columns) x (blocks of rows); weight is (out_features * pieces, in_features)."""
     rows, in_features = grad_x.shape
     out_features = grad_y.shape[1]
-    flat_grad = grad_y.reshape(grad_y.size)
-    _, vectors = _table_width(in_features, weight)
+    flat_grad, flat_argmax = grad_y.reshape(grad_y.size), argmax.reshape(argmax.size)
+    flat_grad_x = grad_x.reshape(grad_x.size)
+    tables_in_all, vectors = _table_width(in_features, weight)
     width = vectors * _lanes(weight)
+    _, block_columns = _blocks(tables_in_all, _TABLES)
+    block_columns *= width
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
-    _, outputs = _blocks(out_features, max(16, _TABLE_BYTES // max(1, pieces * width * weight.itemsize)))
-    outputs = max(1, outputs)
-    table = _buffer(outputs * pieces * width, weight)
-    sums = _buffer(block_rows * width, weight)
-    index = np.empty(outputs, np.uint32)
+    # outputs whose units fill a table; at least 16, for few partial sums
+    outputs = max(16, _TABLE_BYTES // max(1, pieces * width * weight.itemsize))
+    tables = _buffer(outputs * pieces * block_columns, weight)
+    sums = _buffer(block_rows * block_columns, weight)
     for cell in range(first, last):
-        column, row = cell // row_blocks * width, cell % row_blocks * block_rows
-        columns = min(width, in_features - column)
+        column, row = cell // row_blocks * block_columns, cell % row_blocks * block_rows
+        columns = min(block_columns, in_features - column)
         stop = min(row + block_rows, rows)
         sums[:] = 0
         for output in range(0, out_features, outputs):
             count = min(outputs, out_features - output)
-            _copy_rows(weight, output * pieces, count * pieces, column, columns, table, width)
-            for n in range(row, stop):
-                for j in range(count):
-                    index[j] = (j * pieces + argmax[n, output + j]) * width
-                at = n * out_features + output
-                _gather(table, index, 0, flat_grad, at, count, vectors, sums, (n - row) * width)
+            units = count * pieces
+            _fill_tables(weight, output * pieces, units, column, columns, width, tables)
+            for start in range(0, columns, width):
+                table = tables[start * units : (start + width) * units]
+                for n in range(row, stop):
+                    at = n * out_features + output
+                    sums_at = start * block_rows + (n - row) * width
+                    _gather(table, pieces, flat_argmax, at, flat_grad, at, count, vectors, sums, sums_at)
         for n in range(row, stop):
-            for c in range(columns):
-                grad_x[n, column + c] = sums[(n - row) * width + c]
+            for start in range(0, columns, width):
+                sums_at = start * block_rows + (n - row) * width
+                at = n * in_features + column + start
+                _copy(sums, sums_at, flat_grad_x, at, min(width, columns - start))
 
 
 @_compiled
-def _sort_winners(grad_y, argmax, pieces, row, rows, output, outputs, width, starts, order, scale):
-    """A counting sort of a block of rows by winning piece, for each of `outputs` outputs.
+def _sort_winners(grad_y, argmax, row, rows, output, starts, order, scale, sums):
+    """A counting sort of a block of rows by winning piece, for each of the outputs from `output` on.
 
-    Rows that piece k of output j won stand at starts[j, k] to starts[j, k + 1] of order[j] (the place of
-    the row in a table of that width) and of scale[j] (its grad_y).
+    Rows that piece k of output j won stand at starts[j, k] to starts[j, k + 1] of order[j] (the row in the
+    block, which has at most 256) and of scale[j] (its grad_y).  sums[j, k] is the sum of their grad_y.
     """
+    outputs, pieces = sums.shape
     starts[:] = 0
+    sums[:] = 0
     for r in range(rows):
         for j in range(outputs):
             starts[j, argmax[row + r, output + j] + 2] += 1
@@ -393,11 +542,32 @@ def _sort_winners(grad_y, argmax, pieces, row, rows, output, outputs, width, sta
             starts[j, k + 1] += starts[j, k]
     for r in range(rows):
         for j in range(outputs):
-            k = argmax[row + r, output + j] + 1
-            at = starts[j, k]
-            starts[j, k] = at + 1
-            order[j, at] = r * width
+            k = argmax[row + r, output + j]
+            at = starts[j, k + 1]
+            starts[j, k + 1] = at + 1
+            order[j, at] = r
             scale[j, at] = grad_y[row + r, output + j]
+            sums[j, k] += grad_y[row + r, output + j]
+
+
+@_compiled
+def _gather_winners(table, starts, order, scale, vectors, sums, sums_at):
+    """For each unit, add the rows of the table that it won, times grad_y, to its sums.
+
+    starts (outputs, pieces + 2), order and scale (outputs, rows) are those of _sort_winners.
+    """
+    flat_order, flat_scale = order.reshape(order.size), scale.reshape(scale.size)
+    outputs, rows = order.shape
+    pieces = starts.shape[1] - 2
+    width = vectors * _lanes(table)
+    for j in range(outputs):
+        for k in range(pieces):
+            first = starts[j, k]
+            winners = starts[j, k + 1] - first
+            if winners:
+                at = j * rows + first
+                unit_at = sums_at + (j * pieces + k) * width
+                _gather(table, 0, flat_order, at, flat_scale, at, winners, vectors, sums, unit_at)
 
 
 @_compiled
@@ -408,69 +578,52 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     _, outputs = _blocks(out_features, max(16, _BLOCK_COLUMNS // pieces))
     tables, vectors = _table_width(in_features if grad_weight.size else 0, x)
     width = vectors * _lanes(x)
-    block_rows = min(_CUT, max(1, _TABLE_BYTES // max(1, width * x.itemsize)))
-    blocks = min(_SORTED_ROWS, rows) // block_rows + 1
+    _, block_rows = _blocks(rows, min(_CUT, _TABLE_BYTES // max(1, width * x.itemsize)))
+    blocks = _SORTED_ROWS // max(1, block_rows)
+    blocks = max(1, min(blocks, (rows + block_rows - 1) // max(1, block_rows)))
 
+    flat_grad = grad_weight.reshape(grad_weight.size)
     table = _buffer(block_rows * width, x)
     sums = _buffer(tables * outputs * pieces * width, x)
-    bias_sums = np.empty(outputs * pieces, x.dtype)
+    bias_sums = np.empty((outputs, pieces), x.dtype)
+    partial = np.empty((outputs, pieces), x.dtype)
     starts = np.empty((blocks, outputs, pieces + 2), np.int64)
-    order = np.empty((blocks, outputs, block_rows), np.uint32)
+    order = np.empty((blocks, outputs, block_rows), np.uint8)
     scale = np.empty((blocks, outputs, block_rows), x.dtype)
-    flat_order, flat_scale = order.reshape(order.size), scale.reshape(scale.size)
 
     for cell in range(first, last):
         output = cell * outputs
         count = min(outputs, out_features - output)
         sums[:] = 0
         bias_sums[:] = 0
-        for chunk in range(0, rows, blocks * block_rows):
-            chunk_blocks = min(blocks, (rows - chunk + block_rows - 1) // block_rows)
-            for b in range(chunk_blocks):
-                row = chunk + b * block_rows
+        for chunk in range(0, rows, max(1, blocks * block_rows)):
+            stop = min(chunk + blocks * block_rows, rows)
+            for b, row in enumerate(range(chunk, stop, block_rows)):
                 _sort_winners(
-                    grad_y,
-                    argmax,
-                    pieces,
-                    row,
-                    min(block_rows, rows - row),
-                    output,
-                    count,
-                    width,
-                    starts[b],
-                    order[b],
-                    scale[b],
-                )
-                for j in range(count):
-                    for k in range(pieces):
-                        partial = x.dtype.type(0)
-                        for i in range(starts[b, j, k], starts[b, j, k + 1]):
-                            partial += scale[b, j, i]
-                        bias_sums[j * pieces + k] += partial
+                    grad_y, argmax, row, min(block_rows, rows - row), output,
+                    starts[b, :count], order[b, :count], scale[b, :count], partial[:count],
+                )  # fmt: skip
+                bias_sums[:count] += partial[:count]
             for t in range(tables):
                 columns = min(width, in_features - t * width)
-                for b in range(chunk_blocks):
-                    row = chunk + b * block_rows
+                for b, row in enumerate(range(chunk, stop, block_rows)):
                     _copy_rows(x, row, min(block_rows, rows - row), t * width, columns, table, width)
-                    for j in range(count):
-                        for k in range(pieces):
-                            at = (b * outputs + j) * block_rows + starts[b, j, k]
-                            winners = starts[b, j, k + 1] - starts[b, j, k]
-                            sum_at = ((t * outputs + j) * pieces + k) * width
-                            _gather(table, flat_order, at, flat_scale, at, winners, vectors, sums, sum_at)
-        for t in range(tables):
+                    _gather_winners(
+                        table, starts[b, :count], order[b, :count], scale[b, :count],
+                        vectors, sums, t * outputs * pieces * width,
+                    )  # fmt: skip
+        if grad_weight.size:
             for unit in range(count * pieces):
-                for c in range(min(width, in_features - t * width)):
-                    value = sums[(t * outputs * pieces + unit) * width + c]
-                    if accumulate:
-                        value += grad_weight[output * pieces + unit, t * width + c]
-                    grad_weight[output * pieces + unit, t * width + c] = value
+                for t in range(tables):
+                    at = (t * outputs * pieces + unit) * width
+                    column = t * width
+                    _store(
+                        sums, at, flat_grad, (output * pieces + unit) * in_features + column,
+                        min(width, in_features - column), accumulate,
+                    )  # fmt: skip
         if grad_bias.size:
-            for unit in range(count * pieces):
-                value = bias_sums[unit]
-                if accumulate:
-                    value += grad_bias[output * pieces + unit]
-                grad_bias[output * pieces + unit] = value
+            flat_sums = bias_sums.reshape(bias_sums.size)
+            _store(flat_sums, 0, grad_bias, output * pieces, count * pieces, accumulate)
 
 
 # ---- bare maxout
@@ -487,20 +640,17 @@ def _maxout_cells(z, y, argmax, first, last):
     """Cells are blocks of (outer, inner), as _maxout_grid has them; argmax may be empty."""
     outer, pieces, inner = z.shape
     flat = z.reshape(z.size)
+    flat_y = y.reshape(y.size)
     rows, count = _maxout_grid(inner)
     across = (inner + count - 1) // count
-    best = np.empty(count, z.dtype)
-    index = np.empty(count, np.uint8)
+    keep = argmax.size > 0
+    flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(count, np.uint8)
     for cell in range(first, last):
         row, start = cell // across * rows, cell % across * count
-        stop = min(start + count, inner)
+        width = min(count, inner - start)
         for o in range(row, min(row + rows, outer)):
-            _running_maximum(flat, o * pieces * inner + start, inner, pieces, best, index, stop - start)
-            for i in range(start, stop):
-                y[o, i] = best[i - start]
-            if argmax.size:
-                for i in range(start, stop):
-                    argmax[o, i] = index[i - start]
+            at, y_at = o * pieces * inner + start, o * inner + start
+            _maximum_row(flat, at, inner, pieces, width, flat_y, y_at, flat_argmax, y_at if keep else 0)
 
 
 @_compiled
@@ -612,12 +762,13 @@ def _derivative(code, parameter, saved):
     if code == _GELU:
         return _normal_cdf(z) + z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     if code == _GELU_TANH:
-        s = _sigmoid(2 * _TANH_GELU * (z + 0.044715 * z * z * z))
-        return s + z * s * (1 - s) * 2 * _TANH_GELU * (1 + 3 * 0.044715 * z * z)
+        u = 2 * _TANH_GELU * (z + 0.044715 * z * z * z)
+        s = _sigmoid(u)
+        return s + z * s * _sigmoid(-u) * 2 * _TANH_GELU * (1 + 3 * 0.044715 * z * z)
     if code == _SILU:
         return _sigmoid(z) * (1 + z * _sigmoid(-z))
-    t = math.tanh(_softplus(z))  # _MISH
-    return t + z * (1 - t * t) * _sigmoid(z)
+    q = _sigmoid(-z) ** 2  # _MISH; exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
+    return math.tanh(_softplus(z)) + z * (4 * q / (1 + q) ** 2) * _sigmoid(z)
 
 
 @_compiled
@@ -689,6 +840,7 @@ def _product_cells(a, transposed, b, out, accumulate, first, last):
     _, block_columns = _blocks(columns, _BLOCK_COLUMNS)
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
     tile, block, panels = _tile_buffers(block_rows, block_columns, b)
+    flat_out = out.reshape(out.size)
     for cell in range(first, last):
         column, row = cell // row_blocks * block_columns, cell % row_blocks * block_rows
         width = min(block_columns, columns - column)
@@ -705,11 +857,7 @@ def _product_cells(a, transposed, b, out, accumulate, first, last):
             _pack_columns(b, start, depth, column, width, _panel(b), panels)
             _multiply_block(block, height, row_step, depth_step, panels, width, depth, tile, step)
         for r in range(height):
-            for c in range(width):
-                value = tile[r * step + c]
-                if accumulate:
-                    value += out[row + r, column + c]
-                out[row + r, column + c] = value
+            _store(tile, r * step, flat_out, (row + r) * columns + column, width, accumulate)
 
 
 @_compiled
@@ -726,8 +874,7 @@ def _column_sums_cells(a, out, accumulate, first, last):
                 for c in range(count):
                     partial[c] += a[n, start + c]
             total += partial
-        for c in range(count):
-            out[start + c] = out[start + c] + total[c] if accumulate else total[c]
+        _store(total, 0, out, start, count, accumulate)
 
 
 # ---- the backend's functions, as in reference.py
@@ -789,10 +936,10 @@ def linear_maxout_backward(
     work = 2.0 * grad_y.size * in_features
     grad_y, x, argmax = _own(grad_y), _own(x), _own(argmax)
     if grad_x is not None:
-        table_columns = _GATHER_VECTORS * _VECTOR_BYTES // x.itemsize
+        block_columns = _TABLES * _GATHER_VECTORS * _VECTOR_BYTES // x.itemsize
         pool.run(
             _grad_x_cells,
-            _cells((in_features, table_columns), (len(x), _BLOCK_ROWS)),
+            _cells((in_features, block_columns), (len(x), _BLOCK_ROWS)),
             work,
             threads,
             grad_y,
@@ -889,6 +1036,7 @@ def activation_backward(
     )
 
 
+@np.errstate(all="ignore")
 def _grad_slope(
     grad_y: Array, saved: Array, grad_slope: Array, accumulate: bool, work: float, threads: int
 ) -> None:
@@ -896,7 +1044,7 @@ def _grad_slope(
     totals = np.empty(features)
     pool.run(_grad_slope_cells, features, work, threads, grad_y, saved, totals)
     total = totals if grad_slope.size == features else totals.sum(keepdims=True)
-    np.add(total, grad_slope if accumulate else 0, out=grad_slope, casting="same_kind")
+    np.add(total.astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
 
 
 def linear_activation(
