@@ -3,7 +3,7 @@
 One process; every contender takes its turn in every round.
 
 - A training step of Goodfellow's network, 784 - 240 x 5 - 240 x 5 - 10, on a batch of 100 with SGD: forward,
-  cross entropy, backward, update.  PyTorch runs it eager and compiled, with max and with amax.
+  cross entropy, backward, update.  PyTorch runs it eager and compiled, with max and amax.
 - The forward of one small layer, (8, 32, 32, 2), where overhead is all there is, without gradients.
 - Before that, the losses of the first steps from the same start, against the same steps in float64.
 """
