@@ -1,7 +1,8 @@
 """Builds `fastact._native`: cffi writes the binding of fastact.h, setuptools compiles it with csrc/*.c.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
-Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors.
+Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors; FASTACT_EMULATE_AVX512=FOLDER builds the
+AVX-512 kernels on the portable intrinsics of SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ class build_ext(_build_ext):
 
         openmp = ["-fopenmp"] if self._links(["-fopenmp"]) else []
         develop = ["-Werror"] if os.environ.get("FASTACT_DEVELOP") == "1" else []
+        simde = os.environ.get("FASTACT_EMULATE_AVX512")
+        emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
         ext.sources = [*ext.sources, str(source)]
         ext.include_dirs = [*ext.include_dirs, str(_HERE)]
-        ext.extra_compile_args = _FLAGS + openmp + develop
+        ext.extra_compile_args = _FLAGS + openmp + develop + emulate
         ext.extra_link_args = [*openmp, "-lm"]
         super().build_extension(ext)
 

@@ -16,10 +16,14 @@ static int scalar_supported(void) { return 1; }
 DECLARE(avx2)
 DECLARE(avx512)
 static int avx2_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#if defined(FA_EMULATE_AVX512)
+static int avx512_supported(void) { return 1; }
+#else
 static int avx512_supported(void) {
   return avx2_supported() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#endif
 #endif
 
 /* Best first. */

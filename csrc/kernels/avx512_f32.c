@@ -1,5 +1,5 @@
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "intrinsics.h"
 
 #include "../kernels.h"
 #define REAL_BITS 32

@@ -8,7 +8,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #endif
-#elif defined(REGION_AVX512)
+#elif defined(REGION_AVX512) && !defined(FA_EMULATE_AVX512)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
 #else

@@ -1,0 +1,46 @@
+/* The intrinsics of AVX2 and AVX-512.
+ *
+ * With FA_EMULATE_AVX512 those of AVX-512 are SIMDe's portable ones, and the few that SIMDe lacks are written out here,
+ * so that the AVX-512 kernels are tested, at no useful speed, on a CPU without it. */
+#if !defined(FA_EMULATE_AVX512)
+#include <immintrin.h>
+#else
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <string.h>
+
+#define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
+typedef simde__mmask8 __mmask8;
+
+static inline float _mm512_reduce_add_ps(__m512 a) {
+  float lanes[16], sum = 0;
+  memcpy(lanes, &a, sizeof lanes);
+  for (int i = 0; i < 16; i++) sum += lanes[i];
+  return sum;
+}
+static inline double _mm512_reduce_add_pd(__m512d a) {
+  double lanes[8], sum = 0;
+  memcpy(lanes, &a, sizeof lanes);
+  for (int i = 0; i < 8; i++) sum += lanes[i];
+  return sum;
+}
+
+/* Lane by lane from one type to another, a float to an integer by rounding to nearest even. */
+#define CONVERT(name, to_type, to_lane, from_type, from_lane, lanes, convert) \
+  static inline to_type name(from_type a) {                                   \
+    from_lane from[lanes];                                                    \
+    to_lane to[sizeof(to_type) / sizeof(to_lane)] = {0};                      \
+    to_type result;                                                           \
+    memcpy(from, &a, sizeof from);                                            \
+    for (int i = 0; i < lanes; i++) to[i] = (to_lane)convert(from[i]);        \
+    memcpy(&result, to, sizeof result);                                       \
+    return result;                                                            \
+  }
+CONVERT(_mm512_cvtepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, )
+CONVERT(_mm512_cvtepi64_epi8, __m128i, int8_t, __m512i, int64_t, 8, )
+CONVERT(_mm512_cvtepi32_epi64, __m512i, int64_t, __m256i, int32_t, 8, )
+CONVERT(_mm512_cvtpd_epi32, __m256i, int32_t, __m512d, double, 8, __builtin_nearbyint)
+CONVERT(_mm512_cvtps_pd, __m512d, double, __m256, float, 8, )
+CONVERT(_mm512_cvtpd_ps, __m256, float, __m512d, double, 8, )
+#undef CONVERT
+#endif
