@@ -188,11 +188,19 @@ def use_ops_callback() -> Callable[[Any], Any]:
 # ---- Ops
 
 
-class FastactOps(NumpyOps):  # type: ignore[misc]
-    """Thinc's CPU Ops with fastact's bare maxout: `with use_ops("fastact"): ...`.
+def _activation(activation: str, X: Any, inplace: bool, **parameters: Any) -> Any:
+    return ops.activation(X, activation, out=X if inplace else None, **parameters)
 
-    A layer calls the product and the maximum apart, so these do not fuse them: that takes
-    `accelerate` or the layer `Maxout`.
+
+def _gradient(activation: str, dY: Any, saved: Any, inplace: bool, **parameters: Any) -> Any:
+    return ops.activation_backward(dY, saved, activation, out=dY if inplace else None, **parameters)
+
+
+class FastactOps(NumpyOps):  # type: ignore[misc]
+    """Thinc's CPU Ops with fastact's bare maxout and activations: `with use_ops("fastact"): ...`.
+
+    Arrays that fastact does not take go to Thinc's own Ops.  A layer calls the product and what follows
+    it apart, so these fuse nothing: that takes `accelerate` or the layer `Maxout`.
     """
 
     name = "fastact"
@@ -211,6 +219,44 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         if which.size and (which.min() < 0 or which.max() >= P):
             raise IndexError(f"which: got values {which.min()} to {which.max()}, wanted 0 to {P - 1}")
         return ops.maxout_backward(dY, which.astype(np.uint8), P)
+
+    def relu(self, X: Any, inplace: bool = False) -> Any:
+        return _activation("relu", X, inplace) if _same_float_arrays(X) else super().relu(X, inplace)
+
+    def backprop_relu(self, dY: Any, Y: Any, inplace: bool = False) -> Any:
+        if not _same_float_arrays(dY, Y):
+            return super().backprop_relu(dY, Y, inplace)
+        return _gradient("relu", dY, Y, inplace)
+
+    def gelu(self, X: Any, inplace: bool = False) -> Any:
+        return _activation("gelu", X, inplace) if _same_float_arrays(X) else super().gelu(X, inplace)
+
+    def backprop_gelu(self, dY: Any, X: Any, inplace: bool = False) -> Any:
+        if not _same_float_arrays(dY, X):
+            return super().backprop_gelu(dY, X, inplace)
+        return _gradient("gelu", dY, X, inplace)
+
+    def gelu_approx(self, X: Any, inplace: bool = False) -> Any:
+        if not _same_float_arrays(X):
+            return super().gelu_approx(X, inplace)
+        return _activation("gelu", X, inplace, approximate="tanh")
+
+    def backprop_gelu_approx(self, dY: Any, X: Any, inplace: bool = False) -> Any:
+        if not _same_float_arrays(dY, X):
+            return super().backprop_gelu_approx(dY, X, inplace)
+        return _gradient("gelu", dY, X, inplace, approximate="tanh")
+
+    # Above the default threshold mish(X) is X to the last bit in float32, so only another one matters.
+
+    def mish(self, X: Any, threshold: float = 20.0, inplace: bool = False) -> Any:
+        if threshold != 20 or not _same_float_arrays(X):
+            return super().mish(X, threshold, inplace)
+        return _activation("mish", X, inplace)
+
+    def backprop_mish(self, dY: Any, X: Any, threshold: float = 20.0, inplace: bool = False) -> Any:
+        if threshold != 20 or not _same_float_arrays(dY, X):
+            return super().backprop_mish(dY, X, threshold, inplace)
+        return _gradient("mish", dY, X, inplace)
 
 
 # ---- a layer with maxout's own initialisation
