@@ -9,9 +9,13 @@ indices, with the sums in registers.
 Kernels are serial and run over ranges of cells; `pool.run` shares the cells among threads.
 """
 
+# Kernels are typed by Numba, and an intrinsic's first parameter is Numba's own.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, disable-error-code="call-arg"
+
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +23,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
@@ -52,6 +57,15 @@ _CELL = 4096  # elements in a cell of an element-wise operation
 _ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
 _TABLES = 4  # filled at a time, so that memory is read in long runs
 _SORTED_ROWS = 1024  # rows whose winners are sorted at a time
+
+
+if hasattr(os, "register_at_fork"):
+    # a child forked while another thread compiles would wait for ever for the lock of that thread
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
