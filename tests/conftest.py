@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -25,6 +26,20 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("fastact")
+
+
+FRAMEWORKS = ("spacy", "thinc", "torch")  # tests/frameworks/test_<framework>*.py need them
+MISSING_FRAMEWORKS = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
+
+
+def pytest_report_header():
+    return f"frameworks not installed, so not tested: {', '.join(MISSING_FRAMEWORKS) or 'none'}"
+
+
+def pytest_ignore_collect(collection_path):
+    if collection_path.parent.name == "frameworks" and collection_path.name.startswith("test_"):
+        return collection_path.stem.split("_")[1] in MISSING_FRAMEWORKS or None
+    return None
 
 
 def _compiled_variants() -> tuple[str, ...]:
