@@ -35,6 +35,7 @@ from .elementwise import (
     tanh,
     tanh_backward,
 )
+from .inspection import linear_region, piece_usage, region_boundaries
 from .layers import Activation, Dropout, Layer, Linear, Maxout, Parameter, PReLU, Sequential
 from .losses import mse, softmax_cross_entropy
 from .ops import (
@@ -91,6 +92,7 @@ __all__ = [
     "linear_backward",
     "linear_maxout",
     "linear_maxout_backward",
+    "linear_region",
     "load",
     "max_norm_",
     "maxout",
@@ -99,8 +101,10 @@ __all__ = [
     "mish_backward",
     "mse",
     "num_threads",
+    "piece_usage",
     "prelu",
     "prelu_backward",
+    "region_boundaries",
     "relu",
     "relu_backward",
     "save",

@@ -1,0 +1,239 @@
+# mypy: disable-error-code="no-any-return"
+"""What a network of piecewise linear layers does: which pieces win, and the linear map it is at a sample.
+
+Around almost every input such a network is linear: as long as in each group the same piece wins, and each
+ReLU stays on its side of 0.  The inputs that share all of these form one region, which is convex.
+
+These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with linear, relu, leaky_relu or prelu,
+`PReLU`, `Dropout` (which does nothing here), and a `Sequential` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .layers import Activation, Dropout, Layer, Linear, Maxout, PReLU, Sequential
+
+Array = np.ndarray[Any, Any]
+
+_RESOLUTION = 1e-12  # of t: far above what rounding moves a boundary by
+
+_PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "prelu")
+
+
+def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
+    """The share of the rows of x for which each piece of each maxout layer wins.
+
+        usage = fastact.piece_usage(model, x)
+        never = usage["0"] == 0          # the pieces of model.layers[0] that no row of x uses
+
+    Args:
+        model: any model; only its `Maxout` layers are looked at.
+        x: (..., in_features), at least one row.
+
+    Returns:
+        For each maxout layer, by its place in the model ("0", or "1.0" in a nested `Sequential`; "" if
+        the model is one itself), an array (out_features, pieces) of float64, whose rows sum to 1.
+
+    Raises:
+        TypeError: model is no Layer, or x is no array or of another dtype.
+        ValueError: x has no rows, or a shape that does not fit.
+    """
+    _check_model(model)
+    ops._check_array("x", x)
+    if x.size == 0:
+        raise ValueError(f"x: got shape {x.shape}, wanted at least one row")
+    usage = {}
+    for name, layer in _leaves(model):
+        if isinstance(layer, Maxout):
+            x, argmax = _winners(layer, x)
+            rows = argmax.reshape(-1, layer.out_features)
+            usage[name] = np.stack([np.mean(rows == k, axis=0) for k in range(layer.pieces)], axis=-1)
+        else:
+            x = layer(x)
+    return usage
+
+
+def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
+    """The linear map that the network is in the region of one sample.
+
+        weight, bias = fastact.linear_region(model, x)
+        model(x) ≈ weight @ x + bias              # and so for every other input of that region
+
+    The winners are those of the model's own forward; their weights are multiplied in float64.
+
+    Args:
+        model: piecewise linear layers.
+        x: (in_features,), one sample.
+
+    Returns:
+        weight (out_features, in_features), which is also the gradient of the outputs with respect to x,
+        and bias (out_features,), rounded to the dtype of x.
+
+    Raises:
+        TypeError: model is no Layer, or x is no array or of another dtype.
+        ValueError: x is not one sample or does not fit, or a layer is not piecewise linear.
+    """
+    _check_model(model)
+    _check_sample("x", x)
+    weight, bias = np.eye(x.size), np.zeros(x.size)
+    dtype = x.dtype
+    for _, layer in _leaves(model):
+        if isinstance(layer, Maxout):
+            x, argmax = _winners(layer, x)
+            affine, shift = _affine(layer)
+            units = np.arange(layer.out_features)
+            affine, shift = affine[units, argmax], shift[units, argmax]
+            weight, bias = affine @ weight, affine @ bias + shift
+            continue
+        if isinstance(layer, Linear):
+            x, _ = ops.linear_activation(
+                x, layer.weight.data, _bias(layer), "linear", precision=layer._tier()
+            )
+            affine, shift = _affine(layer)
+            weight, bias = affine @ weight, affine @ bias + shift
+        if (activation := _activation(layer)) is not None:
+            name, keywords = activation
+            y = ops.activation(x, name, **keywords)
+            grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
+            slope = grads[0] if name == "prelu" else grads
+            weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
+    return weight.astype(dtype), bias.astype(dtype)
+
+
+def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
+    """Where the straight line from one sample to another passes from region to region.
+
+        t = fastact.region_boundaries(model, a, b)
+        len(t) + 1                                # the regions on the line
+        a + t[0] * (b - a)                        # the first point on a boundary
+
+    They are computed, not sampled, in float64.  The layers' values are followed along the line, on
+    which each is piecewise linear, so a region has no room to hide between two samples.
+
+    Args:
+        model: piecewise linear layers.
+        start, end: (in_features,), two samples.
+
+    Returns:
+        t, float64, ascending, 0 < t < 1.  Boundaries closer together than 1e-12 count as one.
+
+    Raises:
+        TypeError: model is no Layer, or a sample is no array or of another dtype.
+        ValueError: a sample is not one or does not fit, or a layer is not piecewise linear.
+    """
+    _check_model(model)
+    _check_sample("start", start)
+    _check_sample("end", end)
+    ops._check_array("end", end, start.dtype)
+    ops._check_shape("end", end, start.shape)
+    model(start)  # raises what a forward raises where a sample does not fit
+    t = np.array([0.0, 1.0])
+    values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
+    for _, layer in _leaves(model):
+        if isinstance(layer, Maxout):
+            affine, shift = _affine(layer)
+            z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
+            t, z = _refine(t, z, _switches(t, z))
+            values = z.max(axis=-1)
+            continue
+        if isinstance(layer, Linear):
+            affine, shift = _affine(layer)
+            values = values @ affine.T + shift
+        if (activation := _activation(layer)) is not None:
+            name, keywords = activation
+            if "slope" in keywords:
+                keywords = {"slope": keywords["slope"].astype(np.float64)}
+            if name != "linear":
+                sides = np.stack([np.zeros_like(values), values], axis=-1)
+                t, values = _refine(t, values, _switches(t, sides))
+            values = ops.activation(values, name, **keywords)
+    return t[1:-1]
+
+
+def _switches(t: Array, z: Array) -> Array:
+    """The t between those given at which another piece of a unit becomes the largest.
+
+    z (points, units, pieces) is linear between the points.  From the winner at the left end of an
+    interval, the next is the piece that overtakes it first; its slope is larger, so pieces - 1 steps do.
+    """
+    left, rise = z[:-1], np.diff(z, axis=0)  # (intervals, units, pieces)
+    largest = left == left.max(axis=-1, keepdims=True)
+    winner = np.where(largest, rise, -np.inf).argmax(axis=-1)[..., np.newaxis]  # of a tie, the steepest
+    found = []
+    for _ in range(z.shape[-1] - 1):
+        gain = rise - np.take_along_axis(rise, winner, -1)
+        gap = np.take_along_axis(left, winner, -1) - left
+        where = np.divide(gap, gain, out=np.full_like(gap, np.inf), where=gain > 0)
+        overtaker = where.argmin(axis=-1)[..., np.newaxis]
+        fraction = np.take_along_axis(where, overtaker, -1)
+        inside = fraction < 1
+        interval, _, _ = np.nonzero(inside)
+        found.append(t[interval] + fraction[inside] * np.diff(t)[interval])
+        winner = np.where(inside, overtaker, winner)
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def _refine(t: Array, values: Array, new: Array) -> tuple[Array, Array]:
+    """t with the new ones among them, and the values (points, ...) there, by linear interpolation."""
+    new = np.sort(new)
+    new = new[np.diff(new, prepend=0) > _RESOLUTION]
+    right = np.searchsorted(t, new)
+    new = new[np.minimum(new - t[right - 1], t[right] - new) > _RESOLUTION]
+    finer = np.sort(np.concatenate([t, new]))
+    right = np.clip(np.searchsorted(t, finer), 1, len(t) - 1)
+    share = (finer - t[right - 1]) / (t[right] - t[right - 1])
+    share = share.reshape(-1, *(1,) * (values.ndim - 1))
+    return finer, values[right - 1] * (1 - share) + values[right] * share
+
+
+def _leaves(model: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
+    """The layers in order, each with its place as `named_parameters` writes it."""
+    if isinstance(model, Sequential):
+        for i, layer in enumerate(model.layers):
+            yield from _leaves(layer, f"{name}.{i}" if name else f"{i}")
+    else:
+        yield name, model
+
+
+def _winners(layer: Maxout, x: Array) -> tuple[Array, Array]:
+    return ops.linear_maxout(x, layer.weight.data, _bias(layer), precision=layer._tier())
+
+
+def _bias(layer: Linear | Maxout) -> Array | None:
+    return None if layer.bias is None else layer.bias.data
+
+
+def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
+    """The weight and the bias in float64."""
+    weight, bias = layer.weight.data, _bias(layer)
+    shift = np.zeros(weight.shape[:-1]) if bias is None else bias.astype(np.float64)
+    return weight.astype(np.float64), shift
+
+
+def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+    """The element-wise part of a layer that is no Maxout, or None where it has none."""
+    if isinstance(layer, Dropout):
+        return None
+    if isinstance(layer, PReLU):
+        return "prelu", {"slope": layer.slope.data}
+    if isinstance(layer, Linear) and layer.activation in _PIECEWISE_LINEAR:
+        return layer.activation, layer.keywords()
+    if isinstance(layer, Activation) and layer.name in _PIECEWISE_LINEAR:
+        return layer.name, layer.keywords
+    raise ValueError(f"model: got {layer!r}, wanted layers that are piecewise linear")
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(f"model: got {type(model).__name__}, wanted a Layer")
+
+
+def _check_sample(name: str, x: Any) -> None:
+    ops._check_array(name, x)
+    if x.ndim != 1:
+        raise ValueError(f"{name}: got shape {x.shape}, wanted one sample, (in_features,)")
