@@ -25,6 +25,33 @@ def _cpuinfo() -> dict[str, str]:
     }
 
 
+class Neighbours:
+    """How much of the machine's CPU time others took since this was made."""
+
+    def __init__(self) -> None:
+        self._start = self._times()
+
+    @staticmethod
+    def _times() -> tuple[float, float] | None:
+        """Seconds of all cores, and seconds in which they ran something else than this process."""
+        try:
+            fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        except OSError:
+            return None
+        # user, nice, system, idle, iowait, irq, softirq, steal: the last is other machines' on this host
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields]
+        own = os.times()
+        working = sum(ticks) - ticks[3] - ticks[4]
+        return sum(ticks), working - sum(own[:4])  # ours, and our compilers'
+
+    def share(self) -> float | None:
+        """From 0 to 1; None where the system does not tell."""
+        now = self._times()
+        if self._start is None or now is None:
+            return None
+        return round(max(0.0, now[1] - self._start[1]) / max(now[0] - self._start[0], 1e-9), 4)
+
+
 def describe() -> dict[str, Any]:
     """CPU, instruction sets, cores, system, and the versions of everything that runs."""
     import fastact

@@ -28,6 +28,9 @@ NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
 MODES = ("forward", "forward_backward", "step")
 
 
+QUIET_SHARE = 0.02  # of the machine's CPU time; what others take beyond it shows in the figures
+
+
 class WrongResult(Exception):
     """A contender's result is further from float64's than arithmetic in its precision can be."""
 
@@ -134,6 +137,7 @@ def main(request_path: str) -> int:
         task = progress.add_task("limits of this machine", total=1 + 2 * len(request["shapes"]))
         progress.refresh()
         measured = limits.measure(threads)
+        neighbours = machine.Neighbours()
         for shape in (Shape(*sizes) for sizes in request["shapes"]):
             for table, (contenders, _) in tables.items():
                 progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
@@ -142,9 +146,13 @@ def main(request_path: str) -> int:
                     run.measure(shape, table, contenders)
         progress.update(task, advance=1)
         progress.refresh()
+    taken = neighbours.share()
+    if taken is not None and taken > QUIET_SHARE:
+        console.print(f"others took {taken:.0%} of the CPU's time: don't trust these figures", style="red")
     answer = {
         "environment": machine.describe(),
         "limits": {} if measured is None else {str(threads): measured},
+        "neighbours": {str(threads): taken},
         "missing": {table: missing for table, (_, missing) in tables.items()},
         "results": run.records,
     }

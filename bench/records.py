@@ -37,8 +37,16 @@ def merge(old: Results, new: Results) -> Results:
     return {
         "environment": new["environment"],
         "limits": old["limits"] | new["limits"],
+        "neighbours": _worse(old["neighbours"], new["neighbours"]),
         "missing": new["missing"],
         "results": list(records.values()),
+    }
+
+
+def _worse(old: dict[str, float | None], new: dict[str, float | None]) -> dict[str, float | None]:
+    both = {threads: (old.get(threads), new.get(threads)) for threads in old | new}
+    return {
+        threads: max((s for s in shares if s is not None), default=None) for threads, shares in both.items()
     }
 
 
@@ -48,7 +56,9 @@ def read(path: Path) -> Results:
         results = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(results, dict) or {"environment", "limits", "missing", "results"} - set(results):
+    if not isinstance(results, dict) or {"environment", "limits", "neighbours", "missing", "results"} - set(
+        results
+    ):
         raise ValueError(f"{path}: not a file that `python -m fastact bench --out` wrote")
     return results
 

@@ -40,6 +40,7 @@ def full_report(results: records.Results, stem: str) -> str:
             f"Measured on: {tables.machine_line(results)}",
             tables.missing_line(results).strip(),
             tables.limits_lines(results),
+            tables.neighbours_line(results),
             "fastact and NumPy store the argmax in a forward; PyTorch, torch.compile and JAX leave it out.",
             tables.section(results, tuple(tables.TITLES), threads, shapes),
             *(f"![{name}]({stem}-{name}.svg)" for name in ("rates", "growth")),

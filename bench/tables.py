@@ -100,6 +100,13 @@ def limits_lines(results: Results) -> str:
     return "\n".join(lines)
 
 
+def neighbours_line(results: Results) -> str:
+    """How much others disturbed the measurement; empty where the system did not tell."""
+    shares = {threads: share for threads, share in results["neighbours"].items() if share is not None}
+    listed = ", ".join(f"{share:.1%} ({threads_text(int(threads))})" for threads, share in shares.items())
+    return f"Other processes took this share of the CPU's time meanwhile: {listed}." if listed else ""
+
+
 def missing_line(results: Results) -> str:
     """Which contenders could not run, and why; empty where all could."""
     return "".join(

@@ -14,7 +14,8 @@ def thread_environment(threads: int) -> dict[str, str]:
     environment = {f"{name}_NUM_THREADS": str(threads) for name in counts}
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    return environment | {"JAX_PLATFORMS": "cpu"}
+    # torch.compile's workers would go on in the background
+    return environment | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 def pin(threads: int) -> None:

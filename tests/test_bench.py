@@ -49,7 +49,13 @@ def results(*found: dict) -> dict:
     }
     limits = {"1": {"register_fma_gflops": 100.0, "load_fma_gflops": 90.0, "read_gbytes": 20.0}}
     missing: dict = {"layers": {"Thinc": "not installed (no module)"}, "frozen": {}}
-    return {"environment": about, "limits": limits, "missing": missing, "results": list(found)}
+    return {
+        "environment": about,
+        "limits": limits,
+        "neighbours": {"1": 0.004},
+        "missing": missing,
+        "results": list(found),
+    }
 
 
 class TestShapes:
@@ -145,6 +151,9 @@ class TestTables:
         assert "| 64x288x96x3 |  | **5.5** |  |" in tables.section(found, ("forward",), [1])
         assert "Thinc: not installed" in tables.missing_line(found)
 
+    def test_a_disturbed_run_says_so(self) -> None:
+        assert "0.4% (1 thread)" in tables.neighbours_line(results())
+
     def test_bfloat16_is_no_rival_of_float32(self) -> None:
         assert tables.speedup({"fastact C": 2.0, "OpenVINO": 3.0, "OpenVINO bf16": 1.0}) == 1.5
 
@@ -181,8 +190,10 @@ class TestRecords:
     def test_merge_replaces_what_was_measured_again(self) -> None:
         old = results(result("NumPy", 1.0), result("JAX", 2.0))
         new = results(result("JAX", 3.0), result("JAX", 4.0, threads=2))
+        new["neighbours"] = {"1": 0.01, "2": None}
         merged = records.merge(old, new)
         assert [r["p50"] for r in merged["results"]] == [1.0, 3.0, 4.0]
+        assert merged["neighbours"] == {"1": 0.01, "2": None}
         other = json.loads(json.dumps(new))
         other["environment"]["cpu"] = "Another CPU"
         with pytest.raises(ValueError, match="cpu: the file has 'Example CPU'"):
