@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mpmath
-from mpmath import cos, erfc, exp, expm1, log, log1p, mp, mpf, pi, sqrt
+from mpmath import cos, erfc, exp, log, log1p, mp, mpf, pi, sqrt, tanh
 
 Number = Any
 Function = Callable[[Number], Number]
@@ -61,11 +61,17 @@ def worst(f: Function, g: Function, low: Number, high: Number) -> Number:
     return max(abs(f(x) / g(x) - 1) for x in grid if mpmath.chop(x) not in (low, high, 0))
 
 
-def write_exp(file: TextIO, bits: int, degree: int) -> None:
+def write_coth(file: TextIO, bits: int, degree: int) -> None:
     high = log(2) / 2
-    q = polynomial(lambda r: (expm1(r) - r) / r**2 if mpmath.chop(r) else mpf(1) / 2, degree, -high, high)
-    error = worst(lambda r: r + r**2 * value(q, r), expm1, -high, high)
-    file.write(comment("exp(r) - 1 = r + r^2 q(r), |r| <= ln(2) / 2", error) + table(f"exp_q_f{bits}", q))
+
+    def fitted(r: Number) -> Number:
+        c = value(p, r**2)
+        return (c + r) / (c - r)
+
+    p = polynomial(lambda w: sqrt(w) / tanh(sqrt(w) / 2), degree, mpf(0), high**2)
+    error = worst(fitted, exp, -high, high)
+    text = "exp(r) = (c + r) / (c - r), c = p(r^2), |r| <= ln(2) / 2"
+    file.write(comment(text, error) + table(f"coth_f{bits}", p))
 
 
 def write_log1p(file: TextIO, bits: int, degree: int) -> None:
@@ -90,18 +96,16 @@ def write_tail(file: TextIO, bits: int, degree: int, high: int, middle: int) -> 
     p, q = rational(mills, degree, mpf(high), mpf(middle))
     assert min(*p, *q) > 0
     error = worst(lambda a: value(p, a) / value(q, a), mills, mpf(0), mpf(high))
-    text = (
-        f"Phi(-a) = exp(-a^2 / 2) p(a) / q(a), 0 <= a <= {high}; all positive, so nothing cancels"
-    )
+    text = f"Phi(-a) = exp(-a^2 / 2) p(a) / q(a), 0 <= a <= {high}; all positive, so nothing cancels"
     file.write(comment(text, error) + table(f"tail_p_f{bits}", p) + table(f"tail_q_f{bits}", q))
 
 
 if __name__ == "__main__":
     with (Path(__file__).parent / "kernels" / "coefficients.h").open("w") as file:
         file.write("/* Written by csrc/coefficients.py; constant terms first. */\n")
-        write_exp(file, 32, degree=5)
+        write_coth(file, 32, degree=2)
         write_log1p(file, 32, degree=4)
         write_tail(file, 32, degree=5, high=15, middle=3)
-        write_exp(file, 64, degree=10)
+        write_coth(file, 64, degree=5)
         write_log1p(file, 64, degree=9)
         write_tail(file, 64, degree=10, high=39, middle=4)

@@ -5,7 +5,7 @@
 #include "threads.h"
 
 /* Rows of the table that a sum over winners gathers from: with 12 vectors of columns, 24 KiB of L1. */
-#define TABLE_ROWS 128
+#define TABLE_ROWS 64
 /* Rows of grad_x that share a packed table of weights: repacking it costs 2% of the sums. */
 #define CHUNK_ROWS 512
 /* Outputs of grad_weight that a task takes. */

@@ -20,6 +20,7 @@ static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* z (rows, pieces) */
 static void REAL(maxout_rows)(int64_t rows, int64_t pieces, const real *z, real *y, uint8_t *argmax, int threads) {
+  (void)threads; /* unused without OpenMP */
   const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (int64_t i = 0; i < rows; i += BLOCK)

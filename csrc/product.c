@@ -174,6 +174,7 @@ static int REAL(is_few_rows)(const struct REAL(product) * p) {
 }
 
 static void REAL(few_rows)(const struct REAL(product) * p, int threads) {
+  (void)threads; /* unused without OpenMP */
   const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t j = 0; j < p->columns; j++) {

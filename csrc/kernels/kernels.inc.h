@@ -9,6 +9,7 @@
 
 #if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
 #include "coefficients.h"
+#include "wide.inc.h"
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "../real.h"

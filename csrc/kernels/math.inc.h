@@ -1,6 +1,9 @@
-/* Exponentials and their relatives over vectors of doubles, good enough for arrays of REAL_BITS: included once for
- * each.  The coefficients for 32 bits leave an error of less than 1/30 ULP of a float, so that a float result is the exact
- * one rounded, but for rare near-ties; those for 64 bits leave the roundings of the steps, a few ULP of a double.
+/* Exponentials and their relatives in lanes of doubles, good enough for arrays of REAL_BITS: included once for
+ * each.  The tables for 32 bits leave an error of less than 1/50 ULP of a float, so that a float result is the exact one
+ * rounded, but for rare near-ties; those for 64 bits leave the roundings of the steps, a few ULP of a double.
+ *
+ * Every user of exp divides by something, so exp comes as a fraction, which joins that division:
+ * with c = r coth(r / 2), exp(r) = (c + r) / (c - r), and c is nearly linear in r^2.
  * NaN goes through everything here: vec_min and vec_max return their second operand where one is NaN. */
 
 #if REAL_BITS == 32
@@ -8,115 +11,119 @@
 #else
 #define TABLE(name) name##_f64
 #endif
-#define DEGREE(table) ((int)(sizeof(table) / sizeof(*table)) - 1)
 
-/* exp(-LOWEST) * LOWEST and Phi(-TAIL_END) * TAIL_END round to 0, as does exp of the exponent of gelu_tanh at
- * CUBIC_END; the reduction of the argument of exp holds to 800. */
+/* exp(-LOWEST) * LOWEST and Phi(-TAIL_END) * TAIL_END round to 0. */
 #if REAL_BITS == 32
 #define LOWEST 120.0
 #define TAIL_END 15.0
-#define CUBIC_END 12.0
 #else
 #define LOWEST 760.0
 #define TAIL_END 39.0
-#define CUBIC_END 22.0
 #endif
 
 /* min(max(x, -limit), limit) */
-static ALWAYS_INLINE vec REAL(clamp)(vec x, double limit) {
-  return vec_min(vec_set1(limit), vec_max(vec_set1(-limit), x));
+static ALWAYS_INLINE wide REAL(clamp)(wide x, double limit) {
+  return wide_min(wide_set1(limit), wide_max(wide_set1(-limit), x));
 }
 
 /* c[0] + c[1] x + ... + c[degree] x^degree */
-static ALWAYS_INLINE vec REAL(polynomial)(int degree, const double *c, vec x) {
-  vec sum = vec_set1(c[degree]);
+static ALWAYS_INLINE wide REAL(polynomial)(int degree, const double *c, wide x) {
+  wide sum = wide_set1(c[degree]);
   UNROLL
-  for (int i = degree - 1; i >= 0; i--) sum = vec_fma(sum, x, vec_set1(c[i]));
+  for (int i = degree - 1; i >= 0; i--) sum = wide_fma(sum, x, wide_set1(c[i]));
   return sum;
 }
+#define POLYNOMIAL(table, x) \
+  REAL(polynomial)((int)(sizeof(TABLE(table)) / sizeof(*TABLE(table))) - 1, TABLE(table), x)
 
-/* x + low = n ln 2 + r with |r| <= ln(2) / 2: returns exp(r) - 1, and n */
-static ALWAYS_INLINE vec REAL(reduced_expm1)(vec x, vec low, vec *n) {
-  *n = vec_round(vec_mul(x, vec_set1(0x1.71547652b82fep+0)));
+/* x = n ln 2 + r with |r| <= ln(2) / 2: returns r, and n; |x| <= LOWEST */
+static ALWAYS_INLINE wide REAL(reduce)(wide x, wide *n) {
+  *n = wide_round(wide_mul(x, wide_set1(0x1.71547652b82fep+0)));
 #if REAL_BITS == 32
-  vec r = vec_fma(*n, vec_set1(-0x1.62e42fefa39efp-1), x);
+  return wide_fma(*n, wide_set1(-0x1.62e42fefa39efp-1), x);
 #else
   /* ln 2 in two parts: n times the first, of 32 bits, is exact */
-  vec r = vec_fma(*n, vec_set1(-0x1.62e42feep-1), x);
-  r = vec_fma(*n, vec_set1(-0x1.a39ef35793c76p-33), r);
+  wide r = wide_fma(*n, wide_set1(-0x1.62e42feep-1), x);
+  return wide_fma(*n, wide_set1(-0x1.a39ef35793c76p-33), r);
 #endif
-  r = vec_add(r, low);
-  return vec_fma(vec_mul(r, r), REAL(polynomial)(DEGREE(TABLE(exp_q)), TABLE(exp_q), r), r);
 }
 
-/* a 2^n; for floats 2^n is a normal double, for doubles it may be too large or too small for one */
-static ALWAYS_INLINE vec REAL(scale)(vec a, vec n) {
+/* a 2^n; for floats 2^n is a normal double, for doubles it may be too small for one */
+static ALWAYS_INLINE wide REAL(scale)(wide a, wide n) {
 #if REAL_BITS == 32
-  return vec_scale2(a, n);
+  return wide_scale2(a, n);
 #else
-  vec half = vec_round(vec_mul(n, vec_set1(0.5)));
-  return vec_scale2(vec_scale2(a, half), vec_sub(n, half));
+  wide half = wide_round(wide_mul(n, wide_set1(0.5)));
+  return wide_scale2(wide_scale2(a, half), wide_sub(n, half));
 #endif
 }
 
-/* exp(x + low), |x| <= LOWEST, low much smaller than 1 */
-static ALWAYS_INLINE vec REAL(exp_sum)(vec x, vec low) {
-  vec n, m = REAL(reduced_expm1)(x, low, &n);
-  return REAL(scale)(vec_add(vec_set1(1), m), n);
+static ALWAYS_INLINE wide REAL(coth_factor)(wide r) { return POLYNOMIAL(coth, wide_mul(r, r)); }
+
+/* 2^n exp(r) */
+static ALWAYS_INLINE fraction REAL(power)(wide n, wide r) {
+  wide c = REAL(coth_factor)(r);
+  return (fraction){REAL(scale)(wide_add(c, r), n), wide_sub(c, r)};
 }
 
-static ALWAYS_INLINE vec REAL(exp)(vec x) { return REAL(exp_sum)(x, vec_set1(0)); }
+static ALWAYS_INLINE fraction REAL(exp)(wide x) {
+  wide n, r = REAL(reduce)(x, &n);
+  return REAL(power)(n, r);
+}
 
 /* exp(-|z|) */
-static ALWAYS_INLINE vec REAL(decay)(vec z) {
-  return REAL(exp)(vec_max(vec_set1(-LOWEST), vec_sub(vec_set1(0), vec_abs(z))));
+static ALWAYS_INLINE fraction REAL(decay)(wide z) {
+  return REAL(exp)(wide_max(wide_set1(-LOWEST), wide_sub(wide_set1(0), wide_abs(z))));
 }
 
-/* exp(x) - 1, |x| <= 100 */
-static ALWAYS_INLINE vec REAL(expm1)(vec x) {
-  vec n, m = REAL(reduced_expm1)(x, vec_set1(0), &n);
-  vec power = vec_scale2(vec_set1(1), n);
-  return vec_fma(m, power, vec_sub(power, vec_set1(1)));
+/* exp(x) - 1, |x| <= 100; sum gets exp(x) + 1, of the same denominator.  With e = 2^n, the numerators
+ * e (c + r) -/+ (c - r) without their cancellation. */
+static ALWAYS_INLINE fraction REAL(expm1)(wide x, wide *sum) {
+  wide n, r = REAL(reduce)(x, &n), c = REAL(coth_factor)(r);
+  wide e = wide_scale2(wide_set1(1), n);
+  wide more = wide_add(e, wide_set1(1)), less = wide_sub(e, wide_set1(1));
+  *sum = wide_fma(more, c, wide_mul(less, r));
+  return (fraction){wide_fma(less, c, wide_mul(more, r)), wide_sub(c, r)};
 }
 
-/* log(1 + e), 0 <= e <= 1 */
-static ALWAYS_INLINE vec REAL(log1p)(vec e) {
-  vec s = vec_div(e, vec_add(vec_set1(2), e));
-  vec w = vec_mul(s, s), twice = vec_add(s, s);
-  vec p = REAL(polynomial)(DEGREE(TABLE(log1p_p)), TABLE(log1p_p), w);
-  return vec_fma(vec_mul(twice, w), p, twice);
+/* log(1 + e) = 2 artanh(s) with s = e / (2 + e), 0 <= e <= 1 */
+static ALWAYS_INLINE wide REAL(log1p)(fraction e) {
+  wide s = wide_div(e.above, wide_fma(wide_set1(2), e.below, e.above));
+  wide w = wide_mul(s, s), twice = wide_add(s, s);
+  return wide_fma(wide_mul(twice, w), POLYNOMIAL(log1p_p, w), twice);
 }
 
-/* 1 / (1 + exp(-z)), and 1 minus that */
-static ALWAYS_INLINE vec REAL(logistic)(vec z, vec *complement) {
-  vec e = REAL(decay)(z);
-  vec above = vec_div(vec_set1(1), vec_add(vec_set1(1), e)); /* the larger of the two */
-  vec below = vec_mul(e, above);
-  mask negative = mask_gt(vec_set1(0), z);
-  *complement = vec_select(negative, above, below);
-  return vec_select(negative, below, above);
+/* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)) */
+static ALWAYS_INLINE split REAL(logistic)(wide z) {
+  fraction e = REAL(decay)(z);
+  wide_mask negative = wide_gt(wide_set1(0), z);
+  return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
+                 wide_add(e.above, e.below)};
 }
 
 /* exp(-a^2 / 2), 0 <= a <= TAIL_END */
-static ALWAYS_INLINE vec REAL(gaussian)(vec a) {
+static ALWAYS_INLINE fraction REAL(gaussian)(wide a) {
 #if REAL_BITS == 32
-  return REAL(exp)(vec_mul(vec_mul(vec_set1(-0.5), a), a));
+  return REAL(exp)(wide_mul(wide_mul(wide_set1(-0.5), a), a));
 #else
-  /* an error in a^2 of half an ULP would be one of 400 ULP in the result: the square of a's first 26 bits is exact */
-  vec high = vec_sub(vec_add(a, vec_set1(0x1.8p32)), vec_set1(0x1.8p32));
-  vec rest = vec_mul(vec_sub(a, high), vec_add(a, high));
-  return REAL(exp_sum)(vec_mul(vec_mul(vec_set1(-0.5), high), high), vec_mul(vec_set1(-0.5), rest));
+  /* an error of half an ULP in a^2 would be one of 400 ULP in the result: the square of a's first 26 bits is exact */
+  wide first = wide_sub(wide_add(a, wide_set1(0x1.8p32)), wide_set1(0x1.8p32));
+  wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
+  wide n, r = REAL(reduce)(wide_mul(wide_mul(wide_set1(-0.5), first), first), &n);
+  return REAL(power)(n, wide_fma(wide_set1(-0.5), rest, r));
 #endif
 }
 
-/* Phi(z), the normal distribution function, to relative accuracy on both sides; density gets exp(-z^2 / 2) */
-static ALWAYS_INLINE vec REAL(normal_cdf)(vec z, vec *density) {
-  vec a = vec_min(vec_set1(TAIL_END), vec_abs(z));
-  *density = REAL(gaussian)(a);
-  vec p = REAL(polynomial)(DEGREE(TABLE(tail_p)), TABLE(tail_p), a);
-  vec q = REAL(polynomial)(DEGREE(TABLE(tail_q)), TABLE(tail_q), a);
-  vec tail = vec_mul(*density, vec_div(p, q));
-  return vec_select(mask_gt(vec_set1(0), z), tail, vec_sub(vec_set1(1), tail));
+/* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole gets
+ * exp(-z^2 / 2) */
+static ALWAYS_INLINE fraction REAL(normal_cdf)(wide z, wide *density) {
+  wide a = wide_min(wide_set1(TAIL_END), wide_abs(z));
+  fraction e = REAL(gaussian)(a);
+  wide q = POLYNOMIAL(tail_q, a);
+  wide tail = wide_mul(e.above, POLYNOMIAL(tail_p, a)), whole = wide_mul(e.below, q);
+  *density = wide_mul(e.above, q);
+  return (fraction){wide_select(wide_gt(wide_set1(0), z), tail, wide_sub(whole, tail)), whole};
 }
 
+#undef POLYNOMIAL
 #undef TABLE

@@ -1,7 +1,7 @@
 /* The activations with an exponential, over arrays of REAL_BITS, computed in lanes of doubles.
  *
- * In float lanes alone none of them holds 2 ULP without a second word for the rounding errors, which costs about as much
- * as the wider lanes; in these, a float needs no care about overflow, cancellation or subnormal results. */
+ * In lanes of floats none of them holds 2 ULP without a second word for the rounding errors; in doubles a float needs
+ * no care for overflow, cancellation or subnormal results either, and everything is written once for both types. */
 #include "math.inc.h"
 
 /* 2 sqrt(2 / pi) */
@@ -11,157 +11,167 @@
 #define SELU_ALPHA 1.6732632423543772848170429916717
 #define SELU_SCALE 1.0507009873554804934193349852946
 
-/* Where tanh(softplus(z)) is 1, and where exp(z) - 1 is -1. */
+/* Where tanh(softplus(z)) is 1, where exp(-z) - 1 is -1, and where tanh(z) is 1. */
 #define MISH_END 40.0
 #define ELU_END 40.0
-/* Where tanh is 1. */
 #define TANH_END 20.0
+/* Where gelu_tanh(-z) rounds to 0. */
+#if REAL_BITS == 32
+#define CUBIC_END 12.0
+#else
+#define CUBIC_END 22.0
+#endif
 
 /* ---- y from z */
 
-static ALWAYS_INLINE vec REAL(elu)(vec z, double alpha) {
-  vec below = REAL(expm1)(vec_max(vec_set1(-ELU_END), vec_min(vec_set1(0), z)));
-  return vec_select(mask_gt(z, vec_set1(0)), z, vec_mul(vec_set1(alpha), below));
+static ALWAYS_INLINE wide REAL(elu)(wide z, double alpha) {
+  wide sum;
+  fraction f = REAL(expm1)(wide_max(wide_set1(-ELU_END), wide_min(wide_set1(0), z)), &sum);
+  wide below = wide_div(wide_mul(wide_set1(alpha), f.above), f.below);
+  return wide_select(wide_gt(z, wide_set1(0)), z, below);
 }
 
-static ALWAYS_INLINE vec REAL(selu)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(selu)(wide z, double parameter) {
   (void)parameter;
-  return vec_mul(vec_set1(SELU_SCALE), REAL(elu)(z, SELU_ALPHA));
+  return wide_mul(wide_set1(SELU_SCALE), REAL(elu)(z, SELU_ALPHA));
 }
 
-static ALWAYS_INLINE vec REAL(gelu)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(gelu)(wide z, double parameter) {
   (void)parameter;
-  vec density, cdf = REAL(normal_cdf)(z, &density);
-  return vec_mul(vec_max(vec_set1(-TAIL_END), z), cdf);
+  wide density;
+  fraction cdf = REAL(normal_cdf)(z, &density);
+  return wide_mul(wide_max(wide_set1(-TAIL_END), z), wide_div(cdf.above, cdf.below));
 }
 
 /* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): returns 2 u */
-static ALWAYS_INLINE vec REAL(gelu_exponent)(vec z) {
-  return vec_mul(z, vec_fma(vec_mul(z, z), vec_set1(GELU_CUBIC), vec_set1(GELU_LINEAR)));
+static ALWAYS_INLINE wide REAL(gelu_exponent)(wide z) {
+  return wide_mul(z, wide_fma(wide_mul(z, z), wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR)));
 }
 
-static ALWAYS_INLINE vec REAL(gelu_tanh)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
   (void)parameter;
-  vec complement;
-  z = vec_max(vec_set1(-CUBIC_END), z);
-  return vec_mul(z, REAL(logistic)(REAL(gelu_exponent)(z), &complement));
+  z = wide_max(wide_set1(-CUBIC_END), z);
+  split s = REAL(logistic)(REAL(gelu_exponent)(z));
+  return wide_mul(z, wide_div(s.part, s.whole));
 }
 
-static ALWAYS_INLINE vec REAL(silu)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
   (void)parameter;
-  vec complement;
-  z = vec_max(vec_set1(-LOWEST), z);
-  return vec_mul(z, REAL(logistic)(z, &complement));
+  z = wide_max(wide_set1(-LOWEST), z);
+  split s = REAL(logistic)(z);
+  return wide_mul(z, wide_div(s.part, s.whole));
 }
 
-static ALWAYS_INLINE vec REAL(softplus)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(softplus)(wide z, double parameter) {
   (void)parameter;
-  return vec_add(vec_max(vec_set1(0), z), REAL(log1p)(REAL(decay)(z)));
+  return wide_add(wide_max(wide_set1(0), z), REAL(log1p)(REAL(decay)(z)));
 }
 
-/* tanh(softplus z) = n / (n + 2) with n = e (e + 2), e = exp z */
-static ALWAYS_INLINE vec REAL(mish)(vec z, double parameter) {
+/* With exp(z) = a / b: tanh(softplus z) = n / whole, n = a (a + 2 b), whole = n + 2 b^2. */
+static ALWAYS_INLINE wide REAL(mish)(wide z, double parameter) {
   (void)parameter;
-  z = vec_max(vec_set1(-LOWEST), z);
-  vec two = vec_set1(2);
-  vec e = REAL(exp)(vec_min(vec_set1(MISH_END), z));
-  vec n = vec_mul(e, vec_add(e, two));
-  return vec_mul(z, vec_div(n, vec_add(n, two)));
+  z = wide_max(wide_set1(-LOWEST), z);
+  fraction e = REAL(exp)(wide_min(wide_set1(MISH_END), z));
+  wide twice = wide_add(e.below, e.below);
+  wide n = wide_mul(e.above, wide_add(e.above, twice));
+  return wide_mul(z, wide_div(n, wide_fma(e.below, twice, n)));
 }
 
-static ALWAYS_INLINE vec REAL(sigmoid)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
   (void)parameter;
-  vec complement;
-  return REAL(logistic)(z, &complement);
+  split s = REAL(logistic)(z);
+  return wide_div(s.part, s.whole);
 }
 
-/* with t = exp(2 |z|) - 1, tanh |z| = t / (t + 2) */
-static ALWAYS_INLINE vec REAL(tanh)(vec z, double parameter) {
+/* tanh |z| = (exp(2 |z|) - 1) / (exp(2 |z|) + 1) */
+static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
   (void)parameter;
-  vec a = vec_min(vec_set1(TANH_END), vec_abs(z));
-  vec t = REAL(expm1)(vec_add(a, a));
-  vec y = vec_div(t, vec_add(t, vec_set1(2)));
-  return vec_select(mask_gt(vec_set1(0), z), vec_sub(vec_set1(0), y), y);
+  wide a = wide_min(wide_set1(TANH_END), wide_abs(z)), sum;
+  fraction f = REAL(expm1)(wide_add(a, a), &sum);
+  wide y = wide_div(f.above, sum);
+  return wide_select(wide_gt(wide_set1(0), z), wide_sub(wide_set1(0), y), y);
 }
 
 /* ---- dy/dz from z */
 
-static ALWAYS_INLINE vec REAL(elu_slope)(vec z, double alpha) {
-  vec below = REAL(exp)(vec_max(vec_set1(-LOWEST), vec_min(vec_set1(0), z)));
-  return vec_select(mask_gt(z, vec_set1(0)), vec_set1(1), vec_mul(vec_set1(alpha), below));
+static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
+  fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
+  wide below = wide_div(wide_mul(wide_set1(alpha), e.above), e.below);
+  return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
 }
 
-static ALWAYS_INLINE vec REAL(selu_slope)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(selu_slope)(wide z, double parameter) {
   (void)parameter;
-  return vec_mul(vec_set1(SELU_SCALE), REAL(elu_slope)(z, SELU_ALPHA));
+  return wide_mul(wide_set1(SELU_SCALE), REAL(elu_slope)(z, SELU_ALPHA));
 }
 
 /* Phi(z) + z phi(z) */
-static ALWAYS_INLINE vec REAL(gelu_slope)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(gelu_slope)(wide z, double parameter) {
   (void)parameter;
-  vec density, cdf = REAL(normal_cdf)(z, &density);
-  vec weighted = vec_mul(REAL(clamp)(z, TAIL_END), vec_set1(INVERSE_SQRT_2PI));
-  return vec_fma(weighted, density, cdf);
+  wide density;
+  fraction cdf = REAL(normal_cdf)(z, &density);
+  wide weight = wide_mul(REAL(clamp)(z, TAIL_END), wide_set1(INVERSE_SQRT_2PI));
+  return wide_div(wide_fma(weight, density, cdf.above), cdf.below);
 }
 
-/* s + z s (1 - s) (2 u)' with s the logistic function of 2 u */
-static ALWAYS_INLINE vec REAL(gelu_tanh_slope)(vec z, double parameter) {
+/* s + x s (1 - s) = part (whole + x rest) / whole^2 */
+static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
+  return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
+}
+
+/* with s the logistic function of 2 u: s + z s (1 - s) (2 u)' */
+static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
   (void)parameter;
   z = REAL(clamp)(z, CUBIC_END);
-  vec complement, s = REAL(logistic)(REAL(gelu_exponent)(z), &complement);
-  vec inner = vec_fma(vec_mul(z, z), vec_set1(3 * GELU_CUBIC), vec_set1(GELU_LINEAR));
-  return vec_fma(vec_mul(vec_mul(z, s), complement), inner, s);
+  wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
+  return REAL(logistic_slope)(REAL(logistic)(REAL(gelu_exponent)(z)), wide_mul(z, inner));
 }
 
-/* s + z s (1 - s) with s the logistic function of z */
-static ALWAYS_INLINE vec REAL(silu_slope)(vec z, double parameter) {
+static ALWAYS_INLINE wide REAL(silu_slope)(wide z, double parameter) {
   (void)parameter;
   z = REAL(clamp)(z, LOWEST);
-  vec complement, s = REAL(logistic)(z, &complement);
-  return vec_fma(vec_mul(z, s), complement, s);
+  return REAL(logistic_slope)(REAL(logistic)(z), z);
 }
 
-static ALWAYS_INLINE vec REAL(softplus_slope)(vec z, double parameter) { return REAL(sigmoid)(z, parameter); }
-
-/* With e = exp z and d = n + 2 = e^2 + 2 e + 2: tanh(softplus z) = e (e + 2) / d, whose derivative is
- * 4 e (1 + e) / d^2. */
-static ALWAYS_INLINE vec REAL(mish_slope)(vec z, double parameter) {
+/* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
+ * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
+static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
   (void)parameter;
-  z = vec_min(vec_set1(MISH_END), vec_max(vec_set1(-LOWEST), z));
-  vec two = vec_set1(2);
-  vec e = REAL(exp)(z);
-  vec above = vec_add(e, two);
-  vec d = vec_fma(e, above, two);
-  vec sum = vec_fma(vec_mul(vec_set1(4), z), vec_add(vec_set1(1), e), vec_mul(above, d));
-  return vec_div(vec_mul(e, sum), vec_mul(d, d));
+  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-LOWEST), z));
+  fraction e = REAL(exp)(z);
+  wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
+  wide whole = wide_fma(e.above, sum, square);
+  wide weight = wide_mul(wide_mul(wide_add(z, z), wide_add(e.above, e.below)), square);
+  wide n = wide_mul(e.above, wide_fma(sum, whole, weight));
+  return wide_div(n, wide_mul(whole, whole));
 }
 
 /* ---- loops over arrays */
 
-static ALWAYS_INLINE vec REAL(load_doubles)(const real *p) {
+static ALWAYS_INLINE wide REAL(load_doubles)(const real *p) {
 #if REAL_BITS == 32
-  return vec_load_f32(p);
+  return wide_load_f32(p);
 #else
-  return vec_load(p);
+  return wide_load_f64(p);
 #endif
 }
 
-static ALWAYS_INLINE void REAL(store_doubles)(real *p, vec a) {
+static ALWAYS_INLINE void REAL(store_doubles)(real *p, wide a) {
 #if REAL_BITS == 32
-  vec_store_f32(p, a);
+  wide_store_f32(p, a);
 #else
-  vec_store(p, a);
+  wide_store_f64(p, a);
 #endif
 }
 
-typedef vec REAL(formula)(vec z, double parameter);
+typedef wide REAL(formula)(wide z, double parameter);
 
 /* y = f(z); y may be z */
 static ALWAYS_INLINE void REAL(map)(REAL(formula) * f, double parameter, const real *z, real *y, int64_t n) {
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) REAL(store_doubles)(y + i, f(REAL(load_doubles)(z + i), parameter));
+  for (; i + WIDE_LANES <= n; i += WIDE_LANES) REAL(store_doubles)(y + i, f(REAL(load_doubles)(z + i), parameter));
   if (i < n) {
-    real rest[LANES] = {0};
+    real rest[WIDE_LANES] = {0};
     memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
     REAL(store_doubles)(rest, f(REAL(load_doubles)(rest), parameter));
     memcpy(y + i, rest, (size_t)(n - i) * sizeof(real));
@@ -172,16 +182,16 @@ static ALWAYS_INLINE void REAL(map)(REAL(formula) * f, double parameter, const r
 static ALWAYS_INLINE void REAL(chain)(REAL(formula) * f, double parameter, const real *grad_y, const real *z,
                                       real *grad_z, int64_t n) {
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vec slope = f(REAL(load_doubles)(z + i), parameter);
-    REAL(store_doubles)(grad_z + i, vec_mul(REAL(load_doubles)(grad_y + i), slope));
+  for (; i + WIDE_LANES <= n; i += WIDE_LANES) {
+    wide slope = f(REAL(load_doubles)(z + i), parameter);
+    REAL(store_doubles)(grad_z + i, wide_mul(REAL(load_doubles)(grad_y + i), slope));
   }
   if (i < n) {
-    real rest[LANES] = {0}, grad[LANES] = {0};
+    real rest[WIDE_LANES] = {0}, grad[WIDE_LANES] = {0};
     memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
     memcpy(grad, grad_y + i, (size_t)(n - i) * sizeof(real));
-    vec slope = f(REAL(load_doubles)(rest), parameter);
-    REAL(store_doubles)(grad, vec_mul(REAL(load_doubles)(grad), slope));
+    wide slope = f(REAL(load_doubles)(rest), parameter);
+    REAL(store_doubles)(grad, wide_mul(REAL(load_doubles)(grad), slope));
     memcpy(grad_z + i, grad, (size_t)(n - i) * sizeof(real));
   }
 }
@@ -208,7 +218,7 @@ static void REAL(smooth_backward)(int activation, double parameter, const real *
     case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
     case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
     case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_SOFTPLUS: REAL(chain)(REAL(softplus_slope), parameter, grad_y, z, grad_z, n); break;
+    case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
     default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
   }
 }

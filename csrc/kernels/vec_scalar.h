@@ -20,19 +20,19 @@ typedef real vec __attribute__((vector_size(16)));
 typedef lane_int mask __attribute__((vector_size(16))); /* all bits of a lane set, or none */
 
 static inline vec vec_set1(real a) {
-  vec v;
+  vec v = {0};
   for (int i = 0; i < LANES; i++) v[i] = a;
   return v;
 }
 static inline vec vec_load(const real *p) {
-  vec v;
+  vec v = {0};
   memcpy(&v, p, sizeof v);
   return v;
 }
 static inline void vec_store(real *p, vec a) { memcpy(p, &a, sizeof a); }
 /* p[0], p[step], p[2 step], ... */
 static inline vec vec_load_strided(const real *p, int64_t step) {
-  vec v;
+  vec v = {0};
   for (int i = 0; i < LANES; i++) v[i] = p[i * step];
   return v;
 }
