@@ -1,0 +1,126 @@
+"""The command line, and the configuration that it and `show_config` print."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import output_of, run_python
+
+import fastact as fa
+from fastact import __main__ as cli
+from fastact import backends, pool
+
+
+def test_help(capsys):
+    for arguments, words in (
+        (["--help"], ("demo", "info", "FASTACT_BACKEND")),
+        (["demo", "--help"], ("--epochs", "--seed", "digits")),
+        (["info", "--help"], ("configuration",)),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 0
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in words)
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--epochs", "0"], ["demo", "--seed", "x"]])
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert cli.main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert f"fastact      {fa.__version__}, " in printed
+    assert f"backend      {fa.get_backend()} (available: " in printed
+    fa.show_config()
+    assert capsys.readouterr().out == printed
+
+
+def test_get_config():
+    config = fa.get_config()
+    assert config["version"] == fa.__version__
+    assert config["numpy"] == np.__version__
+    assert config["cpu"]
+    assert config["backend"] in config["backends"]
+    assert {"numba", "numpy"} <= set(config["backends"])
+    assert config["precision"] == "highest"
+    assert ("c" in config["backends"]) == (config["c_missing"] is None) == (config["isa"] in config["isas"])
+    with fa.num_threads(3), fa.float32_matmul_precision("high"):
+        assert fa.get_config()["threads"] == 3
+        assert fa.get_config()["precision"] == "high"
+
+
+def test_a_missing_c_extension_is_said_with_the_reason(capsys, monkeypatch):
+    monkeypatch.setattr(backends, "why_c_is_missing", lambda: "no compiler")
+    backends.set_backend("numba")
+    try:
+        fa.show_config()
+        config = fa.get_config()
+    finally:
+        backends.set_backend(None)
+    assert "C extension  missing: no compiler" in capsys.readouterr().out
+    assert config["backends"] == ("numba", "numpy")
+    assert (config["isa"], config["isas"], config["openmp"]) == (None, (), False)
+
+
+@pytest.mark.parametrize("name", ["numba", "numpy"])
+def test_get_num_threads(name, monkeypatch):
+    backends.set_backend(name)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert fa.get_num_threads() == pool.default_threads() == 3
+        with fa.num_threads(5):
+            assert fa.get_num_threads() == 5
+    finally:
+        backends.set_backend(None)
+
+
+def test_threads_of_the_environment():
+    show = "print(fa.get_num_threads())"
+    code = f"import fastact as fa; {show}; fa.set_num_threads(4); {show}"
+    openmp = fa.get_config()["openmp"] or fa.get_backend() != "c"
+    assert output_of(code, OMP_NUM_THREADS="2").split() == ["2" if openmp else "1", "4"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"FASTACT_BACKEND": "gpu"}, "fastact: FASTACT_BACKEND: got 'gpu', wanted one of c, numba, numpy"),
+        pytest.param(
+            {"FASTACT_ISA": "mmx"},
+            "fastact: FASTACT_ISA: ",
+            marks=pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="no C extension"),
+        ),
+    ],
+)
+def test_a_bad_environment_is_an_error(environment, message):
+    done = run_python(
+        "import sys; from fastact.__main__ import main; sys.exit(main(['info']))", **environment
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["rich", "sklearn"])
+def test_a_missing_package_names_the_extra(monkeypatch, missing):
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--epochs", "1"])
+    assert "the demo needs" in str(stop.value.code)
+    assert missing in str(stop.value.code)
+    assert 'pip install -e ".[demo]"' in str(stop.value.code)
+
+
+def test_everything_exported_exists_and_is_documented():
+    for name in fa.__all__:
+        assert getattr(fa, name).__doc__, name
