@@ -8,13 +8,18 @@ import pytest
 from fastact import backends, demo, settings
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The bits are the same on any number, and several wait for each other for long on a busy machine."""
+    with settings.num_threads(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def trainers():
-    """The demo's own network, epochs and seed, on every backend that is here; on one thread, for the
-    bits are the same on any number, and several wait for each other for long on a busy machine."""
+    """The demo's own network, epochs and seed, on every backend that is here."""
     names = tuple(name for name in backends.NAMES if name != "c" or backends.why_c_is_missing() is None)
-    with settings.num_threads(1):
-        return demo.train(names, demo.EPOCHS, seed=0)
+    return demo.train(names, demo.EPOCHS, seed=0)
 
 
 def test_accuracy(trainers):
