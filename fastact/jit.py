@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
@@ -33,7 +33,7 @@ from .activations import Activation
 
 Array = np.ndarray[Any, Any]
 
-_CUT = 256  # terms in one running sum; the partial sums are then added, which bounds the rounding error
+_CUT = 128  # terms in one running sum; adding the partial sums apart keeps the rounding error small
 
 
 def _target() -> tuple[int, int]:
@@ -47,6 +47,8 @@ def _target() -> tuple[int, int]:
     return 16, 6 if triple.startswith("x86_64") else 12  # 16 registers, or the 32 of other CPUs
 
 
+_CHUNK = 1024  # terms whose partial sums have a total of their own
+
 _VECTOR_BYTES, _TILE_ROWS = _target()
 _TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 registers
 _GATHER_VECTORS = 12  # sums in registers, of a gathered row
@@ -55,8 +57,8 @@ _BLOCK_COLUMNS = 256
 _TABLE_BYTES = 24 * 1024  # a table of rows to gather from stays in L1
 _CELL = 4096  # elements in a cell of an element-wise operation
 _ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
+_GATHERED_OUTPUTS = 256  # whose sums have a total of their own in a gather: they are few partial sums
 _TABLES = 4  # filled at a time, so that memory is read in long runs
-_SORTED_ROWS = 1024  # rows whose winners are sorted at a time
 
 
 if hasattr(os, "register_at_fork"):
@@ -69,11 +71,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(function, nogil=True, error_model="numpy", cache=True)
     except RuntimeError:  # no directory can be written to
-        return njit(**options)(function)
+        return njit(function, nogil=True, error_model="numpy")
 
 
 # ---- vectors in LLVM
@@ -342,8 +343,9 @@ def _copy_rows(source, row, rows, column, columns, block, step):
 def _store(values, at, target, target_at, count, accumulate):
     """target[target_at :][:count] = values[at :][:count], or += where it accumulates."""
     if accumulate:
-        for i in range(count):
-            target[target_at + i] += values[at + i]
+        line = target[target_at : target_at + count]
+        for i, value in enumerate(values[at : at + count]):
+            line[i] += value
     else:
         _copy(values, at, target, target_at, count)
 
@@ -391,26 +393,39 @@ def _pack_units(weight, starts, column, depth, panels):
 
 
 @_compiled
-def _multiply_block(x, rows, row_step, depth_step, panels, columns, depth, tile, tile_step):
-    """tile (rows, columns) += x @ panels, where _TILE_ROWS rows of x take _TILE_ROWS * depth elements."""
+def _multiply_block(x, rows, row_step, depth_step, panels, columns, start, depth, total, tile, spare, step):
+    """Add x @ panels, the terms [start, start + depth) of `total`, to the tile (rows, columns).
+
+    _TILE_ROWS rows of x take _TILE_ROWS * depth elements; rows of the tile are `step` apart.  Each chunk
+    after the first is summed in `spare`, and added when it is complete.
+    """
     width = _panel(tile)
+    first_chunk = start < _CHUNK
+    if not first_chunk and start % _CHUNK == 0:
+        spare[: rows * step] = 0
+    sums = tile if first_chunk else spare
     for column in range(0, columns, width):
         for row in range(0, rows, _TILE_ROWS):
-            tile_at = row * tile_step + column
+            sums_at = row * step + column
             _multiply(
-                x, row * depth, row_step, depth_step, panels, column * depth, depth, tile, tile_at, tile_step
+                x, row * depth, row_step, depth_step, panels, column * depth, depth, sums, sums_at, step
             )
+    stop = start + depth
+    if not first_chunk and (stop == total or stop % _CHUNK == 0):
+        _store(spare, 0, tile, 0, rows * step, True)
 
 
 # ---- forward products
 
 
 @_compiled
-def _tile_buffers(rows, columns, like):
-    """The tile, a block of x and the panels of weights, each padded to whole register tiles."""
+def _tile_buffers(rows, columns, depth, like):
+    """Two tiles, a block of x and panels of weights, padded to whole register tiles."""
     rows = _round_up(rows, _TILE_ROWS)
     columns = _round_up(columns, _panel(like))
-    return _buffer(rows * columns, like), _buffer(rows * _CUT, like), _buffer(columns * _CUT, like)
+    tile = _buffer(rows * columns, like)
+    spare = _buffer(tile.size if depth > _CHUNK else 0, like)
+    return tile, spare, _buffer(rows * _CUT, like), _buffer(columns * _CUT, like)
 
 
 @_compiled
@@ -419,7 +434,7 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
 
     weight is (out_features * pieces, in_features), bias flat of that length, or empty.
     """
-    tile, block, panels = buffers
+    tile, spare, block, panels = buffers
     in_features = weight.shape[1]
     starts = _unit_starts(weight, pieces, output, outputs)
     step = starts.size
@@ -434,7 +449,7 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
         depth = min(_CUT, in_features - column)
         _copy_rows(x, row, rows, column, depth, block, depth)
         _pack_units(weight, starts, column, depth, panels)
-        _multiply_block(block, rows, depth, 1, panels, step, depth, tile, step)
+        _multiply_block(block, rows, depth, 1, panels, step, column, depth, in_features, tile, spare, step)
     return step
 
 
@@ -464,7 +479,7 @@ def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, first, last):
     rows, out_features = y.shape
     _, outputs = _blocks(out_features, max(1, _BLOCK_COLUMNS // pieces))
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
-    buffers = _tile_buffers(block_rows, outputs * pieces, x)
+    buffers = _tile_buffers(block_rows, outputs * pieces, x.shape[1], x)
     flat_y = y.reshape(y.size)
     keep = argmax.size > 0
     flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(outputs, np.uint8)
@@ -521,6 +536,7 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
         columns = min(block_columns, in_features - column)
         stop = min(row + block_rows, rows)
         sums[:] = 0
+        added = False
         for output in range(0, out_features, outputs):
             count = min(outputs, out_features - output)
             units = count * pieces
@@ -531,11 +547,17 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
                     at = n * out_features + output
                     sums_at = start * block_rows + (n - row) * width
                     _gather(table, pieces, flat_argmax, at, flat_grad, at, count, vectors, sums, sums_at)
-        for n in range(row, stop):
-            for start in range(0, columns, width):
-                sums_at = start * block_rows + (n - row) * width
-                at = n * in_features + column + start
-                _copy(sums, sums_at, flat_grad_x, at, min(width, columns - start))
+            end = output + count
+            if end == out_features or end // _GATHERED_OUTPUTS > output // _GATHERED_OUTPUTS:
+                for n in range(row, stop):
+                    for start in range(0, columns, width):
+                        sums_at = start * block_rows + (n - row) * width
+                        at = n * in_features + column + start
+                        _store(sums, sums_at, flat_grad_x, at, min(width, columns - start), added)
+                sums[:] = 0
+                added = True
+        if not added:
+            grad_x[:] = 0
 
 
 @_compiled
@@ -593,12 +615,13 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     tables, vectors = _table_width(in_features if grad_weight.size else 0, x)
     width = vectors * _lanes(x)
     _, block_rows = _blocks(rows, min(_CUT, _TABLE_BYTES // max(1, width * x.itemsize)))
-    blocks = _SORTED_ROWS // max(1, block_rows)
+    blocks = _CHUNK // max(1, block_rows)
     blocks = max(1, min(blocks, (rows + block_rows - 1) // max(1, block_rows)))
 
     flat_grad = grad_weight.reshape(grad_weight.size)
     table = _buffer(block_rows * width, x)
-    sums = _buffer(tables * outputs * pieces * width, x)
+    totals = _buffer(tables * outputs * pieces * width, x)
+    sums = _buffer(totals.size if rows > blocks * block_rows else 0, x)  # of rows after the first chunk
     bias_sums = np.empty((outputs, pieces), x.dtype)
     partial = np.empty((outputs, pieces), x.dtype)
     starts = np.empty((blocks, outputs, pieces + 2), np.int64)
@@ -608,7 +631,7 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     for cell in range(first, last):
         output = cell * outputs
         count = min(outputs, out_features - output)
-        sums[:] = 0
+        totals[:] = 0
         bias_sums[:] = 0
         for chunk in range(0, rows, max(1, blocks * block_rows)):
             stop = min(chunk + blocks * block_rows, rows)
@@ -618,21 +641,25 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
                     starts[b, :count], order[b, :count], scale[b, :count], partial[:count],
                 )  # fmt: skip
                 bias_sums[:count] += partial[:count]
+            chunk_sums = sums if chunk else totals
+            sums[:] = 0
             for t in range(tables):
                 columns = min(width, in_features - t * width)
                 for b, row in enumerate(range(chunk, stop, block_rows)):
                     _copy_rows(x, row, min(block_rows, rows - row), t * width, columns, table, width)
                     _gather_winners(
                         table, starts[b, :count], order[b, :count], scale[b, :count],
-                        vectors, sums, t * outputs * pieces * width,
+                        vectors, chunk_sums, t * outputs * pieces * width,
                     )  # fmt: skip
+            if chunk:
+                _store(sums, 0, totals, 0, totals.size, True)
         if grad_weight.size:
             for unit in range(count * pieces):
                 for t in range(tables):
                     at = (t * outputs * pieces + unit) * width
                     column = t * width
                     _store(
-                        sums, at, flat_grad, (output * pieces + unit) * in_features + column,
+                        totals, at, flat_grad, (output * pieces + unit) * in_features + column,
                         min(width, in_features - column), accumulate,
                     )  # fmt: skip
         if grad_bias.size:
@@ -828,7 +855,7 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, first, las
     rows, out_features = y.shape
     _, outputs = _blocks(out_features, _BLOCK_COLUMNS)
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
-    buffers = _tile_buffers(block_rows, outputs, x)
+    buffers = _tile_buffers(block_rows, outputs, x.shape[1], x)
     for cell in range(first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
@@ -853,7 +880,7 @@ def _product_cells(a, transposed, b, out, accumulate, first, last):
     rows, columns = out.shape
     _, block_columns = _blocks(columns, _BLOCK_COLUMNS)
     row_blocks, block_rows = _blocks(rows, _BLOCK_ROWS)
-    tile, block, panels = _tile_buffers(block_rows, block_columns, b)
+    tile, spare, block, panels = _tile_buffers(block_rows, block_columns, len(b), b)
     flat_out = out.reshape(out.size)
     for cell in range(first, last):
         column, row = cell // row_blocks * block_columns, cell % row_blocks * block_rows
@@ -869,7 +896,9 @@ def _product_cells(a, transposed, b, out, accumulate, first, last):
                 _copy_rows(a, row, height, start, depth, block, depth)
             row_step, depth_step = (1, _TILE_ROWS) if transposed else (depth, 1)
             _pack_columns(b, start, depth, column, width, _panel(b), panels)
-            _multiply_block(block, height, row_step, depth_step, panels, width, depth, tile, step)
+            _multiply_block(
+                block, height, row_step, depth_step, panels, width, start, depth, len(b), tile, spare, step
+            )
         for r in range(height):
             _store(tile, r * step, flat_out, (row + r) * columns + column, width, accumulate)
 
