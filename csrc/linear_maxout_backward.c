@@ -78,7 +78,8 @@ static void REAL(deliver)(int64_t rows, int64_t columns, const real *src, int64_
 static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int64_t rows, struct REAL(columns) tile,
                                real *table, real *sums, real *total) {
   int64_t width = tile.vectors * b->kernels->lanes, outputs = b->out_features;
-  int64_t table_outputs = larger(1, TABLE_ROWS / b->pieces), done = 0;
+  int64_t table_outputs = larger(1, TABLE_ROWS / b->pieces);
+  int one_run = outputs <= DEPTH_CUT;
   for (int64_t run = 0; run < outputs; run += DEPTH_CUT) {
     int64_t end = smaller(run + DEPTH_CUT, outputs);
     for (int64_t j = run; j < end; j += table_outputs) {
@@ -97,11 +98,10 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
           .sums = sums,
       });
     }
-    REAL(add_run)(rows * width, sums, done == 0, total);
-    done = end;
+    if (!one_run) REAL(add_run)(rows * width, sums, run == 0, total);
   }
-  if (done == 0) memset(total, 0, (size_t)(rows * width) * sizeof(real));
-  REAL(deliver)(rows, tile.count, total, width, 0, b->grad_x + row * b->in_features + tile.start, b->in_features);
+  if (outputs == 0) memset(sums, 0, (size_t)(rows * width) * sizeof(real));
+  REAL(deliver)(rows, tile.count, one_run ? sums : total, width, 0, b->grad_x + row * b->in_features + tile.start, b->in_features);
 }
 
 static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
@@ -172,6 +172,7 @@ static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t out
                                     struct REAL(columns) tile, const real *x_tile, const struct REAL(winners) * w) {
   int64_t width = tile.vectors * b->kernels->lanes, blocks = ceil_div(b->rows, TABLE_ROWS);
   int64_t run_blocks = DEPTH_CUT / TABLE_ROWS, group = b->pieces * width;
+  int one_run = blocks <= run_blocks;
   for (int64_t run = 0; run < blocks; run += run_blocks) {
     for (int64_t block = run; block < smaller(run + run_blocks, blocks); block++)
       b->kernels->sum_won[tile.vectors](&(struct REAL(won)){
@@ -185,10 +186,10 @@ static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t out
           .add = block > run,
           .sums = w->sums,
       });
-    REAL(add_run)(outputs * group, w->sums, run == 0, w->total);
+    if (!one_run) REAL(add_run)(outputs * group, w->sums, run == 0, w->total);
   }
-  if (blocks == 0) memset(w->total, 0, (size_t)(outputs * group) * sizeof(real));
-  REAL(deliver)(outputs * b->pieces, tile.count, w->total, width, b->accumulate,
+  if (blocks == 0) memset(w->sums, 0, (size_t)(outputs * group) * sizeof(real));
+  REAL(deliver)(outputs * b->pieces, tile.count, one_run ? w->sums : w->total, width, b->accumulate,
                 b->grad_weight + output * b->pieces * b->in_features + tile.start, b->in_features);
 }
 
