@@ -1,4 +1,4 @@
-"""The command line: `python -m fastact demo`, `info` and `bench`."""
+"""The command line: `python -m fastact demo`, `info`, `bench` and `study`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from . import bench_command, config
+from .study import command as study_command
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     bench_command.add_parser(commands)
+    study_command.add_parser(commands)
     return parser
 
 

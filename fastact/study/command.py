@@ -1,0 +1,97 @@
+"""`python -m fastact study`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from .findings import Findings, Options
+
+PARTS = {
+    "vanishing": "the gradient by layer and depth, for each activation",
+    "relu": "ReLU, leaky ReLU and |x| as maxout layers",
+    "learned": "activations that maxout units learn",
+    "winners": "which pieces win, and the linear regions they make",
+    "goodfellow": "Goodfellow et al. 2013's MNIST recipe, beside ReLU",
+}
+_MODULES = {"relu": "relu_is_maxout"}  # where it is not the part's own name
+SEEDS_AMONG_ALL, SEEDS_ALONE = 2, 5  # of goodfellow, so that all parts together stay below 5 minutes
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "study",
+        help="plots and numbers on why activations matter, written to a folder",
+        description="Write plots (PNG, SVG), the numbers behind them (CSV) and a page that explains them.\n\n"
+        + "\n".join(f"  {name:<11} {what}" for name, what in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="part", help="what to run (default: everything)")
+    parser.add_argument("--out", type=Path, default=Path("study"), help="folder to write to (default: study)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is random (default: 0)")
+    recipe = parser.add_argument_group("goodfellow")
+    recipe.add_argument("--mnist", type=Path, metavar="FOLDER", help="MNIST's four IDX files, .gz or not")
+    recipe.add_argument(
+        "--epochs",
+        type=_positive,
+        default=60,
+        help="of the first phase; at most as many follow (default: 60)",
+    )
+    recipe.add_argument(
+        "--seeds",
+        type=_positive,
+        help=f"runs of each network (default: {SEEDS_ALONE}, or {SEEDS_AMONG_ALL} with other parts)",
+    )
+    recipe.add_argument("--resume", action="store_true", help="go on from the checkpoints in the folder")
+    parser.set_defaults(run=_run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, wanted 1 or more")
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    names = arguments.parts or list(PARTS)
+    for name in names:
+        if name not in PARTS:
+            sys.exit(f"fastact: part: got {name!r}, wanted one of {', '.join(PARTS)}")
+    seeds = arguments.seeds or (SEEDS_ALONE if names == ["goodfellow"] else SEEDS_AMONG_ALL)
+    options = Options(
+        arguments.out, arguments.seed, arguments.mnist, arguments.epochs, seeds, arguments.resume
+    )
+    try:
+        page = run(names, options)
+    except ModuleNotFoundError as error:
+        sys.exit(f'fastact: the study needs {error.name}: pip install -e ".[demo]"')
+    except (ValueError, OSError) as error:  # a checkpoint of another run, or no MNIST
+        sys.exit(f"fastact: {error}")
+    except KeyboardInterrupt:
+        sys.exit("fastact: stopped; with --resume, goodfellow goes on where it was")
+    print(f"Wrote {page}")
+    return 0
+
+
+def run(names: list[str], options: Options) -> Path:
+    """Run these parts with a progress bar and write what they found; the page's path."""
+    from rich.progress import Progress
+
+    from . import report, style
+
+    style.use()
+    modules = {name: importlib.import_module(f".{_MODULES.get(name, name)}", __package__) for name in names}
+    findings: dict[str, Findings] = {}
+    with Progress(transient=True) as progress:
+        task = progress.add_task("", total=sum(module.steps(options) for module in modules.values()))
+
+        def advance(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        for name, module in modules.items():
+            findings[name] = module.run(options, advance)
+    return report.write(options.out, findings)

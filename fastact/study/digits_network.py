@@ -1,0 +1,57 @@
+"""The network on handwritten digits whose insides the study looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..demo import Digits
+from ..layers import Linear, Maxout, Sequential
+from ..losses import softmax_cross_entropy
+from ..optim import SGD
+
+Array = np.ndarray[Any, Any]
+
+WIDTH, PIECES = 32, 4
+BATCH, LEARNING_RATE, MOMENTUM = 64, 0.05, 0.9
+
+
+def build(rng: np.random.Generator) -> Sequential:
+    return Sequential(
+        Maxout(64, WIDTH, pieces=PIECES, rng=rng),
+        Maxout(WIDTH, WIDTH, pieces=PIECES, rng=rng),
+        Linear(WIDTH, 10, rng=rng),
+    )
+
+
+def fit(
+    digits: Digits,
+    epochs: int,
+    seed: int,
+    after_step: Callable[[Sequential], None] = lambda model: None,
+    after_epoch: Callable[[Sequential], None] = lambda model: None,
+) -> tuple[Sequential, Sequential]:
+    """Train the network; it as it was before, and as it is afterwards.
+
+    `after_epoch` is called before the first epoch as well.
+    """
+    before = build(np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    model = build(rng)
+    optimizer = SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    after_epoch(model)
+    for epoch in range(epochs):
+        optimizer.lr = LEARNING_RATE * (1 - epoch / epochs)
+        order = rng.permutation(len(digits.x_train))
+        for first in range(0, len(order), BATCH):
+            batch = order[first : first + BATCH]
+            _, grad = softmax_cross_entropy(
+                model(digits.x_train[batch], training=True), digits.labels_train[batch]
+            )
+            model.backward(grad, needs_input_grad=False)
+            optimizer.step()
+            after_step(model)
+        after_epoch(model)
+    return before, model
