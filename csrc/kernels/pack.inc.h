@@ -10,21 +10,27 @@ static ALWAYS_INLINE quad quad_load(const real *p) {
 }
 static ALWAYS_INLINE void quad_store(real *p, quad q) { memcpy(p, &q, sizeof q); }
 
+/* Depth that is packed at a time, for all rows or lanes, so that the packed lines are complete before they leave L1. */
+#define PACK_DEPTH 128
+
+/* One row over at most PACK_DEPTH of depth -> dst [depth / 4][ROW_BLOCK][4], zeros beyond `depth` */
+static ALWAYS_INLINE void pack_left_row(int64_t depth, const real *row, int64_t depth_stride, real *dst) {
+  int64_t d = 0;
+  if (depth_stride == 1)
+    for (; d + 4 <= depth; d += 4, dst += ROW_BLOCK * 4) quad_store(dst, quad_load(row + d));
+  for (; d < depth; d += 4, dst += ROW_BLOCK * 4)
+    for (int q = 0; q < 4; q++) dst[q] = d + q < depth ? row[(d + q) * depth_stride] : 0;
+}
+
 /* src(row, d) -> dst [depth / 4][ROW_BLOCK][4], zeros below `rows` and beyond `depth` */
 static void pack_left(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst) {
-  for (int64_t r = 0; r < ROW_BLOCK; r++) {
-    const real *row = src + r * row_stride;
-    real *out = dst + r * 4;
-    int64_t d = 0;
-    if (r < rows) {
-      if (depth_stride == 1)
-        for (; d + 4 <= depth; d += 4, out += ROW_BLOCK * 4) quad_store(out, quad_load(row + d));
-      else
-        for (; d + 4 <= depth; d += 4, out += ROW_BLOCK * 4)
-          for (int q = 0; q < 4; q++) out[q] = row[(d + q) * depth_stride];
-    }
-    for (; d < depth; d += 4, out += ROW_BLOCK * 4)
-      for (int q = 0; q < 4; q++) out[q] = r < rows && d + q < depth ? row[(d + q) * depth_stride] : 0;
+  for (int64_t start = 0; start < depth; start += PACK_DEPTH) {
+    int64_t length = depth - start < PACK_DEPTH ? depth - start : PACK_DEPTH, quads = (length + 3) / 4;
+    real *to = dst + start * ROW_BLOCK;
+    for (int64_t r = 0; r < rows; r++)
+      pack_left_row(length, src + r * row_stride + start * depth_stride, depth_stride, to + r * 4);
+    for (int64_t i = 0; i < quads && rows < ROW_BLOCK; i++)
+      memset(to + (i * ROW_BLOCK + rows) * 4, 0, (size_t)(ROW_BLOCK - rows) * 4 * sizeof(real));
   }
 }
 
@@ -55,22 +61,24 @@ static void pack_lanes_transposed(int64_t depth, const real *src, int64_t lane_s
 static void pack_right(int vectors, int side_by_side, int64_t columns, int64_t depth, const real *src,
                        int64_t vector_stride, int64_t lane_stride, int64_t depth_stride, real *dst) {
   int64_t dst_stride = (int64_t)vectors * LANES;
-  for (int v = 0; v < vectors; v++) {
-    int64_t lanes = side_by_side ? columns - v * LANES : columns;
-    if (lanes > LANES) lanes = LANES;
-    const real *from = src + v * vector_stride;
-    real *to = dst + v * LANES;
-    int64_t lane = 0;
-    if (lane_stride == 1 && lanes == LANES) {
-      for (int64_t d = 0; d < depth; d++) vec_store(to + d * dst_stride, vec_load(from + d * depth_stride));
-      continue;
+  for (int64_t start = 0; start < depth; start += PACK_DEPTH) {
+    int64_t length = depth - start < PACK_DEPTH ? depth - start : PACK_DEPTH;
+    for (int v = 0; v < vectors; v++) {
+      int64_t lanes = side_by_side ? columns - v * LANES : columns, lane = 0;
+      if (lanes > LANES) lanes = LANES;
+      const real *from = src + v * vector_stride + start * depth_stride;
+      real *to = dst + start * dst_stride + v * LANES;
+      if (lane_stride == 1 && lanes == LANES) {
+        for (int64_t d = 0; d < length; d++) vec_store(to + d * dst_stride, vec_load(from + d * depth_stride));
+        continue;
+      }
+      if (depth_stride == 1 && LANES % 4 == 0)
+        for (; lane + 4 <= lanes; lane += 4)
+          pack_lanes_transposed(length, from + lane * lane_stride, lane_stride, dst_stride, to + lane);
+      for (; lane < LANES; lane++)
+        for (int64_t d = 0; d < length; d++)
+          to[d * dst_stride + lane] = lane < lanes ? from[lane * lane_stride + d * depth_stride] : 0;
     }
-    if (depth_stride == 1 && LANES % 4 == 0)
-      for (; lane + 4 <= lanes; lane += 4)
-        pack_lanes_transposed(depth, from + lane * lane_stride, lane_stride, dst_stride, to + lane);
-    for (; lane < LANES; lane++)
-      for (int64_t d = 0; d < depth; d++)
-        to[d * dst_stride + lane] = lane < lanes ? from[lane * lane_stride + d * depth_stride] : 0;
   }
   for (int64_t d = depth; d % 4; d++) memset(dst + d * dst_stride, 0, (size_t)dst_stride * sizeof(real));
 }
