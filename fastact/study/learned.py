@@ -41,7 +41,7 @@ def unit(units: int, pieces: int, rng: np.random.Generator) -> Maxout:
     would win, and the others would never get a gradient.
     """
     layer = Maxout(1, units, pieces=pieces, rng=rng, dtype=np.float64)
-    slope = np.sort(rng.uniform(-1.5, 1.5, (units, pieces)), axis=1)
+    slope = np.linspace(-1.5, 1.5, pieces) + 0.1 * rng.standard_normal((units, pieces))
     layer.weight.data[..., 0] = slope
     layer.bias.data[...] = -(slope**2) / 2  # type: ignore[union-attr]
     return layer
@@ -143,18 +143,17 @@ def _digits_units(seed: int) -> tuple[Array, Array]:
     return np.array(profiles, np.float64), np.array(places)
 
 
-def _draw(axes: Axes, x: Array, values: Array) -> None:
+def _draw(axes: Axes, x: Array, values: Array, limits: tuple[float, float] | None = None) -> None:
     """The pieces (points, pieces), their maximum, and below it a strip that says which one wins."""
-    winner = values.argmax(axis=1)
-    low, high = values.max(axis=1).min(), values.max(axis=1).max()
-    room = 0.25 * max(high - low, 0.1)
+    largest = values.max(axis=1)
+    height = max(float(np.ptp(largest)), 0.1)
+    bottom, top = limits or (largest.min() - 0.4 * height, largest.max() + 0.25 * height)
     for k in range(values.shape[1]):
         axes.plot(x, values[:, k], "--", color=PIECES[k], lw=1)
-        axes.fill_between(
-            x, low - 1.6 * room, low - 1.2 * room, where=winner == k, color=PIECES[k], lw=0, step="mid"
-        )
-    axes.plot(x, values.max(axis=1), color=BLACK, lw=1.8)
-    axes.set_ylim(low - 1.6 * room, high + room)
+        wins = values.argmax(axis=1) == k
+        axes.fill_between(x, bottom, bottom + 0.06 * (top - bottom), where=wins, color=PIECES[k], lw=0)
+    axes.plot(x, largest, color=BLACK, lw=1.8)
+    axes.set_ylim(bottom, top)
 
 
 def _curves_picture(
@@ -208,8 +207,8 @@ def _before_after(curves: dict[tuple[str, int], tuple[Array, Array]]) -> Picture
         for row, values in enumerate(curves["x²", pieces]):
             axes = panels[row, column]
             axes.plot(x, x**2, color=VERMILION, lw=6, alpha=0.35)
-            _draw(axes, x, values)
-            axes.set(xticks=[-2, 0, 2], ylim=(-2.4, 4.4))
+            _draw(axes, x, values, (-2.6, 4.4))
+            axes.set(xticks=[-2, 0, 2])
         panels[0, column].set_title(f"{pieces} pieces")
     panels[0, 0].set_ylabel("before training")
     panels[1, 0].set_ylabel("after training")
@@ -235,8 +234,8 @@ def _digits_picture(profiles: Array, spread: Array) -> Picture:
         figure,
         f"What the first {SHOWN_UNITS} units of a network trained on digits learned, each along the "
         f"direction in pixel space in which its {profiles.shape[2]} pieces differ most, over the range "
-        f"of the digits. No two are alike; along this direction they use {min(used)} to {max(used)} of "
+        f"of the digits. Along this direction they use {min(used)} to {max(used)} of "
         "their pieces.",
         f"在数字图像上训练好的网络,其前 {SHOWN_UNITS} 个单元学到的激活函数,每个都沿着各段差别最大的像素方"
-        f"向画出。各不相同;沿此方向用到 {profiles.shape[2]} 段中的 {min(used)} 到 {max(used)} 段。",
+        f"向画出。沿此方向用到 {profiles.shape[2]} 段中的 {min(used)} 到 {max(used)} 段。",
     )

@@ -167,7 +167,7 @@ class Run:
         check_entries(expected, state)
         if (state["counters"][:3] != expected["counters"][:3]).any():
             raise ValueError(
-                "counters: the checkpoint is of a run with seed, epochs and training images "
+                "the checkpoint is of a run with seed, epochs and training images "
                 f"{state['counters'][:3].tolist()}, wanted {expected['counters'][:3].tolist()}"
             )
         self.epoch, self.best = (int(value) for value in state["counters"][3:])

@@ -20,7 +20,7 @@ DEPTHS = (3, 5, 10, 15, 20)  # hidden layers
 TRAINED_DEPTHS = (3, 10, 20)
 SHOWN_DEPTH = 10
 SEEDS = 5
-EPOCHS, BATCH, LEARNING_RATE, MOMENTUM = 15, 64, 0.01, 0.9
+EPOCHS, BATCH, LEARNING_RATE, MOMENTUM = 20, 64, 0.003, 0.9
 NUDGE = 1e-3  # the length of a change of the first weights, relative to theirs
 NUDGES = 8
 

@@ -91,7 +91,7 @@ def _course(rows: list[tuple[Any, ...]]) -> Picture:
         top = edges + 100 * values[f"share_of_rank_{k + 1}"]
         left.fill_between(epoch, edges, top, color=colour, lw=0)
         middle_of = (edges[-1] + top[-1]) / 2
-        name = ("strongest piece", "second", "third", "weakest")[k]
+        name = ("strongest piece", "second", "third, and above it the weakest", "")[k]
         left.text(
             epoch[-1] * 0.97, middle_of, name, color="white" if k < 2 else "black", ha="right", va="center"
         )
