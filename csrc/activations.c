@@ -52,8 +52,8 @@ static void REAL(plain_backward)(int64_t n, int64_t length, int activation, doub
 }
 
 /* grad_z of a PReLU over n elements in rows of `features`, and the sums of its slopes' terms over each run of
- * DEPTH_CUT rows -> partial [runs][features], which starts as zeros.  Which terms a sum has, and in which order, depends on
- * the shape alone. */
+ * DEPTH_CUT rows -> partial [runs][features], which starts as zeros.  Which terms a sum has, and in which order,
+ * depends on the shape alone. */
 static void REAL(prelu_backward)(int64_t n, int64_t features, const real *slope, int64_t step, const real *grad_y,
                                  const real *z, real *grad_z, real *partial, int threads) {
   const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
@@ -85,11 +85,12 @@ static void REAL(finish_slopes)(int64_t runs, int64_t features, const real *part
 }
 
 int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
-                                 int64_t slopes, const real *grad_y, const real *saved, real *grad_z,
-                                 real *grad_slope, int accumulate, int threads) {
+                                 int64_t slopes, const real *grad_y, const real *saved, real *grad_z, real *grad_slope,
+                                 int accumulate, int threads) {
   int64_t n = rows * features, step = slopes > 1;
   if (!grad_slope) {
-    REAL(plain_backward)(n, step ? features : BLOCK, activation, parameter, slope, step, grad_y, saved, grad_z, threads);
+    REAL(plain_backward)(n, step ? features : BLOCK, activation, parameter, slope, step, grad_y, saved, grad_z,
+                         threads);
     return FA_OK;
   }
   int64_t width = step ? features : FOLDED_FEATURES; /* one slope: the array as rows of any length */

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mpmath
-from mpmath import cos, erfc, exp, log, log1p, mp, mpf, pi, sqrt, tanh
+from mpmath import cos, erfc, exp, expm1, log, log1p, mp, mpf, pi, sqrt, tanh
 
 Number = Any
 Function = Callable[[Number], Number]
@@ -64,14 +64,18 @@ def worst(f: Function, g: Function, low: Number, high: Number) -> Number:
 def write_coth(file: TextIO, bits: int, degree: int) -> None:
     high = log(2) / 2
 
-    def fitted(r: Number) -> Number:
-        c = value(p, r**2)
-        return (c + r) / (c - r)
+    def rest(w: Number) -> Number:
+        r = sqrt(w)
+        return (r / tanh(r / 2) - 2) / w
 
-    p = polynomial(lambda w: sqrt(w) / tanh(sqrt(w) / 2), degree, mpf(0), high**2)
-    error = worst(fitted, exp, -high, high)
-    text = "exp(r) = (c + r) / (c - r), c = p(r^2), |r| <= ln(2) / 2"
-    file.write(comment(text, error) + table(f"coth_f{bits}", p))
+    def fitted(r: Number) -> Number:
+        c = 2 + r**2 * value(p, r**2)
+        return 2 * r / (c - r)
+
+    p = polynomial(rest, degree, mpf(0), high**2)
+    error = worst(fitted, expm1, -high, high)
+    text = "exp(r) - 1 = 2 r / (c - r), c = 2 + r^2 p(r^2), |r| <= ln(2) / 2"
+    file.write(comment(text, error) + table(f"coth_p_f{bits}", p))
 
 
 def write_log1p(file: TextIO, bits: int, degree: int) -> None:
@@ -106,6 +110,6 @@ if __name__ == "__main__":
         write_coth(file, 32, degree=2)
         write_log1p(file, 32, degree=4)
         write_tail(file, 32, degree=5, high=15, middle=3)
-        write_coth(file, 64, degree=5)
+        write_coth(file, 64, degree=4)
         write_log1p(file, 64, degree=9)
         write_tail(file, 64, degree=10, high=39, middle=4)

@@ -69,8 +69,7 @@ static ALWAYS_INLINE void map_lanes(vec (*f)(vec z, vec slope), const real *slop
                                     real *y, int64_t n) {
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) vec_store(y + i, f(vec_load(z + i), load_slope(slope, slope_step, i)));
-  if (i < n)
-    store_rest(y + i, f(load_rest(z + i, n - i), load_slope_rest(slope, slope_step, i, n - i)), n - i);
+  if (i < n) store_rest(y + i, f(load_rest(z + i, n - i), load_slope_rest(slope, slope_step, i, n - i)), n - i);
 }
 
 /* grad_z = f(grad_y, saved); grad_z may be grad_y or saved */
@@ -85,20 +84,20 @@ static ALWAYS_INLINE void map_grad(vec (*f)(vec grad_y, vec saved, vec slope), c
   }
 }
 
-static void activation(int activation, double parameter, const real *slope, int64_t slope_step, const real *z,
-                       real *y, int64_t n) {
+static void activation(int activation, double parameter, const real *slope, int64_t slope_step, const real *z, real *y,
+                       int64_t n) {
   real one = (real)parameter;
   switch (activation) {
-    case FA_LINEAR: map_lanes(linear_lanes, &one, 0, z, y, n); break;
-    case FA_RELU: map_lanes(relu_lanes, &one, 0, z, y, n); break;
-    case FA_LEAKY_RELU: map_lanes(leaky_lanes, &one, 0, z, y, n); break;
-    case FA_PRELU:
-      if (slope_step)
-        map_lanes(leaky_lanes, slope, 1, z, y, n);
-      else
-        map_lanes(leaky_lanes, slope, 0, z, y, n);
-      break;
-    default: SMOOTH(activation, parameter, z, y, n); break;
+  case FA_LINEAR: map_lanes(linear_lanes, &one, 0, z, y, n); break;
+  case FA_RELU: map_lanes(relu_lanes, &one, 0, z, y, n); break;
+  case FA_LEAKY_RELU: map_lanes(leaky_lanes, &one, 0, z, y, n); break;
+  case FA_PRELU:
+    if (slope_step)
+      map_lanes(leaky_lanes, slope, 1, z, y, n);
+    else
+      map_lanes(leaky_lanes, slope, 0, z, y, n);
+    break;
+  default: SMOOTH(activation, parameter, z, y, n); break;
   }
 }
 
@@ -106,18 +105,18 @@ static void activation_backward(int activation, double parameter, const real *sl
                                 const real *grad_y, const real *saved, real *grad_z, int64_t n) {
   real one = (real)parameter;
   switch (activation) {
-    case FA_LINEAR: map_grad(linear_grad, &one, 0, grad_y, saved, grad_z, n); break;
-    case FA_RELU: map_grad(relu_grad, &one, 0, grad_y, saved, grad_z, n); break;
-    case FA_LEAKY_RELU: map_grad(leaky_grad, &one, 0, grad_y, saved, grad_z, n); break;
-    case FA_PRELU:
-      if (slope_step)
-        map_grad(leaky_grad, slope, 1, grad_y, saved, grad_z, n);
-      else
-        map_grad(leaky_grad, slope, 0, grad_y, saved, grad_z, n);
-      break;
-    case FA_SIGMOID: map_grad(sigmoid_grad, &one, 0, grad_y, saved, grad_z, n); break;
-    case FA_TANH: map_grad(tanh_grad, &one, 0, grad_y, saved, grad_z, n); break;
-    default: SMOOTH_BACKWARD(activation, parameter, grad_y, saved, grad_z, n); break;
+  case FA_LINEAR: map_grad(linear_grad, &one, 0, grad_y, saved, grad_z, n); break;
+  case FA_RELU: map_grad(relu_grad, &one, 0, grad_y, saved, grad_z, n); break;
+  case FA_LEAKY_RELU: map_grad(leaky_grad, &one, 0, grad_y, saved, grad_z, n); break;
+  case FA_PRELU:
+    if (slope_step)
+      map_grad(leaky_grad, slope, 1, grad_y, saved, grad_z, n);
+    else
+      map_grad(leaky_grad, slope, 0, grad_y, saved, grad_z, n);
+    break;
+  case FA_SIGMOID: map_grad(sigmoid_grad, &one, 0, grad_y, saved, grad_z, n); break;
+  case FA_TANH: map_grad(tanh_grad, &one, 0, grad_y, saved, grad_z, n); break;
+  default: SMOOTH_BACKWARD(activation, parameter, grad_y, saved, grad_z, n); break;
   }
 }
 

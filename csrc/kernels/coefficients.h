@@ -1,10 +1,10 @@
 /* Written by csrc/coefficients.py; constant terms first. */
 
-/* exp(r) = (c + r) / (c - r), c = p(r^2), |r| <= ln(2) / 2; largest relative error 6.1e-10 */
-static const double coth_f32[] = {
-    0x1.00000007a823bp+1,
-    0x1.55550d9b4a831p-3,
-    -0x1.6a884480908f2p-9,
+/* exp(r) - 1 = 2 r / (c - r), c = 2 + r^2 p(r^2), |r| <= ln(2) / 2; largest relative error 6.3e-12 */
+static const double coth_p_f32[] = {
+    0x1.5555555245503p-3,
+    -0x1.6c164eaa1bd19p-9,
+    0x1.1427e432a6244p-14,
 };
 
 /* log(1 + e) = 2 s (1 + w p(w)), s = e / (2 + e), w = s^2, 0 <= e <= 1; largest relative error 3.8e-10 */
@@ -35,14 +35,13 @@ static const double tail_q_f32[] = {
     0x1.0000000000000p+0,
 };
 
-/* exp(r) = (c + r) / (c - r), c = p(r^2), |r| <= ln(2) / 2; largest relative error 2.6e-19 */
-static const double coth_f64[] = {
-    0x1.0000000000000p+1,
-    0x1.5555555555534p-3,
-    -0x1.6c16c16be4697p-9,
-    0x1.1566aae06d717p-14,
-    -0x1.bbd3f6b78e459p-20,
-    0x1.636844e20765ap-25,
+/* exp(r) - 1 = 2 r / (c - r), c = 2 + r^2 p(r^2), |r| <= ln(2) / 2; largest relative error 3.5e-18 */
+static const double coth_p_f64[] = {
+    0x1.5555555555553p-3,
+    -0x1.6c16c16c0ac0dp-9,
+    0x1.1566ab5c1c1c8p-14,
+    -0x1.bbd532403d54ap-20,
+    0x1.63f285ba006ecp-25,
 };
 
 /* log(1 + e) = 2 s (1 + w p(w)), s = e / (2 + e), w = s^2, 0 <= e <= 1; largest relative error 4.7e-18 */

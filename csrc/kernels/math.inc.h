@@ -1,6 +1,6 @@
 /* Exponentials and their relatives in lanes of doubles, good enough for arrays of REAL_BITS: included once for
- * each.  The tables for 32 bits leave an error of less than 1/50 ULP of a float, so that a float result is the exact one
- * rounded, but for rare near-ties; those for 64 bits leave the roundings of the steps, a few ULP of a double.
+ * each.  The tables for 32 bits leave an error of less than 1/100 ULP of a float, so that a float result is the exact
+ * one rounded, but for rare near-ties; those for 64 bits leave the roundings of the steps, a few ULP of a double.
  *
  * Every user of exp divides by something, so exp comes as a fraction, which joins that division:
  * with c = r coth(r / 2), exp(r) = (c + r) / (c - r), and c is nearly linear in r^2.
@@ -33,8 +33,7 @@ static ALWAYS_INLINE wide REAL(polynomial)(int degree, const double *c, wide x) 
   for (int i = degree - 1; i >= 0; i--) sum = wide_fma(sum, x, wide_set1(c[i]));
   return sum;
 }
-#define POLYNOMIAL(table, x) \
-  REAL(polynomial)((int)(sizeof(TABLE(table)) / sizeof(*TABLE(table))) - 1, TABLE(table), x)
+#define POLYNOMIAL(table, x) REAL(polynomial)((int)(sizeof(TABLE(table)) / sizeof(*TABLE(table))) - 1, TABLE(table), x)
 
 /* x = n ln 2 + r with |r| <= ln(2) / 2: returns r, and n; |x| <= LOWEST */
 static ALWAYS_INLINE wide REAL(reduce)(wide x, wide *n) {
@@ -58,7 +57,11 @@ static ALWAYS_INLINE wide REAL(scale)(wide a, wide n) {
 #endif
 }
 
-static ALWAYS_INLINE wide REAL(coth_factor)(wide r) { return POLYNOMIAL(coth, wide_mul(r, r)); }
+/* r coth(r / 2) */
+static ALWAYS_INLINE wide REAL(coth_factor)(wide r) {
+  wide w = wide_mul(r, r);
+  return wide_fma(w, POLYNOMIAL(coth_p, w), wide_set1(2));
+}
 
 /* 2^n exp(r) */
 static ALWAYS_INLINE fraction REAL(power)(wide n, wide r) {
@@ -114,8 +117,8 @@ static ALWAYS_INLINE fraction REAL(gaussian)(wide a) {
 #endif
 }
 
-/* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole gets
- * exp(-z^2 / 2) */
+/* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole
+ * gets exp(-z^2 / 2) */
 static ALWAYS_INLINE fraction REAL(normal_cdf)(wide z, wide *density) {
   wide a = wide_min(wide_set1(TAIL_END), wide_abs(z));
   fraction e = REAL(gaussian)(a);

@@ -41,10 +41,10 @@ static ALWAYS_INLINE void maxout_steps(int64_t pieces, int64_t step, int64_t pie
 /* z (n, pieces) */
 static void maxout_rows(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax) {
   switch (pieces) { /* with the step known, the addresses of a row are */
-    case 2: maxout_steps(2, 2, 1, n, z, y, argmax); break;
-    case 3: maxout_steps(3, 3, 1, n, z, y, argmax); break;
-    case 4: maxout_steps(4, 4, 1, n, z, y, argmax); break;
-    default: maxout_steps(pieces, pieces, 1, n, z, y, argmax); break;
+  case 2: maxout_steps(2, 2, 1, n, z, y, argmax); break;
+  case 3: maxout_steps(3, 3, 1, n, z, y, argmax); break;
+  case 4: maxout_steps(4, 4, 1, n, z, y, argmax); break;
+  default: maxout_steps(pieces, pieces, 1, n, z, y, argmax); break;
   }
 }
 

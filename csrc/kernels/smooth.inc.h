@@ -166,60 +166,58 @@ static ALWAYS_INLINE void REAL(store_doubles)(real *p, wide a) {
 
 typedef wide REAL(formula)(wide z, double parameter);
 
-/* y = f(z); y may be z */
+/* y = f(z); y may be z.  The last, incomplete block goes through a padded copy. */
 static ALWAYS_INLINE void REAL(map)(REAL(formula) * f, double parameter, const real *z, real *y, int64_t n) {
-  int64_t i = 0;
-  for (; i + WIDE_LANES <= n; i += WIDE_LANES) REAL(store_doubles)(y + i, f(REAL(load_doubles)(z + i), parameter));
-  if (i < n) {
-    real rest[WIDE_LANES] = {0};
-    memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
-    REAL(store_doubles)(rest, f(REAL(load_doubles)(rest), parameter));
-    memcpy(y + i, rest, (size_t)(n - i) * sizeof(real));
+  real rest[WIDE_LANES] = {0};
+  for (int64_t i = 0; i < n; i += WIDE_LANES) {
+    int whole = n - i >= WIDE_LANES;
+    if (!whole) memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
+    REAL(store_doubles)(whole ? y + i : rest, f(REAL(load_doubles)(whole ? z + i : rest), parameter));
+    if (!whole) memcpy(y + i, rest, (size_t)(n - i) * sizeof(real));
   }
 }
 
 /* grad_z = grad_y f(z); grad_z may be grad_y or z */
 static ALWAYS_INLINE void REAL(chain)(REAL(formula) * f, double parameter, const real *grad_y, const real *z,
                                       real *grad_z, int64_t n) {
-  int64_t i = 0;
-  for (; i + WIDE_LANES <= n; i += WIDE_LANES) {
-    wide slope = f(REAL(load_doubles)(z + i), parameter);
-    REAL(store_doubles)(grad_z + i, wide_mul(REAL(load_doubles)(grad_y + i), slope));
-  }
-  if (i < n) {
-    real rest[WIDE_LANES] = {0}, grad[WIDE_LANES] = {0};
-    memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
-    memcpy(grad, grad_y + i, (size_t)(n - i) * sizeof(real));
-    wide slope = f(REAL(load_doubles)(rest), parameter);
-    REAL(store_doubles)(grad, wide_mul(REAL(load_doubles)(grad), slope));
-    memcpy(grad_z + i, grad, (size_t)(n - i) * sizeof(real));
+  real rest[WIDE_LANES] = {0}, rest_grad[WIDE_LANES] = {0};
+  for (int64_t i = 0; i < n; i += WIDE_LANES) {
+    int whole = n - i >= WIDE_LANES;
+    if (!whole) {
+      memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
+      memcpy(rest_grad, grad_y + i, (size_t)(n - i) * sizeof(real));
+    }
+    wide slope = f(REAL(load_doubles)(whole ? z + i : rest), parameter);
+    wide grad = REAL(load_doubles)(whole ? grad_y + i : rest_grad);
+    REAL(store_doubles)(whole ? grad_z + i : rest, wide_mul(grad, slope));
+    if (!whole) memcpy(grad_z + i, rest, (size_t)(n - i) * sizeof(real));
   }
 }
 
 static void REAL(smooth)(int activation, double parameter, const real *z, real *y, int64_t n) {
   switch (activation) {
-    case FA_ELU: REAL(map)(REAL(elu), parameter, z, y, n); break;
-    case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
-    case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
-    case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
-    case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
-    case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
-    case FA_MISH: REAL(map)(REAL(mish), parameter, z, y, n); break;
-    case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
-    default: REAL(map)(REAL(tanh), parameter, z, y, n); break;
+  case FA_ELU: REAL(map)(REAL(elu), parameter, z, y, n); break;
+  case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
+  case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
+  case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
+  case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
+  case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
+  case FA_MISH: REAL(map)(REAL(mish), parameter, z, y, n); break;
+  case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
+  default: REAL(map)(REAL(tanh), parameter, z, y, n); break;
   }
 }
 
 static void REAL(smooth_backward)(int activation, double parameter, const real *grad_y, const real *z, real *grad_z,
                                   int64_t n) {
   switch (activation) {
-    case FA_ELU: REAL(chain)(REAL(elu_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_SELU: REAL(chain)(REAL(selu_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
-    case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
-    default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_ELU: REAL(chain)(REAL(elu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SELU: REAL(chain)(REAL(selu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
+  default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
   }
 }
 

@@ -1,5 +1,5 @@
-/* WIDTH vectors of doubles side by side.  The steps of a formula wait for each other, some 60 cycles in all; where each step is
- * done for WIDTH vectors in turn, the CPU need not wait. */
+/* WIDTH vectors of doubles side by side.  The steps of a formula wait for each other, some 60 cycles in all; where each
+ * step is done for WIDTH vectors in turn, the CPU need not wait. */
 #define WIDTH 4
 enum { WIDE_LANES = WIDTH * LANES };
 
@@ -21,10 +21,10 @@ typedef struct {
   wide part, rest, whole;
 } split;
 
-#define EACH(value)                                \
-  wide r;                                          \
-  UNROLL                                           \
-  for (int i = 0; i < WIDTH; i++) r.v[i] = value;  \
+#define EACH(value)                                                                                                    \
+  wide r;                                                                                                              \
+  UNROLL                                                                                                               \
+  for (int i = 0; i < WIDTH; i++) r.v[i] = value;                                                                      \
   return r
 
 static ALWAYS_INLINE wide wide_set1(double a) { EACH(vec_set1(a)); }

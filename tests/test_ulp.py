@@ -1,0 +1,209 @@
+"""The accuracy of the C kernels' activations, counted in units in the last place (ULP) of the exact result.
+
+float64 is held against mpmath, float32 against float64.  The bounds:
+
+float64 forward.  No result goes through more than DOUBLE_ULPS roundings whose errors add up; gelu has the
+most: they are half an ULP each, up to twice that where the result is just below a power of two.  gelu_tanh
+takes an exponential of an exponent x = -2 u that has EXPONENT_ROUNDINGS of them itself, and |x| times as many
+in the result.
+
+float32 forward.  Computed in doubles, so only the last rounding counts, of 0.5 ULP, and the error of the
+tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
+
+Backward.  A derivative is a sum of terms of the size of 1, and its error is relative to those.  A float32 one
+that is a product has up to three roundings.
+
+Below the normal numbers a factor may be rounded to their spacing before the rest multiplies it.
+"""
+
+import mpmath
+import numpy as np
+import pytest
+from conftest import COMPILED
+
+import fastact as fa
+from fastact import backends
+
+C_VARIANTS = [variant for variant in COMPILED if variant.startswith("c-")]
+pytestmark = [
+    pytest.mark.skipif(not C_VARIANTS, reason=f"no C extension: {backends.why_c_is_missing()}"),
+    pytest.mark.parametrize("compiled", C_VARIANTS, indirect=True),
+]
+
+DOUBLE_ULPS = 10
+EXPONENT_ROUNDINGS = 6
+FLOAT_ULPS = 0.52
+FLOAT_ROUNDINGS = 3
+TABLES = 2.0**-30
+
+mp = mpmath.mp.clone() if hasattr(mpmath.mp, "clone") else mpmath.MPContext()
+mp.dps = 60
+SELU_SCALE = mp.mpf("1.0507009873554804934193349852946")
+SELU_ALPHA = mp.mpf("1.6732632423543772848170429916717")
+
+
+def _phi(z):
+    return mp.erfc(-z / mp.sqrt(2)) / 2 if abs(z) < 1000 else mp.mpf(z > 0)  # mpmath overflows there
+
+
+def _gelu_exponent(z):
+    return 2 * mp.sqrt(2 / mp.pi) * (z + mp.mpf("0.044715") * z**3)
+
+
+def _sigmoid(z):
+    return 1 / (1 + mp.exp(-z))
+
+
+# name: the activation, its keywords, y of z, dy/dz of z
+SMOOTH = {
+    "elu": (
+        "elu",
+        {},
+        lambda z: z if z > 0 else mp.expm1(z),
+        lambda z: mp.mpf(1) if z > 0 else mp.exp(z),
+    ),
+    "selu": (
+        "selu",
+        {},
+        lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * mp.expm1(z)),
+        lambda z: SELU_SCALE * (1 if z > 0 else SELU_ALPHA * mp.exp(z)),
+    ),
+    "gelu": (
+        "gelu",
+        {},
+        lambda z: z * _phi(z),
+        lambda z: _phi(z) + z * mp.exp(-z * z / 2) / mp.sqrt(2 * mp.pi),
+    ),
+    "gelu_tanh": (
+        "gelu",
+        {"approximate": "tanh"},
+        lambda z: z * _sigmoid(_gelu_exponent(z)),
+        lambda z: (
+            _sigmoid(_gelu_exponent(z))
+            + z
+            * _sigmoid(_gelu_exponent(z))
+            * _sigmoid(-_gelu_exponent(z))
+            * (2 * mp.sqrt(2 / mp.pi) * (1 + 3 * mp.mpf("0.044715") * z**2))
+        ),
+    ),
+    "silu": (
+        "silu",
+        {},
+        lambda z: z * _sigmoid(z),
+        lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
+    ),
+    "softplus": ("softplus", {}, lambda z: mp.log1p(mp.exp(z)), _sigmoid),
+    "mish": (
+        "mish",
+        {},
+        lambda z: z * mp.tanh(mp.log1p(mp.exp(z))),
+        lambda z: mp.tanh(mp.log1p(mp.exp(z))) + z * _sigmoid(z) / mp.cosh(mp.log1p(mp.exp(z))) ** 2,
+    ),
+    "sigmoid": ("sigmoid", {}, _sigmoid, None),
+    "tanh": ("tanh", {}, mp.tanh, None),
+}
+ALL = {
+    **{name: (activation, keywords) for name, (activation, keywords, *_) in SMOOTH.items()},
+    "linear": ("linear", {}),
+    "relu": ("relu", {}),
+    "leaky_relu": ("leaky_relu", {"negative_slope": 0.25}),
+}
+
+
+def points(rng):
+    """float64 inputs: dense where the activations bend, sparse over all magnitudes."""
+    magnitudes = np.concatenate([np.geomspace(1e-300, 1e300, 150), np.geomspace(1e-3, 800, 300)])
+    bent = rng.uniform(-45, 45, 300)
+    return np.concatenate([magnitudes, -magnitudes, bent, rng.uniform(-3, 3, 300)])
+
+
+def floats():
+    """Every 4099th float32, each binade's first ones among them, and both infinities."""
+    bits = np.arange(0, 1 << 32, 4099, dtype=np.uint64).astype(np.uint32)
+    binades = np.arange(512, dtype=np.uint32) << 23
+    bits = np.concatenate([bits, *(binades + np.uint32(k) for k in range(3)), binades - np.uint32(1)])
+    values = bits.view(np.float32)
+    return values[~np.isnan(values)]
+
+
+def spacing(exact, dtype):
+    """The unit in the last place of `exact`, given in float64, as a number of `dtype`."""
+    info = np.finfo(dtype)
+    _, exponent = np.frexp(exact)
+    return np.ldexp(1.0, np.maximum(exponent, info.minexp + 1) - 1 - info.nmant)
+
+
+def exactly(f, z):
+    """f of each z to 60 digits, as float64 and what that rounding left over."""
+    values = [f(mp.mpf(float(at))) for at in z]
+    high = np.array([float(value) for value in values])
+    low = np.array([float(value - mp.mpf(h)) for value, h in zip(values, high, strict=True)])
+    return high, low
+
+
+def assert_no_more(error, bound, z, y):
+    outside = ~(error <= bound)
+    assert not outside.any(), f"{outside.sum()} of {z.size}; at {z[outside][0]!r} got {y[outside][0]!r}"
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_float64_forward(compiled, name, rng):
+    activation, keywords, exact, _ = SMOOTH[name]
+    z = points(rng)
+    y = fa.activation(z, activation, backend=compiled, **keywords)
+    high, low = exactly(exact, z)
+    ulps = np.full(z.shape, float(DOUBLE_ULPS))
+    if name == "gelu_tanh":
+        with np.errstate(over="ignore"):
+            ulps += EXPONENT_ROUNDINGS * np.minimum(np.abs(1.6 * (z + 0.044715 * z**3)), 800) * (z < 0)
+    underflow = 1024 * np.finfo(np.float64).smallest_subnormal
+    assert_no_more(np.abs((y - high) - low), ulps * spacing(high, np.float64) + underflow, z, y)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SMOOTH.items() if row[3]])
+def test_float64_backward(compiled, name, rng):
+    activation, keywords, _, slope = SMOOTH[name]
+    z = points(rng)
+    grad_y = rng.standard_normal(z.shape)
+    grad_z = fa.activation_backward(grad_y, z, activation, backend=compiled, **keywords)
+    high, low = exactly(slope, z)
+    error = np.abs((grad_z - grad_y * high) - grad_y * low)
+    assert_no_more(error, DOUBLE_ULPS * np.finfo(np.float64).eps * np.abs(grad_y), z, grad_z)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float32_forward(compiled, name):
+    activation, keywords = ALL[name]
+    z = floats()
+    y = fa.activation(z, activation, backend=compiled, **keywords)
+    exact = fa.activation(z.astype(np.float64), activation, backend=compiled, **keywords)
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    infinite = np.isinf(rounded)
+    np.testing.assert_array_equal(y[infinite], rounded[infinite])
+    z, y, exact = z[~infinite], y[~infinite], exact[~infinite]
+    assert_no_more(np.abs(y - exact), FLOAT_ULPS * spacing(exact, np.float32), z, y)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float32_backward(compiled, name, rng):
+    activation, keywords = ALL[name]
+    saved = floats()
+    if name in ("sigmoid", "tanh"):  # saved is y
+        saved = saved[np.abs(saved) <= 1]
+    grad_y = rng.standard_normal(saved.size).astype(np.float32)
+    grad_z = fa.activation_backward(grad_y, saved, activation, backend=compiled, **keywords)
+    exact = fa.activation_backward(
+        grad_y.astype(np.float64), saved.astype(np.float64), activation, backend=compiled, **keywords
+    )
+    info = np.finfo(np.float32)
+    bound = FLOAT_ROUNDINGS * float(info.eps) / 2 * np.abs(exact) + TABLES * np.abs(grad_y)
+    assert_no_more(np.abs(grad_z - exact), bound + 2 * float(info.smallest_subnormal), saved, grad_z)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_goes_through(compiled, name, dtype):
+    activation, keywords = ALL[name]
+    nans = np.full(67, np.nan, dtype)
+    assert np.isnan(fa.activation(nans, activation, backend=compiled, **keywords)).all()
