@@ -140,7 +140,9 @@ def _picture(
     left.set_yticks([5, 10, 20, 50, 90], minor=False)
     left.minorticks_off()
     left.legend()
-    right.set(title="Test error, %", xlim=(-0.5, len(KINDS) - 0.2), ylim=(0, None))
+    right.set(
+        title="Test error, %", xlim=(-0.5, len(KINDS) - 0.2), ylim=(0, 1.15 * 100 * max(errors.values()))
+    )
     right.set_xticks(range(len(KINDS)), [_NAMES[kind] for kind in KINDS])
     right.grid(False, axis="x")
     return Picture(figure, *_words(runs, errors, seconds, images))

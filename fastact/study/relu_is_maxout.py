@@ -93,13 +93,14 @@ def _picture(rows: list[tuple[Any, ...]]) -> Picture:
     different = sum(row[4] for row in rows)
     total = sum(row[3] for row in rows)
     largest = max(row[5] for row in rows)
+    where = ", ".join(sorted({f"{row[0]} {row[1]}" for row in rows if row[4]})) or "-"
     return Picture(
         figure,
         "With the first of two pieces fixed at zero, maxout is ReLU; with a quarter of the second it is "
         "a leaky ReLU, with its negative the absolute value. Linear layers with these activations and "
         "the maxout layers with those weights were run on the same input, in "
         f"{len({row[0] for row in rows})} backends and 2 dtypes: {different} of {total:,} outputs "
-        f"differ, by at most {largest:.1g}.",
+        f"differ, by at most {largest:.1g} (in: {where}).",
         "两段之中第一段固定为零,maxout 就是 ReLU;第一段取第二段的四分之一,就是 leaky ReLU;取其相反数,就"
         "是绝对值。带这些激活的线性层与相应权重的 maxout 层处理同样的输入,共 "
         f"{len({row[0] for row in rows})} 个后端、2 种精度:{total:,} 个输出中有 {different} 个不同,最大相"

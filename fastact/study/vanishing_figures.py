@@ -114,6 +114,7 @@ def training(course: Values, accuracies: Mapping[tuple[str, int], float]) -> Pic
     figure, (left, right) = _panels()
     _lines(left, range(len(course["relu"])), course)
     left.set(title="First / last gradient through training", xlabel="epoch (10 hidden layers)")
+    left.xaxis.get_major_locator().set_params(integer=True)
     depths = sorted({depth for _, depth in accuracies})
     for i, name in enumerate(LINES):
         colour, _, marker = LINES[name]
