@@ -1,8 +1,10 @@
 """Builds `fastact._native`: cffi writes the binding of fastact.h, setuptools compiles it with csrc/*.c.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
-Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors; FASTACT_EMULATE_AVX512=FOLDER builds the
-AVX-512 kernels on the portable intrinsics of SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.
+
+Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors.
+FASTACT_EMULATE_AVX512=FOLDER builds the AVX-512 kernels on the portable intrinsics of SIMDe, whose headers
+are in FOLDER, to test them on a CPU without AVX-512.
 """
 
 from __future__ import annotations

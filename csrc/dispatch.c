@@ -4,8 +4,8 @@
 #include "fastact_abi.h"
 #include "kernels.h"
 
-#define DECLARE(isa)                          \
-  extern const struct kernels_f32 kernels_##isa##_f32; \
+#define DECLARE(isa)                                                                                                   \
+  extern const struct kernels_f32 kernels_##isa##_f32;                                                                 \
   extern const struct kernels_f64 kernels_##isa##_f64;
 #define ENTRY(isa) {#isa, isa##_supported, &kernels_##isa##_f32, &kernels_##isa##_f64}
 

@@ -38,8 +38,7 @@ int fa_max_threads(void); /* what threads = 0 means now */
 /* x (rows, in_features), weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL
  * -> y (rows, out_features), argmax (rows, out_features) or NULL */
 int fa_linear_maxout_f32(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const float *x,
-                         const float *weight, const float *bias, float *y, uint8_t *argmax, int threads,
-                         int precision);
+                         const float *weight, const float *bias, float *y, uint8_t *argmax, int threads, int precision);
 int fa_linear_maxout_f64(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const double *x,
                          const double *weight, const double *bias, double *y, uint8_t *argmax, int threads,
                          int precision);
@@ -47,23 +46,22 @@ int fa_linear_maxout_f64(int64_t rows, int64_t in_features, int64_t out_features
 /* grad_y (rows, out_features) -> grad_x (rows, in_features), grad_weight (out_features, pieces, in_features),
  * grad_bias (out_features, pieces), each or NULL; `accumulate` adds to grad_weight and grad_bias */
 int fa_linear_maxout_backward_f32(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces,
-                                  const float *grad_y, const float *x, const float *weight,
-                                  const uint8_t *argmax, float *grad_x, float *grad_weight, float *grad_bias,
-                                  int accumulate, int threads, int precision);
+                                  const float *grad_y, const float *x, const float *weight, const uint8_t *argmax,
+                                  float *grad_x, float *grad_weight, float *grad_bias, int accumulate, int threads,
+                                  int precision);
 int fa_linear_maxout_backward_f64(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces,
-                                  const double *grad_y, const double *x, const double *weight,
-                                  const uint8_t *argmax, double *grad_x, double *grad_weight, double *grad_bias,
-                                  int accumulate, int threads, int precision);
+                                  const double *grad_y, const double *x, const double *weight, const uint8_t *argmax,
+                                  double *grad_x, double *grad_weight, double *grad_bias, int accumulate, int threads,
+                                  int precision);
 
 /* z (outer, pieces, inner) -> y (outer, inner), argmax (outer, inner) or NULL */
-int fa_maxout_f32(int64_t outer, int64_t pieces, int64_t inner, const float *z, float *y, uint8_t *argmax,
-                  int threads);
+int fa_maxout_f32(int64_t outer, int64_t pieces, int64_t inner, const float *z, float *y, uint8_t *argmax, int threads);
 int fa_maxout_f64(int64_t outer, int64_t pieces, int64_t inner, const double *z, double *y, uint8_t *argmax,
                   int threads);
-int fa_maxout_backward_f32(int64_t outer, int64_t pieces, int64_t inner, const float *grad_y,
-                           const uint8_t *argmax, float *grad_z, int threads);
-int fa_maxout_backward_f64(int64_t outer, int64_t pieces, int64_t inner, const double *grad_y,
-                           const uint8_t *argmax, double *grad_z, int threads);
+int fa_maxout_backward_f32(int64_t outer, int64_t pieces, int64_t inner, const float *grad_y, const uint8_t *argmax,
+                           float *grad_z, int threads);
+int fa_maxout_backward_f64(int64_t outer, int64_t pieces, int64_t inner, const double *grad_y, const uint8_t *argmax,
+                           double *grad_z, int threads);
 
 /* z (rows, features) -> y; slope (slopes) for FA_PRELU, slopes = 1 or features; y may be z */
 int fa_activation_f32(int64_t rows, int64_t features, int activation, double parameter, const float *slope,
@@ -73,31 +71,28 @@ int fa_activation_f64(int64_t rows, int64_t features, int activation, double par
 
 /* grad_y, saved (rows, features) -> grad_z, grad_slope (slopes) or NULL, to which `accumulate` adds;
  * grad_z may be grad_y or saved */
-int fa_activation_backward_f32(int64_t rows, int64_t features, int activation, double parameter,
-                               const float *slope, int64_t slopes, const float *grad_y, const float *saved,
-                               float *grad_z, float *grad_slope, int accumulate, int threads);
-int fa_activation_backward_f64(int64_t rows, int64_t features, int activation, double parameter,
-                               const double *slope, int64_t slopes, const double *grad_y, const double *saved,
-                               double *grad_z, double *grad_slope, int accumulate, int threads);
+int fa_activation_backward_f32(int64_t rows, int64_t features, int activation, double parameter, const float *slope,
+                               int64_t slopes, const float *grad_y, const float *saved, float *grad_z,
+                               float *grad_slope, int accumulate, int threads);
+int fa_activation_backward_f64(int64_t rows, int64_t features, int activation, double parameter, const double *slope,
+                               int64_t slopes, const double *grad_y, const double *saved, double *grad_z,
+                               double *grad_slope, int accumulate, int threads);
 
 /* x (rows, in_features), weight (out_features, in_features), bias (out_features) or NULL
  * -> y (rows, out_features), z the same or NULL */
-int fa_linear_activation_f32(int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                             double parameter, const float *slope, int64_t slopes, const float *x,
-                             const float *weight, const float *bias, float *y, float *z, int threads,
-                             int precision);
-int fa_linear_activation_f64(int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                             double parameter, const double *slope, int64_t slopes, const double *x,
-                             const double *weight, const double *bias, double *y, double *z, int threads,
-                             int precision);
+int fa_linear_activation_f32(int64_t rows, int64_t in_features, int64_t out_features, int activation, double parameter,
+                             const float *slope, int64_t slopes, const float *x, const float *weight, const float *bias,
+                             float *y, float *z, int threads, int precision);
+int fa_linear_activation_f64(int64_t rows, int64_t in_features, int64_t out_features, int activation, double parameter,
+                             const double *slope, int64_t slopes, const double *x, const double *weight,
+                             const double *bias, double *y, double *z, int threads, int precision);
 int fa_linear_activation_backward_f32(int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                                      double parameter, const float *slope, int64_t slopes,
-                                      const float *grad_y, const float *x, const float *weight,
-                                      const float *saved, float *grad_x, float *grad_weight, float *grad_bias,
-                                      float *grad_slope, int accumulate, int threads, int precision);
+                                      double parameter, const float *slope, int64_t slopes, const float *grad_y,
+                                      const float *x, const float *weight, const float *saved, float *grad_x,
+                                      float *grad_weight, float *grad_bias, float *grad_slope, int accumulate,
+                                      int threads, int precision);
 int fa_linear_activation_backward_f64(int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                                      double parameter, const double *slope, int64_t slopes,
-                                      const double *grad_y, const double *x, const double *weight,
-                                      const double *saved, double *grad_x, double *grad_weight,
-                                      double *grad_bias, double *grad_slope, int accumulate, int threads,
-                                      int precision);
+                                      double parameter, const double *slope, int64_t slopes, const double *grad_y,
+                                      const double *x, const double *weight, const double *saved, double *grad_x,
+                                      double *grad_weight, double *grad_bias, double *grad_slope, int accumulate,
+                                      int threads, int precision);

@@ -45,8 +45,7 @@ int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const re
       REAL(sum_run)(run_rows, columns, out_features, pieces, grad_y + from, argmax ? argmax + from : NULL, sums + at);
       for (int64_t u = at; u < at + columns * pieces; u++) total[u] += sums[u];
     }
-    for (int64_t u = at; u < at + columns * pieces; u++)
-      grad_bias[u] = accumulate ? grad_bias[u] + total[u] : total[u];
+    for (int64_t u = at; u < at + columns * pieces; u++) grad_bias[u] = accumulate ? grad_bias[u] + total[u] : total[u];
   }
   return FA_OK;
 }

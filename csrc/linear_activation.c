@@ -28,8 +28,8 @@ static void REAL(activate_block)(const void *context, int64_t row, int64_t rows,
   int64_t slope_step = c->slopes > 1;
   for (int64_t r = row; r < row + rows; r++) {
     int64_t at = r * c->out_features + column;
-    c->kernels->activation(c->activation, c->parameter, c->slope + slope_step * column, slope_step, c->z + at, c->y + at,
-                           columns);
+    c->kernels->activation(c->activation, c->parameter, c->slope + slope_step * column, slope_step, c->z + at,
+                           c->y + at, columns);
   }
 }
 

@@ -12,8 +12,7 @@
 #include "real.h"
 
 int REAL(fa_linear_maxout)(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const real *x,
-                           const real *weight, const real *bias, real *y, uint8_t *argmax, int threads,
-                           int precision) {
+                           const real *weight, const real *bias, real *y, uint8_t *argmax, int threads, int precision) {
   (void)precision; /* the float32 kernels serve every tier */
   if (pieces == 1 && argmax) memset(argmax, 0, (size_t)(rows * out_features));
   return REAL(product)(

@@ -101,7 +101,8 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
     if (!one_run) REAL(add_run)(rows * width, sums, run == 0, total);
   }
   if (outputs == 0) memset(sums, 0, (size_t)(rows * width) * sizeof(real));
-  REAL(deliver)(rows, tile.count, one_run ? sums : total, width, 0, b->grad_x + row * b->in_features + tile.start, b->in_features);
+  REAL(deliver)(rows, tile.count, one_run ? sums : total, width, 0, b->grad_x + row * b->in_features + tile.start,
+                b->in_features);
 }
 
 static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {

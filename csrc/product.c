@@ -86,8 +86,8 @@ static void REAL(pack_panel)(const struct REAL(product) * p, const struct REAL(p
     }
 }
 
-/* One panel against the packed rows [row, row + rows): runs of depth outside, tiles inside, so that the panel's run stays in
- * L1 while the tiles pass over it. */
+/* One panel against the packed rows [row, row + rows): runs of depth outside, tiles inside, so that the panel's run
+ * stays in L1 while the tiles pass over it. */
 static void REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left,
                                  int64_t row, int64_t rows, int64_t panel, const real *right,
                                  const struct REAL(room) * room) {
@@ -98,8 +98,7 @@ static void REAL(multiply_panel)(const struct REAL(product) * p, const struct RE
   for (int g = 0; g < plan->groups; g++) {
     int start = REAL(group_start)(plan, g), vectors = REAL(group_start)(plan, g + 1) - start;
     int tile_rows = kernels->tile_rows[vectors];
-    void (*tile)(const struct REAL(tile) *) =
-        p->pieces == 1 ? kernels->linear_tile : kernels->maxout_tile[vectors];
+    void (*tile)(const struct REAL(tile) *) = p->pieces == 1 ? kernels->linear_tile : kernels->maxout_tile[vectors];
     struct REAL(tile) t = {
         .first_run = 1,
         .bias = bias + start * lanes,
@@ -133,8 +132,8 @@ static void REAL(multiply_panel)(const struct REAL(product) * p, const struct RE
 }
 
 /* A task: some panels against some rows. */
-static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left, int64_t task,
-                           const struct REAL(room) * room) {
+static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left,
+                           int64_t task, const struct REAL(room) * room) {
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t row = task / column_tasks * plan->task_rows, end = smaller(row + plan->task_rows, p->rows);

@@ -90,10 +90,9 @@ def linear_maxout_backward(
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
-    index = z.argmax(axis=1)  # the lowest index of a tie; the first NaN
-    y[...] = np.take_along_axis(z, index[:, None, :], axis=1)[:, 0, :]
+    z.max(axis=1, out=y)
     if argmax is not None:
-        argmax[...] = index
+        argmax[...] = z.argmax(axis=1)  # the lowest index of a tie; the first NaN
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:

@@ -16,7 +16,7 @@ them as soon as it looks for its own Ops, so it must stay cheap to import.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from thinc.api import Maxout as thinc_Maxout
@@ -27,7 +27,7 @@ from thinc.types import Floats2d
 from . import init, ops
 
 _log = logging.getLogger(__name__)
-AnyModel = Model[Any, Any]
+AnyModel: TypeAlias = Model[Any, Any]
 
 _FLOATS = (np.float32, np.float64)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import Shape, integers, linear_inputs, normal
+from tolerance import assert_within, sum_bound
 
 import fastact as fa
-from conftest import Shape, integers, linear_inputs, normal
 from fastact.study.relu_is_maxout import as_maxout
-from tolerance import assert_within, sum_bound
 
 SHAPES = [Shape(1, 7, 5, 2), Shape(33, 64, 65, 2), Shape(100, 513, 40, 2)]
 POWERS_OF_TWO = [0.0, 0.25, -1.0]  # times these, weights and sums round alike

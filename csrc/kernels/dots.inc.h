@@ -2,7 +2,8 @@
  * weight is read once, at memory speed. */
 
 /* sums[n] = x(n, :) . w for n < rows, in runs of depth so long that each lane sums at most DEPTH_CUT terms */
-static ALWAYS_INLINE void dot_rows(int rows, int64_t depth, const real *x, int64_t x_stride, const real *w, real *sums) {
+static ALWAYS_INLINE void dot_rows(int rows, int64_t depth, const real *x, int64_t x_stride, const real *w,
+                                   real *sums) {
   enum { CHAINS = 2 };
   vec acc[MAX_DOT_ROWS * CHAINS];
   UNROLL
@@ -37,10 +38,10 @@ static ALWAYS_INLINE void dot_rows(int rows, int64_t depth, const real *x, int64
 static void dots(int64_t rows, int64_t units, int64_t depth, const real *x, const real *w, real *sums) {
   for (int64_t u = 0; u < units; u++, w += depth, sums += rows) {
     switch (rows) {
-      case 1: dot_rows(1, depth, x, depth, w, sums); break;
-      case 2: dot_rows(2, depth, x, depth, w, sums); break;
-      case 3: dot_rows(3, depth, x, depth, w, sums); break;
-      default: dot_rows(4, depth, x, depth, w, sums); break;
+    case 1: dot_rows(1, depth, x, depth, w, sums); break;
+    case 2: dot_rows(2, depth, x, depth, w, sums); break;
+    case 3: dot_rows(3, depth, x, depth, w, sums); break;
+    default: dot_rows(4, depth, x, depth, w, sums); break;
     }
   }
 }

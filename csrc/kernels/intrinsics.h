@@ -26,15 +26,15 @@ static inline double _mm512_reduce_add_pd(__m512d a) {
 }
 
 /* Lane by lane from one type to another, a float to an integer by rounding to nearest even. */
-#define CONVERT(name, to_type, to_lane, from_type, from_lane, lanes, convert) \
-  static inline to_type name(from_type a) {                                   \
-    from_lane from[lanes];                                                    \
-    to_lane to[sizeof(to_type) / sizeof(to_lane)] = {0};                      \
-    to_type result;                                                           \
-    memcpy(from, &a, sizeof from);                                            \
-    for (int i = 0; i < lanes; i++) to[i] = (to_lane)convert(from[i]);        \
-    memcpy(&result, to, sizeof result);                                       \
-    return result;                                                            \
+#define CONVERT(name, to_type, to_lane, from_type, from_lane, lanes, convert)                                          \
+  static inline to_type name(from_type a) {                                                                            \
+    from_lane from[lanes];                                                                                             \
+    to_lane to[sizeof(to_type) / sizeof(to_lane)] = {0};                                                               \
+    to_type result;                                                                                                    \
+    memcpy(from, &a, sizeof from);                                                                                     \
+    for (int i = 0; i < lanes; i++) to[i] = (to_lane)convert(from[i]);                                                 \
+    memcpy(&result, to, sizeof result);                                                                                \
+    return result;                                                                                                     \
   }
 CONVERT(_mm512_cvtepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, )
 CONVERT(_mm512_cvtepi64_epi8, __m128i, int8_t, __m512i, int64_t, 8, )

@@ -23,7 +23,8 @@ static ALWAYS_INLINE void pack_left_row(int64_t depth, const real *row, int64_t 
 }
 
 /* src(row, d) -> dst [depth / 4][ROW_BLOCK][4], zeros below `rows` and beyond `depth` */
-static void pack_left(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst) {
+static void pack_left(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride,
+                      real *dst) {
   for (int64_t start = 0; start < depth; start += PACK_DEPTH) {
     int64_t length = depth - start < PACK_DEPTH ? depth - start : PACK_DEPTH, quads = (length + 3) / 4;
     real *to = dst + start * ROW_BLOCK;

@@ -36,7 +36,8 @@ struct REAL(chosen) {
   real *sums;
 };
 
-/* For each output j and piece k: sums(j, k) [vectors][lanes] = sum over the rows i in rows(j, k) of grad(j, i) * table(i, :) */
+/* For each output j and piece k: sums(j, k) [vectors][lanes] = sum over the rows i in rows(j, k) of grad(j, i) *
+ * table(i, :) */
 struct REAL(won) {
   int64_t outputs, pieces;
   const real *table; /* [64][vectors][lanes] */

@@ -132,7 +132,7 @@ static ALWAYS_INLINE void maxout_tile(int rows, int pieces, const struct REAL(ti
   }
 }
 
-#define TILE(finish, rows, vectors)                                                                          \
+#define TILE(finish, rows, vectors)                                                                                    \
   static void finish##_##rows##x##vectors(const struct REAL(tile) * t) { finish(rows, vectors, t); }
 
 /* The tiles fill 32 or 16 registers: sums, and the operand that waits, and one of the other. */

@@ -14,8 +14,8 @@ static inline void vec_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
 /* p[0], p[step], p[2 step], ... */
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
-                        p[8 * step], p[9 * step], p[10 * step], p[11 * step], p[12 * step], p[13 * step],
-                        p[14 * step], p[15 * step]);
+                        p[8 * step], p[9 * step], p[10 * step], p[11 * step], p[12 * step], p[13 * step], p[14 * step],
+                        p[15 * step]);
 }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }

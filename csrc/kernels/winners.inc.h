@@ -20,7 +20,8 @@ static ALWAYS_INLINE void end_sums(int vectors, const vec *acc, int add, real *s
     vec_store(sums + v * LANES, add ? vec_add(vec_load(sums + v * LANES), acc[v]) : acc[v]);
 }
 
-/* For each row n: sums(n) [vectors][LANES] (+)= sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j), :) */
+/* For each row n: sums(n) [vectors][LANES] (+)= sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j),
+ * :) */
 static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c) {
   const real *grad = c->grad;
   const uint8_t *argmax = c->argmax;
@@ -64,8 +65,8 @@ static ALWAYS_INLINE void sum_won(int vectors, const struct REAL(won) * w) {
   }
 }
 
-#define WINNERS(vectors)                                                                                     \
-  static void sum_chosen_##vectors(const struct REAL(chosen) * c) { sum_chosen(vectors, c); }                \
+#define WINNERS(vectors)                                                                                               \
+  static void sum_chosen_##vectors(const struct REAL(chosen) * c) { sum_chosen(vectors, c); }                          \
   static void sum_won_##vectors(const struct REAL(won) * w) { sum_won(vectors, w); }
 WINNERS(1)
 WINNERS(2)
