@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "and with naive NumPy, from the same seed, and print times, speed-ups and accuracies.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--epochs", type=_positive, default=40, help="passes over the training digits")
+    demo.add_argument("--epochs", type=_positive, default=30, help="passes over the training digits")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches")
     demo.set_defaults(run=_demo)
 

@@ -22,7 +22,7 @@ from .optim import SGD
 
 Array = np.ndarray[Any, Any]
 
-EPOCHS = 40
+EPOCHS = 30
 BATCH = 128
 LEARNING_RATE = 0.1  # at the start; it falls to 0, else rounding alone would move the accuracy by points
 MOMENTUM = 0.9
@@ -32,9 +32,9 @@ MOMENTUM = 0.9
 COMPARED_LOSSES = 20
 LOSS_TOLERANCE = 256 * 2.0**-24
 
-# OpenBLAS's threads keep their cores busy for 2**26 clock ticks after a product, OpenMP's for less:
-# an epoch starts when those of the backend before it sleep.
-PAUSE = 0.05  # seconds
+# OpenBLAS's threads keep their cores busy for about 0.1 s after a product, OpenMP's for 0.01 s: an epoch
+# starts when those of the backend before it sleep, else they would slow it down to half its speed.
+PAUSE = 0.15  # seconds
 
 
 class Digits(NamedTuple):
