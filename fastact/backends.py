@@ -28,9 +28,25 @@ def why_c_is_missing() -> str | None:
     global _c_missing
     try:
         importlib.import_module("._native", __package__)
+    except ModuleNotFoundError:
+        _c_missing = _why_it_was_not_built()
     except ImportError as error:
         _c_missing = str(error)
     return _c_missing
+
+
+def _why_it_was_not_built() -> str:
+    """pip hides what the compiler said, so look for what a build needs."""
+    import shutil
+    import sysconfig
+
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"fastact._native was not built: no C compiler here ({compiler})"
+    headers = sysconfig.get_path("include")
+    if not os.path.exists(os.path.join(headers, "Python.h")):
+        return f"fastact._native was not built: no Python.h in {headers}"
+    return "fastact._native was not built when fastact was installed; pip install -v shows why"
 
 
 def set_backend(name: str | None) -> None:
