@@ -3,6 +3,7 @@
 
 #include "fastact_abi.h"
 #include "kernels.h"
+#include "sizes.h"
 #include "threads.h"
 
 /* Elements that a kernel call takes where a slope does not bind it to rows: several calls' worth of overhead for each
@@ -11,9 +12,6 @@
 /* Features that a task of a PReLU's gradient takes, and how many a single slope's are folded into. */
 #define TASK_FEATURES 512
 #define FOLDED_FEATURES 64
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define REAL_BITS 32
 #include "activations.c"

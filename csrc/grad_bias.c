@@ -3,6 +3,7 @@
 
 #include "fastact_abi.h"
 #include "kernels.h"
+#include "sizes.h"
 #include "threads.h"
 
 #define REAL_BITS 32
@@ -35,13 +36,13 @@ int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const re
   real *sums = scratch(SCRATCH_KERNEL, 2 * units * sizeof(real));
   if (!sums) return FA_NO_MEMORY;
   real *total = sums + units;
-  int64_t share = (out_features + threads - 1) / threads;
+  int64_t share = ceil_div(out_features, threads);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t first = 0; first < out_features; first += share) {
-    int64_t columns = out_features - first < share ? out_features - first : share, at = first * pieces;
+    int64_t columns = smaller(share, out_features - first), at = first * pieces;
     memset(total + at, 0, (size_t)(columns * pieces) * sizeof(real));
     for (int64_t run = 0; run < rows; run += DEPTH_CUT) {
-      int64_t run_rows = rows - run < DEPTH_CUT ? rows - run : DEPTH_CUT, from = run * out_features + first;
+      int64_t run_rows = smaller(DEPTH_CUT, rows - run), from = run * out_features + first;
       REAL(sum_run)(run_rows, columns, out_features, pieces, grad_y + from, argmax ? argmax + from : NULL, sums + at);
       for (int64_t u = at; u < at + columns * pieces; u++) total[u] += sums[u];
     }

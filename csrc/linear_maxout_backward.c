@@ -2,6 +2,7 @@
 #include "fastact_abi.h"
 #include "grad_bias.h"
 #include "kernels.h"
+#include "sizes.h"
 #include "threads.h"
 
 /* Rows of the table that a sum over winners gathers from: with 12 vectors of columns, 24 KiB of L1. */
@@ -10,10 +11,6 @@
 #define CHUNK_ROWS 512
 /* Outputs of grad_weight that a task takes. */
 #define CHUNK_OUTPUTS 32
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define REAL_BITS 32
 #include "linear_maxout_backward.c"

@@ -1,14 +1,12 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
 #include "fastact_abi.h"
 #include "kernels.h"
+#include "sizes.h"
 #include "threads.h"
 
 /* Results that a task takes, and elements of grad_z. */
 #define BLOCK 1024
 #define BACKWARD_BLOCK 2048
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define REAL_BITS 32
 #include "maxout.c"

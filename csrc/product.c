@@ -2,15 +2,13 @@
 #include "product.h"
 
 #include "fastact_abi.h"
+#include "sizes.h"
 #include "threads.h"
 
 /* Bytes of packed rows that stay in L2 while panels of the right operand stream past them, and bytes of panels
  * that a task packs at once.  Together they leave room in 1 MiB of L2. */
 #define LEFT_BLOCK_BYTES (128 << 10)
 #define RIGHT_BLOCK_BYTES (640 << 10)
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define REAL_BITS 32
 #include "product.c"
