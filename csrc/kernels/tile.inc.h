@@ -3,10 +3,10 @@
  * With constant rows and vectors the compiler keeps all the accumulators in registers.  A maxout tile holds
  * the pieces of LANES neighbouring outputs, one piece a vector, so that a group meets in registers. */
 
-/* acc[rows][vectors] += left [depth/4][ROW_BLOCK][4] @ right [depth/4][4][vectors][LANES] */
 /* How far ahead the left operand is fetched, in steps of 4 of depth.  (2048, 2048, 2048, 2) on two threads ran at 135
  * GFLOP/s without, at 148 with 8, 156 with 20 and 154 with 40. */
 #define PREFETCH_QUADS 20
+/* acc [rows][vectors] = left [depth / 4][ROW_BLOCK][4] @ right [depth / 4][4][vectors][LANES] */
 static ALWAYS_INLINE void multiply(int rows, int vectors, vec *acc, const struct REAL(tile) * t) {
   const real *left = t->left, *right = t->right;
   UNROLL
