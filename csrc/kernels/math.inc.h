@@ -98,10 +98,15 @@ static ALWAYS_INLINE wide REAL(log1p)(fraction e) {
 
 /* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)) */
 static ALWAYS_INLINE split REAL(logistic)(wide z) {
-  fraction e = REAL(decay)(z);
+#if REAL_BITS == 32
+  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
+  return (split){e.above, e.below, wide_add(e.above, e.below)};
+#else
+  fraction e = REAL(decay)(z); /* exp(z) may be too large for a double */
   wide_mask negative = wide_gt(wide_set1(0), z);
   return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
                  wide_add(e.above, e.below)};
+#endif
 }
 
 /* exp(-a^2 / 2), 0 <= a <= TAIL_END */
