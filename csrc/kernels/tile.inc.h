@@ -6,6 +6,7 @@
 /* How far ahead the left operand is fetched, in steps of 4 of depth.  (2048, 2048, 2048, 2) on two threads ran at 135
  * GFLOP/s without, at 148 with 8, 156 with 20 and 154 with 40. */
 #define PREFETCH_QUADS 20
+
 /* acc [rows][vectors] = left [depth / 4][ROW_BLOCK][4] @ right [depth / 4][4][vectors][LANES] */
 static ALWAYS_INLINE void multiply(int rows, int vectors, vec *acc, const struct REAL(tile) * t) {
   const real *left = t->left, *right = t->right;
