@@ -10,7 +10,7 @@
  * thread's share, and little enough for a second pass to find them in L1. */
 #define BLOCK 2048
 /* Features that a task of a PReLU's gradient takes, and how many a single slope's are folded into. */
-#define TASK_FEATURES 512
+#define TASK_FEATURES 4096
 #define FOLDED_FEATURES 64
 
 #define REAL_BITS 32
