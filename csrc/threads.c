@@ -8,7 +8,8 @@
 
 #include "fastact_abi.h"
 
-/* Below this a second thread costs more than it brings: waking one takes 2 to 5 microseconds. */
+/* Below this a second thread is taken to cost more than it brings: waking one takes some microseconds, in which a core
+ * does about so many multiply-adds.  An estimate, not tuned. */
 #define MIN_WORK_PER_THREAD 65536
 
 static int forked;
