@@ -17,7 +17,7 @@
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the
 others save z.  Adding one: a row here and in `_TABLE`, a formula in `reference.py`, one in
-`jit.py` and one in `csrc/kernels/activations.inc.h`.
+`jit.py` and one in `csrc/kernels/activations.inc.h`, or `smooth.inc.h` if it has an exponential.
 """
 
 from __future__ import annotations
