@@ -2,7 +2,8 @@
 
 The data are scikit-learn's 1,797 digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), of which a fifth is
 for testing.  The backends take turns, an epoch each, so that what else the machine does hits all
-alike, and all run on the same number of threads, NumPy's BLAS included.
+alike, and all run on one thread, NumPy's BLAS included: idle threads of one backend keep a core busy while
+they wait for work, and would slow down the one whose turn is next.
 """
 
 from __future__ import annotations
@@ -31,10 +32,6 @@ MOMENTUM = 0.9
 # terms, whose relative error in float32 is at most about 256 half units in the last place.
 COMPARED_LOSSES = 20
 LOSS_TOLERANCE = 256 * 2.0**-24
-
-# OpenBLAS's threads keep their cores busy for about 0.1 s after a product, OpenMP's for 0.01 s: an epoch
-# starts when those of the backend before it sleep, else they would slow it down to half its speed.
-PAUSE = 0.15  # seconds
 
 
 class Digits(NamedTuple):
@@ -88,7 +85,6 @@ class Trainer:
         self.seconds: list[float] = []  # one an epoch
 
     def train_epoch(self) -> None:
-        time.sleep(PAUSE)
         with _using(self.backend):
             start = time.perf_counter()
             order = self.rng.permutation(len(self.digits.x_train))
@@ -121,8 +117,7 @@ def train(
 
     digits = load_digits(seed)
     trainers = {name: Trainer(name, digits, epochs, seed) for name in names}
-    threads = config.get_num_threads()
-    with settings.num_threads(threads), threadpoolctl.threadpool_limits(threads, "blas"):
+    with settings.num_threads(1), threadpoolctl.threadpool_limits(1, "blas"):
         for name in names:
             advance(f"{name}: warming up")
             Trainer(name, digits, 1, seed).train_epoch()
@@ -164,7 +159,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
     console.print(_table(trainers, in_force))
     console.print(
         f"{naive.model!r}\n{epochs} epochs of {len(naive.digits.x_train)} digits, {BATCH} a batch, "
-        f"{len(naive.digits.x_test)} for testing.  CPU: {in_force['cpu']}; threads: {in_force['threads']}.",
+        f"{len(naive.digits.x_test)} for testing.  CPU: {in_force['cpu']}; one thread.",
         markup=False,
     )
     difference = loss_difference(trainers)
