@@ -8,7 +8,9 @@ import pytest
 
 from bench import shapes, threads
 
-os.environ.update(threads.thread_environment(1))
+for name in threads.HINDRANCES:
+    os.environ.pop(name, None)
+os.environ.update(threads.process_environment(1))
 threads.pin(1)
 
 

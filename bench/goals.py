@@ -43,9 +43,9 @@ def _naive_numpy() -> list[Goal]:
     for shape in _BATCHES:
         many = shape.pieces >= 3
         goals += [
-            Goal("forward", shape, "fastact C", ("NumPy",), 2.0),
-            Goal("forward_backward", shape, "fastact C", ("NumPy",), 2.0 if many else 1.4),
-            Goal("forward_backward", shape, "fastact Numba", ("NumPy",), 1.5 if many else 1.1),
+            Goal("forward", shape, "fastact C", ("naive NumPy",), 2.0),
+            Goal("forward_backward", shape, "fastact C", ("naive NumPy",), 2.0 if many else 1.4),
+            Goal("forward_backward", shape, "fastact Numba", ("naive NumPy",), 1.5 if many else 1.1),
         ]
     return goals
 

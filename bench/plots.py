@@ -21,7 +21,8 @@ from .shapes import FEATURES, MAIN, PIECES, ROWS, Shape
 STYLES = {
     "fastact C": ("#d55e00", "o"),
     "fastact Numba": ("#e69f00", "s"),
-    "NumPy": ("#999999", "v"),
+    "naive NumPy": ("#cccccc", "<"),
+    "NumPy": ("#888888", "v"),
     "PyTorch": ("#0072b2", "^"),
     "torch.compile": ("#56b4e9", "D"),
     "Thinc": ("#cc79a7", "P"),

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from . import goals, records, shapes, tables
 from .shapes import Shape
-from .threads import thread_environment
+from .threads import process_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of a main shape, at the least
@@ -69,7 +69,7 @@ def _measure(threads: int, chosen: list[Shape], seconds: float) -> tuple[records
         done = subprocess.run(
             [sys.executable, "-m", "bench.measure", str(request)],
             cwd=ROOT,
-            env=os.environ | thread_environment(threads),
+            env=process_environment(threads),
             check=False,
         )
         if not answer.exists():

@@ -12,6 +12,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 CONTENDERS = (
     "fastact C",
     "fastact Numba",
+    "naive NumPy",
     "NumPy",
     "PyTorch",
     "torch.compile",

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import os
 
+# NumPy's BLAS picks its kernels for this CPU, unless the shell holds it to another's.
+HINDRANCES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """The variables that hold every contender to `threads` threads; libraries read them when loaded."""
+
+def process_environment(threads: int) -> dict[str, str]:
+    """The environment of a process that measures; libraries read it when they load.
+
+    It holds every contender to `threads` threads, and none to less than its best kernels.
+    """
     counts = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")
-    environment = {f"{name}_NUM_THREADS": str(threads) for name in counts}
+    environment = {name: value for name, value in os.environ.items() if name not in HINDRANCES}
+    environment |= {f"{name}_NUM_THREADS": str(threads) for name in counts}
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     # torch.compile's workers would go on in the background

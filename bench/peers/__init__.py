@@ -10,7 +10,8 @@ from .base import Contender, NotInstalled
 LAYERS = {
     "fastact C": "fastact_layers:FastactC",
     "fastact Numba": "fastact_layers:FastactNumba",
-    "NumPy": "naive_numpy:NaiveNumpy",
+    "naive NumPy": "fastact_layers:NaiveNumpy",
+    "NumPy": "numpy_quick:QuickNumpy",
     "PyTorch": "pytorch:Eager",
     "torch.compile": "pytorch:Compiled",
     "Thinc": "thinc_ops:ThincOps",

@@ -58,6 +58,12 @@ class FastactNumba(_Fastact):
     backend = "numba"
 
 
+class NaiveNumpy(_Fastact):
+    """The specification, `fastact/reference.py`: product, bias, max, argmax; two dense products back."""
+
+    backend = "numpy"
+
+
 class _Frozen(_Fastact):
     @classmethod
     def require(cls) -> None:
