@@ -122,6 +122,12 @@ class _Vectors:
     def multiply_add(self, a: Any, b: Any, total: Any) -> None:
         self.builder.store(self.builder.call(self._fmuladd, [a, b, self.builder.load(total)]), total)
 
+    def fence(self) -> None:
+        """No load moves across.  Else LLVM brings the loads of a tile's rows forward, more than there are
+        registers, and spills: 98 GFLOP/s instead of 214, at 1024 x 1024 x 1024 x 2 with AVX-512."""
+        kind = ir.FunctionType(ir.VoidType(), [])
+        self.builder.call(ir.InlineAsm(kind, "", "~{memory}", side_effect=True), [])
+
     def add_to(self, pointer: Any, total: Any) -> None:
         self.store(self.builder.fadd(self.load(pointer), self.builder.load(total)), pointer)
 
@@ -158,6 +164,7 @@ def _multiply(typing, x, x_at, row_step, depth_step, panel, panel_at, depth, til
             weights = [vectors.load(along(line, d.type(vectors.lanes), v)) for v in range(_TILE_VECTORS)]
             x_step = builder.mul(d, depth_step)
             for x_row, row_sums in zip(x_rows, sums, strict=True):
+                vectors.fence()
                 value = vectors.broadcast(builder.load(builder.gep(x_row, [x_step])))
                 for weight, total in zip(weights, row_sums, strict=True):
                     vectors.multiply_add(value, weight, total)
