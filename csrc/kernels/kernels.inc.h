@@ -1,12 +1,5 @@
 /* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines KERNEL_TABLE, SMOOTH_TABLE
  * and REAL_BITS and includes its vec_<isa>.h first. */
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 64")
-#endif
-
 #if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
 #include "coefficients.h"
 #include "wide.inc.h"
@@ -29,6 +22,7 @@ extern const struct smooth SMOOTH_TABLE;
 
 #include "activations.inc.h"
 #include "dots.inc.h"
+#include "finish.inc.h"
 #include "maxout.inc.h"
 #include "pack.inc.h"
 #include "tile.inc.h"

@@ -1,19 +1,31 @@
-/* Opens the target region of one ISA: include with exactly one of REGION_AVX2, REGION_AVX512 defined, or
- * none for the baseline, after every system header.  region_end.h closes it.  A function in a region may use the
- * ISA; nothing outside is compiled for it, so that the library loads on any CPU of the architecture. */
+/* Opens the target region of one ISA: include with exactly one of REGION_AVX2, REGION_AVX512, REGION_BF16, REGION_AMX
+ * defined, or none for the baseline, after every system header.  region_end.h closes it.  A function in a region may
+ * use the ISA; nothing outside is compiled for it, so that the library loads on any CPU of the architecture. */
+#define AVX512_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
 #if defined(REGION_AVX2)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#define TARGET "avx2,fma"
+#elif defined(FA_EMULATE_AVX512) /* in the baseline */
+#elif defined(REGION_AVX512) || (defined(REGION_AMX) && defined(FA_EMULATE_AMX))
+#define TARGET AVX512_TARGET
+#elif defined(REGION_BF16)
+#define TARGET AVX512_TARGET ",avx512bf16"
+#elif defined(REGION_AMX)
+#define TARGET AVX512_TARGET ",avx512bf16,amx-tile,amx-bf16"
 #endif
-#elif defined(REGION_AVX512) && !defined(FA_EMULATE_AVX512)
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))),                   \
-                             apply_to = function)
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#define UNROLL _Pragma("GCC unroll 64")
 #endif
+
+#if defined(TARGET)
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define OPEN_REGION(names) PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
+#else
+#define OPEN_REGION(names) _Pragma("GCC push_options") PRAGMA(GCC target(names))
+#endif
+OPEN_REGION(TARGET)
 #endif
