@@ -1,8 +1,7 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
 #include <stdlib.h>
 
-#include "fastact_abi.h"
-#include "kernels.h"
+#include "activations.h"
 #include "sizes.h"
 #include "threads.h"
 
@@ -21,9 +20,8 @@
 #else
 #include "real.h"
 
-int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
-                        int64_t slopes, const real *z, real *y, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
+void REAL(activate)(const struct REAL(kernels) * kernels, int64_t rows, int64_t features, int activation,
+                    double parameter, const real *slope, int64_t slopes, const real *z, real *y, int threads) {
   int64_t n = rows * features, step = slopes > 1, length = step ? features : BLOCK;
   int64_t calls = n ? ceil_div(n, length) : 0;
   threads = threads_for(threads, n);
@@ -32,6 +30,11 @@ int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double p
     int64_t i = c * length;
     kernels->activation(activation, parameter, slope, step, z + i, y + i, smaller(length, n - i));
   }
+}
+
+int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
+                        int64_t slopes, const real *z, real *y, int threads) {
+  REAL(activate)(isa_active()->REAL(kernels), rows, features, activation, parameter, slope, slopes, z, y, threads);
   return FA_OK;
 }
 

@@ -96,3 +96,26 @@ int fa_linear_activation_backward_f64(int64_t rows, int64_t in_features, int64_t
                                       const double *x, const double *weight, const double *saved, double *grad_x,
                                       double *grad_weight, double *grad_bias, double *grad_slope, int accumulate,
                                       int threads, int precision);
+
+/* A frozen layer: a linear layer, each output the largest of `pieces` units, then an activation; or for pieces = 0 the
+ * activation alone, with in_features = out_features.  It keeps its own copy of weight, bias and slope, packed for the
+ * instruction set in force when it is made, and always runs on that one's kernels.  Any number of threads may use it,
+ * until fa_free_frozen.  fa_freeze returns NULL where there is no memory. */
+struct fa_frozen_f32;
+struct fa_frozen_f64;
+
+/* weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL; slope as above */
+struct fa_frozen_f32 *fa_freeze_f32(int64_t in_features, int64_t out_features, int64_t pieces, const float *weight,
+                                    const float *bias, int activation, double parameter, const float *slope,
+                                    int64_t slopes, int precision);
+struct fa_frozen_f64 *fa_freeze_f64(int64_t in_features, int64_t out_features, int64_t pieces, const double *weight,
+                                    const double *bias, int activation, double parameter, const double *slope,
+                                    int64_t slopes, int precision);
+void fa_free_frozen_f32(struct fa_frozen_f32 *layer);
+void fa_free_frozen_f64(struct fa_frozen_f64 *layer);
+
+/* x (rows, in_features of the first layer) -> y (rows, out_features of the last), through `count` >= 1 layers */
+int fa_run_frozen_f32(const struct fa_frozen_f32 *const *layers, int64_t count, int64_t rows, const float *x, float *y,
+                      int threads);
+int fa_run_frozen_f64(const struct fa_frozen_f64 *const *layers, int64_t count, int64_t rows, const double *x,
+                      double *y, int threads);

@@ -1,7 +1,7 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
 #include "fastact_abi.h"
 #include "grad_bias.h"
-#include "product.h"
+#include "activations.h"
 #include "threads.h"
 
 #define REAL_BITS 32
@@ -33,22 +33,29 @@ static void REAL(activate_block)(const void *context, int64_t row, int64_t rows,
   }
 }
 
-int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                               double parameter, const real *slope, int64_t slopes, const real *x, const real *weight,
-                               const real *bias, real *y, real *z, int threads, int precision) {
-  (void)precision; /* the float32 kernels serve every tier */
-  if (!z) z = y;
+int REAL(activated_product)(const struct REAL(product) * p, int activation, double parameter, const real *slope,
+                            int64_t slopes, real *y, int threads) {
   struct REAL(activation_context) context = {
-      .kernels = isa_active()->REAL(kernels),
+      .kernels = p->packed ? p->packed->kernels : isa_active()->REAL(kernels),
       .activation = activation,
       .parameter = parameter,
       .slope = slope,
       .slopes = slopes,
-      .out_features = out_features,
-      .z = z,
+      .out_features = p->columns,
+      .z = p->y,
       .y = y,
   };
-  return REAL(product)(
+  struct REAL(product) product = *p;
+  if (activation != FA_LINEAR) product.after = REAL(activate_block);
+  product.after_context = &context;
+  return REAL(product)(&product, threads);
+}
+
+int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                               double parameter, const real *slope, int64_t slopes, const real *x, const real *weight,
+                               const real *bias, real *y, real *z, int threads, int precision) {
+  (void)precision; /* the float32 kernels serve every tier */
+  return REAL(activated_product)(
       &(struct REAL(product)){
           .rows = rows,
           .depth = in_features,
@@ -61,11 +68,9 @@ int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_fe
           .right_column_stride = in_features,
           .right_depth_stride = 1,
           .bias = bias,
-          .y = z,
-          .after = activation == FA_LINEAR ? NULL : REAL(activate_block),
-          .after_context = &context,
+          .y = z ? z : y,
       },
-      threads);
+      activation, parameter, slope, slopes, y, threads);
 }
 
 int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64_t out_features, int activation,

@@ -39,8 +39,8 @@ struct REAL(room) {
   real *right, *partial, *best, *index;
 };
 
-static struct REAL(plan) REAL(make_plan)(const struct REAL(product) * p, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
+/* The part of a plan that does not depend on rows and threads: how the right operand is packed. */
+static struct REAL(plan) REAL(plan_panels)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   struct REAL(plan) plan = {.kernels = kernels, .depth = (p->depth + 3) & ~(int64_t)3};
   int linear = p->pieces == 1;
   plan.panel_vectors = linear ? kernels->linear_vectors : p->pieces;
@@ -48,7 +48,11 @@ static struct REAL(plan) REAL(make_plan)(const struct REAL(product) * p, int thr
   plan.panels = ceil_div(p->columns, plan.panel_columns);
   plan.groups = linear ? 1 : (p->pieces + kernels->max_group - 1) / kernels->max_group;
   plan.right_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
+  return plan;
+}
 
+static struct REAL(plan) REAL(make_plan)(const struct REAL(product) * p, int threads) {
+  struct REAL(plan) plan = REAL(plan_panels)(p, p->packed ? p->packed->kernels : isa_active()->REAL(kernels));
   int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
   plan.row_chunk = ceil_div(smaller(p->rows, LEFT_BLOCK_BYTES / row_bytes + 1), ROW_BLOCK) * ROW_BLOCK;
   int64_t panel_bytes = plan.right_size * (int64_t)sizeof(real);
@@ -136,12 +140,14 @@ static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(pla
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t row = task / column_tasks * plan->task_rows, end = smaller(row + plan->task_rows, p->rows);
-  for (int64_t panel = first; panel < last; panel++)
+  const real *right = room->right;
+  if (p->packed) right = p->packed->panels + first * plan->right_size;
+  for (int64_t panel = first; panel < last && !p->packed; panel++)
     REAL(pack_panel)(p, plan, panel, room->right + (panel - first) * plan->right_size);
   for (; row < end; row += plan->row_chunk) {
     int64_t rows = smaller(plan->row_chunk, end - row);
     for (int64_t panel = first; panel < last; panel++)
-      REAL(multiply_panel)(p, plan, left, row, rows, panel, room->right + (panel - first) * plan->right_size, room);
+      REAL(multiply_panel)(p, plan, left, row, rows, panel, right + (panel - first) * plan->right_size, room);
     if (p->after) {
       int64_t column = first * plan->panel_columns;
       p->after(p->after_context, row, rows, column, smaller(last * plan->panel_columns, p->columns) - column);
@@ -168,7 +174,7 @@ static void REAL(finish_group)(int64_t pieces, const real *sums, int64_t sum_str
 /* A few rows against weights whose depth is contiguous: nothing is packed. */
 static int REAL(is_few_rows)(const struct REAL(product) * p) {
   return p->rows <= MAX_DOT_ROWS && p->left_depth_stride == 1 && p->left_row_stride == p->depth &&
-         p->right_depth_stride == 1 && p->right_column_stride == p->pieces * p->depth && !p->accumulate;
+         p->right_depth_stride == 1 && p->right_column_stride == p->pieces * p->depth && !p->accumulate && !p->packed;
 }
 
 static void REAL(few_rows)(const struct REAL(product) * p, int threads) {
@@ -185,6 +191,17 @@ static void REAL(few_rows)(const struct REAL(product) * p, int threads) {
   if (p->after) p->after(p->after_context, 0, p->rows, 0, p->columns);
 }
 
+size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
+  struct REAL(plan) plan = REAL(plan_panels)(p, kernels);
+  return (size_t)(plan.panels * plan.right_size) * sizeof(real);
+}
+
+void REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels) {
+  struct REAL(plan) plan = REAL(plan_panels)(p, kernels);
+  for (int64_t panel = 0; panel < plan.panels; panel++)
+    REAL(pack_panel)(p, &plan, panel, panels + panel * plan.right_size);
+}
+
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
   threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
@@ -197,7 +214,7 @@ int REAL(product)(const struct REAL(product) * p, int threads) {
   int64_t tasks = ceil_div(plan.panels, plan.task_panels) * ceil_div(p->rows, plan.task_rows);
 
   size_t left_bytes = aligned((size_t)(row_blocks * ROW_BLOCK * plan.depth) * sizeof(real));
-  size_t right_bytes = aligned((size_t)(plan.task_panels * plan.right_size) * sizeof(real));
+  size_t right_bytes = p->packed ? 0 : aligned((size_t)(plan.task_panels * plan.right_size) * sizeof(real));
   size_t chunk_bytes = aligned((size_t)(plan.row_chunk * lanes) * sizeof(real));
   size_t room_bytes = right_bytes + (MAX_TILE_VECTORS + 2) * chunk_bytes;
   char *memory = scratch(SCRATCH_KERNEL, left_bytes + (size_t)threads * room_bytes);

@@ -1,5 +1,11 @@
 #include "real.h"
 
+/* The right operand of a product, and its bias, packed once: panels that the kernels of one ISA read. */
+struct REAL(packed) {
+  const struct REAL(kernels) * kernels;
+  const real *panels; /* 64-byte aligned */
+};
+
 /* y (rows, columns) = left (rows, depth) @ right (depth, columns) + bias, or for pieces > 1 the maximum over the
  * pieces of each column.  An operand is given by its strides, in reals. */
 struct REAL(product) {
@@ -9,7 +15,8 @@ struct REAL(product) {
   int64_t left_row_stride, left_depth_stride;
   const real *right;
   int64_t right_column_stride, right_depth_stride, right_piece_stride;
-  const real *bias; /* (columns, pieces), or NULL */
+  const real *bias;                   /* (columns, pieces), or NULL */
+  const struct REAL(packed) * packed; /* used instead of right and bias; or NULL */
   real *y;
   uint8_t *argmax; /* or NULL; for pieces > 1 */
   int accumulate;  /* for pieces == 1: add to y */
@@ -20,3 +27,8 @@ struct REAL(product) {
 
 /* Returns FA_OK or FA_NO_MEMORY.  The order of each sum depends on depth alone. */
 int REAL(product)(const struct REAL(product) * p, int threads);
+
+/* Packs the right operand and the bias of a product for the kernels of one ISA: `packed_bytes` at `panels`.  Of the
+ * product only depth, columns, pieces, right and bias are read; the layout depends on the first three alone. */
+size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels);
+void REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels);

@@ -3,6 +3,8 @@
     y, argmax = fastact.linear_maxout(x, weight, bias)          # functions: arrays in, arrays out
     model = fastact.Sequential(fastact.Maxout(784, 240, pieces=5), fastact.Linear(240, 10))   # layers
 
+    frozen = fastact.freeze(model)                              # inference alone, weights packed once
+
 `fastact.show_config()` tells which backend and instruction set run.
 """
 
@@ -35,6 +37,7 @@ from .elementwise import (
     tanh,
     tanh_backward,
 )
+from .frozen import Frozen, freeze
 from .inspection import linear_region, piece_usage, region_boundaries
 from .layers import Activation, Dropout, Layer, Linear, Maxout, Parameter, PReLU, Sequential
 from .losses import mse, softmax_cross_entropy
@@ -65,6 +68,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Dropout",
+    "Frozen",
     "Layer",
     "Linear",
     "Maxout",
@@ -77,6 +81,7 @@ __all__ = [
     "elu",
     "elu_backward",
     "float32_matmul_precision",
+    "freeze",
     "gelu",
     "gelu_backward",
     "get_backend",

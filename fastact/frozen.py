@@ -1,0 +1,236 @@
+"""Inference with weights that are packed once: `freeze`.
+
+    frozen = fastact.freeze(model)    # a copy: later changes of the model do not show
+    y = frozen(x)                     # y alone; nothing in `frozen` changes, any number of threads at once
+
+Everything is fixed when a layer is frozen: weights, precision tier, backend, and for the C backend the
+instruction set.  A pickle holds the weights as they are in the layers; loading it packs them anew, for
+the CPU and the backend found there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import activations, backends, ops, settings
+from .activations import Activation
+from .layers import Activation as ActivationLayer
+from .layers import Dropout, Layer, Linear, Maxout, PReLU, Sequential
+
+Array = np.ndarray[Any, Any]
+
+_LINEAR = activations.resolve("linear", 1, np.dtype(np.float32), {})
+_ARRAY = np.ndarray
+_empty = np.empty
+_requested_threads = settings.requested_threads
+
+
+class Step(NamedTuple):
+    """One operation of a frozen model: a product, then an activation, or the activation alone.
+
+    weight is (out_features, pieces, in_features) for maxout, (out_features, in_features) for a linear
+    layer, None where there is no product.
+    """
+
+    text: str  # the layer's repr
+    weight: Array | None
+    bias: Array | None
+    act: Activation
+    tier: str
+
+
+class Frozen:
+    """A layer or model for inference alone, made by `freeze`: y = frozen(x).
+
+    Threads may share it.  It can be pickled and copied.
+
+    Attributes:
+        in_features, out_features: the sizes of x's and y's last axes; None where any will do.
+        dtype: float32 or float64; None where both will do.
+        backend: the one it runs on.
+    """
+
+    def __init__(self, steps: tuple[Step, ...], backend: str | None) -> None:
+        self._steps = steps
+        self._asked = backend
+        module = ops._backend(backend)
+        self.backend = backend or backends.get_backend()
+        self.in_features, self.out_features = _features(steps)
+        self.dtype = _dtype(steps)
+        packed = self.dtype is not None and hasattr(module, "freeze")
+        # x (rows, in_features), y (rows, out_features), threads
+        if packed:
+            self._run = module.freeze(steps, 1 if self.in_features is None else self.in_features, self.dtype)
+        else:
+            self._run = _Steps(steps, module)
+
+    def __call__(self, x: Array, *, out: Array | None = None) -> Array:
+        """The model's output.
+
+        Args:
+            x: (..., in_features), of the model's dtype.
+            out: an array to write y to, which must not overlap x.
+
+        Returns:
+            y (..., out_features), of x's dtype: of one row the same bits in any batch, on any number of
+            threads.
+
+        Raises:
+            TypeError, ValueError: x or out is no array, of another dtype, or of a shape that does not fit.
+        """
+        if (  # what needs no further look
+            out is None
+            and type(x) is _ARRAY
+            and x.dtype is self.dtype
+            and x.ndim == 2
+            and x.flags.carray
+            and x.shape[1] == self.in_features
+        ):
+            y: Array = _empty((x.shape[0], self.out_features), self.dtype)
+            self._run(x, y, _requested_threads())
+            return y
+        return self._checked(x, out)
+
+    def _checked(self, x: Any, out: Any) -> Array:
+        ops._check_array("x", x, self.dtype)
+        shape = x.shape
+        if self.in_features is not None:
+            if x.ndim == 0 or x.shape[-1] != self.in_features:
+                raise ValueError(f"x: got shape {x.shape}, wanted (..., {self.in_features})")
+            shape = (*x.shape[:-1], self.out_features)
+        arrays = ops._outputs(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
+        self._run(_rows(x, self.in_features), _rows(arrays[0], self.out_features), _requested_threads())
+        delivered: Array = ops._deliver(out, arrays)[0]
+        return delivered
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Frozen, (self._steps, self._asked)
+
+    def __repr__(self) -> str:
+        end = f")  # on {self.backend}"
+        texts = [step.text for step in self._steps]
+        if len(texts) == 1:
+            return f"Frozen({texts[0]}{end}"
+        return "\n".join(["Frozen(", *(f"  {i}: {text}" for i, text in enumerate(texts)), end])
+
+
+def _rows(value: Any, features: int | None) -> Array:
+    """`value` as a C-contiguous (rows, features); where any number will do, rows of one."""
+    return ops._rows(value.reshape(-1, 1), 1) if features is None else ops._rows(value, features)
+
+
+class _Steps:
+    """The steps, one after the other, with the functions of a backend that packs nothing."""
+
+    def __init__(self, steps: tuple[Step, ...], backend: Any) -> None:
+        self._steps = steps
+        self._backend = backend
+
+    def __call__(self, x: Array, y: Array, threads: int) -> None:
+        if not self._steps:
+            y[...] = x
+        for i, step in enumerate(self._steps):
+            last = i == len(self._steps) - 1
+            to = y if last else _empty((len(x), _width(step, x.shape[1])), x.dtype)
+            if step.weight is None:
+                self._backend.activation(x, step.act, to, threads)
+            elif step.weight.ndim == 3:
+                self._backend.linear_maxout(x, step.weight, step.bias, to, None, threads, step.tier)
+            else:
+                self._backend.linear_activation(
+                    x, step.weight, step.bias, step.act, to, None, threads, step.tier
+                )
+            x = to
+
+
+def _width(step: Step, in_features: int) -> int:
+    return in_features if step.weight is None else len(step.weight)
+
+
+def _wanted(step: Step) -> int | None:
+    """How many features a step wants; None where any number will do."""
+    if step.weight is not None:
+        return int(step.weight.shape[-1])
+    slope = step.act.slope
+    return None if slope is None or slope.size == 1 else slope.size
+
+
+def _features(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
+    first = features = None
+    for step in steps:
+        wanted = _wanted(step)
+        if wanted is not None:
+            if features is not None and wanted != features:
+                raise ValueError(f"model: {step.text} gets {features} features, wants {wanted}")
+            first = wanted if first is None else first
+            features = _width(step, wanted)
+    return first, features
+
+
+def _dtype(steps: tuple[Step, ...]) -> np.dtype[Any] | None:
+    dtype = None
+    for step in steps:
+        parameter = step.act.slope if step.weight is None else step.weight
+        if parameter is not None:
+            if dtype is not None and parameter.dtype != dtype:
+                raise TypeError(f"model: {step.text} is of {parameter.dtype}, layers before it of {dtype}")
+            dtype = parameter.dtype
+    return dtype
+
+
+def _copy(value: Array) -> Array:
+    return np.array(value, order="C")
+
+
+def _steps(layer: Layer, precision: str | None) -> list[Step]:
+    kind = type(layer)
+    if isinstance(layer, Sequential) and kind is Sequential:
+        return [step for inner in layer.layers for step in _steps(inner, precision)]
+    if kind is Dropout:
+        return []
+    if isinstance(layer, Linear | Maxout) and kind in (Linear, Maxout):
+        weight = _copy(layer.weight.data)
+        bias = None if layer.bias is None else _copy(layer.bias.data)
+        act = _LINEAR
+        if isinstance(layer, Linear):
+            act = activations.resolve(layer.activation, layer.out_features, weight.dtype, layer.keywords())
+        return [Step(repr(layer), weight, bias, act, precision or layer._tier())]
+    if isinstance(layer, PReLU) and kind is PReLU:
+        slope = layer.slope.data
+        act = activations.resolve("prelu", slope.size, slope.dtype, {"slope": slope})
+        return [Step(repr(layer), None, None, act, "highest")]
+    if isinstance(layer, ActivationLayer) and kind is ActivationLayer:
+        act = activations.resolve(layer.name, 1, np.dtype(np.float32), layer.keywords)
+        return [Step(repr(layer), None, None, act, "highest")]
+    raise TypeError(
+        f"model: got {kind.__name__}, wanted Maxout, Linear, Activation, PReLU, Dropout or a Sequential of "
+        "these: what else a class computes, freeze can't know"
+    )
+
+
+def freeze(model: Layer, precision: str | None = None, *, backend: str | None = None) -> Frozen:
+    """A copy of a layer or model for inference alone, its weights packed once: y = frozen(x).
+
+    Dropout is gone, no argmax is kept, and nothing of the copy changes any more: what happens to the model's
+    parameters later does not show.
+
+    Args:
+        model: a Maxout, Linear, Activation, PReLU, Dropout, or a Sequential of these.
+        precision: the float32 precision tier of every layer; by default each layer's own, else the one in
+            force now.
+        backend: "c", "numba" or "numpy"; by default the one in force now.  A pickle says the same where it
+            is loaded.
+
+    Returns:
+        A `Frozen`, to call with x (..., in_features).
+
+    Raises:
+        TypeError: model is something else, an instance of a subclass included, or its layers differ in dtype.
+        ValueError: an unknown precision or backend, or a layer does not take the features that it gets.
+        ImportError: the backend can't load.
+    """
+    if precision is not None:
+        settings.check_precision(precision)
+    return Frozen(tuple(_steps(model, precision)), backend)

@@ -1,0 +1,428 @@
+"""`freeze`: what the layers compute, of one row the same bits in any batch, and nothing that changes."""
+
+import copy
+import gc
+import multiprocessing
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+from conftest import (
+    CASES,
+    COMPILED_BACKENDS,
+    INPUT_LAYOUTS,
+    OUT_LAYOUTS,
+    SHAPES,
+    normal,
+    output_of,
+    reference,
+)
+from tolerance import assert_same_bits, assert_within, sum_bound
+
+import fastact as fa
+
+SAME_BITS = [
+    (1, 288, 96, 3),
+    (50, 784, 33, 5),
+    (29, 513, 70, 2),
+    (17, 4, 260, 1),
+    (30, 40, 31, 9),
+    (26, 1030, 5, 4),
+]
+
+
+def maxout(shape, dtype, rng, **keywords):
+    _, in_features, out_features, pieces = shape
+    layer = fa.Maxout(in_features, out_features, pieces, rng=rng, dtype=dtype, **keywords)
+    if layer.bias is not None:
+        layer.bias.data[...] = normal(rng, layer.bias.data.shape, dtype)
+    return layer
+
+
+def network(dtype=np.float32, rng=0):
+    rng = np.random.default_rng(rng)
+    return fa.Sequential(
+        fa.Maxout(20, 33, pieces=3, rng=rng, dtype=dtype),
+        fa.Dropout(0.5),
+        fa.Sequential(fa.Linear(33, 18, activation="silu", rng=rng, dtype=dtype), fa.Dropout(0.2)),
+        fa.PReLU(18, dtype=dtype),
+        fa.Activation("leaky_relu", negative_slope=0.5),
+        fa.Linear(18, 10, bias=False, rng=rng, dtype=dtype),
+    )
+
+
+# ---- what it computes
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_maxout_against_the_reference(backend, dtype, threads, rng, shape):
+    layer = maxout(shape, dtype, rng)
+    x = normal(rng, (shape.rows, shape.in_features), dtype)
+    weight, bias = layer.weight.data, layer.bias.data
+    expected, _ = reference("linear_maxout", x, weight, bias)
+    magnitudes, _ = reference("linear_maxout", np.abs(x), np.abs(weight), np.abs(bias))
+    y = fa.freeze(layer)(x)
+    assert y.dtype == dtype
+    assert y.shape == (shape.rows, shape.out_features)
+    assert_within(y, expected, sum_bound(magnitudes, shape.in_features, dtype, backend))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_linear_with_each_activation(backend, dtype, threads, rng, case, rows):
+    keywords = case.keywords(21, dtype)
+    layer = fa.Linear(17, 21, activation=case.name, rng=rng, dtype=dtype, **keywords)
+    layer.bias.data[...] = normal(rng, 21, dtype)
+    x = normal(rng, (rows, 17), dtype)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(fa.freeze(layer)(x), layer(x), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_activation_alone(backend, dtype, threads, rng, case):
+    slopes = case.keywords(21, dtype).get("slope")
+    if slopes is None:
+        layer = fa.Activation(case.name, **case.parameters)
+    else:
+        layer = fa.PReLU(slopes.size, dtype=dtype)
+        layer.slope.data[...] = slopes
+    x = normal(rng, (5, 21), dtype)
+    assert_same_bits(fa.freeze(layer)(x), layer(x))
+    between = fa.Sequential(layer, fa.Linear(21, 4, rng=rng, dtype=dtype))
+    np.testing.assert_allclose(fa.freeze(between)(x), between(x), rtol=1e-4, atol=1e-4)
+
+
+def test_whole_numbers_exactly(backend, dtype, threads, rng):
+    layer = maxout((0, 300, 40, 3), dtype, rng)
+    for parameter in layer.parameters():
+        parameter.data[...] = rng.integers(-2, 3, parameter.data.shape)
+    x = rng.integers(-2, 3, (37, 300)).astype(dtype)
+    assert_same_bits(fa.freeze(layer)(x), layer(x))
+
+
+def test_nan_infinity_and_ties(backend, dtype, rng):
+    layer = maxout((0, 8, 19, 4), dtype, rng)
+    x = normal(rng, (6, 8), dtype)
+    x[0, 3], x[1, 2], x[2, 0] = np.nan, np.inf, -np.inf
+    layer.weight.data[3, 2, 1] = np.nan
+    layer.weight.data[4] = layer.weight.data[4, 0]
+    np.testing.assert_allclose(fa.freeze(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network(backend, dtype, threads, rng):
+    model = network(dtype)
+    x = normal(rng, (30, 20), dtype)
+    np.testing.assert_allclose(fa.freeze(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [fa.Dropout(0.5), fa.Sequential(), fa.Sequential(fa.Dropout(0.5))])
+def test_no_step_at_all(backend, dtype, rng, model):
+    x = normal(rng, (3, 4), dtype)
+    y = fa.freeze(model)(x)
+    assert_same_bits(y, x)
+    assert not np.shares_memory(x, y)
+
+
+def test_an_activation_takes_any_shape(backend, dtype, rng):
+    for layer in (fa.Activation("relu"), fa.PReLU(dtype=dtype)):
+        frozen = fa.freeze(layer)
+        for shape in ((), (3,), (0,), (2, 0), (2, 3, 4)):
+            x = normal(rng, shape, dtype) if shape else np.array(-2, dtype)
+            assert_same_bits(frozen(x), layer(x))
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (0,), (3,), (2, 3), (2, 0, 3), (1, 2, 1, 3)])
+def test_any_leading_shape(backend, dtype, rng, leading):
+    model = network(dtype)
+    x = normal(rng, (*leading, 20), dtype)
+    y = fa.freeze(model)(x)
+    assert y.shape == (*leading, 10)
+    np.testing.assert_allclose(y, model(x), rtol=1e-4, atol=1e-5)
+
+
+@INPUT_LAYOUTS
+def test_layouts_of_x(backend, dtype, rng, layout):
+    frozen = fa.freeze(network(dtype))
+    x = normal(rng, (7, 20), dtype)
+    assert_same_bits(frozen(layout(x)), frozen(x))
+
+
+@OUT_LAYOUTS
+def test_out(backend, dtype, rng, layout):
+    frozen = fa.freeze(network(dtype))
+    x = normal(rng, (7, 20), dtype)
+    out = layout((7, 10), dtype)
+    assert frozen(x, out=out) is out
+    assert_same_bits(np.ascontiguousarray(out), frozen(x))
+
+
+# ---- the same bits
+
+
+@pytest.mark.parametrize("shape", SAME_BITS, ids=lambda shape: "x".join(map(str, shape)))
+def test_a_row_has_the_same_bits_in_any_batch(compiled, dtype, rng, shape):
+    rows = 60
+    model = fa.Sequential(
+        maxout(shape, dtype, rng),
+        fa.Linear(shape[2], 37, activation="tanh", rng=rng, dtype=dtype),
+    )
+    frozen = fa.freeze(model)
+    x = normal(rng, (rows, shape[1]), dtype)
+    with fa.num_threads(1):
+        y = frozen(x)
+    for threads in (1, 2):
+        with fa.num_threads(threads):
+            for size in (1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 24, 25, 49):
+                for first in (0, 1, rows - size):
+                    assert_same_bits(frozen(x[first : first + size]), y[first : first + size])
+            assert_same_bits(frozen(x), y)
+
+
+# ---- a copy
+
+
+def test_later_changes_do_not_show(backend, dtype, rng):
+    model = network(dtype)
+    x = normal(rng, (9, 20), dtype)
+    frozen = fa.freeze(model)
+    before = frozen(x)
+    for parameter in model.parameters():
+        parameter.data[...] = 7
+    assert_same_bits(frozen(x), before)
+    assert not np.array_equal(fa.freeze(model)(x), before)
+
+
+def test_keeps_the_backend_and_the_instruction_set(compiled, dtype, rng):
+    frozen = fa.freeze(network(dtype))
+    x = normal(rng, (9, 20), dtype)
+    before = frozen(x)
+    name = fa.get_backend()
+    with_others = []
+    try:
+        for other in ("numpy", *COMPILED_BACKENDS):
+            fa.set_backend(other)
+            with_others.append(frozen(x))
+        if name == "c":
+            from fastact import native
+
+            isa = native.isa()
+            for other in native.supported_isas():
+                native.set_isa(other)
+                with_others.append(frozen(x))
+            native.set_isa(isa)
+    finally:
+        fa.set_backend(name)
+    assert frozen.backend == name
+    for y in with_others:
+        assert_same_bits(y, before)
+
+
+@pytest.mark.parametrize("duplicate", [lambda f: pickle.loads(pickle.dumps(f)), copy.copy, copy.deepcopy])
+def test_pickles_and_copies(backend, dtype, rng, duplicate):
+    frozen = fa.freeze(network(dtype))
+    x = normal(rng, (9, 20), dtype)
+    again = duplicate(frozen)
+    assert_same_bits(again(x), frozen(x))
+    assert repr(again) == repr(frozen)
+    assert (again.in_features, again.out_features, again.dtype) == (20, 10, dtype)
+
+
+def test_a_pickle_goes_to_the_backend_in_force(rng):
+    frozen, x = fa.freeze(network(), backend=None), normal(rng, (9, 20), np.dtype(np.float32))
+    data, bound = pickle.dumps(frozen), pickle.dumps(fa.freeze(network(), backend="numba"))
+    try:
+        fa.set_backend("numpy")
+        assert pickle.loads(data).backend == "numpy"
+        assert pickle.loads(bound).backend == "numba"
+        np.testing.assert_allclose(pickle.loads(data)(x), frozen(x), rtol=1e-4, atol=1e-5)
+    finally:
+        fa.set_backend(None)
+
+
+def test_backend_argument(rng):
+    x = normal(rng, (9, 20), np.dtype(np.float32))
+    results = {name: fa.freeze(network(), backend=name) for name in ("numpy", *COMPILED_BACKENDS)}
+    for name, frozen in results.items():
+        assert frozen.backend == name
+        np.testing.assert_allclose(frozen(x), network()(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [None, "highest", "high", "medium"])
+def test_precision_is_fixed(compiled, rng, precision):
+    model = fa.Sequential(fa.Maxout(40, 30, precision="high"), fa.Linear(30, 4))
+    x = normal(rng, (9, 40), np.dtype(np.float32))
+    with fa.float32_matmul_precision("medium"):
+        frozen = fa.freeze(model, precision)
+        tiers = [step.tier for step in frozen._steps]
+        expected = frozen(x)
+    assert tiers == (["high", "medium"] if precision is None else [precision] * 2)
+    assert_same_bits(frozen(x), expected)
+
+
+# ---- threads, processes, memory
+
+
+@pytest.mark.parametrize("backend_name", COMPILED_BACKENDS)
+def test_threads_share_a_frozen_model(backend_name, rng):
+    frozen = fa.freeze(network(), backend=backend_name)
+    batches = [normal(rng, (rows, 20), np.dtype(np.float32)) for rows in (1, 3, 8, 40, 100, 257)]
+    expected = [frozen(x) for x in batches]
+    wrong = []
+
+    def work(start):
+        for i in range(200):
+            k = (start + i) % len(batches)
+            if frozen(batches[k]).tobytes() != expected[k].tobytes():
+                wrong.append(k)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+FORK = """
+import os, warnings
+import numpy as np, fastact as fa
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks with threads around
+fa.set_num_threads(2)
+rng = np.random.default_rng(0)
+frozen = fa.freeze(fa.Sequential(fa.Maxout(300, 129, pieces=3), fa.Linear(129, 70)), backend={backend!r})
+x = rng.random((257, 300), np.float32)
+expected = frozen(x).tobytes()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if frozen(x).tobytes() == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert frozen(x).tobytes() == expected
+print("done")
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.parametrize("backend_name", COMPILED_BACKENDS)
+def test_in_a_forked_child(backend_name):
+    assert output_of(FORK.format(backend=backend_name)) == "done\n"
+
+
+MEMORY = """
+import fastact as fa
+from pathlib import Path
+
+def resident():
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024  # MB
+
+layer = fa.Maxout(1024, 512, pieces=2)  # 4 MB of weights
+for i in range(60):
+    fa.freeze(layer)
+    if i == 30:  # malloc has found its balance
+        before = resident()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
+def test_memory_is_freed():
+    assert float(output_of(MEMORY)) < 8
+
+
+def test_packed_weights_live_as_long_as_the_model(compiled, rng):
+    x = normal(rng, (9, 20), np.dtype(np.float32))
+    expected = fa.freeze(network())(x)
+    frozen = pickle.loads(pickle.dumps(fa.freeze(network())))
+    gc.collect()
+    assert_same_bits(frozen(x), expected)
+
+
+# ---- errors, and what it says of itself
+
+
+class Doubled(fa.Maxout):
+    def _forward(self, x, training):
+        y, saved = super()._forward(x, training)
+        return 2 * y, saved
+
+
+class Mine(fa.Layer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (Doubled(3, 4), "Doubled"),
+        (fa.Sequential(fa.Linear(3, 3), Mine()), "Mine"),
+        (type("Net", (fa.Sequential,), {})(fa.Linear(3, 3)), "Net"),
+        (lambda x: x, "function"),
+        (None, "NoneType"),
+        (fa.freeze(fa.Linear(3, 3)), "Frozen"),
+    ],
+)
+def test_other_models_are_refused(model, name):
+    with pytest.raises(TypeError, match=f"model: got {name}, wanted Maxout, Linear"):
+        fa.freeze(model)
+
+
+def test_models_that_cannot_run_are_refused():
+    with pytest.raises(ValueError, match=r"model: Linear\(5, 6\) gets 4 features, wants 5"):
+        fa.freeze(fa.Sequential(fa.Linear(3, 4), fa.Activation("relu"), fa.Linear(5, 6)))
+    with pytest.raises(ValueError, match=r"model: PReLU\(3\) gets 4 features, wants 3"):
+        fa.freeze(fa.Sequential(fa.Linear(3, 4), fa.PReLU(3)))
+    with pytest.raises(TypeError, match="is of float64, layers before it of float32"):
+        fa.freeze(fa.Sequential(fa.Linear(3, 4), fa.Linear(4, 6, dtype=np.float64)))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="precision: got 'low', wanted one of highest, high, medium"):
+        fa.freeze(fa.Linear(3, 4), "low")
+    with pytest.raises(ValueError, match="backend: got 'cuda'"):
+        fa.freeze(fa.Linear(3, 4), backend="cuda")
+
+
+def test_bad_inputs(backend, dtype):
+    frozen = fa.freeze(fa.Maxout(3, 4, dtype=dtype))
+    other = np.float64 if dtype == np.float32 else np.float32
+    for x, error, message in (
+        ([[1.0, 2.0, 3.0]], TypeError, "x: got list, wanted a numpy.ndarray"),
+        (np.ones((2, 3), other), TypeError, f"x: got dtype {np.dtype(other)}, wanted {dtype}"),
+        (np.ones((2, 3), int), TypeError, "x: got dtype int64"),
+        (np.ma.ones((2, 3), dtype), TypeError, "x: got MaskedArray"),
+        (np.ones((2, 4), dtype), ValueError, r"x: got shape \(2, 4\), wanted \(..., 3\)"),
+        (np.ones(4, dtype), ValueError, r"x: got shape \(4,\), wanted \(..., 3\)"),
+        (np.array(1, dtype), ValueError, r"x: got shape \(\), wanted \(..., 3\)"),
+    ):
+        with pytest.raises(error, match=message):
+            frozen(x)
+    x = np.ones((2, 3), dtype)
+    for out, error, message in (
+        (np.empty((2, 3), dtype), ValueError, r"out\[0\] \(y\): got shape \(2, 3\), wanted \(2, 4\)"),
+        (np.empty((2, 4), other), TypeError, r"out\[0\] \(y\): got dtype"),
+    ):
+        with pytest.raises(error, match=message):
+            frozen(x, out=out)
+    square = fa.freeze(fa.Maxout(3, 3, dtype=dtype))
+    with pytest.raises(ValueError, match="overlaps an input"):
+        square(x, out=x)
+    with pytest.raises(TypeError, match="x: got dtype int64, wanted float32 or float64"):
+        fa.freeze(fa.Activation("relu"))(np.ones(3, int))
+
+
+def test_repr():
+    frozen = fa.freeze(fa.Maxout(3, 4, pieces=5))
+    assert repr(frozen) == f"Frozen(Maxout(3, 4, pieces=5))  # on {fa.get_backend()}"
+    assert repr(fa.freeze(network(), backend="numpy")).split("\n") == [
+        "Frozen(",
+        "  0: Maxout(20, 33, pieces=3)",
+        "  1: Linear(33, 18, activation='silu')",
+        "  2: PReLU(18)",
+        "  3: Activation('leaky_relu', negative_slope=0.5)",
+        "  4: Linear(18, 10, bias=False)",
+        ")  # on numpy",
+    ]
