@@ -14,21 +14,16 @@
  * 4096 has 3 to 8 times the error of NumPy's product, runs of 256 have 0.6 to 0.9 times. */
 #define DEPTH_CUT 256
 
-/* Rows of the left operand that are packed together; the rows of every tile divide it. */
-#define ROW_BLOCK 24
-
-/* The most vectors side by side in a register tile, and the most sums in one. */
-#define MAX_TILE_VECTORS 4
-#define MAX_TILE_SUMS 24
+/* The most vectors and rows of a register tile, and the most sums in one. */
+#define MAX_TILE_VECTORS 5
+#define MAX_TILE_ROWS 12
+#define MAX_TILE_SUMS 25
 
 /* The most vectors that a sum over winners keeps in registers: 12 hide the latency of the FMA unit. */
 #define MAX_WINNER_VECTORS 12
 
 /* An argmax is one byte. */
 #define MAX_PIECES 256
-
-/* The most rows that `dots` takes. */
-#define MAX_DOT_ROWS 4
 
 #define REAL_BITS 32
 #include "kernels/table.inc.h"

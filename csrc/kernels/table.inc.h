@@ -1,28 +1,34 @@
 #include "../real.h"
 
-/* One call of a register tile: `rows` x `vectors` sums over `depth`, then the finish.
- *
- * The left operand is packed as [depth / 4][ROW_BLOCK][4], the right one as [depth][vectors][lanes]; both are padded
- * with zeros to a multiple of 4 in depth. */
+/* sums (rows, vectors * lanes) = left (rows, depth) @ right (depth, vectors * lanes) */
 struct REAL(tile) {
   int64_t depth;
-  const real *left;
-  const real *right;
-  real *partial;    /* [rows][vectors][lanes], the sums of the runs before this one */
-  int first_run;    /* partial holds nothing yet */
-  int last_run;     /* finish; otherwise leave the sums in partial */
+  const real *left;  /* rows left_stride apart */
+  const real *right; /* rows one after the other */
+  real *sums;        /* rows sums_stride apart */
+  int64_t left_stride, sums_stride;
+  int add; /* to the old sums */
+};
+
+/* The finish of `rows` rows of sums [rows][vectors][lanes] */
+struct REAL(finish) {
+  int64_t rows;
+  int vectors;
+  const real *sums;
   const real *bias; /* [vectors][lanes], zeros where there is none */
-  int64_t rows;     /* how many rows and columns of the tile are inside the result */
-  int64_t columns;
-  real *y; /* the tile's first result, rows `y_stride` apart */
+  int64_t columns;  /* how many of the panel are inside the result */
+  real *y;          /* rows of y and argmax are y_stride apart */
   int64_t y_stride;
-  int accumulate; /* linear: add to y */
-  /* maxout: vector v holds piece `piece + v` of each output */
-  uint8_t *argmax; /* or NULL; as y */
-  int piece;
-  int last_group; /* store y and argmax; otherwise leave the running maximum in best and index */
-  real *best;     /* [rows][lanes] */
-  real *index;    /* [rows][lanes], as reals */
+  int accumulate;  /* linear: add to y */
+  uint8_t *argmax; /* maxout: or NULL */
+};
+
+/* sums (units, rows) = w (units, depth) . x (rows, depth), each with its rows the stride apart */
+struct REAL(dots) {
+  int64_t rows, units, depth;
+  const real *x, *w;
+  real *sums;
+  int64_t x_stride, w_stride, sums_stride;
 };
 
 /* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
@@ -52,17 +58,19 @@ struct REAL(won) {
 struct REAL(kernels) {
   int lanes;
 
-  void (*pack_left)(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst);
-  void (*pack_right)(int vectors, int side_by_side, int64_t columns, int64_t depth, const real *src,
-                     int64_t vector_stride, int64_t lane_stride, int64_t depth_stride, real *dst);
+  /* src (rows, columns) -> dst (columns, rows up to a multiple of lanes), zeros beyond `rows` */
+  void (*transpose)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
+  /* src (rows, columns) -> dst (rows, lanes), zeros beyond `columns` */
+  void (*copy_lanes)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
 
-  int max_group;                       /* the most pieces that one tile takes */
-  int linear_vectors;                  /* vectors of the linear tile */
-  int tile_rows[MAX_TILE_VECTORS + 1]; /* [vectors] */
-  void (*linear_tile)(const struct REAL(tile) *);
-  void (*maxout_tile[MAX_TILE_VECTORS + 1])(const struct REAL(tile) *); /* [pieces], from 2 */
+  int max_vectors;                     /* of a tile */
+  int linear_vectors;                  /* of a tile of a linear layer */
+  int tile_rows[MAX_TILE_VECTORS + 1]; /* the most rows of a tile, for each number of vectors */
+  void (*multiply[MAX_TILE_VECTORS + 1][MAX_TILE_ROWS + 1])(const struct REAL(tile) *); /* [vectors][rows], from 1 */
+  void (*finish_linear)(const struct REAL(finish) *);
+  void (*finish_maxout)(const struct REAL(finish) *);
 
-  void (*dots)(int64_t rows, int64_t units, int64_t depth, const real *x, const real *w, real *sums);
+  void (*dots)(const struct REAL(dots) *);
 
   void (*sum_chosen[MAX_WINNER_VECTORS + 1])(const struct REAL(chosen) *); /* [vectors], from 1 */
   void (*sum_won[MAX_WINNER_VECTORS + 1])(const struct REAL(won) *);

@@ -1,63 +1,80 @@
-/* The micro-kernel: a register tile of `rows` x `vectors` sums.  With constant rows and vectors the compiler keeps all
- * the accumulators in registers. */
+/* The micro-kernel: a register tile of `rows` x `vectors` sums.
+ *
+ * With constant rows and vectors the compiler keeps all the sums in registers.  The left operand is read where it
+ * lies, one number for all lanes; the right one from a panel.  Every tile adds the terms of a sum in the same order, so
+ * that a row has the same bits in a tile of any height. */
 
-/* How far ahead the left operand is fetched, in steps of 4 of depth.  (2048, 2048, 2048, 2) on two threads ran at 135
- * GFLOP/s without, at 148 with 8, 156 with 20 and 154 with 40. */
-#define PREFETCH_QUADS 20
+/* How far ahead the left operand's rows are fetched, in reals, and how many of them share a cache line. */
+#define PREFETCH_AHEAD 64
+#define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* acc [rows][vectors] = left [depth / 4][ROW_BLOCK][4] @ right [depth / 4][4][vectors][LANES] */
-static ALWAYS_INLINE void multiply(int rows, int vectors, vec *acc, const struct REAL(tile) * t) {
-  const real *left = t->left, *right = t->right;
+/* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
+static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const real *const *left, int64_t stride,
+                                        const real *right) {
+  vec b[MAX_TILE_VECTORS];
   UNROLL
-  for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
-  for (int64_t d = 0; d < t->depth; d += 4) {
+  for (int v = 0; v < vectors; v++) b[v] = vec_load(right + v * LANES);
+  UNROLL
+  for (int r = 0; r < rows; r++) {
+    vec a = vec_set1(left[r / 3][r % 3 * stride]);
     UNROLL
-    for (int q = 0; q < 4; q++, right += vectors * LANES) {
-      /* the operand with fewer vectors waits in registers, the other one streams past it */
-      vec waiting[MAX_TILE_VECTORS];
-      if (rows < vectors) {
-        UNROLL
-        for (int r = 0; r < rows; r++) waiting[r] = vec_set1(left[r * 4 + q]);
-        UNROLL
-        for (int v = 0; v < vectors; v++) {
-          vec b = vec_load(right + v * LANES);
-          UNROLL
-          for (int r = 0; r < rows; r++) vec_accumulate(&acc[r * vectors + v], waiting[r], b);
-        }
-      } else {
-        UNROLL
-        for (int v = 0; v < vectors; v++) waiting[v] = vec_load(right + v * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-          vec a = vec_set1(left[r * 4 + q]);
-          UNROLL
-          for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, waiting[v]);
-        }
-      }
-    }
-    __builtin_prefetch(left + PREFETCH_QUADS * ROW_BLOCK * 4);
-    if (rows * 4 * sizeof(real) > 64) __builtin_prefetch(left + PREFETCH_QUADS * ROW_BLOCK * 4 + 64 / sizeof(real));
-    left += ROW_BLOCK * 4;
+    for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, b[v]);
   }
 }
 
-#define TILE(kind, rows, vectors)                                                                                      \
-  static void kind##_tile_##rows##x##vectors(const struct REAL(tile) * t) {                                            \
-    vec acc[MAX_TILE_SUMS];                                                                                            \
-    multiply(rows, vectors, acc, t);                                                                                   \
-    finish_##kind(rows, vectors, acc, t);                                                                              \
+static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct REAL(tile) * t) {
+  vec acc[MAX_TILE_SUMS];
+  const real *left[MAX_TILE_ROWS / 3], *right = t->right;
+  int64_t d = 0, stride = t->left_stride;
+  UNROLL
+  for (int r = 0; r < rows; r += 3) left[r / 3] = t->left + r * stride;
+  UNROLL
+  for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
+  for (; d + 4 <= t->depth; d += 4) {
+    if (d % LINE_REALS == 0) {
+      UNROLL
+      for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
+    }
+    UNROLL
+    for (int q = 0; q < 4; q++, right += vectors * LANES) {
+      multiply_step(rows, vectors, acc, left, stride, right);
+      UNROLL
+      for (int r = 0; r < rows; r += 3) left[r / 3]++;
+    }
   }
+  for (; d < t->depth; d++, right += vectors * LANES) {
+    multiply_step(rows, vectors, acc, left, stride, right);
+    UNROLL
+    for (int r = 0; r < rows; r += 3) left[r / 3]++;
+  }
+  UNROLL
+  for (int i = 0; i < rows * vectors; i++) {
+    real *sum = t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
+    vec_store(sum, t->add ? vec_add(vec_load(sum), acc[i]) : acc[i]);
+  }
+}
 
-/* The tiles fill 32 or 16 registers: sums, and the operand that waits, and one of the other. */
+#define TILE(rows, vectors)                                                                                            \
+  static void multiply_##rows##x##vectors(const struct REAL(tile) * t) { multiply_tile(rows, vectors, t); }
+#define TILE_NAME(rows, vectors) multiply_##rows##x##vectors,
+/* X for each height from 1 */
+#define HEIGHTS_3(X, vectors) X(1, vectors) X(2, vectors) X(3, vectors)
+#define HEIGHTS_4(X, vectors) HEIGHTS_3(X, vectors) X(4, vectors)
+#define HEIGHTS_5(X, vectors) HEIGHTS_4(X, vectors) X(5, vectors)
+#define HEIGHTS_6(X, vectors) HEIGHTS_5(X, vectors) X(6, vectors)
+#define HEIGHTS_8(X, vectors) HEIGHTS_6(X, vectors) X(7, vectors) X(8, vectors)
+#define HEIGHTS_12(X, vectors) HEIGHTS_8(X, vectors) X(9, vectors) X(10, vectors) X(11, vectors) X(12, vectors)
+
+/* The tallest tiles fill 32 or 16 registers: sums, the vectors of the right operand, and one number of the left. */
+HEIGHTS_12(TILE, 1)
 #if VECTOR_REGISTERS == 32
-TILE(linear, 12, 2)
-TILE(maxout, 12, 2)
-TILE(maxout, 8, 3)
-TILE(maxout, 6, 4)
+HEIGHTS_12(TILE, 2)
+HEIGHTS_8(TILE, 3)
+HEIGHTS_6(TILE, 4)
+HEIGHTS_5(TILE, 5)
 #else
-TILE(linear, 6, 2)
-TILE(maxout, 6, 2)
-TILE(maxout, 4, 3)
-TILE(maxout, 3, 4)
+HEIGHTS_6(TILE, 2)
+HEIGHTS_4(TILE, 3)
+HEIGHTS_3(TILE, 4)
 #endif
 #undef TILE

@@ -12,6 +12,19 @@ typedef __m256 mask; /* all bits of a lane set, or none */
 static inline vec vec_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec vec_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void vec_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
+/* the first n lanes, n <= LANES; the others are zeros */
+static inline __m256i first_lanes(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline vec vec_load_first(const real *p, int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+static inline void vec_store_first(real *p, vec a, int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
+/* a[0], b[0], a[1], b[1], ... of the low or of the high halves */
+static inline vec vec_interleave_low(vec a, vec b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+static inline vec vec_interleave_high(vec a, vec b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
 /* p[0], p[step], p[2 step], ... */
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm256_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
@@ -62,6 +75,17 @@ typedef __m256d mask;
 static inline vec vec_set1(real a) { return _mm256_set1_pd(a); }
 static inline vec vec_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void vec_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
+static inline __m256i first_lanes(int64_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+static inline vec vec_load_first(const real *p, int64_t n) { return _mm256_maskload_pd(p, first_lanes(n)); }
+static inline void vec_store_first(real *p, vec a, int64_t n) { _mm256_maskstore_pd(p, first_lanes(n), a); }
+static inline vec vec_interleave_low(vec a, vec b) {
+  return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+static inline vec vec_interleave_high(vec a, vec b) {
+  return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm256_setr_pd(p[0], p[step], p[2 * step], p[3 * step]);
 }

@@ -1,6 +1,7 @@
 /* A vector of one AVX-512 register: 16 floats or 8 doubles.  Included inside a target region. */
 
 #define VECTOR_REGISTERS 32
+#define FIRST(n) ((mask)((1u << (n)) - 1)) /* the mask of the first n lanes */
 
 #if REAL_BITS == 32
 
@@ -11,6 +12,16 @@ typedef __mmask16 mask;
 static inline vec vec_set1(real a) { return _mm512_set1_ps(a); }
 static inline vec vec_load(const real *p) { return _mm512_loadu_ps(p); }
 static inline void vec_store(real *p, vec a) { _mm512_storeu_ps(p, a); }
+/* the first n lanes, n <= LANES; the others are zeros */
+static inline vec vec_load_first(const real *p, int64_t n) { return _mm512_maskz_loadu_ps(FIRST(n), p); }
+static inline void vec_store_first(real *p, vec a, int64_t n) { _mm512_mask_storeu_ps(p, FIRST(n), a); }
+/* a[0], b[0], a[1], b[1], ... of the low or of the high halves */
+static inline vec vec_interleave_low(vec a, vec b) {
+  return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+static inline vec vec_interleave_high(vec a, vec b) {
+  return _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
 /* p[0], p[step], p[2 step], ... */
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
@@ -57,6 +68,14 @@ typedef __mmask8 mask;
 static inline vec vec_set1(real a) { return _mm512_set1_pd(a); }
 static inline vec vec_load(const real *p) { return _mm512_loadu_pd(p); }
 static inline void vec_store(real *p, vec a) { _mm512_storeu_pd(p, a); }
+static inline vec vec_load_first(const real *p, int64_t n) { return _mm512_maskz_loadu_pd(FIRST(n), p); }
+static inline void vec_store_first(real *p, vec a, int64_t n) { _mm512_mask_storeu_pd(p, FIRST(n), a); }
+static inline vec vec_interleave_low(vec a, vec b) {
+  return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+static inline vec vec_interleave_high(vec a, vec b) {
+  return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm512_setr_pd(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
 }

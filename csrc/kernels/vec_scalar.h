@@ -30,6 +30,26 @@ static inline vec vec_load(const real *p) {
   return v;
 }
 static inline void vec_store(real *p, vec a) { memcpy(p, &a, sizeof a); }
+/* the first n lanes, n <= LANES; the others are zeros */
+static inline vec vec_load_first(const real *p, int64_t n) {
+  vec v = {0};
+  for (int64_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+static inline void vec_store_first(real *p, vec a, int64_t n) {
+  for (int64_t i = 0; i < n; i++) p[i] = a[i];
+}
+/* a[0], b[0], a[1], b[1], ... of the low or of the high halves */
+static inline vec vec_interleave_low(vec a, vec b) {
+  vec v = {0};
+  for (int i = 0; i < LANES; i++) v[i] = (i % 2 ? b : a)[i / 2];
+  return v;
+}
+static inline vec vec_interleave_high(vec a, vec b) {
+  vec v = {0};
+  for (int i = 0; i < LANES; i++) v[i] = (i % 2 ? b : a)[(i + LANES) / 2];
+  return v;
+}
 /* p[0], p[step], p[2 step], ... */
 static inline vec vec_load_strided(const real *p, int64_t step) {
   vec v = {0};
