@@ -20,7 +20,7 @@ _FLOAT, _DOUBLE, _BYTE = ffi.typeof("float[]"), ffi.typeof("double[]"), ffi.type
 _TYPE = {"f": _FLOAT, "d": _DOUBLE, "B": _BYTE}
 _PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
 _from_buffer = ffi.from_buffer
-_NULL = ffi.NULL
+_NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
 
 
 def _pointer(array: Array | None) -> Any:
@@ -144,6 +144,76 @@ def linear_maxout_backward(
         _pointer(grad_weight),
         _pointer(grad_bias),
         accumulate,
+        threads,
+        _PRECISION[precision],
+    )
+    if status:
+        _check(status)
+
+
+# The same two on memory that is no array's, a tensor's say: addresses, 0 for None.
+
+
+def linear_maxout_at(
+    dtype: np.dtype[Any],
+    rows: int,
+    in_features: int,
+    out_features: int,
+    pieces: int,
+    x: int,
+    weight: int,
+    bias: int,
+    y: int,
+    argmax: int,
+    threads: int,
+    precision: str,
+) -> None:
+    status = _LINEAR_MAXOUT[dtype.char](
+        rows,
+        in_features,
+        out_features,
+        pieces,
+        _cast(_VOID, x),
+        _cast(_VOID, weight),
+        _cast(_VOID, bias),
+        _cast(_VOID, y),
+        _cast(_VOID, argmax),
+        threads,
+        _PRECISION[precision],
+    )
+    if status:
+        _check(status)
+
+
+def linear_maxout_backward_at(
+    dtype: np.dtype[Any],
+    rows: int,
+    in_features: int,
+    out_features: int,
+    pieces: int,
+    grad_y: int,
+    x: int,
+    weight: int,
+    argmax: int,
+    grad_x: int,
+    grad_weight: int,
+    grad_bias: int,
+    threads: int,
+    precision: str,
+) -> None:
+    status = _LINEAR_MAXOUT_BACKWARD[dtype.char](
+        rows,
+        in_features,
+        out_features,
+        pieces,
+        _cast(_VOID, grad_y),
+        _cast(_VOID, x),
+        _cast(_VOID, weight),
+        _cast(_VOID, argmax),
+        _cast(_VOID, grad_x),
+        _cast(_VOID, grad_weight),
+        _cast(_VOID, grad_bias),
+        False,
         threads,
         _PRECISION[precision],
     )

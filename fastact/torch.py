@@ -5,8 +5,9 @@
 
 float32 and float64.  The kernels read and write the tensors' own memory; only what is not contiguous is
 copied.  Each forward is a custom operator `torch.ops.fastact.*` with a fake kernel and an autograd
-formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole; a second
-derivative is an error.  Under `torch.autocast("cpu")` an operator casts its inputs to float32, runs
+formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole; where
+the dispatcher would find nothing else to do, it is left out (`_is_plain`).  A second derivative is an error,
+and so is one in forward mode.  Under `torch.autocast("cpu")` an operator casts its inputs to float32, runs
 at the precision tier "medium" and returns the autocast dtype.  It uses `torch.get_num_threads()` threads
 unless fastact's own number is set.
 """
@@ -14,6 +15,7 @@ unless fastact's own number is set.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,24 +23,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from . import activations, backends, init, ops, settings
 
 _NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
+    torch.uint8: np.dtype(np.uint8),
 }
+_FLOATS = (torch.float32, torch.float64)
 
 
 # ---- checks: what `fastact.ops` checks of arrays, of real and of fake tensors
 
 
-def _check_float(name: str, value: Tensor) -> torch.dtype:
-    dtype = value.dtype
-    if dtype not in _NUMPY_DTYPES:
-        raise TypeError(f"{name}: got dtype {dtype}, wanted torch.float32 or torch.float64")
-    return dtype
+def _check_float(name: str, value: Tensor) -> None:
+    if value.dtype not in _FLOATS:
+        raise TypeError(f"{name}: got dtype {value.dtype}, wanted torch.float32 or torch.float64")
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
@@ -54,21 +56,26 @@ def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...])
 
 def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, dims: tuple[str, ...]) -> tuple[int, ...]:
     """The shape of y, for a weight of these dimensions."""
-    dtype = _check_float("x", x)
-    _check_dtype("weight", weight, dtype)
-    sizes = weight.shape
+    dtype = x.dtype
+    if dtype not in _FLOATS:
+        _check_float("x", x)
+    if weight.dtype is not dtype:
+        _check_dtype("weight", weight, dtype)
+    sizes, shape = weight.shape, x.shape
     if len(sizes) != len(dims):
         raise ValueError(f"weight: got shape {tuple(sizes)}, wanted ({', '.join(dims)})")
-    shape = x.shape
     if not shape or shape[-1] != sizes[-1]:
         raise ValueError(f"x: got shape {tuple(shape)}, wanted (..., {sizes[-1]}) to match weight")
-    if bias is not None:
+    if bias is not None and (bias.dtype is not dtype or bias.shape != sizes[:-1]):
         _check("bias", bias, dtype, sizes[:-1])
     return (*shape[:-1], sizes[0])
 
 
+_MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
+
+
 def _check_linear_maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, ...]:
-    shape = _check_linear(x, weight, bias, ("out_features", "pieces", "in_features"))
+    shape = _check_linear(x, weight, bias, _MAXOUT_WEIGHT)
     ops._check_pieces(weight.shape[1])
     return shape
 
@@ -82,7 +89,24 @@ def _check_maxout(z: Tensor, dim: int) -> tuple[int, tuple[int, ...]]:
     return dim, shape[:dim] + shape[dim + 1 :]
 
 
-# ---- tensors as the arrays that a backend takes
+# ---- tensors as the arrays, or the addresses, that a backend takes
+
+
+def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.empty(shape, _NUMPY_DTYPES[dtype]))  # 0.6 us; torch.empty takes 1.0
+
+
+def _addresses(*tensors: Tensor | None) -> list[int] | None:
+    """Where each one's memory is, 0 for None; None where one is not contiguous, or not aligned."""
+    addresses = []
+    for tensor in tensors:
+        if tensor is None:
+            addresses.append(0)
+        elif tensor.is_contiguous() and not (address := tensor.data_ptr()) % 8:
+            addresses.append(address)
+        else:
+            return None
+    return addresses
 
 
 def _array(value: Tensor) -> ops.Array:
@@ -97,19 +121,13 @@ def _rows(value: Tensor, features: int) -> ops.Array:
     return ops._rows(_array(value), features)
 
 
-def _tensor(array: ops.Array | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
+def _gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
+    """A new tensor for each gradient that is needed."""
+    dtype = x.dtype
+    return tuple([_new(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)])
 
 
-def _empty(shapes: tuple[tuple[int, ...], ...], needs: list[bool], dtype: torch.dtype) -> list[Any]:
-    """An array for each gradient that is needed."""
-    return [
-        np.empty(shape, _NUMPY_DTYPES[dtype]) if need else None
-        for shape, need in zip(shapes, needs, strict=True)
-    ]
-
-
-def _fake_empty(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
+def _fake_gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
     return tuple(x.new_empty(shape) if need else None for shape, need in zip(shapes, needs, strict=True))
 
 
@@ -170,17 +188,33 @@ def _define_autocast(operator: Any) -> None:
     _lib.impl(operator.name().partition("::")[2], kernel, "AutocastCPU")
 
 
-def _define_autograd(operator: Any, function: Any) -> None:
-    _lib.impl(operator.name().partition("::")[2], function.apply, "Autograd")
-
-
-# In a Function's forward: past the operator's autograd kernel, which called it, to the device's.
+# Past an operator's autograd kernel to its device's.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def _records(*tensors: Tensor | None) -> bool:
-    """Whether autograd wants the gradient of one of them."""
-    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+def _define_autograd(operator: Any, function: Any) -> None:
+    """Where autograd records, `function`, whose first argument is what to run."""
+
+    def below(*args: Any) -> Any:
+        with _below_autograd():
+            return operator(*args)
+
+    def kernel(*args: Any) -> Any:
+        if not _records(*args):
+            return below(*args)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(f"{operator.name()} has no derivative under a torch.func transform")
+        return function.apply(below, *args)
+
+    _lib.impl(operator.name().partition("::")[2], kernel, "Autograd")
+
+
+class _Function(Function):
+    """What the operators' autograd formulas share: they have a first derivative in reverse mode, no other."""
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError("fastact has no derivatives in forward mode")
 
 
 def _check_once(operator: Any) -> None:
@@ -190,6 +224,75 @@ def _check_once(operator: Any) -> None:
             f"{operator.name()} has no second derivative: call backward() or autograd.grad() "
             "without create_graph=True"
         )
+
+
+def _records(*args: Any) -> bool:
+    """Whether autograd has to hear of an operation: it wants a gradient, or is in forward mode.
+
+    What traces an operation symbolically may want a gradient later.
+    """
+    if forward_ad._current_level >= 0:
+        return True
+    if torch.is_grad_enabled():
+        for arg in args:
+            if arg.requires_grad if isinstance(arg, Tensor) else isinstance(arg, torch.fx.Proxy):
+                return True
+    return False
+
+
+_PLAIN_TYPES = (Tensor, nn.Parameter)
+_keys = torch._C._dispatch_keys
+with torch.inference_mode():
+    _INFERENCE_KEYS = _keys(torch.empty(0))
+_PLAIN_KEYS = _keys(torch.empty(0))
+_compiles = torch.compiler.is_compiling
+_function_modes = torch._C._len_torch_function_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transform = torch._C._functorch.peek_interpreter_stack
+_tracer = torch._C._get_tracing_state
+_autocasts = torch._C._is_any_autocast_enabled
+
+
+def _is_plain(*tensors: Any) -> bool:
+    """Whether the dispatcher would find nothing else to do than autograd and the CPU kernel.
+
+    Then both may be called at once, which saves some microseconds.  Whatever else may want to see an
+    operator sees one: compilers and tracers, modes, torch.func, autocast, subclasses, and tensors that are
+    more, or less, than memory of this machine's (their dispatch keys tell).
+    """
+    if (
+        _compiles()
+        or _function_modes()
+        or _dispatch_modes()
+        or _transform() is not None
+        or _tracer() is not None
+        or _autocasts()
+    ):
+        return False
+    for tensor in tensors:
+        if type(tensor) in _PLAIN_TYPES:
+            if (keys := _keys(tensor)) != _PLAIN_KEYS and keys != _INFERENCE_KEYS:
+                return False
+        elif tensor is not None:
+            return False
+    return True
+
+
+def _run(
+    operator: Any,
+    function: Any,
+    kernel: Callable[..., Any],
+    tensors: tuple[Tensor | None, ...],
+    arguments: tuple[Any, ...],
+    save: bool,
+) -> Any:
+    """The results of an operation by the shortest way; it saves what a backward takes if one may follow."""
+    records = _records(*tensors)
+    if not _is_plain(*tensors):
+        return operator(*arguments, save or records)
+    if records:
+        return function.apply(kernel, *arguments, True)
+    return kernel(*arguments, save)
 
 
 def _recorded_tier(precision: str | None) -> str | None:
@@ -206,29 +309,36 @@ def _recorded_tier(precision: str | None) -> str | None:
 
 
 def _linear_maxout_cpu(
-    x: Tensor, weight: Tensor, bias: Tensor | None, precision: str | None, return_argmax: bool = True
+    x: Tensor, weight: Tensor, bias: Tensor | None, precision: str | None, save: bool
 ) -> tuple[Tensor, Tensor | None]:
     shape = _check_linear_maxout(x, weight, bias)
-    out_features, _, in_features = weight.shape
-    y = np.empty(shape, _NUMPY_DTYPES[x.dtype])
-    argmax = np.empty(shape, np.uint8) if return_argmax else None
-    backends.active().linear_maxout(
-        _rows(x, in_features),
-        _contiguous(weight),
-        None if bias is None else _contiguous(bias),
-        ops._rows(y, out_features),
-        None if argmax is None else ops._rows(argmax, out_features),
-        _threads(),
-        ops._tier(precision),
-    )
-    return torch.from_numpy(y), _tensor(argmax)
+    out_features, pieces, in_features = weight.shape
+    y = _new(shape, x.dtype)
+    argmax = _new(shape, torch.uint8) if save else None
+    threads, tier = _threads(), ops._tier(precision)
+    backend = backends.active()
+    if hasattr(backend, "linear_maxout_at") and (addresses := _addresses(x, weight, bias, y, argmax)):
+        rows = math.prod(shape[:-1])
+        dtype = _NUMPY_DTYPES[x.dtype]
+        backend.linear_maxout_at(dtype, rows, in_features, out_features, pieces, *addresses, threads, tier)
+    else:
+        backend.linear_maxout(
+            _rows(x, in_features),
+            _contiguous(weight),
+            None if bias is None else _contiguous(bias),
+            _rows(y, out_features),
+            None if argmax is None else _rows(argmax, out_features),
+            threads,
+            tier,
+        )
+    return y, argmax
 
 
 def _linear_maxout_fake(
-    x: Tensor, weight: Tensor, bias: Tensor | None, precision: str | None
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, weight: Tensor, bias: Tensor | None, precision: str | None, save: bool
+) -> tuple[Tensor, Tensor | None]:
     shape = _check_linear_maxout(x, weight, bias)
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8) if save else None
 
 
 def _check_linear_maxout_backward(
@@ -246,39 +356,47 @@ def _linear_maxout_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     shapes = _check_linear_maxout_backward(grad_y, x, weight, argmax)
     out_features, pieces, in_features = weight.shape
+    grads = _gradients(shapes, needs, x)
+    threads, tier = _threads(), ops._tier(precision)
+    backend = backends.active()
+    addresses = None
+    if hasattr(backend, "linear_maxout_backward_at"):
+        addresses = _addresses(grad_y, x, weight, argmax, *grads)
     which = _array(argmax)
     ops._check_argmax(which, which.shape, pieces)
-    grad_x, grad_weight, grad_bias = _empty(shapes, needs, x.dtype)
-    backends.active().linear_maxout_backward(
-        _rows(grad_y, out_features),
-        _rows(x, in_features),
-        _contiguous(weight),
-        ops._rows(which, out_features),
-        None if grad_x is None else ops._rows(grad_x, in_features),
-        grad_weight,
-        grad_bias,
-        False,
-        _threads(),
-        ops._tier(precision),
-    )
-    return _tensor(grad_x), _tensor(grad_weight), _tensor(grad_bias)
+    if addresses:
+        rows = math.prod(x.shape[:-1])
+        dtype = _NUMPY_DTYPES[x.dtype]
+        backend.linear_maxout_backward_at(
+            dtype, rows, in_features, out_features, pieces, *addresses, threads, tier
+        )
+    else:
+        grad_x, grad_weight, grad_bias = grads
+        backend.linear_maxout_backward(
+            _rows(grad_y, out_features),
+            _rows(x, in_features),
+            _contiguous(weight),
+            ops._rows(which, out_features),
+            None if grad_x is None else _rows(grad_x, in_features),
+            None if grad_weight is None else _array(grad_weight),
+            None if grad_bias is None else _array(grad_bias),
+            False,
+            threads,
+            tier,
+        )
+    return grads
 
 
 def _linear_maxout_backward_fake(
     grad_y: Tensor, x: Tensor, weight: Tensor, argmax: Tensor, needs: list[bool], precision: str | None
 ) -> tuple[Tensor | None, ...]:
-    return _fake_empty(_check_linear_maxout_backward(grad_y, x, weight, argmax), needs, x)
+    return _fake_gradients(_check_linear_maxout_backward(grad_y, x, weight, argmax), needs, x)
 
 
 _linear_maxout = _define(
-    "linear_maxout(Tensor x, Tensor weight, Tensor? bias, str? precision) -> (Tensor, Tensor)",
+    "linear_maxout(Tensor x, Tensor weight, Tensor? bias, str? precision, bool save) -> (Tensor, Tensor)",
     _linear_maxout_cpu,
     _linear_maxout_fake,
-)
-_linear_maxout_inference = _define(
-    "linear_maxout_inference(Tensor x, Tensor weight, Tensor? bias, str? precision) -> Tensor",
-    lambda x, weight, bias, precision: _linear_maxout_cpu(x, weight, bias, precision, False)[0],
-    lambda *args: _linear_maxout_fake(*args)[0],
 )
 _linear_maxout_backward = _define(
     "linear_maxout_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor argmax, bool[3] needs, "
@@ -289,13 +407,18 @@ _linear_maxout_backward = _define(
 
 
 # Functions with a separate `setup_context` look up the signature of `forward` at every call: 45 us.
-class _LinearMaxout(Function):
+class _LinearMaxout(_Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, precision: str | None
+        ctx: Any,
+        run: Callable[..., Any],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        precision: str | None,
+        _save: bool,
     ) -> tuple[Tensor, Tensor]:
-        with _below_autograd():
-            y, argmax = _linear_maxout(x, weight, bias, precision)
+        y, argmax = run(x, weight, bias, precision, True)
         ctx.precision = precision
         ctx.save_for_backward(x, weight, argmax)
         ctx.mark_non_differentiable(argmax)
@@ -305,15 +428,15 @@ class _LinearMaxout(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
-            return (None,) * 4
+            return (None,) * 6
         _check_once(_linear_maxout)
-        needs = ctx.needs_input_grad[:3]
-        return (*_linear_maxout_backward(grad_y, *ctx.saved_tensors, needs, ctx.precision), None)
+        tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
+        run: Any = _linear_maxout_backward_cpu if _is_plain(*tensors) else _linear_maxout_backward
+        return (None, *run(*tensors, ctx.needs_input_grad[1:4], ctx.precision), None, None)
 
 
 _define_autograd(_linear_maxout, _LinearMaxout)
 _define_autocast(_linear_maxout)
-_define_autocast(_linear_maxout_inference)
 
 
 def linear_maxout(
@@ -344,31 +467,35 @@ def linear_maxout(
         TypeError: a tensor is of another dtype or not on the CPU.
         ValueError: shapes do not agree, pieces is not in 1 to 256, or precision is no tier.
     """
-    tier = _recorded_tier(precision)
-    if not return_argmax and not _records(x, weight, bias):
-        return _linear_maxout_inference(x, weight, bias, tier)
-    y, argmax = _linear_maxout(x, weight, bias, tier)
+    tensors = (x, weight, bias)
+    arguments = (*tensors, _recorded_tier(precision))
+    y, argmax = _run(
+        _linear_maxout, _LinearMaxout, _linear_maxout_cpu, tensors, arguments, save=return_argmax
+    )
     return (y, argmax) if return_argmax else y
 
 
 # ---- bare maxout
 
 
-def _maxout_cpu(z: Tensor, dim: int, return_argmax: bool = True) -> tuple[Tensor, Tensor | None]:
+def _maxout_cpu(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]:
     dim, shape = _check_maxout(z, dim)
     blocks = ops._blocks(_contiguous(z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
-    y = np.empty(shape, blocks.dtype)
-    argmax = np.empty(shape, np.uint8) if return_argmax else None
+    y = _new(shape, z.dtype)
+    argmax = _new(shape, torch.uint8) if save else None
     backends.active().maxout(
-        blocks, y.reshape(flat), None if argmax is None else argmax.reshape(flat), _threads()
+        blocks,
+        _array(y).reshape(flat),
+        None if argmax is None else _array(argmax).reshape(flat),
+        _threads(),
     )
-    return torch.from_numpy(y), _tensor(argmax)
+    return y, argmax
 
 
-def _maxout_fake(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _maxout_fake(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]:
     _, shape = _check_maxout(z, dim)
-    return z.new_empty(shape), z.new_empty(shape, dtype=torch.uint8)
+    return z.new_empty(shape), z.new_empty(shape, dtype=torch.uint8) if save else None
 
 
 def _check_maxout_backward(
@@ -387,25 +514,20 @@ def _maxout_backward_cpu(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) 
     dim, shape = _check_maxout_backward(grad_y, argmax, pieces, dim)
     which = _contiguous(argmax)
     ops._check_argmax(which, which.shape, pieces)
-    grad_z = np.empty(shape, _NUMPY_DTYPES[grad_y.dtype])
-    blocks = ops._blocks(grad_z, dim)
+    grad_z = _new(shape, grad_y.dtype)
+    blocks = ops._blocks(_array(grad_z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
     backends.active().maxout_backward(
         _contiguous(grad_y).reshape(flat), which.reshape(flat), blocks, _threads()
     )
-    return torch.from_numpy(grad_z)
+    return grad_z
 
 
 def _maxout_backward_fake(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) -> Tensor:
     return grad_y.new_empty(_check_maxout_backward(grad_y, argmax, pieces, dim)[1])
 
 
-_maxout = _define("maxout(Tensor z, int dim) -> (Tensor, Tensor)", _maxout_cpu, _maxout_fake)
-_maxout_inference = _define(
-    "maxout_inference(Tensor z, int dim) -> Tensor",
-    lambda z, dim: _maxout_cpu(z, dim, return_argmax=False)[0],
-    lambda z, dim: _maxout_fake(z, dim)[0],
-)
+_maxout = _define("maxout(Tensor z, int dim, bool save) -> (Tensor, Tensor)", _maxout_cpu, _maxout_fake)
 _maxout_backward = _define(
     "maxout_backward(Tensor grad_y, Tensor argmax, int pieces, int dim) -> Tensor",
     _maxout_backward_cpu,
@@ -413,11 +535,10 @@ _maxout_backward = _define(
 )
 
 
-class _Maxout(Function):
+class _Maxout(_Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        with _below_autograd():
-            y, argmax = _maxout(z, dim)
+    def forward(ctx: Any, run: Callable[..., Any], z: Tensor, dim: int, _save: bool) -> tuple[Tensor, Tensor]:
+        y, argmax = run(z, dim, True)
         ctx.dim, ctx.pieces = dim, z.shape[dim]
         ctx.save_for_backward(argmax)
         ctx.mark_non_differentiable(argmax)
@@ -425,16 +546,17 @@ class _Maxout(Function):
         return y, argmax
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
-            return None, None
+            return (None,) * 4
         _check_once(_maxout)
-        return _maxout_backward(grad_y, *ctx.saved_tensors, ctx.pieces, ctx.dim), None
+        tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
+        run: Any = _maxout_backward_cpu if _is_plain(*tensors) else _maxout_backward
+        return None, run(*tensors, ctx.pieces, ctx.dim), None, None
 
 
 _define_autograd(_maxout, _Maxout)
 _define_autocast(_maxout)
-_define_autocast(_maxout_inference)
 
 
 def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
@@ -452,9 +574,7 @@ def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
     Raises:
         TypeError: z is of another dtype or not on the CPU.  ValueError: a bad dim or number of pieces.
     """
-    if not return_argmax and not _records(z):
-        return _maxout_inference(z, dim)
-    y, argmax = _maxout(z, dim)
+    y, argmax = _run(_maxout, _Maxout, _maxout_cpu, (z,), (z, dim), save=return_argmax)
     return (y, argmax) if return_argmax else y
 
 
@@ -492,32 +612,32 @@ def _check_linear_activation(
 
 
 def _linear_activation_cpu(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any, save: bool = True
+    x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any
 ) -> tuple[Tensor, Tensor | None]:
-    *keywords, precision = activation
+    *keywords, precision, save = activation
     shape, act = _check_linear_activation(_array, x, weight, bias, *keywords)
     out_features, in_features = weight.shape
-    y = np.empty(shape, _NUMPY_DTYPES[x.dtype])
-    z = np.empty_like(y) if save and act.saves == "z" else None
+    y = _new(shape, x.dtype)
+    z = _new(shape, x.dtype) if save and act.saves == "z" else None
     backends.active().linear_activation(
         _rows(x, in_features),
         _contiguous(weight),
         None if bias is None else _contiguous(bias),
         act,
-        ops._rows(y, out_features),
-        None if z is None else ops._rows(z, out_features),
+        _rows(y, out_features),
+        None if z is None else _rows(z, out_features),
         _threads(),
         ops._tier(precision),
     )
-    return torch.from_numpy(y), _tensor(z)
+    return y, z
 
 
 def _linear_activation_fake(
     x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any
 ) -> tuple[Tensor, Tensor | None]:
-    *keywords, _ = activation
+    *keywords, _, save = activation
     shape, act = _check_linear_activation(_array_without_values, x, weight, bias, *keywords)
-    return x.new_empty(shape), x.new_empty(shape) if act.saves == "z" else None
+    return x.new_empty(shape), x.new_empty(shape) if save and act.saves == "z" else None
 
 
 def _check_linear_activation_backward(
@@ -542,22 +662,22 @@ def _linear_activation_backward_cpu(
     *keywords, needs, precision = activation
     shapes, act = _check_linear_activation_backward(_array, grad_y, x, weight, saved, *keywords)
     out_features, in_features = weight.shape
-    grad_x, grad_weight, grad_bias, grad_slope = _empty(shapes, needs, x.dtype)
+    grad_x, grad_weight, grad_bias, grad_slope = _gradients(shapes, needs, x)
     backends.active().linear_activation_backward(
         _rows(grad_y, out_features),
         _rows(x, in_features),
         _contiguous(weight),
         _rows(saved, out_features),
         act,
-        None if grad_x is None else ops._rows(grad_x, in_features),
-        grad_weight,
-        grad_bias,
-        None if grad_slope is None else grad_slope.reshape(-1),
+        None if grad_x is None else _rows(grad_x, in_features),
+        None if grad_weight is None else _array(grad_weight),
+        None if grad_bias is None else _array(grad_bias),
+        None if grad_slope is None else _array(grad_slope).reshape(-1),
         False,
         _threads(),
         ops._tier(precision),
     )
-    return _tensor(grad_x), _tensor(grad_weight), _tensor(grad_bias), _tensor(grad_slope)
+    return grad_x, grad_weight, grad_bias, grad_slope
 
 
 def _linear_activation_backward_fake(
@@ -565,20 +685,14 @@ def _linear_activation_backward_fake(
 ) -> tuple[Tensor | None, ...]:
     *keywords, needs, _ = activation
     shapes, _ = _check_linear_activation_backward(_array_without_values, grad_y, x, weight, saved, *keywords)
-    return _fake_empty(shapes, needs, x)
+    return _fake_gradients(shapes, needs, x)
 
 
 _linear_activation = _define(
-    f"linear_activation(Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision) "
+    f"linear_activation(Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision, bool save) "
     "-> (Tensor, Tensor)",
     _linear_activation_cpu,
     _linear_activation_fake,
-)
-_linear_activation_inference = _define(
-    f"linear_activation_inference(Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision) "
-    "-> Tensor",
-    lambda *args: _linear_activation_cpu(*args, save=False)[0],
-    lambda *args: _linear_activation_fake(*args)[0],
 )
 _linear_activation_backward = _define(
     f"linear_activation_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor saved, {_ACTIVATION}, "
@@ -588,14 +702,20 @@ _linear_activation_backward = _define(
 )
 
 
-class _LinearActivation(Function):
+class _LinearActivation(_Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any
+        ctx: Any,
+        run: Callable[..., Any],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *activation: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        with _below_autograd():
-            y, z = _linear_activation(x, weight, bias, *activation)
-        ctx.name, slope, *ctx.keywords, ctx.precision = activation
+        *keywords, precision, _save = activation
+        y, z = run(x, weight, bias, *keywords, precision, True)
+        ctx.name, slope, *ctx.keywords = keywords
+        ctx.precision = precision
         if z is not None:
             ctx.mark_non_differentiable(z)
         ctx.save_for_backward(x, weight, y if z is None else z, slope)
@@ -605,19 +725,20 @@ class _LinearActivation(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
-            return (None,) * 9
+            return (None,) * 11
         _check_once(_linear_activation)
         x, weight, saved, slope = ctx.saved_tensors
-        needs = [ctx.needs_input_grad[i] for i in (0, 1, 2, 4)]
-        grad_x, grad_weight, grad_bias, grad_slope = _linear_activation_backward(
+        plain = _is_plain(grad_y, x, weight, saved, slope)
+        run = _linear_activation_backward_cpu if plain else _linear_activation_backward
+        needs = [ctx.needs_input_grad[i] for i in (1, 2, 3, 5)]
+        grad_x, grad_weight, grad_bias, grad_slope = run(
             grad_y, x, weight, saved, ctx.name, slope, *ctx.keywords, needs, ctx.precision
         )
-        return grad_x, grad_weight, grad_bias, None, grad_slope, None, None, None, None
+        return None, grad_x, grad_weight, grad_bias, None, grad_slope, *(None,) * 5
 
 
 _define_autograd(_linear_activation, _LinearActivation)
 _define_autocast(_linear_activation)
-_define_autocast(_linear_activation_inference)
 
 
 def linear_activation(
@@ -650,10 +771,12 @@ def linear_activation(
         TypeError: a tensor is of another dtype or not on the CPU, or the activation does not take a keyword.
         ValueError: shapes do not agree, the activation is unknown, or a keyword's value is bad.
     """
-    arguments = (activation, slope, negative_slope, alpha, approximate, _recorded_tier(precision))
-    if not _records(x, weight, bias, slope):
-        return _linear_activation_inference(x, weight, bias, *arguments)
-    return _linear_activation(x, weight, bias, *arguments)[0]
+    keywords = (activation, slope, negative_slope, alpha, approximate)
+    tensors = (x, weight, bias, slope)
+    arguments = (x, weight, bias, *keywords, _recorded_tier(precision))
+    return _run(
+        _linear_activation, _LinearActivation, _linear_activation_cpu, tensors, arguments, save=False
+    )[0]
 
 
 # ---- modules
@@ -907,7 +1030,7 @@ def _obstacle(linear: nn.Linear, *others: nn.Module) -> str | None:
             return f"{type(module).__name__} has hooks"
         if "forward" in vars(module):
             return f"{type(module).__name__} has a forward of its own"
-    if linear.weight.dtype not in _NUMPY_DTYPES:
+    if linear.weight.dtype not in _FLOATS:
         return f"its dtype is {linear.weight.dtype}"
     if not linear.weight.is_cpu:
         return f"it is on {linear.weight.device}"

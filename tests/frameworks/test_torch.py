@@ -12,8 +12,9 @@ import torch
 from tolerance import assert_within, sum_bound
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd import gradcheck
+from torch.autograd import forward_ad, gradcheck
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 import fastact
@@ -75,13 +76,16 @@ def assert_same(tensors, expected):
 
 
 class Spy:
-    """The backend in force, which notes the arguments of each call."""
+    """The backend in force, which notes the arguments of each call and takes arrays only."""
 
     def __init__(self):
         self.backend = backends.active()
         self.calls = []
 
     def __getattr__(self, name):
+        if name.endswith("_at"):
+            raise AttributeError(name)
+
         def call(*args):
             self.calls.append((name, args))
             getattr(self.backend, name)(*args)
@@ -340,6 +344,138 @@ def test_backward_uses_the_tier_of_its_forward(spy):
     assert tiers() == ["high"] * 2
 
 
+# ---- with the dispatcher and without
+
+
+CALLS = {
+    "linear_maxout": lambda x, w, b: ft.linear_maxout(x, w, b),
+    "linear_activation": lambda x, w, b: ft.linear_activation(x, w[:, 0], b[:, 0], "prelu", slope=b[:, 1]),
+    "maxout": lambda x, w, b: ft.maxout(x),
+}
+
+
+class Names(TorchDispatchMode):
+    """The names of fastact's operators that the dispatcher sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "fastact":
+            self.seen.add(function._opname)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_mode_sees_the_operators_and_changes_nothing(backend, name):
+    tensors = maxout_tensors()
+    used = tensors if name != "maxout" else tensors[:1]
+    expected = CALLS[name](*tensors)
+    gradients = torch.autograd.grad(expected.sum(), used)
+    with Names() as mode:
+        y = CALLS[name](*tensors)
+        seen = torch.autograd.grad(y.sum(), used)
+    assert mode.seen == {name, f"{name}_backward"}
+    assert torch.equal(y, expected)
+    assert all(map(torch.equal, seen, gradients))
+    with Names() as mode, torch.no_grad():
+        assert torch.equal(CALLS[name](*tensors), expected)
+    assert mode.seen == {name}
+
+
+def test_what_is_plain():
+    x, weight, bias = maxout_tensors()
+    assert ft._is_plain(x, nn.Parameter(weight), bias, None)
+    with torch.inference_mode():
+        assert ft._is_plain(x.clone(), weight)
+    imaginary = torch.randn(6, 7, dtype=torch.complex64).conj().imag  # its negation is pending
+    for other in (
+        imaginary,
+        x.to("meta"),
+        x.to_sparse(),
+        x.detach().to_mkldnn(),
+        torch._efficientzerotensor((6, 7)),
+        x.detach().as_subclass(type("Subclass", (torch.Tensor,), {})),
+        torch.fx.Graph().placeholder("x"),
+    ):
+        assert not ft._is_plain(other, weight)
+    assert torch.equal(ft.linear_maxout(imaginary, weight), ft.linear_maxout(imaginary.clone(), weight))
+    assert torch.equal(
+        ft.linear_maxout(torch._efficientzerotensor((6, 7)), weight, bias),
+        ft.linear_maxout(torch.zeros(6, 7), weight, bias),
+    )
+
+
+def test_passes_addresses_to_the_c_backend(monkeypatch):
+    if backends.get_backend() != "c":
+        pytest.skip("only the C backend takes addresses")
+    x, weight, bias = maxout_tensors((2, 3))
+    weight.requires_grad_(False)
+    calls = []
+    for name in ("linear_maxout_at", "linear_maxout_backward_at"):
+        real = getattr(backends.active(), name)
+        monkeypatch.setattr(
+            backends.active(), name, lambda *args, real=real: (calls.append(args), real(*args))
+        )
+    y, argmax = ft.linear_maxout(x, weight, bias, return_argmax=True)
+    assert calls.pop()[1:10] == (6, 7, 5, 3, *(t.data_ptr() for t in (x, weight, bias, y, argmax)))
+    grad_y = torch.randn_like(y)
+    grads = torch.autograd.grad(y, (x, bias), grad_y, retain_graph=True)
+    pointers = [t.data_ptr() for t in (grad_y, x, weight, argmax)]
+    assert calls.pop()[1:12] == (6, 7, 5, 3, *pointers, grads[0].data_ptr(), 0, grads[1].data_ptr())
+    with torch.no_grad():
+        ft.linear_maxout(x, weight, None)
+    assert [calls[-1][7], calls.pop()[9]] == [0, 0]
+    unaligned = torch.frombuffer(bytearray(4 * 42 + 1), dtype=torch.float32, offset=1).view(6, 7)
+    with torch.no_grad():
+        for strided in (x.transpose(0, 1), unaligned):
+            ft.linear_maxout(strided, weight, bias)
+    assert not calls
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", CALLS)
+def test_other_derivatives_are_errors(name):
+    x, weight, bias = maxout_tensors(grad=False)
+
+    def call(x):
+        return CALLS[name](x, weight, bias)
+
+    with pytest.raises(NotImplementedError, match=f"{name} has no derivative under a torch.func transform"):
+        torch.func.jvp(call, (x,), (x,))
+    with pytest.raises(NotImplementedError, match=f"{name} has no derivative under a torch.func transform"):
+        torch.func.grad(lambda x: call(x).sum())(x)
+    with forward_ad.dual_level():
+        for primal in (x, x.clone().requires_grad_()):
+            dual = forward_ad.make_dual(primal, x)
+            with pytest.raises(NotImplementedError, match="no derivatives in forward mode"):
+                call(dual)
+        assert torch.equal(call(x), call(x.clone()))  # without a tangent
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("name", CALLS)
+def test_under_vmap(name):
+    x, weight, bias = maxout_tensors((4, 6))
+    expected = CALLS[name](x, weight, bias)
+    assert torch.equal(torch.vmap(lambda x: CALLS[name](x, weight, bias))(x), expected)
+    grad_y = randn(3, *expected.shape)
+    batched = torch.autograd.grad(expected, x, grad_y, is_grads_batched=True, retain_graph=True)[0]
+    one_by_one = [torch.autograd.grad(expected, x, grad, retain_graph=True)[0] for grad in grad_y]
+    assert torch.equal(batched, torch.stack(one_by_one))
+
+
+def test_symbolic_traces_learn():
+    net = Net()
+    traced = torch.fx.symbolic_trace(net)
+    x = randn(6, 7)
+    for got, wanted in zip(
+        outputs_and_gradients(traced, net, x), outputs_and_gradients(net, net, x), strict=True
+    ):
+        assert torch.equal(got, wanted)
+
+
 # ---- PyTorch's own checks of operators
 
 
@@ -352,22 +488,24 @@ def operator_inputs(grad=True):
     z = randn(4, 3, 2, grad=grad)
     keywords = (None, None, None)
     return {
-        "linear_maxout": [(x, weight, bias, None), (x, weight, None, "high")],
-        "linear_maxout_inference": [(plain[0], plain[1], None, None)],
+        "linear_maxout": [
+            (x, weight, bias, None, True),
+            (x, weight, None, "high", False),
+            (plain[0], plain[1], None, None, False),
+        ],
         "linear_maxout_backward": [
             (y, plain[0], plain[1], argmax, [True, True, True], None),
             (y, plain[0], plain[1], argmax, [False, True, False], "high"),
         ],
-        "maxout": [(z, 1)],
-        "maxout_inference": [(z.detach(), -1)],
+        "maxout": [(z, 1, True), (z.detach(), -1, False)],
         "maxout_backward": [(y, argmax, 3, 1)],
         "linear_activation": [
-            (x, w, b, "relu", *PLAIN, None),
-            (x, w, None, "elu", None, None, 0.5, None, "high"),
-            (x, w, b, "gelu", None, None, None, "tanh", None),
-            (x, w, b, "prelu", slope, *keywords, None),
+            (x, w, b, "relu", *PLAIN, None, True),
+            (x, w, None, "elu", None, None, 0.5, None, "high", True),
+            (x, w, b, "gelu", None, None, None, "tanh", None, False),
+            (x, w, b, "prelu", slope, *keywords, None, True),
+            (plain[0], plain[2], None, "mish", *PLAIN, None, False),
         ],
-        "linear_activation_inference": [(plain[0], plain[2], None, "mish", *PLAIN, None)],
         "linear_activation_backward": [
             (y, plain[0], plain[2], y, "relu", *PLAIN, [True, True, False, False], None),
             (y, plain[0], plain[2], y, "prelu", slope.detach(), *keywords, [True] * 4, None),
@@ -677,6 +815,7 @@ class Rows(Dataset):
             return self.layer(torch.full((64, 256), float(index)))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 def test_works_in_forked_workers(torch_threads):
     layer = ft.Maxout(256, 256)
     layer(randn(512, 256)).sum().backward()  # the parent has started its threads
