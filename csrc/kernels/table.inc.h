@@ -34,9 +34,9 @@ struct REAL(dots) {
 /* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
 struct REAL(chosen) {
   int64_t rows, outputs, pieces;
-  const real *table; /* [outputs * pieces][vectors][lanes] */
-  const real *grad;  /* rows of grad and of argmax are row_stride apart */
-  const uint8_t *argmax;
+  const real *table;                  /* [outputs * pieces][vectors][lanes] */
+  const real *grad;                   /* rows of grad and of argmax are row_stride apart */
+  const uint8_t *argmax, *argmax_end; /* nothing is read from argmax_end on */
   int64_t row_stride;
   int add; /* to the old sums */
   real *sums;
@@ -46,12 +46,10 @@ struct REAL(chosen) {
  * table(i, :) */
 struct REAL(won) {
   int64_t outputs, pieces;
-  const real *table; /* [64][vectors][lanes] */
-  const real *grad;  /* [64] for each output, grad_stride apart */
-  int64_t grad_stride;
-  const uint64_t *rows; /* [pieces] for each output, rows_stride apart; a bit a row */
-  int64_t rows_stride;
-  int add; /* to the old sums */
+  const real *table;    /* [TABLE_ROWS][vectors][lanes] */
+  const real *grad;     /* [outputs][TABLE_ROWS] */
+  const uint64_t *rows; /* [outputs][pieces], a bit a row */
+  int add;              /* to the old sums */
   real *sums;
 };
 
@@ -72,9 +70,12 @@ struct REAL(kernels) {
 
   void (*dots)(const struct REAL(dots) *);
 
+  int winner_vectors; /* the most vectors that a sum over winners takes */
+  void (*pack_table)(int64_t rows, int64_t columns, const real *src, int64_t stride, int64_t width, real *dst);
   void (*sum_chosen[MAX_WINNER_VECTORS + 1])(const struct REAL(chosen) *); /* [vectors], from 1 */
   void (*sum_won[MAX_WINNER_VECTORS + 1])(const struct REAL(won) *);
-  void (*winner_sets)(int64_t pieces, const uint8_t *argmax, uint64_t *rows);
+  void (*find_winners)(int64_t rows, int64_t outputs, int64_t pieces, const real *grad_y, const uint8_t *argmax,
+                       int64_t stride, real *grad, uint64_t *sets);
 
   /* n elements, in any alignment; slope (n), or one for all where slope_step is 0; y may be z */
   void (*activation)(int activation, double parameter, const real *slope, int64_t slope_step, const real *z, real *y,
