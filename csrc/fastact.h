@@ -2,10 +2,11 @@
  *
  * Arrays are C-contiguous and checked by the caller; sizes are 64-bit.  `threads` is the number of
  * OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision.  A driver returns
- * 0, or FA_NO_MEMORY with nothing promised of its outputs.
+ * 0, or FA_NO_MEMORY with nothing promised of its outputs, or FA_BAD_ARGMAX, where a value of argmax names no piece,
+ * with nothing written.
  */
 
-enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2 };
+enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3 };
 
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
 

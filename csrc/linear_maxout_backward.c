@@ -1,4 +1,5 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
+#include "argmax.h"
 #include "fastact_abi.h"
 #include "grad_bias.h"
 #include "kernels.h"
@@ -220,6 +221,7 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
                                     real *grad_x, real *grad_weight, real *grad_bias, int accumulate, int threads,
                                     int precision) {
   (void)precision; /* the float32 kernels serve every tier */
+  if (!argmax_fits(rows * out_features, argmax, pieces)) return FA_BAD_ARGMAX;
   struct REAL(backward) b = {
       .kernels = isa_active()->REAL(kernels),
       .rows = rows,

@@ -1,4 +1,5 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
+#include "argmax.h"
 #include "fastact_abi.h"
 #include "kernels.h"
 #include "sizes.h"
@@ -58,6 +59,7 @@ static void REAL(scatter_rows)(int64_t pieces, int64_t n, const real *grad_y, co
 
 int REAL(fa_maxout_backward)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y, const uint8_t *argmax,
                              real *grad_z, int threads) {
+  if (!argmax_fits(outer * inner, argmax, pieces)) return FA_BAD_ARGMAX;
   /* a block's zeros are still in L1 when the winners are written over them */
   int64_t block = BACKWARD_BLOCK / pieces, blocks = ceil_div(inner, block);
   threads = threads_for(threads, outer * inner * pieces);

@@ -12,15 +12,19 @@ from types import ModuleType
 _MODULES = {"c": "native", "numba": "jit", "numpy": "reference"}
 NAMES = tuple(_MODULES)
 
+_loaded: dict[str, ModuleType] = {}
 _active: ModuleType | None = None
 _c_missing: str | None = None  # why the C extension did not import
 
 
 def get(name: str) -> ModuleType:
     """The backend called `name`; ValueError for an unknown name, ImportError where it can't load."""
-    if name not in _MODULES:
-        raise ValueError(f"backend: got {name!r}, wanted one of {', '.join(NAMES)}")
-    return importlib.import_module(f".{_MODULES[name]}", __package__)
+    module = _loaded.get(name)
+    if module is None:
+        if name not in _MODULES:
+            raise ValueError(f"backend: got {name!r}, wanted one of {', '.join(NAMES)}")
+        module = _loaded[name] = importlib.import_module(f".{_MODULES[name]}", __package__)
+    return module
 
 
 def why_c_is_missing() -> str | None:

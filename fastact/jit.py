@@ -30,6 +30,7 @@ from numba.np.arrayobj import make_array
 
 from . import pool
 from .activations import Activation
+from .reference import check_argmax
 
 Array = np.ndarray[Any, Any]
 
@@ -982,6 +983,7 @@ def linear_maxout_backward(
     precision: str = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
+    check_argmax(argmax, pieces)
     units = out_features * pieces
     work = 2.0 * grad_y.size * in_features
     grad_y, x, argmax = _own(grad_y), _own(x), _own(argmax)
@@ -1033,7 +1035,8 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
-    outer, _, inner = grad_z.shape
+    outer, pieces, inner = grad_z.shape
+    check_argmax(argmax, pieces)
     cells = _maxout_cell_count(outer, inner)
     pool.run(_maxout_backward_cells, cells, float(grad_z.size), threads, _own(grad_y), _own(argmax), grad_z)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ._native import ffi, lib  # type: ignore[import-not-found]
 from .activations import Activation
+from .reference import argmax_error
 
 Array = np.ndarray[Any, Any]
 
@@ -27,8 +28,11 @@ def _pointer(array: Array | None) -> Any:
     return _NULL if array is None else _from_buffer(_TYPE[array.dtype.char], array)
 
 
-def _check(status: int) -> None:
-    if status == lib.FA_NO_MEMORY:
+def _check(status: int, argmax: Array | None = None, pieces: int = 0) -> None:
+    """Raise what a driver's status other than FA_OK says."""
+    if status:
+        if status == lib.FA_BAD_ARGMAX and argmax is not None:
+            raise argmax_error(argmax, pieces)
         raise MemoryError("fastact: no memory for packed operands")
 
 
@@ -114,8 +118,7 @@ def linear_maxout(
         threads,
         _PRECISION[precision],
     )
-    if status:
-        _check(status)
+    _check(status)
 
 
 def linear_maxout_backward(
@@ -130,25 +133,26 @@ def linear_maxout_backward(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
+    char = x.dtype.char
+    real = _TYPE[char]
     out_features, pieces, in_features = weight.shape
-    status = _LINEAR_MAXOUT_BACKWARD[x.dtype.char](
+    status = _LINEAR_MAXOUT_BACKWARD[char](
         x.shape[0],
         in_features,
         out_features,
         pieces,
-        _pointer(grad_y),
-        _pointer(x),
-        _pointer(weight),
-        _pointer(argmax),
-        _pointer(grad_x),
-        _pointer(grad_weight),
-        _pointer(grad_bias),
+        _from_buffer(real, grad_y),
+        _from_buffer(real, x),
+        _from_buffer(real, weight),
+        _from_buffer(_BYTE, argmax),
+        _NULL if grad_x is None else _from_buffer(real, grad_x),
+        _NULL if grad_weight is None else _from_buffer(real, grad_weight),
+        _NULL if grad_bias is None else _from_buffer(real, grad_bias),
         accumulate,
         threads,
         _PRECISION[precision],
     )
-    if status:
-        _check(status)
+    _check(status, argmax, pieces)
 
 
 # The same two on memory that is no array's, a tensor's say: addresses, 0 for None.
@@ -218,7 +222,8 @@ def linear_maxout_backward_at(
         _PRECISION[precision],
     )
     if status:
-        _check(status)
+        values = ffi.buffer(_cast(_VOID, argmax), rows * out_features)
+        _check(status, np.frombuffer(values, np.uint8), pieces)
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
@@ -227,7 +232,8 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     run = _MAXOUT_BACKWARD[grad_y.dtype.char]
-    _check(run(*grad_z.shape, _pointer(grad_y), _pointer(argmax), _pointer(grad_z), threads))
+    status = run(*grad_z.shape, _pointer(grad_y), _pointer(argmax), _pointer(grad_z), threads)
+    _check(status, argmax, grad_z.shape[1])
 
 
 def _activation_arguments(act: Activation) -> tuple[Any, ...]:

@@ -6,12 +6,15 @@ only C-contiguous arrays of one dtype whose shapes agree.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from . import activations, backends, settings
+from .activations import ARRAYS
 
 Array = np.ndarray[Any, Any]
 Needs = tuple[bool, ...]
@@ -26,7 +29,7 @@ _UINT8 = np.dtype(np.uint8)
 
 def _check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
     """`value` is an array of `dtype`, or of a supported float type where `dtype` is None."""
-    if type(value) not in activations.ARRAYS:
+    if type(value) not in ARRAYS:
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
     if dtype is None:
         if value.dtype not in _FLOATS:
@@ -40,27 +43,50 @@ def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
 
 
-def _check_weight(weight: Any, dtype: np.dtype[Any], dims: str) -> None:
-    _check_array("weight", weight, dtype)
-    if weight.ndim != dims.count(",") + 1:
-        raise ValueError(f"weight: got shape {weight.shape}, wanted ({dims})")
+def _contiguous(value: Array) -> Array:
+    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
-def _check_x(x: Array, in_features: int) -> None:
+def _as_rows(value: Array, features: int) -> Array:
+    """A C-contiguous `value` (..., features) as (rows, features)."""
+    return value if value.ndim == 2 else value.reshape(math.prod(value.shape[:-1]), features)
+
+
+def _rows(value: Array, features: int) -> Array:
+    """`value` (..., features) as a C-contiguous (rows, features)."""
+    return _as_rows(_contiguous(value), features)
+
+
+def _operand(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """`value`, which has to be of `dtype` and `shape`, as a kernel can read it."""
+    if type(value) not in ARRAYS or value.dtype != dtype or value.shape != shape:
+        _check_array(name, value, dtype)
+        _check_shape(name, value, shape)
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+
+
+_MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
+_LINEAR_WEIGHT = ("out_features", "in_features")
+
+
+def _linear_operands(x: Any, weight: Any, sizes: tuple[str, ...]) -> tuple[Array, Array]:
+    """`x` (..., in_features) as rows and `weight` (sizes), which have to fit, as a kernel can read them."""
+    _check_array("x", x)
+    _check_array("weight", weight, x.dtype)
+    if weight.ndim != len(sizes):
+        raise ValueError(f"weight: got shape {weight.shape}, wanted ({', '.join(sizes)})")
+    in_features = weight.shape[-1]
     if x.ndim == 0 or x.shape[-1] != in_features:
         raise ValueError(f"x: got shape {x.shape}, wanted (..., {in_features}) to match weight")
+    return _rows(x, in_features), _contiguous(weight)
 
 
 def _check_pieces(pieces: int) -> None:
     if not 1 <= pieces <= MAX_PIECES:
         raise ValueError(f"pieces: got {pieces}, wanted 1 to {MAX_PIECES}")
-
-
-def _check_argmax(argmax: Any, shape: tuple[int, ...], pieces: int) -> None:
-    _check_array("argmax", argmax, _UINT8)
-    _check_shape("argmax", argmax, shape)
-    if pieces < MAX_PIECES and argmax.size and (largest := int(argmax.max())) >= pieces:
-        raise ValueError(f"argmax: got the value {largest}, wanted 0 to {pieces - 1}")
 
 
 def _check_axis(axis: Any, ndim: int) -> int:
@@ -73,26 +99,13 @@ def _check_axis(axis: Any, ndim: int) -> int:
     return int(axis) % ndim
 
 
-def _contiguous(value: Array) -> Array:
-    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
-    flags = value.flags
-    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
-
-
-def _rows(value: Array, features: int) -> Array:
-    """`value` (..., features) as a C-contiguous (rows, features)."""
-    if value.ndim != 2:
-        value = value.reshape(math.prod(value.shape[:-1]), features)
-    return _contiguous(value)
-
-
 def _check_needs(needs: Any, names: tuple[str, ...]) -> Needs:
-    if not isinstance(needs, tuple | list) or len(needs) != len(names):
+    if not isinstance(needs, (tuple, list)) or len(needs) != len(names):
         raise ValueError(f"needs: got {needs!r}, wanted {len(names)} booleans for ({', '.join(names)})")
     for need in needs:
-        if not isinstance(need, bool | np.bool_):
+        if need is not True and need is not False and not isinstance(need, np.bool_):
             raise TypeError(f"needs: got {need!r}, wanted booleans for ({', '.join(names)})")
-    return tuple(bool(need) for need in needs)
+    return tuple(needs)
 
 
 def _check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -107,16 +120,39 @@ def _check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
     return out
 
 
-def _overlap(a: Array, b: Array) -> bool:
-    return np.may_share_memory(a, b) and np.shares_memory(a, b)
+def _allocation(array: Array) -> int:
+    """A number for the memory that `array` lies in, another one for other memory; 0 where it is unknown."""
+    base = array.base
+    if base is None:
+        return id(array) if array.flags.owndata else 0
+    return id(base) if type(base) is np.ndarray and base.flags.owndata else 0
 
 
 def _same_memory(a: Array, b: Array) -> bool:
-    return (
+    return a is b or (
         a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
         and a.shape == b.shape
         and a.strides == b.strides
     )
+
+
+def _check_overlap(
+    label: str, array: Array, inputs: Iterable[Array | None], in_place: Iterable[Array], earlier: list[Any]
+) -> None:
+    """`array` of `out` is apart from inputs and earlier arrays, and from what it may be, in part."""
+    for other in inputs:
+        if other is not None and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
+    for other in in_place:
+        if not _same_memory(array, other) and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
+    for other in earlier:
+        if other is not None and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps another of out, wanted separate ones")
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    return np.may_share_memory(a, b) and np.shares_memory(a, b)
 
 
 def _outputs(
@@ -129,61 +165,55 @@ def _outputs(
     *,
     accumulate: bool = False,
     in_place: tuple[Array, ...] = (),
-) -> list[Array | None]:
+) -> list[Any]:
     """The C-contiguous arrays to write, one a result, None where a result is not wanted.
 
-    They are new, or the caller's own from `out`; a strided one of the caller's is stood in for by
-    a copy, which `_deliver` writes back.  All are checked before the first is made.  No array of
+    They are the caller's own from `out`, new where it has None; a strided one of the caller's is stood in
+    for by a copy, which `_deliver` writes back.  All are checked before the first is made.  No array of
     `out` may overlap one of `inputs`; the first may be one of `in_place`, but not overlap it in part.
     """
-    if out is None and not accumulate:
-        return [
-            np.empty(shape, dtype) if want else None
-            for want, shape, dtype in zip(wanted, shapes, dtypes, strict=True)
-        ]
     given = _check_out(out, names)
-    earlier: list[Array] = []
-    for i, (name, array) in enumerate(zip(names, given, strict=True)):
+    labels = _labels(names)
+    taken = {_allocation(other) for other in (*inputs, *in_place) if other is not None}
+    arrays: list[Any] = [None] * len(names)
+    for i, array in enumerate(given):
         if not wanted[i]:
             continue
-        label = f"out[{i}] ({name})"
+        label = labels[i]
         if array is None:
-            if accumulate and name not in ("grad_x", "grad_z"):
+            if accumulate and names[i] not in ("grad_x", "grad_z"):
                 raise ValueError(f"accumulate: got True and no {label}, wanted an array to add to")
             continue
         _check_array(label, array, dtypes[i])
         _check_shape(label, array, shapes[i])
         if not array.flags.writeable:
             raise ValueError(f"{label}: got a read-only array, wanted a writeable one")
-        forbidden = [other for other in in_place if i > 0 or not _same_memory(array, other)]
-        if any(other is not None and _overlap(array, other) for other in (*inputs, *forbidden)):
-            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
-        if any(_overlap(array, other) for other in earlier):
-            raise ValueError(f"{label}: got an array that overlaps another of out, wanted separate ones")
-        earlier.append(array)
-    arrays: list[Array | None] = []
-    for i, array in enumerate(given):
-        if not wanted[i]:
-            arrays.append(None)
-        elif array is None:
-            arrays.append(np.empty(shapes[i], dtypes[i]))
-        else:
-            arrays.append(_contiguous(array))
+        own = _allocation(array)
+        if own in taken or 0 in taken or own == 0:
+            # elsewhere it is apart from all of them, and to know that costs less than NumPy's own answer
+            apart, alike = (inputs, in_place) if i == 0 else ((*inputs, *in_place), ())
+            _check_overlap(label, array, apart, alike, arrays[:i])
+        taken.add(own)
+        arrays[i] = array
+    for i, want in enumerate(wanted):
+        if want:
+            arrays[i] = np.empty(shapes[i], dtypes[i]) if arrays[i] is None else _contiguous(arrays[i])
     return arrays
+
+
+@functools.cache
+def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"out[{i}] ({name})" for i, name in enumerate(names))
 
 
 def _deliver(out: Any, arrays: list[Array | None]) -> tuple[Any, ...]:
     """The results as the caller sees them: strided arrays of `out` get their values here."""
-    if out is None:
-        return tuple(arrays)
-    results: list[Array | None] = []
-    for given, array in zip(out if isinstance(out, tuple) else (out,), arrays, strict=True):
-        if given is None or array is None or given is array:
-            results.append(array)
-        else:
-            given[...] = array
-            results.append(given)
-    return tuple(results)
+    given = out if isinstance(out, tuple) else (out,)
+    for i, array in enumerate(arrays):
+        if given[i] is not array and given[i] is not None and array is not None:
+            given[i][...] = array
+            arrays[i] = given[i]
+    return tuple(arrays)
 
 
 def _tier(precision: str | None) -> str:
@@ -231,36 +261,29 @@ def linear_maxout(
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = _backend(backend)
-    _check_array("x", x)
+    x_rows, weights = _linear_operands(x, weight, _MAXOUT_WEIGHT)
     dtype = x.dtype
-    _check_weight(weight, dtype, "out_features, pieces, in_features")
-    out_features, pieces, in_features = weight.shape
+    out_features, pieces, _ = weight.shape
     _check_pieces(pieces)
-    _check_x(x, in_features)
-    if bias is not None:
-        _check_array("bias", bias, dtype)
-        _check_shape("bias", bias, (out_features, pieces))
+    biases = None if bias is None else _operand("bias", bias, dtype, (out_features, pieces))
     tier = _tier(precision)
     shape = (*x.shape[:-1], out_features)
-    arrays = _outputs(
-        out,
-        ("y", "argmax"),
-        (True, return_argmax),
-        (shape, shape),
-        (dtype, _UINT8),
-        (x, weight, bias),
-    )
-    y, argmax = arrays
+    if out is None:
+        y, argmax = np.empty(shape, dtype), np.empty(shape, _UINT8) if return_argmax else None
+    else:
+        names, wanted = ("y", "argmax"), (True, return_argmax)
+        arrays = _outputs(out, names, wanted, (shape, shape), (dtype, _UINT8), (x, weight, bias))
+        y, argmax = arrays
     run.linear_maxout(
-        _rows(x, in_features),
-        _contiguous(weight),
-        None if bias is None else _contiguous(bias),
-        _rows(y, out_features),  # type: ignore[arg-type]
-        None if argmax is None else _rows(argmax, out_features),
+        x_rows,
+        weights,
+        biases,
+        _as_rows(y, out_features),
+        None if argmax is None else _as_rows(argmax, out_features),
         settings.requested_threads(),
         tier,
     )
-    return _deliver(out, arrays)
+    return (y, argmax) if out is None else _deliver(out, arrays)
 
 
 _GRADS = ("grad_x", "grad_weight", "grad_bias")
@@ -303,41 +326,45 @@ def linear_maxout_backward(
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = _backend(backend)
-    _check_array("x", x)
+    x_rows, weights = _linear_operands(x, weight, _MAXOUT_WEIGHT)
     dtype = x.dtype
-    _check_weight(weight, dtype, "out_features, pieces, in_features")
     out_features, pieces, in_features = weight.shape
     _check_pieces(pieces)
-    _check_x(x, in_features)
     shape = (*x.shape[:-1], out_features)
-    _check_array("grad_y", grad_y, dtype)
-    _check_shape("grad_y", grad_y, shape)
-    _check_argmax(argmax, shape, pieces)
+    grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
+    winners = _as_rows(
+        _operand("argmax", argmax, _UINT8, shape), out_features
+    )  # the backend checks its values
     wanted = _check_needs(needs, _GRADS)
     tier = _tier(precision)
-    arrays = _outputs(
-        out,
-        _GRADS,
-        wanted,
-        (x.shape, weight.shape, weight.shape[:2]),
-        (dtype, dtype, dtype),
-        (grad_y, x, weight, argmax),
-        accumulate=accumulate,
-    )
-    grad_x, grad_weight, grad_bias = arrays
+    if out is None and not accumulate:
+        grad_x = np.empty(x.shape, dtype) if wanted[0] else None
+        grad_weight = np.empty(weight.shape, dtype) if wanted[1] else None
+        grad_bias = np.empty((out_features, pieces), dtype) if wanted[2] else None
+    else:
+        arrays = _outputs(
+            out,
+            _GRADS,
+            wanted,
+            (x.shape, weight.shape, weight.shape[:2]),
+            (dtype, dtype, dtype),
+            (grad_y, x, weight, argmax),
+            accumulate=accumulate,
+        )
+        grad_x, grad_weight, grad_bias = arrays
     run.linear_maxout_backward(
-        _rows(grad_y, out_features),
-        _rows(x, in_features),
-        _contiguous(weight),
-        _rows(argmax, out_features),
-        None if grad_x is None else _rows(grad_x, in_features),
+        grad_rows,
+        x_rows,
+        weights,
+        winners,
+        None if grad_x is None else _as_rows(grad_x, in_features),
         grad_weight,
         grad_bias,
         accumulate,
         settings.requested_threads(),
         tier,
     )
-    return _deliver(out, arrays)
+    return (grad_x, grad_weight, grad_bias) if out is None else _deliver(out, arrays)
 
 
 # ---- bare maxout
@@ -372,17 +399,21 @@ def maxout(
     axis = _check_axis(axis, z.ndim)
     _check_pieces(z.shape[axis])
     shape = z.shape[:axis] + z.shape[axis + 1 :]
-    arrays = _outputs(out, ("y", "argmax"), (True, return_argmax), (shape, shape), (z.dtype, _UINT8), (z,))
-    y, argmax = arrays
+    if out is None:
+        y, argmax = np.empty(shape, z.dtype), np.empty(shape, _UINT8) if return_argmax else None
+    else:
+        names, wanted = ("y", "argmax"), (True, return_argmax)
+        arrays = _outputs(out, names, wanted, (shape, shape), (z.dtype, _UINT8), (z,))
+        y, argmax = arrays
     blocks = _blocks(_contiguous(z), axis)
     flat = (blocks.shape[0], blocks.shape[2])
     run.maxout(
         blocks,
-        y.reshape(flat),  # type: ignore[union-attr]
+        y.reshape(flat),
         None if argmax is None else argmax.reshape(flat),
         settings.requested_threads(),
     )
-    return _deliver(out, arrays)
+    return (y, argmax) if out is None else _deliver(out, arrays)
 
 
 def _blocks(z: Array, axis: int) -> Array:
@@ -422,19 +453,23 @@ def maxout_backward(
         raise TypeError(f"pieces: got {pieces!r}, wanted an int")
     pieces = int(pieces)
     _check_pieces(pieces)
-    _check_argmax(argmax, grad_y.shape, pieces)
+    winners = _operand("argmax", argmax, _UINT8, grad_y.shape)  # the backend checks its values
     axis = _check_axis(axis, grad_y.ndim + 1)
     shape = (*grad_y.shape[:axis], pieces, *grad_y.shape[axis:])
-    arrays = _outputs(out, ("grad_z",), (True,), (shape,), (grad_y.dtype,), (grad_y, argmax))
-    blocks = _blocks(arrays[0], axis)  # type: ignore[arg-type]
+    if out is None:
+        grad_z = np.empty(shape, grad_y.dtype)
+    else:
+        arrays = _outputs(out, ("grad_z",), (True,), (shape,), (grad_y.dtype,), (grad_y, argmax))
+        (grad_z,) = arrays
+    blocks = _blocks(grad_z, axis)
     flat = (blocks.shape[0], blocks.shape[2])
     run.maxout_backward(
         _contiguous(grad_y).reshape(flat),
-        _contiguous(argmax).reshape(flat),
+        winners.reshape(flat),
         blocks,
         settings.requested_threads(),
     )
-    return _deliver(out, arrays)[0]
+    return grad_z if out is None else _deliver(out, arrays)[0]
 
 
 # ---- linear + activation
@@ -474,43 +509,38 @@ def linear_activation(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = _backend(backend)
-    _check_array("x", x)
+    x_rows, weights = _linear_operands(x, weight, _LINEAR_WEIGHT)
     dtype = x.dtype
-    _check_weight(weight, dtype, "out_features, in_features")
-    out_features, in_features = weight.shape
-    _check_x(x, in_features)
-    if bias is not None:
-        _check_array("bias", bias, dtype)
-        _check_shape("bias", bias, (out_features,))
+    out_features = len(weight)
+    biases = None if bias is None else _operand("bias", bias, dtype, (out_features,))
     act = activations.resolve(activation, out_features, dtype, parameters)
     tier = _tier(precision)
     saves_z = act.saves == "z"
-    if out is not None and not saves_z:
-        given = _check_out(out, ("y", "saved"))
-        if given[1] is not None and given[1] is not given[0]:
-            raise ValueError(f"out[1] (saved): {activation} saves y, wanted None or out[0]")
-        out = (given[0], None)
     shape = (*x.shape[:-1], out_features)
-    arrays = _outputs(
-        out,
-        ("y", "saved"),
-        (True, saves_z and return_saved),
-        (shape, shape),
-        (dtype, dtype),
-        (x, weight, bias, parameters.get("slope")),
-    )
-    y, z = arrays
+    if out is None:
+        y, z = np.empty(shape, dtype), np.empty(shape, dtype) if saves_z and return_saved else None
+    else:
+        names, wanted = ("y", "saved"), (True, saves_z and return_saved)
+        if not saves_z:
+            given = _check_out(out, names)
+            if given[1] is not None and given[1] is not given[0]:
+                raise ValueError(f"out[1] (saved): {activation} saves y, wanted None or out[0]")
+            out = (given[0], None)
+        inputs = (x, weight, bias, parameters.get("slope"))
+        arrays = _outputs(out, names, wanted, (shape, shape), (dtype, dtype), inputs)
+        y, z = arrays
     run.linear_activation(
-        _rows(x, in_features),
-        _contiguous(weight),
-        None if bias is None else _contiguous(bias),
+        x_rows,
+        weights,
+        biases,
         act,
-        _rows(y, out_features),  # type: ignore[arg-type]
-        None if z is None else _rows(z, out_features),
+        _as_rows(y, out_features),
+        None if z is None else _as_rows(z, out_features),
         settings.requested_threads(),
         tier,
     )
-    y, z = _deliver(out, arrays)
+    if out is not None:
+        y, z = _deliver(out, arrays)
     if not return_saved:
         return y, None
     return y, (z if saves_z else y)
@@ -551,39 +581,33 @@ def linear_activation_backward(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = _backend(backend)
-    _check_array("x", x)
+    x_rows, weights = _linear_operands(x, weight, _LINEAR_WEIGHT)
     dtype = x.dtype
-    _check_weight(weight, dtype, "out_features, in_features")
     out_features, in_features = weight.shape
-    _check_x(x, in_features)
     act = activations.resolve(activation, out_features, dtype, parameters)
     shape = (*x.shape[:-1], out_features)
-    for name, array in (("grad_y", grad_y), ("saved", saved)):
-        _check_array(name, array, dtype)
-        _check_shape(name, array, shape)
+    grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
+    saved_rows = _as_rows(_operand("saved", saved, dtype, shape), out_features)
     names, shapes = _GRADS, (x.shape, weight.shape, weight.shape[:1])
     if act.slope is not None:
         names, shapes = (*names, "grad_slope"), (*shapes, parameters["slope"].shape)  # type: ignore[assignment]
     wanted = (True,) * len(names) if needs is None else _check_needs(needs, names)
     tier = _tier(precision)
-    arrays = _outputs(
-        out,
-        names,
-        wanted,
-        shapes,
-        (dtype,) * len(names),
-        (grad_y, x, weight, saved, parameters.get("slope")),
-        accumulate=accumulate,
-    )
-    grad_x, grad_weight, grad_bias = arrays[:3]
-    grad_slope = arrays[3] if act.slope is not None else None
+    grads: Any
+    if out is None and not accumulate:
+        grads = [np.empty(shape, dtype) if want else None for want, shape in zip(wanted, shapes, strict=True)]
+    else:
+        inputs = (grad_y, x, weight, saved, parameters.get("slope"))
+        grads = _outputs(out, names, wanted, shapes, (dtype,) * len(names), inputs, accumulate=accumulate)
+    grad_x, grad_weight, grad_bias = grads[:3]
+    grad_slope = grads[3] if act.slope is not None else None
     run.linear_activation_backward(
-        _rows(grad_y, out_features),
-        _rows(x, in_features),
-        _contiguous(weight),
-        _rows(saved, out_features),
+        grad_rows,
+        x_rows,
+        weights,
+        saved_rows,
         act,
-        None if grad_x is None else _rows(grad_x, in_features),
+        None if grad_x is None else _as_rows(grad_x, in_features),
         grad_weight,
         grad_bias,
         None if grad_slope is None else grad_slope.reshape(-1),
@@ -591,7 +615,7 @@ def linear_activation_backward(
         settings.requested_threads(),
         tier,
     )
-    return _deliver(out, arrays)
+    return tuple(grads) if out is None else _deliver(out, grads)
 
 
 # ---- element-wise activations
@@ -625,10 +649,14 @@ def activation(
     _check_array("z", z)
     features = z.shape[-1] if z.ndim else 1
     act = activations.resolve(activation, features, z.dtype, parameters)
-    arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (parameters.get("slope"),), in_place=(z,))
-    y = arrays[0]
-    run.activation(_rows(z, features), act, _rows(y, features), settings.requested_threads())  # type: ignore[arg-type]
-    return _deliver(out, arrays)[0]
+    if out is None:
+        y = np.empty(z.shape, z.dtype)
+    else:
+        slope = parameters.get("slope")
+        arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (slope,), in_place=(z,))
+        (y,) = arrays
+    run.activation(_rows(z, features), act, _as_rows(y, features), settings.requested_threads())
+    return y if out is None else _deliver(out, arrays)[0]
 
 
 def activation_backward(
@@ -662,32 +690,36 @@ def activation_backward(
     run = _backend(backend)
     _check_array("grad_y", grad_y)
     dtype = grad_y.dtype
-    _check_array("saved", saved, dtype)
-    _check_shape("saved", saved, grad_y.shape)
     features = grad_y.shape[-1] if grad_y.ndim else 1
+    saved_rows = _as_rows(_operand("saved", saved, dtype, grad_y.shape), features)
     act = activations.resolve(activation, features, dtype, parameters)
     names, shapes = ("grad_z",), (grad_y.shape,)
     if act.slope is not None:
         names, shapes = ("grad_z", "grad_slope"), (grad_y.shape, parameters["slope"].shape)  # type: ignore[assignment]
-    arrays = _outputs(
-        out,
-        names,
-        (True,) * len(names),
-        shapes,
-        (dtype,) * len(names),
-        (parameters.get("slope"),),
-        accumulate=accumulate,
-        in_place=(grad_y, saved),
-    )
-    grad_slope = arrays[1] if act.slope is not None else None
+    results: Any
+    if out is None and not accumulate:
+        results = [np.empty(shape, dtype) for shape in shapes]
+    else:
+        results = _outputs(
+            out,
+            names,
+            (True,) * len(names),
+            shapes,
+            (dtype,) * len(names),
+            (parameters.get("slope"),),
+            accumulate=accumulate,
+            in_place=(grad_y, saved),
+        )
+    grad_slope = results[1] if act.slope is not None else None
     run.activation_backward(
         _rows(grad_y, features),
-        _rows(saved, features),
+        saved_rows,
         act,
-        _rows(arrays[0], features),  # type: ignore[arg-type]
+        _as_rows(results[0], features),
         None if grad_slope is None else grad_slope.reshape(-1),
         accumulate,
         settings.requested_threads(),
     )
-    results = _deliver(out, arrays)
-    return results if act.slope is not None else results[0]
+    if out is not None:
+        results = _deliver(out, results)
+    return tuple(results) if act.slope is not None else results[0]

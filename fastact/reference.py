@@ -26,6 +26,16 @@ def _store(target: Array, value: Array, accumulate: bool) -> None:
         target[...] = value
 
 
+def argmax_error(argmax: Array, pieces: int) -> ValueError:
+    return ValueError(f"argmax: got the value {argmax.max()}, wanted 0 to {pieces - 1}")
+
+
+def check_argmax(argmax: Array, pieces: int) -> None:
+    """Raise ValueError where a value names no piece: each backend does, before it writes anything."""
+    if argmax.size and argmax.max() >= pieces:
+        raise argmax_error(argmax, pieces)
+
+
 # ---- linear + maxout
 
 
@@ -62,6 +72,7 @@ def linear_maxout_backward(
 ) -> None:
     rows, out_features = grad_y.shape
     pieces, in_features = weight.shape[1:]
+    check_argmax(argmax, pieces)
     units = out_features * pieces
     grad_z = np.zeros((rows, out_features, pieces), grad_y.dtype)
     maxout_backward(grad_y.reshape(-1, 1), argmax.reshape(-1, 1), grad_z.reshape(-1, pieces, 1))
@@ -96,6 +107,7 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
+    check_argmax(argmax, grad_z.shape[1])
     grad_z[...] = 0
     np.put_along_axis(grad_z, argmax[:, None, :].astype(np.intp), grad_y[:, None, :], axis=1)
 

@@ -166,14 +166,15 @@ def test_pieces_that_are_no_int(pieces):
     refuses(TypeError, f"pieces: got {pieces!r}, wanted an int", "maxout_backward", pieces=pieces)
 
 
+@pytest.mark.parametrize("backend", backends.NAMES)
 @pytest.mark.parametrize("value", [2, 3, 128, 255])
 @pytest.mark.parametrize("operation", ["linear_maxout_backward", "maxout_backward"])
-def test_an_argmax_that_names_no_piece(operation, value):
+def test_an_argmax_that_names_no_piece(operation, value, backend):
     for place in ((0, 0), (3, 4)):
         argmax = np.zeros((4, 5), np.uint8)
         argmax[place] = value
         words = f"argmax: got the value {value}, wanted 0 to 1"
-        refuses(ValueError, words, operation, argmax=argmax)
+        refuses(ValueError, words, operation, argmax=argmax, backend=backend)
 
 
 # ---- out, needs, accumulate
@@ -249,6 +250,14 @@ def test_out_that_is_no_tuple(operation):
     refuses(TypeError, "out: got list, wanted a tuple", operation, out)
     with pytest.raises(TypeError, match="out: got ndarray, wanted a tuple"):
         getattr(fa, operation)(**arguments(operation), out=out[0])
+
+
+def test_out_in_memory_that_numpy_does_not_own():
+    memory = bytearray(1000)
+    z, y = (np.frombuffer(memory, F32, 20, 80 * i).reshape(4, 5) for i in range(2))
+    assert fa.relu(z, out=y) is y
+    shifted = np.frombuffer(memory, F32, 20, 4).reshape(4, 5)
+    refuses(ValueError, "out[0] (y): got an array that overlaps an input", "activation", (shifted,), z=z)
 
 
 def test_out_interleaved_with_an_input_is_fine():
