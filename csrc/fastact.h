@@ -120,3 +120,23 @@ int fa_run_frozen_f32(const struct fa_frozen_f32 *const *layers, int64_t count, 
                       int threads);
 int fa_run_frozen_f64(const struct fa_frozen_f64 *const *layers, int64_t count, int64_t rows, const double *x,
                       double *y, int threads);
+
+/* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square are of its shape.  Each row
+ * is scaled down to a norm of max_norm after the step, where that is finite.
+ *
+ *   g = grad + decay data
+ *   sgd:   velocity = momentum velocity + g,  data -= lr (nesterov ? g + momentum velocity : velocity);  without a
+ *          velocity (NULL) data -= lr g
+ *   adam:  mean += (1 - beta1) (g - mean),  square = beta2 square + (1 - beta2) g^2,
+ *          data -= rate mean / (unbias sqrt(square) + eps) */
+int fa_sgd_f32(int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay, double max_norm,
+               const float *grad, float *velocity, float *data, int threads);
+int fa_adam_f32(int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias, double eps,
+                double decay, double max_norm, const float *grad, float *mean, float *square, float *data, int threads);
+int fa_max_norm_f32(int64_t rows, int64_t columns, double max_norm, float *data, int threads);
+int fa_sgd_f64(int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay, double max_norm,
+               const double *grad, double *velocity, double *data, int threads);
+int fa_adam_f64(int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias, double eps,
+                double decay, double max_norm, const double *grad, double *mean, double *square, double *data,
+                int threads);
+int fa_max_norm_f64(int64_t rows, int64_t columns, double max_norm, double *data, int threads);

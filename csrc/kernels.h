@@ -4,6 +4,7 @@
 #ifndef FA_KERNELS_H
 #define FA_KERNELS_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -15,21 +15,22 @@ Kernels are serial and run over ranges of cells; `pool.run` shares the cells amo
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from . import pool
 from .activations import Activation
+from .jit_compile import compiled as _compiled
+from .jit_updates import adam as adam
+from .jit_updates import max_norm as max_norm
+from .jit_updates import sgd as sgd
 from .reference import check_argmax
 
 Array = np.ndarray[Any, Any]
@@ -60,22 +61,6 @@ _CELL = 4096  # elements in a cell of an element-wise operation
 _ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
 _GATHERED_OUTPUTS = 256  # whose sums have a total of their own in a gather: they are few partial sums
 _TABLES = 4  # filled at a time, so that memory is read in long runs
-
-
-if hasattr(os, "register_at_fork"):
-    # a child forked while another thread compiles would wait for ever for the lock of that thread
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # no directory can be written to
-        return njit(function, nogil=True, error_model="numpy")
 
 
 # ---- vectors in LLVM

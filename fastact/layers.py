@@ -32,13 +32,16 @@ class Parameter:
         grad: the gradient that the last backward left, of data's shape and dtype; None before the first.
         name: what the layer calls it, e.g. "weight".
         decay: whether an optimiser's weight decay applies to it.
+        max_norm: the largest Euclidean norm of each data[..., :] that an optimiser leaves, None for no bound:
+            it scales down what is longer in the pass of its update (see `max_norm_`).
     """
 
-    def __init__(self, data: Array, name: str, decay: bool = True) -> None:
+    def __init__(self, data: Array, name: str, decay: bool = True, max_norm: float | None = None) -> None:
         self.data = data
         self.grad: Array | None = None
         self.name = name
         self.decay = decay
+        self.max_norm = max_norm
 
     def grad_out(self) -> Array:
         """The array to write or add a gradient to: `grad`, made of zeros at its first use."""
@@ -48,7 +51,8 @@ class Parameter:
 
     def __repr__(self) -> str:
         no_decay = "" if self.decay else ", decay=False"
-        return f"Parameter({self.name!r}, {self.data.shape}, {self.data.dtype}{no_decay})"
+        bound = "" if self.max_norm is None else f", max_norm={self.max_norm!r}"
+        return f"Parameter({self.name!r}, {self.data.shape}, {self.data.dtype}{no_decay}{bound})"
 
 
 class Layer:

@@ -89,6 +89,9 @@ _LINEAR_ACTIVATION_BACKWARD = {
     "f": lib.fa_linear_activation_backward_f32,
     "d": lib.fa_linear_activation_backward_f64,
 }
+_SGD = {"f": lib.fa_sgd_f32, "d": lib.fa_sgd_f64}
+_ADAM = {"f": lib.fa_adam_f32, "d": lib.fa_adam_f64}
+_MAX_NORM = {"f": lib.fa_max_norm_f32, "d": lib.fa_max_norm_f64}
 _ACTIVATION = {"f": lib.fa_activation_f32, "d": lib.fa_activation_f64}
 _ACTIVATION_BACKWARD = {"f": lib.fa_activation_backward_f32, "d": lib.fa_activation_backward_f64}
 
@@ -377,3 +380,72 @@ def freeze(
             _check(status)
 
     return run
+
+
+def _rows_and_columns(data: Array) -> tuple[int, int]:
+    columns = data.shape[-1] if data.ndim else 1
+    return data.size // columns if columns else 0, columns
+
+
+def sgd(
+    data: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    decay: float,
+    max_norm: float,
+    threads: int = 0,
+) -> None:
+    char = data.dtype.char
+    real = _TYPE[char]
+    _SGD[char](
+        *_rows_and_columns(data),
+        lr,
+        momentum,
+        nesterov,
+        decay,
+        max_norm,
+        _from_buffer(real, grad),
+        _NULL if velocity is None else _from_buffer(real, velocity),
+        _from_buffer(real, data),
+        threads,
+    )
+
+
+def adam(
+    data: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    unbias: float,
+    eps: float,
+    decay: float,
+    max_norm: float,
+    threads: int = 0,
+) -> None:
+    char = data.dtype.char
+    real = _TYPE[char]
+    _ADAM[char](
+        *_rows_and_columns(data),
+        rate,
+        beta1,
+        beta2,
+        unbias,
+        eps,
+        decay,
+        max_norm,
+        _from_buffer(real, grad),
+        _from_buffer(real, mean),
+        _from_buffer(real, square),
+        _from_buffer(real, data),
+        threads,
+    )
+
+
+def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
+    _MAX_NORM[data.dtype.char](*_rows_and_columns(data), max_norm, _pointer(data), threads)

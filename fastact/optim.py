@@ -6,32 +6,25 @@ changed between steps: `optimizer.lr = 0.01`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from . import backends, settings
 from .layers import Parameter
-from .ops import _check_array
+from .ops import _check_array, _contiguous
 from .state import check_entries
 
 Array = np.ndarray[Any, Any]
-
-# An update runs over this many elements at a time, so that its temporaries are small and stay in cache.
-_BLOCK = 65536
-
-
-def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """Flat views of C-contiguous arrays, `_BLOCK` elements at a time."""
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, _BLOCK):
-        yield tuple(array[start : start + _BLOCK] for array in flat)
 
 
 class Optimizer:
     """What `SGD` and `Adam` share: the list of parameters, and a state that can be saved."""
 
     hyperparameters: ClassVar[dict[str, type]]  # what a state holds beside arrays
+    _state: list[Array]  # an array a parameter, of its shape and dtype
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float) -> None:
         self.parameters = list(parameters)
@@ -40,6 +33,7 @@ class Optimizer:
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")
+            _check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
         if len(set(map(id, self.parameters))) < len(self.parameters):
             raise ValueError("parameters: got one twice, wanted each once")
         self.lr = _not_negative("lr", lr)
@@ -49,9 +43,9 @@ class Optimizer:
         """One array a parameter; a system that hands out zero pages lazily charges only those in use."""
         return [np.zeros(parameter.data.shape, parameter.data.dtype) for parameter in self.parameters]
 
-    def _gradients(self) -> list[Array]:
-        """The gradients, each checked, before anything is changed."""
-        gradients = []
+    def _updates(self) -> list[tuple[Array, Array, float, float]]:
+        """Each parameter's data, gradient, weight decay and norm bound, checked before any is changed."""
+        updates = []
         for i, parameter in enumerate(self.parameters):
             data, grad = parameter.data, parameter.grad
             if grad is None:
@@ -61,13 +55,22 @@ class Optimizer:
                     f"parameters[{i}] ({parameter.name}): got a gradient of {grad.dtype} {grad.shape}, "
                     f"wanted {data.dtype} {data.shape}"
                 )
-            if not data.flags.c_contiguous:
-                raise ValueError(f"parameters[{i}] ({parameter.name}): data is not C-contiguous")
-            gradients.append(grad)
-        return gradients
-
-    def _decay(self, parameter: Parameter) -> float:
-        return float(self.weight_decay) if parameter.decay else 0.0
+            state = self._state[i]
+            if data.shape != state.shape or data.dtype != state.dtype:
+                raise ValueError(
+                    f"parameters[{i}] ({parameter.name}): got data of {data.dtype} {data.shape}, "
+                    f"wanted {state.dtype} {state.shape} as when the optimiser was made"
+                )
+            if not data.flags.carray:
+                raise ValueError(
+                    f"parameters[{i}] ({parameter.name}): data is not C-contiguous and writeable"
+                )
+            decay = float(self.weight_decay) if parameter.decay else 0.0
+            bound = math.inf
+            if parameter.max_norm is not None:
+                bound = _above_zero(f"parameters[{i}] ({parameter.name}): max_norm", parameter.max_norm)
+            updates.append((data, _contiguous(grad), decay, bound))
+        return updates
 
     def _buffers(self) -> dict[str, Array]:
         """The arrays of the state, by name: views, not copies."""
@@ -110,6 +113,12 @@ def _below_one(name: str, value: float) -> float:
     return float(value)
 
 
+def _above_zero(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: got {value}, wanted a number above 0")
+    return float(value)
+
+
 def _numbered(name: str, arrays: list[Array]) -> dict[str, Array]:
     return {f"{name}.{i}": array for i, array in enumerate(arrays)}
 
@@ -145,25 +154,18 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.momentum = _not_negative("momentum", momentum)
         self.nesterov = bool(nesterov)
-        self._velocity = self._zeros()
+        self._state = self._velocity = self._zeros()
 
     def step(self) -> None:
         """One update of every parameter.
 
         Raises RuntimeError where a parameter has no gradient yet; nothing is changed then.
         """
+        step, threads = backends.active().sgd, settings.requested_threads()
         lr, momentum = float(self.lr), float(self.momentum)
-        updates = zip(self.parameters, self._gradients(), self._velocity, strict=True)
-        for parameter, gradient, velocities in updates:
-            decay = self._decay(parameter)
-            for data, g, velocity in _blocks(parameter.data, gradient, velocities):
-                if decay:
-                    g = g + decay * data
-                if momentum:
-                    velocity *= momentum
-                    velocity += g
-                    g = g + momentum * velocity if self.nesterov else velocity
-                data -= lr * g
+        for i, (data, grad, decay, bound) in enumerate(self._updates()):
+            velocity = self._velocity[i] if momentum else None
+            step(data, grad, velocity, lr, momentum, self.nesterov, decay, bound, threads)
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("velocity", self._velocity)
@@ -211,7 +213,7 @@ class Adam(Optimizer):
         self.beta2 = _below_one("beta2", beta2)
         self.eps = _not_negative("eps", eps)
         self.steps = 0
-        self._mean = self._zeros()
+        self._state = self._mean = self._zeros()
         self._square = self._zeros()
 
     def step(self) -> None:
@@ -219,22 +221,15 @@ class Adam(Optimizer):
 
         Raises RuntimeError where a parameter has no gradient yet; nothing is changed then.
         """
-        gradients = self._gradients()
+        step, threads = backends.active().adam, settings.requested_threads()
+        updates = self._updates()
         self.steps += 1
         beta1, beta2, eps = float(self.beta1), float(self.beta2), float(self.eps)
         rate = float(self.lr) / (1 - beta1**self.steps)
         unbias = 1 / (1 - beta2**self.steps) ** 0.5
-        for parameter, gradient, means, squares in zip(
-            self.parameters, gradients, self._mean, self._square, strict=True
-        ):
-            decay = self._decay(parameter)
-            for data, g, mean, square in _blocks(parameter.data, gradient, means, squares):
-                if decay:
-                    g = g + decay * data
-                mean += (1 - beta1) * (g - mean)
-                square *= beta2
-                square += (1 - beta2) * g * g
-                data -= rate * mean / (np.sqrt(square) * unbias + eps)
+        for i, (data, grad, decay, bound) in enumerate(updates):
+            mean, square = self._mean[i], self._square[i]
+            step(data, grad, mean, square, rate, beta1, beta2, unbias, eps, decay, bound, threads)
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("mean", self._mean) | _numbered("square", self._square)
@@ -245,7 +240,8 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
 
     The constraint of Srivastava et al. 2014 (section 5.1), which Goodfellow et al. 2013 use: after an
     update, each weight[j, k, :] of a maxout layer, and each weight[j, :] of a linear one, has an
-    Euclidean norm of at most `max_norm` within rounding.
+    Euclidean norm of at most `max_norm` within rounding.  An optimiser does the same in the
+    pass of its update for a `Parameter` whose `max_norm` is set.
 
     Args:
         weight: (..., in_features), an array or a `Parameter`.
@@ -259,8 +255,8 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
     _check_array("weight", data)
     if data.ndim == 0 or not data.flags.writeable:
         raise ValueError("weight: wanted a writeable array of shape (..., in_features)")
-    if not 0 < max_norm < float("inf"):
-        raise ValueError(f"max_norm: got {max_norm}, wanted a number above 0")
-    max_norm = float(max_norm)
-    norm = np.sqrt(np.einsum("...i,...i->...", data, data))
-    data *= (max_norm / np.maximum(norm, max_norm))[..., np.newaxis]  # exactly 1 where nothing is to do
+    bound = _above_zero("max_norm", max_norm)
+    array = _contiguous(data)
+    backends.active().max_norm(array, bound, settings.requested_threads())
+    if array is not data:
+        data[...] = array

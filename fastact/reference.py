@@ -283,3 +283,58 @@ def activation_backward(
         grad_z[...] = np.where(saved <= 0, 0, grad_y)
     else:
         np.multiply(grad_y, _derivative(saved, act), out=grad_z, casting="same_kind")
+
+
+# ---- steps of the optimisers, in place: data (..., columns), and grad, velocity, mean, square of its shape
+
+
+def sgd(
+    data: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    decay: float,
+    max_norm: float,  # infinite where there is no bound
+    threads: int = 0,
+) -> None:
+    g = grad + decay * data if decay else grad
+    if velocity is not None:
+        velocity *= momentum
+        velocity += g
+        g = g + momentum * velocity if nesterov else velocity
+    data -= lr * g
+    _limit_norm(data, max_norm)
+
+
+def adam(
+    data: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    unbias: float,
+    eps: float,
+    decay: float,
+    max_norm: float,
+    threads: int = 0,
+) -> None:
+    g = grad + decay * data if decay else grad
+    mean += (1 - beta1) * (g - mean)
+    square *= beta2
+    square += (1 - beta2) * g * g
+    data -= rate * mean / (np.sqrt(square) * unbias + eps)
+    _limit_norm(data, max_norm)
+
+
+def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
+    _limit_norm(data, max_norm)
+
+
+def _limit_norm(data: Array, max_norm: float) -> None:
+    if max_norm < math.inf:
+        norm = np.sqrt(np.einsum("...i,...i->...", data, data))
+        data *= (max_norm / np.maximum(norm, max_norm))[..., np.newaxis]  # exactly 1 where nothing is to do

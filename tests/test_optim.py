@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact import optim
+from fastact import backends, reference
 
 
 def parameters(rng, dtype=np.float64):
-    """A weight that decays and a bias that does not, with gradients; the weight spans several blocks."""
+    """A weight that decays and a bias that does not, with gradients; the weight spans many kernel calls."""
     pair = [
-        fa.Parameter(rng.standard_normal((2, optim._BLOCK + 3)).astype(dtype), "weight"),
+        fa.Parameter(rng.standard_normal((2, 65539)).astype(dtype), "weight"),
         fa.Parameter(rng.standard_normal(5).astype(dtype), "bias", decay=False),
     ]
     for parameter in pair:
@@ -251,6 +251,89 @@ ONE = fa.Parameter(np.zeros(3), "weight")
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+SHAPES = [(5, 3, 40), (7, 131), (70000,), (3, 30001), (0, 3), (3, 0), ()]
+
+
+def steps(run, step, arrays, hyperparameters, threads):
+    """Three steps with other gradients each: what becomes of copies of `arrays`."""
+    arrays = [None if array is None else array.copy() for array in arrays]
+    data, *state = arrays
+    for i in range(3):
+        getattr(run, step)(
+            data,
+            np.cos(np.arange(data.size) + i).reshape(data.shape).astype(data.dtype),
+            *state,
+            *hyperparameters,
+            threads,
+        )
+    return arrays
+
+
+@pytest.mark.parametrize("max_norm", [math.inf, 2.0])
+@pytest.mark.parametrize(
+    ("step", "state", "hyperparameters"),
+    [
+        ("sgd", 0, (0.1, 0.0, False, 0.0)),
+        ("sgd", 0, (0.1, 0.0, False, 0.01)),
+        ("sgd", 1, (0.1, 0.9, False, 0.01)),
+        ("sgd", 1, (0.1, 0.9, True, 0.0)),
+        ("adam", 2, (0.01, 0.9, 0.999, 1.5, 1e-8, 0.0)),
+        ("adam", 2, (0.01, 0.9, 0.999, 1.5, 1e-8, 0.01)),
+    ],
+)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_of_every_backend_agree(rng, compiled, dtype, shape, step, state, hyperparameters, max_norm):
+    if max_norm < math.inf and shape == ():
+        return  # no axis
+    arrays = [rng.standard_normal(shape).astype(dtype)]
+    arrays += [np.zeros(shape, dtype) for _ in range(state)] or [None]
+    hyperparameters = (*hyperparameters, max_norm)
+    run = backends.get(compiled)
+    got = steps(run, step, arrays, hyperparameters, 1)
+    wanted = steps(reference, step, arrays, hyperparameters, 1)
+    # Each of three steps rounds every term some ten times; a sum of n squares that is cut in 16 parts or more
+    # rounds each part n / 16 times, which its root halves.
+    length = shape[-1] if shape and max_norm < math.inf else 0
+    eps = np.finfo(dtype).eps * (30 + 3 * length / 32)
+    for a, b in zip(got, wanted, strict=True):
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=eps, atol=eps)
+    for threads in (2, 3):
+        for a, b in zip(got, steps(run, step, arrays, hyperparameters, threads), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_step_of_a_bounded_parameter_is_a_step_and_a_projection(rng, dtype, backend):
+    for make in (fa.SGD, fa.Adam):
+        bounded, free = (fa.Parameter(np.full((6, 2, 50), 0.5, dtype), "weight") for _ in range(2))
+        bounded.grad = free.grad = rng.standard_normal(free.data.shape).astype(dtype)
+        bounded.max_norm = 3.0
+        make([bounded], lr=0.1).step()
+        make([free], lr=0.1).step()
+        assert (np.linalg.norm(free.data, axis=-1) > 3).any()
+        fa.max_norm_(free, 3.0)
+        np.testing.assert_array_equal(bounded.data, free.data)
+
+
+def test_a_bound_that_is_none(rng):
+    (weight, bias) = parameters(rng)
+    weight.grad[...] = bias.grad[...] = 1
+    before = weight.data.copy()
+    for bound in (0.0, -1.0, math.inf, math.nan):
+        bias.max_norm = bound
+        with pytest.raises(ValueError, match=r"parameters\[1\] \(bias\): max_norm: got"):
+            fa.SGD([weight, bias], lr=0.1).step()
+        np.testing.assert_array_equal(weight.data, before)
+
+
+def test_max_norm_of_strided_weights(rng, backend):
+    weight = rng.standard_normal((10, 40)).astype(np.float32)[::2, ::-1]
+    wanted = weight.copy()
+    fa.max_norm_(wanted, 1.0)
+    fa.max_norm_(weight, 1.0)
+    np.testing.assert_array_equal(weight, wanted)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 40), (5, 40), (40,), (0, 3), (3, 0)])

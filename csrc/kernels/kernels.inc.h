@@ -26,6 +26,7 @@ extern const struct smooth SMOOTH_TABLE;
 #include "maxout.inc.h"
 #include "pack.inc.h"
 #include "tile.inc.h"
+#include "updates.inc.h"
 #include "winners.inc.h"
 
 const struct REAL(kernels) KERNEL_TABLE = {
@@ -66,4 +67,7 @@ const struct REAL(kernels) KERNEL_TABLE = {
     .add_slope_terms = add_slope_terms,
     .maxout_rows = maxout_rows,
     .maxout_columns = maxout_columns,
+    .sgd = sgd,
+    .adam = adam,
+    .limit_norm = limit_norm,
 };

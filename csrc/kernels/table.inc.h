@@ -53,6 +53,18 @@ struct REAL(won) {
   real *sums;
 };
 
+/* How a step of SGD changes each number, and one of Adam: as in fastact.h, beside new_mean = 1 - beta1, old_square =
+ * beta2 and new_square = 1 - beta2. */
+struct REAL(sgd) {
+  real lr, momentum;
+  int nesterov;
+  real decay;
+};
+
+struct REAL(adam) {
+  real rate, new_mean, old_square, new_square, unbias, eps, decay;
+};
+
 struct REAL(kernels) {
   int lanes;
 
@@ -87,4 +99,9 @@ struct REAL(kernels) {
 
   void (*maxout_rows)(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax);
   void (*maxout_columns)(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax);
+
+  /* arrays of n; velocity may be NULL */
+  void (*sgd)(int64_t n, const struct REAL(sgd) *, const real *grad, real *velocity, real *data);
+  void (*adam)(int64_t n, const struct REAL(adam) *, const real *grad, real *mean, real *square, real *data);
+  void (*limit_norm)(int64_t n, real max_norm, real *data);
 };

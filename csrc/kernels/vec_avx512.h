@@ -32,6 +32,7 @@ static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec vec_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+static inline vec vec_sqrt(vec a) { return _mm512_sqrt_ps(a); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 /* acc += a * b.  In assembly, for the reason given in vec_avx2.h: GCC spilled a third of the sums of a 12x2 tile. */
 static inline void vec_accumulate(vec *acc, vec a, vec b) {
@@ -86,6 +87,7 @@ static inline vec vec_add(vec a, vec b) { return _mm512_add_pd(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
 static inline vec vec_div(vec a, vec b) { return _mm512_div_pd(a, b); }
+static inline vec vec_sqrt(vec a) { return _mm512_sqrt_pd(a); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline void vec_accumulate(vec *acc, vec a, vec b) {
 #if defined(FA_EMULATE_AVX512)

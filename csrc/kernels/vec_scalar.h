@@ -67,6 +67,10 @@ static inline vec vec_add(vec a, vec b) { return a + b; }
 static inline vec vec_sub(vec a, vec b) { return a - b; }
 static inline vec vec_mul(vec a, vec b) { return a * b; }
 static inline vec vec_div(vec a, vec b) { return a / b; }
+static inline vec vec_sqrt(vec a) {
+  for (int i = 0; i < LANES; i++) a[i] = (real)sqrt((double)a[i]); /* rounds as the square root in `real` does */
+  return a;
+}
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: there may be no FMA */
 static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
 static inline mask mask_gt(vec a, vec b) { return a > b; }

@@ -1,0 +1,75 @@
+/* Steps of an optimiser over arrays: each number is read once, written once. */
+
+/* grad + decay data */
+static ALWAYS_INLINE vec decayed(vec grad, vec data, real decay) {
+  return decay != 0 ? vec_fma(vec_set1(decay), data, grad) : grad; /* infinite data may be 0 times */
+}
+
+static ALWAYS_INLINE vec sgd_lanes(const struct REAL(sgd) * how, vec g, vec *velocity, vec data) {
+  g = decayed(g, data, how->decay);
+  if (velocity) {
+    *velocity = vec_fma(vec_set1(how->momentum), *velocity, g);
+    g = how->nesterov ? vec_fma(vec_set1(how->momentum), *velocity, g) : *velocity;
+  }
+  return vec_fma(vec_set1(-how->lr), g, data);
+}
+
+static void sgd(int64_t n, const struct REAL(sgd) * how, const real *grad, real *velocity, real *data) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec v = velocity ? vec_load(velocity + i) : vec_set1(0);
+    vec_store(data + i, sgd_lanes(how, vec_load(grad + i), velocity ? &v : NULL, vec_load(data + i)));
+    if (velocity) vec_store(velocity + i, v);
+  }
+  if (i < n) {
+    vec v = velocity ? load_rest(velocity + i, n - i) : vec_set1(0);
+    vec stepped = sgd_lanes(how, load_rest(grad + i, n - i), velocity ? &v : NULL, load_rest(data + i, n - i));
+    store_rest(data + i, stepped, n - i);
+    if (velocity) store_rest(velocity + i, v, n - i);
+  }
+}
+
+static ALWAYS_INLINE vec adam_lanes(const struct REAL(adam) * how, vec g, vec *mean, vec *square, vec data) {
+  g = decayed(g, data, how->decay);
+  *mean = vec_fma(vec_set1(how->new_mean), vec_sub(g, *mean), *mean);
+  *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, vec_mul(vec_set1(how->old_square), *square));
+  vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
+  return vec_sub(data, vec_div(vec_mul(vec_set1(how->rate), *mean), root));
+}
+
+static void adam(int64_t n, const struct REAL(adam) * how, const real *grad, real *mean, real *square, real *data) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec m = vec_load(mean + i), s = vec_load(square + i);
+    vec_store(data + i, adam_lanes(how, vec_load(grad + i), &m, &s, vec_load(data + i)));
+    vec_store(mean + i, m);
+    vec_store(square + i, s);
+  }
+  if (i < n) {
+    vec m = load_rest(mean + i, n - i), s = load_rest(square + i, n - i);
+    vec stepped = adam_lanes(how, load_rest(grad + i, n - i), &m, &s, load_rest(data + i, n - i));
+    store_rest(data + i, stepped, n - i);
+    store_rest(mean + i, m, n - i);
+    store_rest(square + i, s, n - i);
+  }
+}
+
+/* scales a vector of n down to max_norm where it is longer */
+static void limit_norm(int64_t n, real max_norm, real *data) {
+  vec sums[4] = {vec_set1(0), vec_set1(0), vec_set1(0), vec_set1(0)}; /* one would wait for itself */
+  int64_t i = 0;
+  for (; i + 4 * LANES <= n; i += 4 * LANES)
+    for (int s = 0; s < 4; s++) {
+      vec v = vec_load(data + i + s * LANES);
+      sums[s] = vec_fma(v, v, sums[s]);
+    }
+  for (; i < n; i += LANES) {
+    vec v = n - i < LANES ? load_rest(data + i, n - i) : vec_load(data + i);
+    sums[0] = vec_fma(v, v, sums[0]);
+  }
+  real norm = (real)sqrt((double)vec_sum(vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3]))));
+  if (norm <= max_norm) return;
+  real scale = max_norm / norm;
+  for (i = 0; i + LANES <= n; i += LANES) vec_store(data + i, vec_mul(vec_load(data + i), vec_set1(scale)));
+  for (; i < n; i++) data[i] *= scale;
+}

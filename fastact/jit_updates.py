@@ -1,0 +1,135 @@
+"""The Numba backend's steps of the optimisers, as in `reference.py`: one pass over the weights each."""
+
+# Kernels are typed by Numba.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import pool
+from .jit_compile import compiled
+
+Array = np.ndarray[Any, Any]
+
+_CELL = 4096  # numbers in a cell, about: a cell of whole rows where their norm is bounded
+_WORK = 10  # floating-point operations that a number takes as long as
+
+
+@compiled
+def _limit_norm(data, start, stop, max_norm):
+    """Scale data[start:stop] down to `max_norm` where it is longer."""
+    total = data[0] * 0
+    for first in range(start, stop, 128):  # partial sums keep the rounding error small
+        partial = data[0] * 0
+        for i in range(first, min(first + 128, stop)):
+            partial += data[i] * data[i]
+        total += partial
+    norm = math.sqrt(total)
+    if not norm <= max_norm:
+        scale = max_norm / norm
+        for i in range(start, stop):
+            data[i] *= scale
+
+
+@compiled
+def _sgd_cells(rows, length, how, nesterov, grad, velocity, data, first, last):
+    """how: lr, momentum, decay and max_norm, of data's dtype."""
+    lr, momentum, decay, max_norm = how
+    for cell in range(first, last):
+        start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
+        if momentum == 0:
+            for i in range(start, stop):
+                g = grad[i]
+                if decay != 0:
+                    g += decay * data[i]
+                data[i] -= lr * g
+        else:
+            for i in range(start, stop):
+                g = grad[i]
+                if decay != 0:
+                    g += decay * data[i]
+                velocity[i] = momentum * velocity[i] + g
+                data[i] -= lr * (g + momentum * velocity[i] if nesterov else velocity[i])
+        if max_norm < np.inf:
+            for at in range(start, stop, length):
+                _limit_norm(data, at, at + length, max_norm)
+
+
+@compiled
+def _adam_cells(rows, length, how, grad, mean, square, data, first, last):
+    """how: rate, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay and max_norm, of data's dtype."""
+    rate, new_mean, old_square, new_square, unbias, eps, decay, max_norm = how
+    for cell in range(first, last):
+        start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
+        for i in range(start, stop):
+            g = grad[i]
+            if decay != 0:
+                g += decay * data[i]
+            mean[i] += new_mean * (g - mean[i])
+            square[i] = old_square * square[i] + new_square * g * g
+            data[i] -= rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
+        if max_norm < np.inf:
+            for at in range(start, stop, length):
+                _limit_norm(data, at, at + length, max_norm)
+
+
+@compiled
+def _max_norm_cells(rows, length, max_norm, data, first, last):
+    for row in range(first * rows, min(last * rows, len(data) // length)):
+        _limit_norm(data, row * length, (row + 1) * length, max_norm)
+
+
+def _grid(data: Array) -> tuple[int, int, int]:
+    """Rows in a cell, the length of a row, and cells."""
+    length = data.shape[-1] if data.ndim else 1
+    rows = max(1, _CELL // max(length, 1))
+    return rows, length, -(-data.size // (rows * length)) if data.size else 0
+
+
+def sgd(
+    data: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    decay: float,
+    max_norm: float,
+    threads: int = 0,
+) -> None:
+    rows, length, cells = _grid(data)
+    flat = data.reshape(-1)
+    how = tuple(map(data.dtype.type, (lr, momentum, decay, max_norm)))
+    momenta = flat[:0] if velocity is None else velocity.reshape(-1)
+    arguments = (rows, length, how, nesterov, grad.reshape(-1), momenta, flat)
+    pool.run(_sgd_cells, cells, float(_WORK * data.size), threads, *arguments)
+
+
+def adam(
+    data: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    unbias: float,
+    eps: float,
+    decay: float,
+    max_norm: float,
+    threads: int = 0,
+) -> None:
+    rows, length, cells = _grid(data)
+    how = tuple(map(data.dtype.type, (rate, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay, max_norm)))
+    flat = (array.reshape(-1) for array in (grad, mean, square, data))
+    pool.run(_adam_cells, cells, float(_WORK * data.size), threads, rows, length, how, *flat)
+
+
+def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
+    rows, length, cells = _grid(data)
+    bound = data.dtype.type(max_norm)
+    pool.run(_max_norm_cells, cells, float(_WORK * data.size), threads, rows, length, bound, data.reshape(-1))
