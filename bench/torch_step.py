@@ -118,6 +118,7 @@ def small_forwards() -> dict[str, Callable[[], Tensor]]:
     layer = fastact.torch.Maxout.from_linear(linear, pieces)
     x = torch.randn(rows, in_features)
     weight, bias = linear.weight, linear.bias
+    grouped, grouped_bias = layer.weight, layer.bias
     shape = (rows, out_features, pieces)
 
     def composed_function() -> Tensor:
@@ -129,7 +130,7 @@ def small_forwards() -> dict[str, Callable[[], Tensor]]:
 
     return {
         "eager, functions": composed_function,
-        "fastact, function": lambda: fastact.torch.linear_maxout(x, layer.weight, layer.bias),
+        "fastact, function": lambda: fastact.torch.linear_maxout(x, grouped, grouped_bias),
         "eager, layer": composed_layer,
         "fastact, layer": lambda: layer(x),
     }

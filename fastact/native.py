@@ -182,9 +182,9 @@ def linear_maxout_at(
         pieces,
         _cast(_VOID, x),
         _cast(_VOID, weight),
-        _cast(_VOID, bias),
+        _cast(_VOID, bias) if bias else _NULL,
         _cast(_VOID, y),
-        _cast(_VOID, argmax),
+        _cast(_VOID, argmax) if argmax else _NULL,
         threads,
         _PRECISION[precision],
     )

@@ -61,14 +61,15 @@ def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, dims: tuple[st
         _check_float("x", x)
     if weight.dtype is not dtype:
         _check_dtype("weight", weight, dtype)
-    sizes, shape = weight.shape, x.shape
-    if len(sizes) != len(dims):
-        raise ValueError(f"weight: got shape {tuple(sizes)}, wanted ({', '.join(dims)})")
-    if not shape or shape[-1] != sizes[-1]:
-        raise ValueError(f"x: got shape {tuple(shape)}, wanted (..., {sizes[-1]}) to match weight")
-    if bias is not None and (bias.dtype is not dtype or bias.shape != sizes[:-1]):
-        _check("bias", bias, dtype, sizes[:-1])
-    return (*shape[:-1], sizes[0])
+    *units, in_features = weight.shape or (0,)
+    if len(units) != len(dims) - 1:
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, wanted ({', '.join(dims)})")
+    *leading, features = x.shape or (None,)
+    if features != in_features:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (..., {in_features}) to match weight")
+    if bias is not None and (bias.dtype is not dtype or bias.shape != (*units,)):
+        _check("bias", bias, dtype, (*units,))
+    return (*leading, units[0])
 
 
 _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
@@ -76,7 +77,8 @@ _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 
 def _check_linear_maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, ...]:
     shape = _check_linear(x, weight, bias, _MAXOUT_WEIGHT)
-    ops._check_pieces(weight.shape[1])
+    if not 1 <= (pieces := weight.shape[1]) <= ops.MAX_PIECES:
+        ops._check_pieces(pieces)
     return shape
 
 
@@ -96,13 +98,13 @@ def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.empty(shape, _NUMPY_DTYPES[dtype]))  # 0.6 us; torch.empty takes 1.0
 
 
-def _addresses(*tensors: Tensor | None) -> list[int] | None:
+def _addresses(tensors: tuple[Tensor | None, ...]) -> list[int] | None:
     """Where each one's memory is, 0 for None; None where one is not contiguous, or not aligned."""
     addresses = []
     for tensor in tensors:
         if tensor is None:
             addresses.append(0)
-        elif tensor.is_contiguous() and not (address := tensor.data_ptr()) % 8:
+        elif tensor.is_contiguous() and not (address := tensor.data_ptr()) & 7:
             addresses.append(address)
         else:
             return None
@@ -200,7 +202,7 @@ def _define_autograd(operator: Any, function: Any) -> None:
             return operator(*args)
 
     def kernel(*args: Any) -> Any:
-        if not _records(*args):
+        if not _records(args):
             return below(*args)
         if torch._C._are_functorch_transforms_active():
             raise NotImplementedError(f"{operator.name()} has no derivative under a torch.func transform")
@@ -226,7 +228,7 @@ def _check_once(operator: Any) -> None:
         )
 
 
-def _records(*args: Any) -> bool:
+def _records(args: tuple[Any, ...]) -> bool:
     """Whether autograd has to hear of an operation: it wants a gradient, or is in forward mode.
 
     What traces an operation symbolically may want a gradient later.
@@ -241,10 +243,7 @@ def _records(*args: Any) -> bool:
 
 
 _PLAIN_TYPES = (Tensor, nn.Parameter)
-_keys = torch._C._dispatch_keys
-with torch.inference_mode():
-    _INFERENCE_KEYS = _keys(torch.empty(0))
-_PLAIN_KEYS = _keys(torch.empty(0))
+_strided = torch.strided
 _compiles = torch.compiler.is_compiling
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -253,12 +252,12 @@ _tracer = torch._C._get_tracing_state
 _autocasts = torch._C._is_any_autocast_enabled
 
 
-def _is_plain(*tensors: Any) -> bool:
+def _is_plain(tensors: tuple[Any, ...]) -> bool:
     """Whether the dispatcher would find nothing else to do than autograd and the CPU kernel.
 
     Then both may be called at once, which saves some microseconds.  Whatever else may want to see an
     operator sees one: compilers and tracers, modes, torch.func, autocast, subclasses, and tensors that are
-    more, or less, than memory of this machine's (their dispatch keys tell).
+    more, or less, than memory of this machine's.  Their dispatch keys would tell too, in twice the time.
     """
     if (
         _compiles()
@@ -269,12 +268,17 @@ def _is_plain(*tensors: Any) -> bool:
         or _autocasts()
     ):
         return False
-    for tensor in tensors:
-        if type(tensor) in _PLAIN_TYPES:
-            if (keys := _keys(tensor)) != _PLAIN_KEYS and keys != _INFERENCE_KEYS:
+    try:
+        for tensor in tensors:
+            if type(tensor) in _PLAIN_TYPES:
+                if not tensor.is_cpu or tensor.layout is not _strided or tensor.is_neg():
+                    return False
+                if not tensor.data_ptr():  # empty, or a zero that has no memory
+                    return False
+            elif tensor is not None:
                 return False
-        elif tensor is not None:
-            return False
+    except RuntimeError:  # data_ptr(), of a wrapper around other tensors
+        return False
     return True
 
 
@@ -287,8 +291,8 @@ def _run(
     save: bool,
 ) -> Any:
     """The results of an operation by the shortest way; it saves what a backward takes if one may follow."""
-    records = _records(*tensors)
-    if not _is_plain(*tensors):
+    records = _records(tensors)
+    if not _is_plain(tensors):
         return operator(*arguments, save or records)
     if records:
         return function.apply(kernel, *arguments, True)
@@ -317,8 +321,8 @@ def _linear_maxout_cpu(
     argmax = _new(shape, torch.uint8) if save else None
     threads, tier = _threads(), ops._tier(precision)
     backend = backends.active()
-    if hasattr(backend, "linear_maxout_at") and (addresses := _addresses(x, weight, bias, y, argmax)):
-        rows = math.prod(shape[:-1])
+    if hasattr(backend, "linear_maxout_at") and (addresses := _addresses((x, weight, bias, y, argmax))):
+        rows = shape[0] if len(shape) == 2 else math.prod(shape[:-1])
         dtype = _NUMPY_DTYPES[x.dtype]
         backend.linear_maxout_at(dtype, rows, in_features, out_features, pieces, *addresses, threads, tier)
     else:
@@ -361,7 +365,7 @@ def _linear_maxout_backward_cpu(
     backend = backends.active()
     addresses = None
     if hasattr(backend, "linear_maxout_backward_at"):
-        addresses = _addresses(grad_y, x, weight, argmax, *grads)
+        addresses = _addresses((grad_y, x, weight, argmax, *grads))
     if addresses:
         rows = math.prod(x.shape[:-1])
         dtype = _NUMPY_DTYPES[x.dtype]
@@ -416,8 +420,8 @@ class _LinearMaxout(_Function):
         precision: str | None,
         _save: bool,
     ) -> tuple[Tensor, Tensor]:
+        ctx.precision = precision = _recorded_tier(precision)
         y, argmax = run(x, weight, bias, precision, True)
-        ctx.precision = precision
         ctx.save_for_backward(x, weight, argmax)
         ctx.mark_non_differentiable(argmax)
         ctx.set_materialize_grads(False)
@@ -429,7 +433,7 @@ class _LinearMaxout(_Function):
             return (None,) * 6
         _check_once(_linear_maxout)
         tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
-        run: Any = _linear_maxout_backward_cpu if _is_plain(*tensors) else _linear_maxout_backward
+        run: Any = _linear_maxout_backward_cpu if _is_plain(tensors) else _linear_maxout_backward
         return (None, *run(*tensors, ctx.needs_input_grad[1:4], ctx.precision), None, None)
 
 
@@ -465,11 +469,8 @@ def linear_maxout(
         TypeError: a tensor is of another dtype or not on the CPU.
         ValueError: shapes do not agree, pieces is not in 1 to 256, or precision is no tier.
     """
-    tensors = (x, weight, bias)
-    arguments = (*tensors, _recorded_tier(precision))
-    y, argmax = _run(
-        _linear_maxout, _LinearMaxout, _linear_maxout_cpu, tensors, arguments, save=return_argmax
-    )
+    tensors, arguments = (x, weight, bias), (x, weight, bias, precision)
+    y, argmax = _run(_linear_maxout, _LinearMaxout, _linear_maxout_cpu, tensors, arguments, return_argmax)
     return (y, argmax) if return_argmax else y
 
 
@@ -548,7 +549,7 @@ class _Maxout(_Function):
             return (None,) * 4
         _check_once(_maxout)
         tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
-        run: Any = _maxout_backward_cpu if _is_plain(*tensors) else _maxout_backward
+        run: Any = _maxout_backward_cpu if _is_plain(tensors) else _maxout_backward
         return None, run(*tensors, ctx.pieces, ctx.dim), None, None
 
 
@@ -571,7 +572,7 @@ def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
     Raises:
         TypeError: z is of another dtype or not on the CPU.  ValueError: a bad dim or number of pieces.
     """
-    y, argmax = _run(_maxout, _Maxout, _maxout_cpu, (z,), (z, dim), save=return_argmax)
+    y, argmax = _run(_maxout, _Maxout, _maxout_cpu, (z,), (z, dim), return_argmax)
     return (y, argmax) if return_argmax else y
 
 
@@ -710,9 +711,9 @@ class _LinearActivation(_Function):
         *activation: Any,
     ) -> tuple[Tensor, Tensor | None]:
         *keywords, precision, _save = activation
-        y, z = run(x, weight, bias, *keywords, precision, True)
         ctx.name, slope, *ctx.keywords = keywords
-        ctx.precision = precision
+        ctx.precision = precision = _recorded_tier(precision)
+        y, z = run(x, weight, bias, *keywords, precision, True)
         if z is not None:
             ctx.mark_non_differentiable(z)
         ctx.save_for_backward(x, weight, y if z is None else z, slope)
@@ -725,7 +726,7 @@ class _LinearActivation(_Function):
             return (None,) * 11
         _check_once(_linear_activation)
         x, weight, saved, slope = ctx.saved_tensors
-        plain = _is_plain(grad_y, x, weight, saved, slope)
+        plain = _is_plain((grad_y, x, weight, saved, slope))
         run = _linear_activation_backward_cpu if plain else _linear_activation_backward
         needs = [ctx.needs_input_grad[i] for i in (1, 2, 3, 5)]
         grad_x, grad_weight, grad_bias, grad_slope = run(
@@ -770,10 +771,8 @@ def linear_activation(
     """
     keywords = (activation, slope, negative_slope, alpha, approximate)
     tensors = (x, weight, bias, slope)
-    arguments = (x, weight, bias, *keywords, _recorded_tier(precision))
-    return _run(
-        _linear_activation, _LinearActivation, _linear_activation_cpu, tensors, arguments, save=False
-    )[0]
+    arguments = (x, weight, bias, *keywords, precision)
+    return _run(_linear_activation, _LinearActivation, _linear_activation_cpu, tensors, arguments, False)[0]
 
 
 # ---- modules
@@ -851,7 +850,10 @@ class Maxout(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear_maxout(x, self.weight, self.bias, precision=self.precision)  # type: ignore[no-any-return]
+        parameters = self._parameters  # an attribute that is a parameter takes 0.4 us to find
+        if (weight := parameters.get("weight")) is None or (bias := parameters.get("bias")) is None:
+            weight, bias = self.weight, self.bias  # made from others, or not there
+        return linear_maxout(x, weight, bias, precision=self.precision)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         text = f"in_features={self.in_features}, out_features={self.out_features}, pieces={self.pieces}"
