@@ -3,7 +3,7 @@
 /* The right operand of a product, and its bias, packed once: panels that the kernels of one ISA read. */
 struct REAL(packed) {
   const struct REAL(kernels) * kernels;
-  const real *panels; /* 64-byte aligned */
+  real *panels; /* 64-byte aligned */
 };
 
 /* y (rows, columns) = left (rows, depth) @ right (depth, columns) + bias, or for pieces > 1 the maximum over the

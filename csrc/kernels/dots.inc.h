@@ -1,69 +1,102 @@
-/* Products straight from the rows' and the units' own layout, the depth in the lanes: nothing is packed, and no lane is
- * wasted where there are few rows or few outputs. */
+/* The other way to multiply: straight from the rows' and the units' own layout, the depth in the lanes.  Nothing is
+ * packed, and no lane is wasted where there are few outputs. */
 
 /* The register tile: DOT_ROWS x DOT_UNITS sums of a vector each. */
-#define DOT_ROWS 4
-#define DOT_UNITS 4
+enum { DOT_ROWS = 4, DOT_UNITS = VECTOR_REGISTERS / 8 };
+/* Its sums, in whole vectors. */
+enum { DOT_SUMS = (DOT_ROWS * DOT_UNITS + LANES - 1) / LANES * LANES };
 
-/* sums (units, rows) = w (units, depth) . x (rows, depth), in runs of depth so long that each lane sums at most
- * DEPTH_CUT terms */
-static ALWAYS_INLINE void dot_tile(int rows, int units, const struct REAL(dots) * t, const real *x, const real *w,
-                                   real *sums) {
-  for (int64_t start = 0; start == 0 || start < t->depth; start += DEPTH_CUT * LANES) {
-    int64_t end = start + DEPTH_CUT * LANES < t->depth ? start + DEPTH_CUT * LANES : t->depth, d = start;
-    vec acc[DOT_ROWS * DOT_UNITS], b[DOT_UNITS];
+/* sums[i] = the sum of the lanes of v[i], i < n.  Riffling halves the number of vectors and of terms a sum is spread
+ * over, until one vector holds LANES finished sums, in their order. */
+static ALWAYS_INLINE void sum_lanes(int n, const vec *v, real *sums) {
+  UNROLL
+  for (int start = 0; start < n; start += LANES) {
+    vec part[LANES];
     UNROLL
-    for (int i = 0; i < rows * units; i++) acc[i] = vec_set1(0);
-    for (; d + LANES <= end; d += LANES) {
-      UNROLL
-      for (int u = 0; u < units; u++) b[u] = vec_load(w + u * t->w_stride + d);
-      UNROLL
-      for (int n = 0; n < rows; n++) {
-        vec a = vec_load(x + n * t->x_stride + d);
-        UNROLL
-        for (int u = 0; u < units; u++) acc[u * rows + n] = vec_fma(a, b[u], acc[u * rows + n]);
-      }
-    }
-    if (d < end) {
-      UNROLL
-      for (int u = 0; u < units; u++) b[u] = vec_load_first(w + u * t->w_stride + d, end - d);
-      UNROLL
-      for (int n = 0; n < rows; n++) {
-        vec a = vec_load_first(x + n * t->x_stride + d, end - d);
-        UNROLL
-        for (int u = 0; u < units; u++) acc[u * rows + n] = vec_fma(a, b[u], acc[u * rows + n]);
-      }
-    }
+    for (int i = 0; i < LANES; i++) part[i] = start + i < n ? v[start + i] : vec_set1(0);
     UNROLL
-    for (int i = 0; i < rows * units; i++) {
-      real *sum = sums + i / rows * t->sums_stride + i % rows;
-      *sum = vec_sum(acc[i]) + (start ? *sum : 0);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+      UNROLL
+      for (int i = 0; i < half; i++)
+        part[i] = vec_add(vec_interleave_low(part[i], part[i + half]), vec_interleave_high(part[i], part[i + half]));
     }
+    vec_store(sums + start, part[0]);
   }
 }
 
-/* All the units for `rows` rows, rows constant */
+/* acc (rows, units) += x (rows, n) . w (units, n), n <= LANES */
+static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct REAL(dots) * t, const real *x,
+                                   const real *w, int64_t n) {
+  vec b[DOT_UNITS];
+  UNROLL
+  for (int u = 0; u < units; u++)
+    b[u] = n == LANES ? vec_load(w + u * t->unit_stride) : vec_load_first(w + u * t->unit_stride, n);
+  UNROLL
+  for (int r = 0; r < rows; r++) {
+    vec a = n == LANES ? vec_load(x + r * t->x_stride) : vec_load_first(x + r * t->x_stride, n);
+    UNROLL
+    for (int u = 0; u < units; u++) vec_accumulate(&acc[r * units + u], a, b[u]);
+  }
+}
+
+/* sums [rows][units], in runs of depth so long that each lane sums at most DEPTH_CUT terms */
+static ALWAYS_INLINE void dot_tile(int rows, int units, const struct REAL(dots) * t, const real *x, const real *w,
+                                   real *sums) {
+  int64_t d = 0;
+  do {
+    int64_t end = t->depth - d > DEPTH_CUT * LANES ? d + DEPTH_CUT * LANES : t->depth;
+    int first = d == 0;
+    vec acc[DOT_ROWS * DOT_UNITS];
+    real run[DOT_SUMS];
+    UNROLL
+    for (int i = 0; i < rows * units; i++) acc[i] = vec_set1(0);
+    for (; d + LANES <= end; d += LANES) dot_step(rows, units, acc, t, x + d, w + d, LANES);
+    if (d < end) dot_step(rows, units, acc, t, x + d, w + d, end - d);
+    d = end;
+    sum_lanes(rows * units, acc, run);
+    UNROLL
+    for (int i = 0; i < rows * units; i += LANES)
+      vec_store(sums + i, first ? vec_load(run + i) : vec_add(vec_load(sums + i), vec_load(run + i)));
+  } while (d < t->depth);
+}
+
+/* All the units of a panel for `rows` rows, rows constant */
 static ALWAYS_INLINE void dot_rows(int rows, const struct REAL(dots) * t, const real *x, real *sums) {
+  int64_t column = 0, units = t->columns * t->pieces;
+  int piece = 0;
   const real *w = t->w;
-  int64_t left = t->units;
-  for (; left >= DOT_UNITS; left -= DOT_UNITS, w += DOT_UNITS * t->w_stride, sums += DOT_UNITS * t->sums_stride)
-    dot_tile(rows, DOT_UNITS, t, x, w, sums);
-  switch (left) {
-  case 3: dot_tile(rows, 3, t, x, w, sums); break;
-  case 2: dot_tile(rows, 2, t, x, w, sums); break;
-  case 1: dot_tile(rows, 1, t, x, w, sums); break;
+  for (int64_t u = 0; u < units; u += DOT_UNITS, w += DOT_UNITS * t->unit_stride) {
+    real tile[DOT_SUMS];
+    int n = units - u < DOT_UNITS ? (int)(units - u) : DOT_UNITS;
+    switch (n) {
+#if VECTOR_REGISTERS == 32
+    case 4: dot_tile(rows, 4, t, x, w, tile); break;
+    case 3: dot_tile(rows, 3, t, x, w, tile); break;
+#endif
+    case 2: dot_tile(rows, 2, t, x, w, tile); break;
+    default: dot_tile(rows, 1, t, x, w, tile); break;
+    }
+    for (int i = 0; i < n; i++) {
+      for (int r = 0; r < rows; r++) sums[r * t->sums_stride + piece * LANES + column] = tile[r * n + i];
+      if (++piece == t->pieces) {
+        piece = 0;
+        column++;
+      }
+    }
   }
 }
 
 static void dots(const struct REAL(dots) * t) {
-  const real *x = t->x;
-  real *sums = t->sums;
-  int64_t left = t->rows;
-  for (; left >= DOT_ROWS; left -= DOT_ROWS, x += DOT_ROWS * t->x_stride, sums += DOT_ROWS)
-    dot_rows(DOT_ROWS, t, x, sums);
-  switch (left) {
-  case 3: dot_rows(3, t, x, sums); break;
-  case 2: dot_rows(2, t, x, sums); break;
-  case 1: dot_rows(1, t, x, sums); break;
+  int64_t tiles = (t->rows + DOT_ROWS - 1) / DOT_ROWS; /* heights alike */
+  for (int64_t i = 0; i < tiles; i++) {
+    int64_t first = i * t->rows / tiles, height = (i + 1) * t->rows / tiles - first;
+    const real *x = t->x + first * t->x_stride;
+    real *sums = t->sums + first * t->sums_stride;
+    switch (height) {
+    case 4: dot_rows(4, t, x, sums); break;
+    case 3: dot_rows(3, t, x, sums); break;
+    case 2: dot_rows(2, t, x, sums); break;
+    default: dot_rows(1, t, x, sums); break;
+    }
   }
 }

@@ -23,12 +23,15 @@ struct REAL(finish) {
   uint8_t *argmax; /* maxout: or NULL */
 };
 
-/* sums (units, rows) = w (units, depth) . x (rows, depth), each with its rows the stride apart */
+/* sums [rows][pieces][lanes] = x (rows, depth) . w (columns, pieces, depth), the columns in the lanes; one piece may
+ * have more columns than lanes */
 struct REAL(dots) {
-  int64_t rows, units, depth;
+  int64_t rows, columns;
+  int pieces;
+  int64_t depth;
   const real *x, *w;
   real *sums;
-  int64_t x_stride, w_stride, sums_stride;
+  int64_t x_stride, unit_stride, sums_stride;
 };
 
 /* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
