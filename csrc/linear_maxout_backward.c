@@ -53,64 +53,57 @@ static struct REAL(columns) REAL(column_tile)(const struct REAL(backward) * b, i
   };
 }
 
-/* total = sums, or total += sums */
-static void REAL(add_run)(int64_t n, const real *sums, int first, real *total) {
-  if (first)
-    memcpy(total, sums, (size_t)n * sizeof(real));
-  else
-    for (int64_t i = 0; i < n; i++) total[i] += sums[i];
-}
+/* What a thread works with: a packed table, the sums of one run of tables, and those of all runs. */
+struct REAL(room) {
+  real *table, *run, *total;
+};
 
-/* dst rows (+)= src [rows][width] */
-static void REAL(deliver)(int64_t rows, int64_t columns, const real *src, int64_t width, int accumulate, real *dst,
-                          int64_t stride) {
-  for (int64_t r = 0; r < rows; r++, src += width, dst += stride) REAL(add_run)(columns, src, !accumulate, dst);
+/* Where the sums of table t of `tables` go: those of the last one are the gradient (n, columns), rows in_features apart
+ */
+static struct REAL(sums) REAL(sums_to)(const struct REAL(backward) * b, const struct REAL(room) * room, int64_t t,
+                                       int64_t tables, struct REAL(columns) tile, int accumulate, real *gradient) {
+  int last = t == tables - 1, run_ends = last || t % RUN_TABLES == RUN_TABLES - 1;
+  return (struct REAL(sums)){
+      .run = t % RUN_TABLES ? room->run : NULL,
+      .total = run_ends && t >= RUN_TABLES ? room->total : NULL,
+      .to = last       ? gradient
+            : run_ends ? room->total
+                       : room->run,
+      .to_stride = last ? b->in_features : tile.width,
+      .columns = last ? tile.count : tile.width,
+      .accumulate = last && accumulate,
+  };
 }
 
 /* ---- grad_x: for each row, over the outputs, the winner's weights */
 
-/* What a thread works with: a packed table, the sums of one run and those of all runs. */
-struct REAL(room) {
-  real *table, *sums, *total;
-};
-
-/* grad_x of some rows and one tile of columns.  sums, total [rows][width] */
+/* grad_x of some rows and one tile of columns */
 static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int64_t rows, struct REAL(columns) tile,
                                const struct REAL(room) * room) {
-  int64_t outputs = b->out_features;
-  int64_t table_rows = TABLE_ROWS * b->kernels->winner_vectors / tile.vectors;
-  int64_t table_outputs = larger(1, table_rows / b->pieces);
-  int64_t run_outputs = RUN_TABLES * table_outputs;
-  int one_run = outputs <= run_outputs;
-  for (int64_t run = 0; run < outputs; run += run_outputs) {
-    int64_t end = smaller(run + run_outputs, outputs);
-    for (int64_t j = run; j < end; j += table_outputs) {
-      int64_t taken = smaller(table_outputs, end - j);
-      b->kernels->pack_table(taken * b->pieces, tile.count, b->weight + j * b->pieces * b->in_features + tile.start,
-                             b->in_features, tile.width, room->table);
-      b->kernels->sum_chosen[tile.vectors](&(struct REAL(chosen)){
-          .rows = rows,
-          .outputs = taken,
-          .pieces = b->pieces,
-          .table = room->table,
-          .grad = b->grad_y + row * outputs + j,
-          .argmax = b->argmax + row * outputs + j,
-          .argmax_end = b->argmax + b->rows * outputs,
-          .row_stride = outputs,
-          .add = j > run,
-          .sums = room->sums,
-      });
-    }
-    if (!one_run) REAL(add_run)(rows * tile.width, room->sums, run == 0, room->total);
+  int64_t outputs = b->out_features, table_rows = TABLE_ROWS * b->kernels->winner_vectors / tile.vectors;
+  int64_t tables = ceil_div(outputs, larger(1, table_rows / b->pieces));
+  for (int64_t t = 0; t < tables; t++) {
+    int64_t j = t * outputs / tables, taken = (t + 1) * outputs / tables - j;
+    b->kernels->pack_table(taken * b->pieces, tile.count, b->weight + j * b->pieces * b->in_features + tile.start,
+                           b->in_features, tile.width, room->table);
+    b->kernels->sum_chosen[tile.vectors](&(struct REAL(chosen)){
+        .rows = rows,
+        .outputs = taken,
+        .pieces = b->pieces,
+        .table = room->table,
+        .grad = b->grad_y + row * outputs + j,
+        .argmax = b->argmax + row * outputs + j,
+        .argmax_end = b->argmax + b->rows * outputs,
+        .row_stride = outputs,
+        .sums = REAL(sums_to)(b, room, t, tables, tile, 0, b->grad_x + row * b->in_features + tile.start),
+    });
   }
-  if (outputs == 0) memset(room->sums, 0, (size_t)(rows * tile.width) * sizeof(real));
-  REAL(deliver)(rows, tile.count, one_run ? room->sums : room->total, tile.width, 0,
-                b->grad_x + row * b->in_features + tile.start, b->in_features);
 }
 
 static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
-  if (tiles * b->rows == 0) return FA_OK;
+  if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features) * sizeof(real));
+  if (tiles * b->rows * b->out_features == 0) return FA_OK;
   threads = threads_for(threads, b->rows * (b->out_features + 1) * b->in_features);
   int64_t chunks = ceil_div(b->rows, CHUNK_ROWS);
   if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, tiles));
@@ -128,7 +121,7 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
 #pragma omp atomic capture
     mine = next_room++;
     char *at = memory + (size_t)mine * room_bytes;
-    struct REAL(room) room = {.table = (real *)at, .sums = (real *)(at + table_bytes)};
+    struct REAL(room) room = {.table = (real *)at, .run = (real *)(at + table_bytes)};
     room.total = (real *)(at + table_bytes + sums_bytes);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < tiles * chunks; task++) {
@@ -141,46 +134,48 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
 
 /* ---- grad_weight: for each piece of each output, over the rows that it won, x */
 
-/* The rows seen from the outputs of a task, a block of TABLE_ROWS rows after the other. */
+/* The rows are walked in blocks of at most TABLE_ROWS, sizes alike. */
+static int64_t REAL(row_blocks)(const struct REAL(backward) * b) { return ceil_div(b->rows, TABLE_ROWS); }
+static int64_t REAL(block_start)(const struct REAL(backward) * b, int64_t block) {
+  return block * b->rows / REAL(row_blocks)(b);
+}
+
+/* The rows seen from the outputs of a task, one block after the other. */
 struct REAL(winners) {
   real *grad;     /* [blocks][outputs][TABLE_ROWS] */
   uint64_t *rows; /* [blocks][outputs][pieces] */
 };
 
-/* grad_weight of some outputs and one tile of columns.  sums, total [outputs][pieces][width] */
+/* grad_weight of some outputs and one tile of columns */
 static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t output, int64_t outputs,
                                     struct REAL(columns) tile, const struct REAL(winners) * w,
                                     const struct REAL(room) * room) {
-  int64_t units = outputs * b->pieces, run_rows = RUN_TABLES * TABLE_ROWS;
-  int one_run = b->rows <= run_rows;
-  for (int64_t row = 0; row < b->rows; row += TABLE_ROWS) {
-    int64_t block = row / TABLE_ROWS;
-    b->kernels->pack_table(smaller(TABLE_ROWS, b->rows - row), tile.count, b->x + row * b->in_features + tile.start,
-                           b->in_features, tile.width, room->table);
+  int64_t units = outputs * b->pieces, blocks = REAL(row_blocks)(b);
+  for (int64_t block = 0; block < blocks; block++) {
+    int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
+    b->kernels->pack_table(rows, tile.count, b->x + row * b->in_features + tile.start, b->in_features, tile.width,
+                           room->table);
     b->kernels->sum_won[tile.vectors](&(struct REAL(won)){
         .outputs = outputs,
         .pieces = b->pieces,
         .table = room->table,
         .grad = w->grad + block * outputs * TABLE_ROWS,
         .rows = w->rows + block * units,
-        .add = row % run_rows > 0,
-        .sums = room->sums,
+        .sums = REAL(sums_to)(b, room, block, blocks, tile, b->accumulate,
+                              b->grad_weight + output * b->pieces * b->in_features + tile.start),
     });
-    int run_ends = (row + TABLE_ROWS) % run_rows == 0 || row + TABLE_ROWS >= b->rows;
-    if (!one_run && run_ends) REAL(add_run)(units * tile.width, room->sums, row < run_rows, room->total);
   }
-  if (b->rows == 0) memset(room->sums, 0, (size_t)(units * tile.width) * sizeof(real));
-  REAL(deliver)(units, tile.count, one_run ? room->sums : room->total, tile.width, b->accumulate,
-                b->grad_weight + output * b->pieces * b->in_features + tile.start, b->in_features);
 }
 
 static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
-  if (tiles * b->out_features == 0) return FA_OK;
+  if (b->rows == 0 && !b->accumulate)
+    memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->in_features) * sizeof(real));
+  if (tiles * b->rows * b->out_features == 0) return FA_OK;
   threads = threads_for(threads, (b->rows + b->pieces) * b->out_features * b->in_features);
   int64_t chunks = ceil_div(b->out_features * b->pieces, CHUNK_UNITS);
   if (threads > 1) chunks = larger(chunks, 2 * threads);
-  int64_t chunk = ceil_div(b->out_features, chunks), blocks = ceil_div(b->rows, TABLE_ROWS);
+  int64_t chunk = ceil_div(b->out_features, chunks), blocks = REAL(row_blocks)(b);
   chunks = ceil_div(b->out_features, chunk);
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
   size_t grad_bytes = aligned((size_t)(chunk * blocks * TABLE_ROWS) * sizeof(real));
@@ -198,16 +193,16 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
     char *at = memory + (size_t)mine * room_bytes;
     struct REAL(winners) w = {.grad = (real *)at, .rows = (uint64_t *)(at + grad_bytes)};
     struct REAL(room) room = {.table = (real *)(at += grad_bytes + set_bytes)};
-    room.sums = (real *)(at += table_bytes);
+    room.run = (real *)(at += table_bytes);
     room.total = (real *)(at + sums_bytes);
 #pragma omp for schedule(dynamic)
     for (int64_t c = 0; c < chunks; c++) {
       int64_t output = c * chunk, outputs = smaller(chunk, b->out_features - output);
       for (int64_t block = 0; block < blocks; block++) {
-        int64_t row = block * TABLE_ROWS, first = row * b->out_features + output;
-        b->kernels->find_winners(smaller(TABLE_ROWS, b->rows - row), outputs, b->pieces, b->grad_y + first,
-                                 b->argmax + first, b->out_features, w.grad + block * outputs * TABLE_ROWS,
-                                 w.rows + block * outputs * b->pieces);
+        int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
+        int64_t first = row * b->out_features + output;
+        b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax + first, b->out_features,
+                                 w.grad + block * outputs * TABLE_ROWS, w.rows + block * outputs * b->pieces);
       }
       for (int64_t t = 0; t < tiles; t++)
         REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);

@@ -34,6 +34,15 @@ struct REAL(dots) {
   int64_t x_stride, unit_stride, sums_stride;
 };
 
+/* Where the sums over the rows of a table go, and what is added to them. */
+struct REAL(sums) {
+  const real *run;   /* [n][vectors][lanes], the sums of the tables of a run before this one, or NULL */
+  const real *total; /* the same, of the runs before, or NULL */
+  real *to;          /* (n, columns), rows to_stride apart */
+  int64_t to_stride, columns;
+  int accumulate; /* add to what is there */
+};
+
 /* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
 struct REAL(chosen) {
   int64_t rows, outputs, pieces;
@@ -41,8 +50,7 @@ struct REAL(chosen) {
   const real *grad;                   /* rows of grad and of argmax are row_stride apart */
   const uint8_t *argmax, *argmax_end; /* nothing is read from argmax_end on */
   int64_t row_stride;
-  int add; /* to the old sums */
-  real *sums;
+  struct REAL(sums) sums;
 };
 
 /* For each output j and piece k: sums(j, k) [vectors][lanes] = sum over the rows i in rows(j, k) of grad(j, i) *
@@ -52,8 +60,7 @@ struct REAL(won) {
   const real *table;    /* [TABLE_ROWS][vectors][lanes] */
   const real *grad;     /* [outputs][TABLE_ROWS] */
   const uint64_t *rows; /* [outputs][pieces], a bit a row */
-  int add;              /* to the old sums */
-  real *sums;
+  struct REAL(sums) sums;
 };
 
 /* How a step of SGD changes each number, and one of Adam: as in fastact.h, beside new_mean = 1 - beta1, old_square =

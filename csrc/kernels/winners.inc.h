@@ -17,10 +17,28 @@ static ALWAYS_INLINE void add_row(int vectors, vec *acc, real factor, const real
   for (int v = 0; v < vectors; v++) acc[v] = vec_fma(f, vec_load(row + v * LANES), acc[v]);
 }
 
-static ALWAYS_INLINE void end_sums(int vectors, const vec *acc, int add, real *sums) {
+static ALWAYS_INLINE void add_sums(int vectors, vec *acc, const real *sums) {
   UNROLL
-  for (int v = 0; v < vectors; v++)
-    vec_store(sums + v * LANES, add ? vec_add(vec_load(sums + v * LANES), acc[v]) : acc[v]);
+  for (int v = 0; v < vectors; v++) acc[v] = vec_add(vec_load(sums + v * LANES), acc[v]);
+}
+
+/* The sums number n of this table, and of those before, to where they go */
+static ALWAYS_INLINE void end_sums(int vectors, vec *acc, const struct REAL(sums) * s, int64_t n) {
+  const int last = vectors - 1;
+  real *to = s->to + n * s->to_stride;
+  int64_t columns = s->columns - last * LANES; /* of the last vector */
+  if (s->run) add_sums(vectors, acc, s->run + n * vectors * LANES);
+  if (s->total) add_sums(vectors, acc, s->total + n * vectors * LANES);
+  if (s->accumulate) {
+    add_sums(last, acc, to);
+    acc[last] = vec_add(vec_load_first(to + last * LANES, columns), acc[last]);
+  }
+  UNROLL
+  for (int v = 0; v < last; v++) vec_store(to + v * LANES, acc[v]);
+  if (columns == LANES)
+    vec_store(to + last * LANES, acc[last]);
+  else
+    vec_store_first(to + last * LANES, acc[last], columns);
 }
 
 /* The 8 bytes at p, or those before `end`; the first one lowest. */
@@ -33,52 +51,54 @@ static ALWAYS_INLINE uint64_t load_bytes(const uint8_t *p, const uint8_t *end) {
   return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? __builtin_bswap64(bytes) : bytes;
 }
 
-/* For each row n: sums(n) [vectors][LANES] (+)= sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j),
+/* For each row n: sums(n) [vectors][LANES] = sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j),
  * :).  The argmax of the next 8 outputs is read before the sums of these 8: the CPU takes loads in their order, and
  * would wait for an address that comes from the load just before it (175 GFLOP/s; 215 so). */
 static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c) {
+  const struct REAL(sums) sums = c->sums;
+  const int64_t outputs = c->outputs, row_stride = c->row_stride, group_stride = c->pieces * vectors * LANES;
   const real *grad = c->grad;
-  const uint8_t *argmax = c->argmax;
-  real *sums = c->sums;
-  uint64_t next = load_bytes(argmax, c->argmax_end);
+  const uint8_t *argmax = c->argmax, *end = c->argmax_end;
+  uint64_t next = load_bytes(argmax, end);
   for (int64_t n = 0; n < c->rows; n++) {
     vec acc[MAX_WINNER_VECTORS];
     begin_sums(vectors, acc);
     /* the rows of grad and argmax to come lie a whole row apart, where no hardware prefetcher looks */
-    for (int64_t j = 0; j < c->outputs; j += 64 / (int64_t)sizeof(real))
-      __builtin_prefetch(grad + PREFETCH_ROWS * c->row_stride + j);
-    __builtin_prefetch(argmax + PREFETCH_ROWS * c->row_stride);
+    for (int64_t j = 0; j < outputs; j += 64 / (int64_t)sizeof(real))
+      __builtin_prefetch(grad + PREFETCH_ROWS * row_stride + j);
+    __builtin_prefetch(argmax + PREFETCH_ROWS * row_stride);
     const real *group = c->table;
-    for (int64_t j = 0; j < c->outputs; j += 8) {
+    for (int64_t j = 0; j < outputs; j += 8) {
       uint64_t winners = next;
-      next = load_bytes(j + 8 < c->outputs ? argmax + j + 8 : argmax + c->row_stride, c->argmax_end);
-      int64_t count = c->outputs - j < 8 ? c->outputs - j : 8;
-      for (int64_t i = 0; i < count; i++, winners >>= 8, group += c->pieces * vectors * LANES)
-        add_row(vectors, acc, grad[j + i], group + (uint8_t)winners * vectors * LANES);
+      next = load_bytes(j + 8 < outputs ? argmax + j + 8 : argmax + row_stride, end);
+      for (int64_t i = j; i < j + 8 && i < outputs; i++, winners >>= 8, group += group_stride)
+        add_row(vectors, acc, grad[i], group + (uint8_t)winners * vectors * LANES);
     }
-    end_sums(vectors, acc, c->add, sums);
-    grad += c->row_stride;
-    argmax += c->row_stride;
-    sums += vectors * LANES;
+    end_sums(vectors, acc, &sums, n);
+    grad += row_stride;
+    argmax += row_stride;
   }
 }
 
-/* For each output j and piece k: sums(j, k) [vectors][LANES] (+)= sum over the rows i that k won of
+/* For each output j and piece k: sums(j, k) [vectors][LANES] = sum over the rows i that k won of
  * grad(j, i) * table(i, :) */
 static ALWAYS_INLINE void sum_won(int vectors, const struct REAL(won) * w) {
-  const real *grad = w->grad;
-  const uint64_t *sets = w->rows;
-  real *sums = w->sums;
-  for (int64_t j = 0; j < w->outputs; j++, grad += TABLE_ROWS) {
-    for (int64_t k = 0; k < w->pieces; k++, sums += vectors * LANES) {
-      vec acc[MAX_WINNER_VECTORS];
-      begin_sums(vectors, acc);
-      for (uint64_t rows = *sets++; rows; rows &= rows - 1) {
-        int i = __builtin_ctzll(rows);
-        add_row(vectors, acc, grad[i], w->table + i * vectors * LANES);
-      }
-      end_sums(vectors, acc, w->add, sums);
+  const struct REAL(sums) sums = w->sums;
+  const real *grad = w->grad, *table = w->table;
+  const int64_t pieces = w->pieces, units = w->outputs * pieces;
+  int64_t next_output = pieces;
+  for (int64_t u = 0; u < units; u++) {
+    vec acc[MAX_WINNER_VECTORS];
+    begin_sums(vectors, acc);
+    if (u == next_output) {
+      grad += TABLE_ROWS;
+      next_output += pieces;
     }
+    for (uint64_t rows = w->rows[u]; rows; rows &= rows - 1) {
+      int64_t i = __builtin_ctzll(rows);
+      add_row(vectors, acc, grad[i], table + i * vectors * LANES);
+    }
+    end_sums(vectors, acc, &sums, u);
   }
 }
 
