@@ -1,13 +1,19 @@
 /* Which ISA runs: the first of the list that this CPU supports, unless one is asked for. */
 #include <stdatomic.h>
 
+#include "amx.h"
 #include "fastact_abi.h"
 #include "kernels.h"
 
 #define DECLARE(isa)                                                                                                   \
   extern const struct kernels_f32 kernels_##isa##_f32;                                                                 \
   extern const struct kernels_f64 kernels_##isa##_f64;
-#define ENTRY(isa) {#isa, isa##_supported, &kernels_##isa##_f32, &kernels_##isa##_f64}
+#define ENTRY(isa, tier) {#isa, isa##_supported, &kernels_##isa##_f32, &kernels_##isa##_f64, tier}
+
+/* From so many rows on "highest" runs on AMX tiles: splitting the weights into three parts, which a prototype did
+ * within 203 to 231 GFLOP/s at 1024 rows where float32 reached 168 to 192 (Xeon, Sapphire Rapids), has to be shared by
+ * many rows.  An estimate: these kernels' own speed was not seen. */
+#define MIN_HIGHEST_ROWS 512
 
 DECLARE(scalar)
 static int scalar_supported(void) { return 1; }
@@ -15,6 +21,10 @@ static int scalar_supported(void) { return 1; }
 #if defined(__x86_64__)
 DECLARE(avx2)
 DECLARE(avx512)
+#define kernels_amx_f32 kernels_avx512_f32 /* but for its tiers */
+#define kernels_amx_f64 kernels_avx512_f64
+extern const struct kernels_f32 kernels_avx512_bf16, kernels_amx_1, kernels_amx_2, kernels_amx_3;
+
 static int avx2_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #if defined(FA_EMULATE_AVX512)
 static int avx512_supported(void) { return 1; }
@@ -24,15 +34,34 @@ static int avx512_supported(void) {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 #endif
+#if defined(FA_EMULATE_AVX512) || defined(FA_EMULATE_AMX)
+static int amx_supported(void) { return avx512_supported(); }
+#else
+static int amx_supported(void) { return avx512_supported() && __builtin_cpu_supports("avx512bf16") && !why_no_amx(); }
+#endif
+
+static const struct kernels_f32 *avx512_tier(int precision, int64_t rows) {
+  (void)rows;
+#if !defined(FA_EMULATE_AVX512)
+  if (!__builtin_cpu_supports("avx512bf16")) return NULL;
+#endif
+  return precision == FA_MEDIUM ? &kernels_avx512_bf16 : NULL;
+}
+
+static const struct kernels_f32 *amx_tier(int precision, int64_t rows) {
+  if (precision == FA_HIGHEST) return rows >= MIN_HIGHEST_ROWS ? &kernels_amx_3 : NULL;
+  return precision == FA_HIGH ? &kernels_amx_2 : &kernels_amx_1;
+}
 #endif
 
 /* Best first. */
 static const struct isa isas[] = {
 #if defined(__x86_64__)
-    ENTRY(avx512),
-    ENTRY(avx2),
+    ENTRY(amx, amx_tier),
+    ENTRY(avx512, avx512_tier),
+    ENTRY(avx2, NULL),
 #endif
-    ENTRY(scalar),
+    ENTRY(scalar, NULL),
 };
 enum { ISAS = sizeof isas / sizeof *isas };
 
@@ -45,6 +74,17 @@ const struct isa *isa_active(void) {
   while (!isa->supported()) isa++;
   atomic_store_explicit(&active, isa, memory_order_relaxed);
   return isa;
+}
+
+const struct kernels_f32 *isa_tier_f32(int precision, int64_t rows) {
+  const struct isa *isa = isa_active();
+  const struct kernels_f32 *tier = isa->tier ? isa->tier(precision, rows) : NULL;
+  return tier ? tier : isa->kernels_f32;
+}
+
+const struct kernels_f64 *isa_tier_f64(int precision, int64_t rows) {
+  (void)precision, (void)rows; /* float64 has no tiers */
+  return isa_active()->kernels_f64;
 }
 
 const char *fa_isa(void) { return isa_active()->name; }
@@ -62,3 +102,9 @@ int fa_set_isa(const char *name) {
 int fa_isa_count(void) { return ISAS; }
 const char *fa_isa_name(int index) { return isas[index].name; }
 int fa_isa_supported(int index) { return isas[index].supported(); }
+const char *fa_why_no_amx(void) { return why_no_amx(); }
+
+const char *fa_tier_unit(int precision) {
+  const char *unit = isa_tier_f32(precision, INT64_MAX)->unit;
+  return unit ? unit : "float32";
+}

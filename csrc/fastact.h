@@ -33,6 +33,10 @@ int fa_isa_count(void);
 const char *fa_isa_name(int index);
 int fa_isa_supported(int index);
 
+/* Why the tile unit of AMX can't be used, or NULL; what float32 products run on at an enum fa_precision. */
+const char *fa_why_no_amx(void);
+const char *fa_tier_unit(int precision);
+
 int fa_has_openmp(void);
 int fa_max_threads(void); /* what threads = 0 means now */
 

@@ -51,7 +51,7 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .in_features = in_features,
       .out_features = out_features,
       .pieces = (int)pieces,
-      .packed = {kernels, panels},
+      .packed = {kernels, kernels, panels},
       .activation = activation,
       .parameter = parameter,
       .slopes = slopes,

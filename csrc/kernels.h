@@ -17,7 +17,7 @@
 
 /* The most vectors and rows of a register tile, and the most sums in one. */
 #define MAX_TILE_VECTORS 5
-#define MAX_TILE_ROWS 12
+#define MAX_TILE_ROWS 32
 #define MAX_TILE_SUMS 25
 
 /* Rows of the table that a sum over winners gathers from, at the most columns that it takes: 40 KiB of L1 with AVX-512,
@@ -48,9 +48,15 @@ struct isa {
   int (*supported)(void); /* by this CPU and its operating system */
   const struct kernels_f32 *kernels_f32;
   const struct kernels_f64 *kernels_f64;
+  /* What a product of so many rows runs on at an enum fa_precision where that is not kernels_f32, else NULL; or NULL */
+  const struct kernels_f32 *(*tier)(int precision, int64_t rows);
 };
 
 /* The ISA in force. */
 const struct isa *isa_active(void);
+
+/* The kernels that a product of so many rows runs on at a tier, an enum fa_precision. */
+const struct kernels_f32 *isa_tier_f32(int precision, int64_t rows);
+const struct kernels_f64 *isa_tier_f64(int precision, int64_t rows);
 
 #endif

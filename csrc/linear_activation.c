@@ -54,7 +54,6 @@ int REAL(activated_product)(const struct REAL(product) * p, int activation, doub
 int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_features, int activation,
                                double parameter, const real *slope, int64_t slopes, const real *x, const real *weight,
                                const real *bias, real *y, real *z, int threads, int precision) {
-  (void)precision; /* the float32 kernels serve every tier */
   return REAL(activated_product)(
       &(struct REAL(product)){
           .rows = rows,
@@ -69,6 +68,7 @@ int REAL(fa_linear_activation)(int64_t rows, int64_t in_features, int64_t out_fe
           .right_depth_stride = 1,
           .bias = bias,
           .y = z ? z : y,
+          .precision = precision,
       },
       activation, parameter, slope, slopes, y, threads);
 }
@@ -78,7 +78,6 @@ int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64
                                         const real *x, const real *weight, const real *saved, real *grad_x,
                                         real *grad_weight, real *grad_bias, real *grad_slope, int accumulate,
                                         int threads, int precision) {
-  (void)precision;
   const real *grad_z = grad_y;
   int status = FA_OK;
   if (activation != FA_LINEAR) {
@@ -102,6 +101,7 @@ int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64
             .right_column_stride = 1,
             .right_depth_stride = in_features,
             .y = grad_x,
+            .precision = precision,
         },
         threads);
   if (grad_weight && !status) /* (out, rows) @ (rows, in) */
@@ -118,6 +118,7 @@ int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64
             .right_column_stride = 1,
             .right_depth_stride = in_features,
             .y = grad_weight,
+            .precision = precision,
             .accumulate = accumulate,
         },
         threads);

@@ -13,7 +13,6 @@
 
 int REAL(fa_linear_maxout)(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const real *x,
                            const real *weight, const real *bias, real *y, uint8_t *argmax, int threads, int precision) {
-  (void)precision; /* the float32 kernels serve every tier */
   if (pieces == 1 && argmax) memset(argmax, 0, (size_t)(rows * out_features));
   return REAL(product)(
       &(struct REAL(product)){
@@ -31,6 +30,7 @@ int REAL(fa_linear_maxout)(int64_t rows, int64_t in_features, int64_t out_featur
           .bias = bias,
           .y = y,
           .argmax = argmax,
+          .precision = precision,
       },
       threads);
 }

@@ -18,11 +18,17 @@
 #define L1_WAY_BYTES 4096
 #define MAX_CONFLICTING_ROWS 8
 
-/* A run of depth is a multiple of this, or the rest. */
+/* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
 
-/* Rows that a thread transposes at once. */
-#define TRANSPOSED_ROWS 64
+/* Rows of the left operand that a thread packs at once, a multiple of the lanes. */
+#define LEFT_BLOCK 64
+
+/* The most outputs of a panel. */
+#define MAX_PANEL_COLUMNS 32
+
+/* What a task knows of a panel; UNCARRIED: the words can't carry one of its numbers. */
+enum panel_state { UNPACKED, PACKED, UNCARRIED };
 
 #define REAL_BITS 32
 #include "product.c"
@@ -37,9 +43,9 @@
  * times a run of depth. */
 struct REAL(plan) {
   const struct REAL(kernels) * kernels;
-  int panel_vectors; /* the most of a panel */
-  int groups;        /* of a panel's vectors */
-  int64_t run;
+  int panel_vectors;  /* the most of a panel */
+  int groups;         /* of a panel's vectors */
+  int64_t depth, run; /* in words of the kernels */
   int64_t panels;
   int64_t panel_size;  /* reals of a packed panel: bias [vectors][lanes], then slices [depth][vectors][lanes] */
   int64_t row_chunk;   /* rows of the left operand that stay in L2 */
@@ -48,7 +54,7 @@ struct REAL(plan) {
   int64_t tasks;
   int dots;         /* of rows and units where they lie: only bias is packed */
   int keep;         /* packed panels, for the chunks of rows after the first */
-  const real *left; /* depth contiguous */
+  const real *left; /* words, depth contiguous */
   int64_t left_stride;
 };
 
@@ -56,10 +62,12 @@ struct REAL(plan) {
 struct REAL(job) {
   const struct REAL(product) * p;
   struct REAL(plan) plan;
-  real *packed_left; /* or NULL: it is read in place */
-  char *rooms;       /* one for each thread: packed panels or one slice, then sums */
-  size_t room_bytes, right_bytes;
+  real *packed_left;     /* or NULL: it is read in place */
+  uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
+  char *rooms;           /* one for each thread: packed panels or one slice, sums, states of the panels */
+  size_t room_bytes, right_bytes, sums_bytes;
   atomic_llong next_left, next_task, next_room;
+  atomic_int status;
 };
 
 struct REAL(panel) {
@@ -86,9 +94,11 @@ static struct REAL(plan) REAL(plan_panels)(const struct REAL(product) * p, const
   plan.panel_vectors = linear ? kernels->linear_vectors : p->pieces;
   plan.panels = linear ? ceil_div(vectors, kernels->linear_vectors) : vectors;
   plan.groups = linear ? 1 : (p->pieces + kernels->max_vectors - 1) / kernels->max_vectors;
-  int64_t runs = larger(1, ceil_div(p->depth, DEPTH_CUT)); /* alike, and of whole blocks of a transposition */
-  plan.run = ceil_div(ceil_div(p->depth, runs), RUN_STEP) * RUN_STEP;
-  plan.panel_size = (p->depth + 1) * plan.panel_vectors * kernels->lanes;
+  plan.depth = ceil_div(p->depth, kernels->step_terms) * kernels->step_words;
+  int64_t runs = larger(1, ceil_div(plan.depth, kernels->run_words)); /* alike, and of whole blocks of packing */
+  int64_t run_step = larger(RUN_STEP, kernels->step_words);
+  plan.run = ceil_div(ceil_div(plan.depth, runs), run_step) * run_step;
+  plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
   return plan;
 }
 
@@ -96,20 +106,21 @@ static struct REAL(plan) REAL(plan_panels)(const struct REAL(product) * p, const
  * lanes of a tile empty.  In tenths of the time of a term in a full tile: dots take 11 and 50 lanes for the end of each
  * sum; packing takes 7 lanes a term.  The two met at 4, 12, 14, 35 and 45 rows for a depth of 32, 64, 128, 288 and 1024
  * (Zen 5, AVX-512). */
-static int REAL(is_dots)(const struct REAL(product) * p, int64_t lanes) {
-  int64_t padded = ceil_div(p->columns, lanes) * lanes;
+static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
+  int64_t lanes = kernels->lanes, padded = ceil_div(p->columns, lanes) * lanes;
   return p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&
          p->rows * p->columns * (11 * p->depth + 50 * lanes) <
-             (10 * p->rows * padded + 7 * lanes * p->columns) * p->depth;
+             (kernels->tile_tenths * p->rows * padded + 7 * lanes * p->columns) * p->depth;
 }
 
-static struct REAL(plan) REAL(make_plan)(const struct REAL(product) * p, int threads) {
-  struct REAL(plan) plan = REAL(plan_panels)(p, p->packed ? p->packed->kernels : isa_active()->REAL(kernels));
+static struct REAL(plan)
+    REAL(make_plan)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots, int threads) {
+  struct REAL(plan) plan = REAL(plan_panels)(p, kernels);
   plan.left = p->left;
   plan.left_stride = p->left_row_stride;
-  int64_t row_bytes = (p->depth + 1) * (int64_t)sizeof(real);
+  int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
   int whole = p->rows * row_bytes <= WHOLE_LEFT_BYTES;
-  plan.dots = REAL(is_dots)(p, plan.kernels->lanes);
+  plan.dots = dots;
   plan.keep = p->packed || (!whole && !plan.dots);
   /* several tasks a thread, so that they finish together */
   plan.task_panels = threads > 1 ? ceil_div(plan.panels, 4 * threads) : plan.panels;
@@ -141,20 +152,24 @@ static void REAL(pack_bias)(const struct REAL(product) * p, int lanes, const str
     }
 }
 
-/* Vectors [start, start + vectors) of a panel over the depth [depth, depth + run) -> dst [run][vectors][lanes] */
-static void REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
-                             const struct REAL(panel) * panel, int start, int vectors, int64_t depth, int64_t run,
-                             real *dst) {
-  int64_t lanes = kernels->lanes;
+/* Vectors [start, start + vectors) of a panel over the words [word, word + words) of depth -> dst
+ * [words][vectors][lanes].  Returns whether the words carry all the numbers. */
+static int REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
+                            const struct REAL(panel) * panel, int start, int vectors, int64_t word, int64_t words,
+                            real *dst) {
+  int64_t lanes = kernels->lanes, depth = word / kernels->step_words * kernels->step_terms;
+  int64_t run = smaller(words / kernels->step_words * kernels->step_terms, p->depth - depth);
   const real *src = p->right + panel->column * p->right_column_stride + depth * p->right_depth_stride;
+  int carried = 1;
   for (int v = 0; v < vectors; v++) {
     int64_t column = p->pieces == 1 ? (start + v) * lanes : 0, columns = smaller(lanes, panel->columns - column);
     const real *from = src + column * p->right_column_stride + (p->pieces == 1 ? 0 : start + v) * p->right_piece_stride;
     if (p->right_column_stride == 1)
-      kernels->copy_lanes(run, columns, from, p->right_depth_stride, dst + v * lanes, vectors * lanes);
+      carried &= kernels->copy_lanes(run, columns, from, p->right_depth_stride, dst + v * lanes, vectors * lanes);
     else
-      kernels->transpose(columns, run, from, p->right_column_stride, dst + v * lanes, vectors * lanes);
+      carried &= kernels->transpose(columns, run, from, p->right_column_stride, dst + v * lanes, vectors * lanes);
   }
+  return carried;
 }
 
 /* sums [rows][vectors][lanes] -> y and argmax of the rows [row, row + rows) */
@@ -176,9 +191,10 @@ static void REAL(finish_rows)(const struct REAL(product) * p, const struct REAL(
 }
 
 /* One panel against the rows [row, row + rows), slice by slice, so that a slice stays in L1 while the tiles pass over
- * it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in the same place. */
-static void REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row,
-                                 int64_t rows, int64_t index, real *right, int pack, real *sums) {
+ * it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in the same place.  Returns
+ * whether the words carry all the numbers of the panel; if not, nothing was finished. */
+static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row,
+                                int64_t rows, int64_t index, real *right, int pack, real *sums) {
   const struct REAL(kernels) *kernels = plan->kernels;
   struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
   int64_t lanes = kernels->lanes, sums_stride = panel.vectors * lanes;
@@ -192,16 +208,17 @@ static void REAL(multiply_panel)(const struct REAL(product) * p, const struct RE
     int64_t tiles = ceil_div(rows, most), depth = 0; /* heights alike */
     do {
       struct REAL(tile) tile = {
-          .depth = smaller(plan->run, p->depth - depth),
+          .depth = smaller(plan->run, plan->depth - depth),
           .right = slice,
           .left_stride = plan->left_stride,
           .sums_stride = sums_stride,
           .add = depth > 0,
       };
-      int last = g == plan->groups - 1 && depth + tile.depth == p->depth;
-      if (pack) REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, tile.depth, slice);
+      int last = g == plan->groups - 1 && depth + tile.depth == plan->depth;
+      if (pack && !REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, tile.depth, slice)) return 0;
       for (int64_t t = 0; t < tiles; t++) {
         int64_t first = t * rows / tiles, height = (t + 1) * rows / tiles - first;
+        tile.rows = (int)height;
         tile.left = plan->left + (row + first) * plan->left_stride + depth;
         tile.sums = sums + first * sums_stride + start * lanes;
         kernels->multiply[vectors][height](&tile);
@@ -209,8 +226,9 @@ static void REAL(multiply_panel)(const struct REAL(product) * p, const struct RE
       }
       depth += tile.depth;
       if (plan->keep) slice += tile.depth * vectors * lanes;
-    } while (depth < p->depth);
+    } while (depth < plan->depth);
   }
+  return 1;
 }
 
 /* The same without packing: dots of rows and units where they lie. */
@@ -234,13 +252,71 @@ static void REAL(dot_panel)(const struct REAL(product) * p, const struct REAL(pl
   REAL(finish_rows)(p, kernels, &panel, row, rows, bias, sums);
 }
 
-/* A task: some panels against some rows.  `room` is for panels. */
-static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t task, real *room,
-                           real *sums) {
+static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
+                     enum scratch_user user, int threads);
+
+/* One panel against at most LEFT_BLOCK rows, where the words can't carry the numbers of one of the two: on the kernels
+ * of `real`. */
+static int REAL(multiply_uncarried)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row,
+                                    int64_t rows, int64_t index) {
+  struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
+  real y[LEFT_BLOCK * MAX_PANEL_COLUMNS];
+  uint8_t argmax[LEFT_BLOCK * MAX_PANEL_COLUMNS];
+  struct REAL(product) part = *p;
+  part.rows = rows;
+  part.columns = panel.columns;
+  part.left += row * p->left_row_stride;
+  part.right += panel.column * p->right_column_stride;
+  if (p->bias) part.bias += panel.column * p->pieces;
+  part.packed = NULL;
+  part.y = y;
+  part.argmax = p->argmax && p->pieces > 1 ? argmax : NULL;
+  part.accumulate = 0;
+  part.after = NULL;
+  const struct REAL(kernels) *kernels = p->packed ? p->packed->kernels : isa_active()->REAL(kernels);
+  int status = REAL(run)(&part, kernels, 0, SCRATCH_UNCARRIED, 1);
+  for (int64_t r = 0; r < rows && !status; r++) {
+    int64_t to = (row + r) * p->columns + panel.column, from = r * panel.columns;
+    for (int64_t j = 0; j < panel.columns; j++) p->y[to + j] = (p->accumulate ? p->y[to + j] : 0) + y[from + j];
+    if (part.argmax) memcpy(p->argmax + to, argmax + from, (size_t)panel.columns);
+  }
+  return status;
+}
+
+/* One panel against the rows [row, end): those whose numbers the words carry together, the others in blocks, since
+ * which numbers come from which kernels must not depend on how the rows are shared out. */
+static int REAL(multiply_rows)(const struct REAL(job) * job, int64_t row, int64_t end, int64_t index, real *right,
+                               uint8_t *state, real *sums) {
+  const struct REAL(product) *p = job->p;
+  int status = FA_OK;
+  while (row < end) {
+    int64_t stop = row;
+    while (*state != UNCARRIED && stop < end && (!job->left_carried || job->left_carried[stop / LEFT_BLOCK]))
+      stop = smaller(end, (stop / LEFT_BLOCK + 1) * LEFT_BLOCK);
+    if (stop > row) {
+      int pack = !p->packed && (*state == UNPACKED || !job->plan.keep);
+      int carried = REAL(multiply_panel)(p, &job->plan, row, stop - row, index, right, pack, sums);
+      *state = carried ? PACKED : UNCARRIED;
+      if (!carried) continue;
+    } else {
+      stop = smaller(end, (row / LEFT_BLOCK + 1) * LEFT_BLOCK);
+      status |= REAL(multiply_uncarried)(p, &job->plan, row, stop - row, index);
+    }
+    row = stop;
+  }
+  return status;
+}
+
+/* A task: some panels against some rows.  `room` is for panels, `states` for one of each. */
+static int REAL(run_task)(const struct REAL(job) * job, int64_t task, real *room, real *sums, uint8_t *states) {
+  const struct REAL(product) *p = job->p;
+  const struct REAL(plan) *plan = &job->plan;
+  int status = FA_OK;
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t start = task / column_tasks * plan->task_rows, end = smaller(start + plan->task_rows, p->rows);
   real *right = p->packed ? p->packed->panels + first * plan->panel_size : room;
+  memset(states, UNPACKED, (size_t)(last - first));
   for (int64_t row = start; row < end; row += plan->row_chunk) {
     int64_t rows = smaller(plan->row_chunk, end - row);
     for (int64_t i = first; i < last; i++) {
@@ -248,28 +324,44 @@ static void REAL(run_task)(const struct REAL(product) * p, const struct REAL(pla
       if (plan->dots)
         REAL(dot_panel)(p, plan, row, rows, i, panel, sums);
       else
-        REAL(multiply_panel)(p, plan, row, rows, i, panel, !p->packed && row == start, sums);
+        status |= REAL(multiply_rows)(job, row, row + rows, i, panel, states + i - first, sums);
     }
     if (p->after) {
       struct REAL(panel) from = REAL(panel_at)(p, plan, first), to = REAL(panel_at)(p, plan, last - 1);
       p->after(p->after_context, row, rows, from.column, to.column + to.columns - from.column);
     }
   }
+  return status;
+}
+
+/* Some rows of the left operand, into words. */
+static void REAL(pack_left)(const struct REAL(job) * job, int64_t row, int64_t rows) {
+  const struct REAL(product) *p = job->p;
+  const struct REAL(kernels) *kernels = job->plan.kernels;
+  const real *src = p->left + row * p->left_row_stride;
+  int64_t stride = job->plan.left_stride;
+  real *dst = job->packed_left + row * stride;
+  job->left_carried[row / LEFT_BLOCK] =
+      (uint8_t)(kernels->pack_left
+                    ? kernels->pack_left(rows, p->depth, src, p->left_row_stride, p->left_depth_stride, dst, stride)
+                    : kernels->transpose(p->depth, rows, src, p->left_depth_stride, dst, stride));
 }
 
 /* What each thread does: its share of the packing of the left operand, then of the tasks. */
 static void REAL(work)(struct REAL(job) * job) {
-  const struct REAL(product) *p = job->p;
-  const struct REAL(plan) *plan = &job->plan;
+  const struct REAL(kernels) *kernels = job->plan.kernels;
   char *room = job->rooms + (size_t)atomic_fetch_add(&job->next_room, 1) * job->room_bytes;
+  real *sums = (real *)(room + job->right_bytes);
+  uint8_t *states = (uint8_t *)sums + job->sums_bytes;
   if (job->packed_left) {
-    for (int64_t row; (row = atomic_fetch_add(&job->next_left, TRANSPOSED_ROWS)) < p->rows;)
-      plan->kernels->transpose(p->depth, smaller(TRANSPOSED_ROWS, p->rows - row), p->left + row, p->left_depth_stride,
-                               job->packed_left + row * plan->left_stride, plan->left_stride);
+    for (int64_t row; (row = atomic_fetch_add(&job->next_left, LEFT_BLOCK)) < job->p->rows;)
+      REAL(pack_left)(job, row, smaller(LEFT_BLOCK, job->p->rows - row));
 #pragma omp barrier
   }
-  for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < plan->tasks;)
-    REAL(run_task)(p, plan, task, (real *)room, (real *)(room + job->right_bytes));
+  if (kernels->begin) kernels->begin();
+  for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->plan.tasks;)
+    atomic_fetch_or(&job->status, REAL(run_task)(job, task, (real *)room, sums, states));
+  if (kernels->end) kernels->end();
 }
 
 size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
@@ -277,38 +369,56 @@ size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kern
   return (size_t)(plan.panels * plan.panel_size) * sizeof(real);
 }
 
-void REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels) {
+int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels) {
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels);
   plan.keep = 1;
   for (int64_t i = 0; i < plan.panels; i++)
-    REAL(multiply_panel)(p, &plan, 0, 0, i, panels + i * plan.panel_size, 1, NULL);
+    if (!REAL(multiply_panel)(p, &plan, 0, 0, i, panels + i * plan.panel_size, 1, NULL)) return 0;
+  return 1;
 }
 
-int REAL(product)(const struct REAL(product) * p, int threads) {
-  if (p->rows == 0 || p->columns == 0) return FA_OK;
-  threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
-  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, threads)};
+/* Words between packed rows: whole vectors, and so that the rows do not fall into one set of L1. */
+static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
+  int64_t lanes = plan->kernels->lanes, stride = ceil_div(plan->depth, lanes) * lanes;
+  return stride * (int64_t)sizeof(real) % L1_WAY_BYTES ? stride : stride + lanes;
+}
+
+static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
+                     enum scratch_user user, int threads) {
+  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
   struct REAL(plan) *plan = &job.plan;
-  int64_t lanes = plan->kernels->lanes;
-  size_t left_bytes = 0;
-  if (p->left_depth_stride != 1) {
-    plan->left_stride = ceil_div(p->depth, lanes) * lanes;
-    left_bytes = aligned((size_t)(p->rows * plan->left_stride) * sizeof(real));
+  size_t left_bytes = 0, carried_bytes = 0;
+  if (kernels->pack_left || p->left_depth_stride != 1) {
+    plan->left_stride = REAL(left_stride)(plan);
+    left_bytes = aligned((size_t)((p->rows + MAX_TILE_ROWS) * plan->left_stride) * sizeof(real));
+    carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
   }
   if (!p->packed)
     job.right_bytes = aligned((size_t)((plan->keep ? plan->task_panels : 1) * plan->panel_size) * sizeof(real));
-  job.room_bytes = job.right_bytes + aligned((size_t)(plan->row_chunk * plan->panel_vectors * lanes) * sizeof(real));
-  char *memory = scratch(SCRATCH_KERNEL, left_bytes + (size_t)threads * job.room_bytes);
+  job.sums_bytes = aligned((size_t)(plan->row_chunk * plan->panel_vectors * kernels->lanes) * sizeof(real));
+  job.room_bytes = job.right_bytes + job.sums_bytes + aligned((size_t)plan->task_panels);
+  char *memory = scratch(user, left_bytes + carried_bytes + (size_t)threads * job.room_bytes);
   if (!memory) return FA_NO_MEMORY;
-  if (left_bytes) plan->left = job.packed_left = (real *)memory;
-  job.rooms = memory + left_bytes;
+  if (left_bytes) {
+    plan->left = job.packed_left = (real *)memory;
+    job.left_carried = (uint8_t *)memory + left_bytes;
+  }
+  job.rooms = memory + left_bytes + carried_bytes;
   if (threads == 1) {
     REAL(work)(&job);
   } else {
 #pragma omp parallel num_threads(threads)
     REAL(work)(&job);
   }
-  return FA_OK;
+  return job.status;
+}
+
+int REAL(product)(const struct REAL(product) * p, int threads) {
+  if (p->rows == 0 || p->columns == 0) return FA_OK;
+  threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
+  const struct REAL(kernels) *tier = p->packed ? p->packed->tier : REAL(isa_tier)(p->precision, p->rows);
+  int dots = REAL(is_dots)(p, tier);
+  return REAL(run)(p, dots ? isa_active()->REAL(kernels) : tier, dots, SCRATCH_KERNEL, threads);
 }
 
 #endif

@@ -2,8 +2,9 @@
 
 /* The right operand of a product, and its bias, packed once: panels that the kernels of one ISA read. */
 struct REAL(packed) {
-  const struct REAL(kernels) * kernels;
-  real *panels; /* 64-byte aligned */
+  const struct REAL(kernels) * kernels; /* of the ISA */
+  const struct REAL(kernels) * tier;    /* that the panels are for */
+  real *panels;                         /* 64-byte aligned */
 };
 
 /* y (rows, columns) = left (rows, depth) @ right (depth, columns) + bias, or for pieces > 1 the maximum over the
@@ -19,6 +20,7 @@ struct REAL(product) {
   const struct REAL(packed) * packed; /* used instead of right and bias; or NULL */
   real *y;
   uint8_t *argmax; /* or NULL; for pieces > 1 */
+  int precision;   /* enum fa_precision */
   int accumulate;  /* for pieces == 1: add to y */
   /* Called for each block of y when it is finished and still in cache; or NULL. */
   void (*after)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns);
@@ -31,4 +33,4 @@ int REAL(product)(const struct REAL(product) * p, int threads);
 /* Packs the right operand and the bias of a product for the kernels of one ISA: `packed_bytes` at `panels`.  Of the
  * product only depth, columns, pieces, right and bias are read; the layout depends on the first three alone. */
 size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels);
-void REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels);
+int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels);

@@ -11,7 +11,7 @@
 int threads_for(int requested, int64_t work);
 
 /* Who uses the calling thread's scratch memory: one buffer each. */
-enum scratch_user { SCRATCH_KERNEL, SCRATCH_GRADIENT, SCRATCH_HIDDEN, SCRATCH_USERS };
+enum scratch_user { SCRATCH_KERNEL, SCRATCH_GRADIENT, SCRATCH_UNCARRIED, SCRATCH_HIDDEN, SCRATCH_USERS };
 
 /* The calling thread's scratch memory of at least `bytes`, 64-byte aligned, or NULL.  Its contents are undefined; the
  * next call for the same user may move it.  It is kept between calls, so that a training step does not ask the

@@ -35,7 +35,8 @@ def get_config() -> dict[str, Any]:
 
     Keys: version, python, numpy, cpu, backend (the name of the one in force), backends (those that can
     be used here), c_missing (why the C extension can't be, or None), isa (of the C backend, None
-    without it), isas (those that this CPU runs, best first), openmp, threads, precision.
+    without it), isas (those that this CPU runs, best first), openmp, amx_missing (why AMX can't be used,
+    or None), threads, precision, tier_units (for each precision tier what large float32 products run on).
 
     Raises ValueError where FASTACT_BACKEND or FASTACT_ISA names nothing that can run here.
     """
@@ -47,10 +48,13 @@ def get_config() -> dict[str, Any]:
     isa: str | None = None
     isas: tuple[str, ...] = ()
     openmp = False
+    amx_missing: str | None = None
+    tier_units = dict.fromkeys(settings.PRECISIONS, "float32")
     if c_missing is None:
         from . import native
 
         isa, isas, openmp = native.isa(), native.supported_isas(), native.has_openmp()
+        amx_missing, tier_units = native.why_no_amx(), native.tier_units()
     usable = {
         "c": c_missing is None,
         "numba": importlib.util.find_spec("numba") is not None,
@@ -67,8 +71,10 @@ def get_config() -> dict[str, Any]:
         "isa": isa,
         "isas": isas,
         "openmp": openmp,
+        "amx_missing": amx_missing,
         "threads": get_num_threads(),
         "precision": settings.get_float32_matmul_precision(),
+        "tier_units": tier_units,
     }
 
 
@@ -81,7 +87,7 @@ def show_config() -> None:
         "backend": f"{config['backend']} (available: {', '.join(config['backends'])})",
         "C extension": _describe_c(config),
         "threads": config["threads"],
-        "precision": config["precision"],
+        "precision": _describe_precision(config),
     }
     for name, value in lines.items():
         print(f"{name:<12} {value}")
@@ -92,6 +98,12 @@ def _describe_c(config: dict[str, Any]) -> str:
         return f"missing: {config['c_missing']}"
     openmp = "OpenMP" if config["openmp"] else "no OpenMP, so one thread"
     return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])}), {openmp}"
+
+
+def _describe_precision(config: dict[str, Any]) -> str:
+    units = ", ".join(f"{tier} on {unit}" for tier, unit in config["tier_units"].items())
+    amx = f"; AMX: {config['amx_missing']}" if config["amx_missing"] else ""
+    return f"{config['precision']} ({units}{amx})"
 
 
 def _cpu() -> str:

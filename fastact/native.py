@@ -68,6 +68,17 @@ if "FASTACT_ISA" in os.environ:
         raise ValueError(f"FASTACT_ISA: {error}") from None
 
 
+def why_no_amx() -> str | None:
+    """Why the tile unit of AMX can't be used, or None where it can."""
+    reason = lib.fa_why_no_amx()
+    return None if reason == ffi.NULL else str(ffi.string(reason).decode())
+
+
+def tier_units() -> dict[str, str]:
+    """For each precision tier what large float32 products run on: "float32", "AVX512-BF16" or "AMX-BF16"."""
+    return {tier: str(ffi.string(lib.fa_tier_unit(code)).decode()) for tier, code in _PRECISION.items()}
+
+
 def has_openmp() -> bool:
     """Whether the extension was built with OpenMP; without it every operation runs on one thread."""
     return bool(lib.fa_has_openmp())

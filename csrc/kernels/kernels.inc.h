@@ -24,6 +24,8 @@ extern const struct smooth SMOOTH_TABLE;
 #include "dots.inc.h"
 #include "finish.inc.h"
 #include "maxout.inc.h"
+#include "transpose.inc.h"
+
 #include "pack.inc.h"
 #include "tile.inc.h"
 #include "updates.inc.h"
@@ -31,27 +33,13 @@ extern const struct smooth SMOOTH_TABLE;
 
 const struct REAL(kernels) KERNEL_TABLE = {
     .lanes = LANES,
+    .step_terms = 1,
+    .step_words = 1,
+    .run_words = DEPTH_CUT,
+    .tile_tenths = 10,
     .transpose = transpose,
     .copy_lanes = copy_lanes,
-    .linear_vectors = 2,
-#if VECTOR_REGISTERS == 32
-    .max_vectors = 5,
-    .tile_rows = {0, 12, 12, 8, 6, 5},
-    .multiply = {{NULL},
-                 {NULL, HEIGHTS_12(TILE_NAME, 1)},
-                 {NULL, HEIGHTS_12(TILE_NAME, 2)},
-                 {NULL, HEIGHTS_8(TILE_NAME, 3)},
-                 {NULL, HEIGHTS_6(TILE_NAME, 4)},
-                 {NULL, HEIGHTS_5(TILE_NAME, 5)}},
-#else
-    .max_vectors = 4,
-    .tile_rows = {0, 12, 6, 4, 3},
-    .multiply = {{NULL},
-                 {NULL, HEIGHTS_12(TILE_NAME, 1)},
-                 {NULL, HEIGHTS_6(TILE_NAME, 2)},
-                 {NULL, HEIGHTS_4(TILE_NAME, 3)},
-                 {NULL, HEIGHTS_3(TILE_NAME, 4)}},
-#endif
+    REGISTER_TILES,
     .finish_linear = finish_linear,
     .finish_maxout = finish_maxout,
     .dots = dots,

@@ -1,23 +1,8 @@
 /* Packing: an operand in the order in which the micro-kernel reads it. */
 
-/* v [LANES][LANES], transposed: riffling the rows as often as halving counts them brings each number to its place */
-static ALWAYS_INLINE void transpose_vectors(vec *v) {
-  UNROLL
-  for (int riffled = 1; riffled < LANES; riffled *= 2) {
-    vec riffle[LANES];
-    UNROLL
-    for (int i = 0; i < LANES / 2; i++) {
-      riffle[2 * i] = vec_interleave_low(v[i], v[i + LANES / 2]);
-      riffle[2 * i + 1] = vec_interleave_high(v[i], v[i + LANES / 2]);
-    }
-    UNROLL
-    for (int i = 0; i < LANES; i++) v[i] = riffle[i];
-  }
-}
-
 /* src (rows, columns) -> dst (columns, rows up to a multiple of LANES), zeros beyond `rows` */
-static void transpose(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
-                      int64_t dst_stride) {
+static int transpose(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
+                     int64_t dst_stride) {
   for (int64_t r = 0; r < rows; r += LANES) {
     for (int64_t c = 0; c < columns; c += LANES) {
       const real *from = src + r * src_stride + c;
@@ -40,11 +25,13 @@ static void transpose(int64_t rows, int64_t columns, const real *src, int64_t sr
       }
     }
   }
+  return 1;
 }
 
 /* src (rows, columns) -> dst (rows, LANES), zeros beyond `columns` */
-static void copy_lanes(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
-                       int64_t dst_stride) {
+static int copy_lanes(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
+                      int64_t dst_stride) {
   for (int64_t r = 0; r < rows; r++, src += src_stride, dst += dst_stride)
     vec_store(dst, columns >= LANES ? vec_load(src) : vec_load_first(src, columns));
+  return 1;
 }

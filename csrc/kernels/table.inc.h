@@ -8,6 +8,7 @@ struct REAL(tile) {
   real *sums;        /* rows sums_stride apart */
   int64_t left_stride, sums_stride;
   int add; /* to the old sums */
+  int rows;
 };
 
 /* The finish of `rows` rows of sums [rows][vectors][lanes] */
@@ -76,12 +77,27 @@ struct REAL(adam) {
 };
 
 struct REAL(kernels) {
+  const char *unit; /* what multiplies, where it is no unit of `real` */
   int lanes;
 
+  /* Operands are packed in words: reals, or for a bfloat16 unit pairs of parts of them.  `step_terms` of depth make
+   * `step_words`, and a sum is cut into runs of at most `run_words`.  A term in a full tile takes `tile_tenths` of the
+   * time that it takes in a float32 one, times 10. */
+  int step_terms, step_words, run_words, tile_tenths;
+
+  /* Around the tiles of each thread; or NULL. */
+  void (*begin)(void);
+  void (*end)(void);
+
+  /* src(row, d) -> dst (rows, words of depth); NULL where the rows of `real` are read in place, if their depth is
+   * contiguous.  Returns, as the next two do, whether the words carry all the numbers: bfloat16 parts have no infinity
+   * times a denormal number, and the largest float32 numbers are rounded to an infinity. */
+  int (*pack_left)(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst,
+                   int64_t dst_stride);
   /* src (rows, columns) -> dst (columns, rows up to a multiple of lanes), zeros beyond `rows` */
-  void (*transpose)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
+  int (*transpose)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
   /* src (rows, columns) -> dst (rows, lanes), zeros beyond `columns` */
-  void (*copy_lanes)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
+  int (*copy_lanes)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
 
   int max_vectors;                     /* of a tile */
   int linear_vectors;                  /* of a tile of a linear layer */

@@ -8,8 +8,8 @@
 #define PREFETCH_AHEAD 64
 #define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* How far ahead the panel is fetched, in reals, by tiles so low that they wait for it: one frozen row of (1024, 1024, 2)
- * took 90 to 98 us without, 79 to 85 with 4 KiB, 79 with 2 and 82 with 8, while the other core used the L3 cache too
+/* How far ahead the panel is fetched, in reals, by tiles so low that they wait for it: one frozen row of (1024, 1024,
+ * 2) took 90 to 98 us without, 79 to 85 with 4 KiB, 79 with 2 and 82 with 8, while the other core used the L3 cache too
  * (74 to 76 either way while it did not). */
 #define PREFETCH_PANEL (4096 / (int64_t)sizeof(real))
 #define MAX_WAITING_ROWS 4
@@ -81,9 +81,28 @@ HEIGHTS_12(TILE, 2)
 HEIGHTS_8(TILE, 3)
 HEIGHTS_6(TILE, 4)
 HEIGHTS_5(TILE, 5)
+#define REGISTER_TILES                                                                                                 \
+  .linear_vectors = 2, .max_vectors = 5, .tile_rows = {0, 12, 12, 8, 6, 5},                                            \
+  .multiply = {                                                                                                        \
+      {NULL},                                                                                                          \
+      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS_12(TILE_NAME, 2)},                                                                                \
+      {NULL, HEIGHTS_8(TILE_NAME, 3)},                                                                                 \
+      {NULL, HEIGHTS_6(TILE_NAME, 4)},                                                                                 \
+      {NULL, HEIGHTS_5(TILE_NAME, 5)},                                                                                 \
+  }
 #else
 HEIGHTS_6(TILE, 2)
 HEIGHTS_4(TILE, 3)
 HEIGHTS_3(TILE, 4)
+#define REGISTER_TILES                                                                                                 \
+  .linear_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                \
+  .multiply = {                                                                                                        \
+      {NULL},                                                                                                          \
+      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS_6(TILE_NAME, 2)},                                                                                 \
+      {NULL, HEIGHTS_4(TILE_NAME, 3)},                                                                                 \
+      {NULL, HEIGHTS_3(TILE_NAME, 4)},                                                                                 \
+  }
 #endif
 #undef TILE

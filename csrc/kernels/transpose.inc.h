@@ -1,0 +1,14 @@
+/* v [LANES][LANES], transposed: riffling the rows as often as halving counts them brings each number to its place */
+static ALWAYS_INLINE void transpose_vectors(vec *v) {
+  UNROLL
+  for (int riffled = 1; riffled < LANES; riffled *= 2) {
+    vec riffle[LANES];
+    UNROLL
+    for (int i = 0; i < LANES / 2; i++) {
+      riffle[2 * i] = vec_interleave_low(v[i], v[i + LANES / 2]);
+      riffle[2 * i + 1] = vec_interleave_high(v[i], v[i + LANES / 2]);
+    }
+    UNROLL
+    for (int i = 0; i < LANES; i++) v[i] = riffle[i];
+  }
+}

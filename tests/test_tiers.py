@@ -1,0 +1,299 @@
+"""The precision tiers: error, values that bfloat16 can't carry, threads.  Float32 kernels pass as well."""
+
+import numpy as np
+import pytest
+from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal, reference
+from threadpoolctl import threadpool_limits
+from tolerance import assert_same_bits, assert_within, sum_bound
+
+import fastact as fa
+from fastact import backends, settings
+
+TIERS = ("highest", "high", "medium")
+# How far a product of two rounded numbers may be off, relative to it.  A bfloat16 has 8 significant bits, so
+# rounding to one is off by 2^-8 at most, to a sum of two by 2^-16, of three by nothing; and "high" leaves out
+# the product of the second parts, "highest" those of weight 2^-24.
+LOSS = {"highest": 2.0**-22, "high": 2.0**-14, "medium": 2.0**-7 + 2.0**-16}
+# The norm of the error relative to that of the result.
+LARGEST_ERROR = {"high": 1e-5, "medium": 4e-3}
+TINY = float(np.finfo(np.float32).tiny)  # the units flush what is below
+
+# Edges of every tile: rows beside 12, 32 and 64, outputs beside 16 and 32, depths beside 32 and the cut of
+# sums; from 512 rows on "highest" runs on AMX tiles.
+SHAPES = [
+    Shape(5, 1, 1, 1),
+    Shape(23, 31, 15, 2),
+    Shape(33, 33, 17, 3),
+    Shape(64, 0, 5, 2),
+    Shape(50, 97, 33, 4),
+    Shape(25, 257, 40, 5),
+    Shape(70, 513, 7, 9),
+    Shape(12, 40, 3, 256),
+    Shape(513, 300, 33, 1),
+    Shape(530, 65, 18, 2),
+]
+SPECIAL = (np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -3.4e38, 1e-40)
+
+
+@pytest.fixture(params=TIERS)
+def tier(request):
+    return request.param
+
+
+def bound(magnitude, terms, tier, backend, factors):
+    """As `sum_bound`, with a tier's loss; the parts' products make up to 6 sums of as many terms."""
+    flushed = TINY * (6 * terms + 6) * (1 + np.abs(factors).max(initial=0))
+    return sum_bound(magnitude, 6 * terms, np.float32, backend) + LOSS[tier] * magnitude + flushed
+
+
+def at(z, argmax):
+    return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
+
+
+# ---- error
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward(compiled, tier, threads, shape, rng):
+    x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
+    y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
+    x64, weight64, bias64 = double(x, weight, bias)
+    z = np.einsum("ni,jki->njk", x64, weight64, optimize=True) + bias64
+    magnitude = np.einsum("ni,jki->njk", abs(x64), abs(weight64), optimize=True) + abs(bias64)
+    allowed = bound(magnitude, shape.in_features, tier, compiled, weight)
+    assert_within(y, at(z, argmax), at(allowed, argmax))
+    assert (at(z + allowed, argmax)[..., None] >= z - allowed).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_backward(compiled, tier, threads, shape, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
+    argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+    x64, weight64, grad_y64 = double(x, weight, grad_y)
+    grad_z = grad_y64[..., None] * (argmax[..., None] == np.arange(shape.pieces))
+    for grad, subscripts, other, terms in (
+        (grads[0], "njk,jki->ni", weight64, shape.out_features * shape.pieces),
+        (grads[1], "njk,ni->jki", x64, shape.rows),
+    ):
+        exact = np.einsum(subscripts, grad_z, other, optimize=True)
+        magnitude = np.einsum(subscripts, abs(grad_z), abs(other), optimize=True)
+        assert_within(grad, exact, bound(magnitude, terms, tier, compiled, other))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear(compiled, tier, threads, shape, rng):
+    x, weight, bias, grad_y = linear_inputs(rng, shape, np.float32)
+    y, _ = fa.linear_activation(x, weight, bias, "linear", precision=tier)
+    grads = fa.linear_activation_backward(grad_y, x, weight, y, "linear", precision=tier)
+    x64, weight64, bias64, grad_y64 = double(x, weight, bias, grad_y)
+    for result, left, right, added, terms in (
+        (y, x64, weight64.T, bias64, shape.in_features),
+        (grads[0], grad_y64, weight64, 0, shape.out_features),
+        (grads[1], grad_y64.T, x64, 0, shape.rows),
+    ):
+        magnitude = abs(left) @ abs(right) + abs(added)
+        assert_within(result, left @ right + added, bound(magnitude, terms, tier, compiled, right))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whole_numbers_are_exact(compiled, tier, threads, shape, rng):
+    """Up to 256 a bfloat16 carries them, so ties come out as in the reference."""
+    x, weight, bias, grad_y = maxout_inputs(rng, shape, np.float32, integers)
+    y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
+    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(argmax, expected_argmax)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+    for grad, expected in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, expected)
+
+
+def products(x, weight, grad_y):
+    """Each product of a layer, without a bias: a function of the keywords, and the float64 result."""
+    x64, weight64, grad_y64 = double(x, weight, grad_y)
+
+    def backward(**keywords):
+        return fa.linear_activation_backward(grad_y, x, weight, grad_y, "linear", **keywords)
+
+    yield lambda **k: fa.linear_activation(x, weight, None, "linear", **k)[0], x64 @ weight64.T
+    yield lambda **k: backward(**k)[0], grad_y64 @ weight64
+    yield lambda **k: backward(**k)[1], grad_y64.T @ x64
+
+
+@pytest.mark.parametrize("depth", [288, 784, 2048])
+@pytest.mark.parametrize("values", ["normal", "positive"])
+def test_norm_of_the_error(compiled, tier, depth, values, rng):
+    """Of all three products, with 576 rows and the depth in each place in turn."""
+    make = (
+        (lambda *s: rng.random(s, np.float32))
+        if values == "positive"
+        else lambda *s: normal(rng, s, np.float32)
+    )
+    for place, sizes in enumerate(((576, depth, 144), (576, 144, depth), (depth, 576, 144))):
+        rows, in_features, out_features = sizes
+        x, weight = make(rows, in_features), make(out_features, in_features)
+        grad_y = make(rows, out_features)
+        compute, exact = list(products(x, weight, grad_y))[place]
+        error = np.linalg.norm(compute(precision=tier) - exact)
+        if tier == "highest":
+            with threadpool_limits(1, user_api="blas"):
+                numpys = np.linalg.norm(compute(backend="numpy") - exact)
+            roundings = 2 if isa(compiled) == "scalar" else 1  # scalar code has no fused multiply-add
+            assert error <= numpys * np.sqrt(roundings) * (1 + 5 / np.sqrt(exact.size))
+        else:
+            assert error <= LARGEST_ERROR[tier] * np.linalg.norm(exact)
+
+
+def isa(backend):
+    if backend != "c":
+        return None
+    from fastact import native
+
+    return native.isa()
+
+
+# ---- what bfloat16 can't carry
+
+
+@pytest.mark.parametrize("value", SPECIAL, ids=str)
+@pytest.mark.parametrize("place", ["x", "weight"])
+@pytest.mark.parametrize(
+    "shape", [Shape(100, 70, 50, 1), Shape(100, 70, 50, 3), Shape(530, 40, 20, 2)], ids=str
+)
+def test_special_values(compiled, tier, threads, value, place, shape, rng):
+    """They come out as float32 arithmetic gives them, and leave the other rows or outputs alone."""
+    x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
+    x[rng.random(x.shape) < 0.2] = 1e-40  # an infinity times a denormal number is one
+    target = x if place == "x" else weight
+    some = rng.choice(len(target), 5, replace=False)
+    target[some, ..., 3] = value
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
+        z = np.einsum("ni,jki->njk", *double(x, weight)) + bias
+        largest = z.max(-1)
+        with_float32 = largest.astype(np.float32)
+        magnitude = np.einsum("ni,jki->njk", *(abs(a) for a in double(x, weight))) + abs(bias)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(with_float32))
+    finite = np.isfinite(with_float32)
+    np.testing.assert_array_equal(y[~finite], with_float32[~finite])
+    allowed = bound(magnitude, shape.in_features, tier, compiled, weight[np.isfinite(weight)])
+    chosen = at(z, argmax)
+    assert_within(y[finite], chosen[finite], at(allowed, argmax)[finite])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.finfo(np.float32).max], ids=str)
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_a_loser_contributes_nothing(compiled, tier, threads, value, pieces, rng):
+    shape = Shape(100, 40, 30, pieces)
+    x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
+    argmax = rng.integers(0, pieces - 1, grad_y.shape, dtype=np.uint8)  # the last piece never wins
+    weight[:, -1] = value
+    lost = rng.random(len(x)) < 0.1
+    x[lost] = value
+    grad_y[lost] = 0
+    grad_x, _, _ = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+    assert np.isfinite(grad_x).all()
+    _, grad_weight, _ = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+    np.testing.assert_array_equal(grad_weight[:, -1], 0)
+
+
+def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
+    x, weight, _, _ = maxout_inputs(rng, Shape(600, 100, 20, 2), np.float32)
+    x *= np.float32(1e-39)
+    z = np.einsum("ni,jki->njk", *double(x, weight))
+    y, argmax = fa.linear_maxout(x, weight, None, precision=tier)
+    assert_within(y, at(z, argmax), TINY * 100 * (1 + abs(weight).max()))
+
+
+# ---- the same bits
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape(600, 90, 70, 2), Shape(100, 300, 150, 5), Shape(40, 20, 300, 1)], ids=str
+)
+def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, rng):
+    x, weight, bias, grad_y = maxout_inputs(rng, shape, np.float32)
+    x[rng.integers(0, len(x), 3), 5] = 3.4e38
+    weight[rng.integers(0, len(weight), 3), 0, 7] = np.inf
+    results = []
+    for threads in (1, 2, 3, 5):
+        with settings.num_threads(threads), np.errstate(all="ignore"):
+            y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
+            grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+            z, _ = fa.linear_activation(x, weight[:, 0], None, "relu", precision=tier)
+            results.append((y, argmax, *grads, z))
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng):
+    for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1)):
+        x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
+        if special:
+            x[7, 3] = np.inf
+        argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
+        with np.errstate(all="ignore"):
+            once = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+            out = (None, np.ones_like(once[1]), np.ones_like(once[2]))
+            fa.linear_maxout_backward(
+                grad_y, x, weight, argmax, precision=tier, out=out, needs=(False, True, True), accumulate=True
+            )
+            np.testing.assert_array_equal(out[1], once[1] + 1)
+            linear = fa.linear_activation_backward(grad_y, x, weight[:, 0], grad_y, "linear", precision=tier)
+            out = (None, np.ones_like(linear[1]), np.ones_like(linear[2]))
+            fa.linear_activation_backward(
+                grad_y, x, weight[:, 0], grad_y, "linear", precision=tier, out=out, needs=(False, True, True),
+                accumulate=True,
+            )  # fmt: skip
+            np.testing.assert_array_equal(out[1], linear[1] + 1)
+
+
+# ---- where it is set
+
+
+def test_every_way_to_ask_for_a_tier(compiled, tier, rng):
+    x, weight, bias, _ = maxout_inputs(rng, Shape(520, 40, 20, 2), np.float32)
+    expected = fa.linear_maxout(x, weight, bias, precision=tier)
+    with fa.float32_matmul_precision(tier):
+        assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
+    fa.set_float32_matmul_precision(tier)
+    try:
+        assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
+    finally:
+        fa.set_float32_matmul_precision("highest")
+    layer = fa.Maxout(40, 20, pieces=2, precision=tier)
+    layer.weight.data[...], layer.bias.data[...] = weight, bias
+    assert_same_bits(layer(x), expected[0])
+
+
+def test_a_unit_is_used_where_there_is_one(compiled, rng):
+    """Its results differ from float32's; without one they are the same."""
+    x, weight, bias, _ = maxout_inputs(rng, Shape(520, 40, 20, 2), np.float32)
+    units = fa.get_config()["tier_units"] if compiled == "c" else dict.fromkeys(TIERS, "float32")
+    highest, _ = fa.linear_maxout(x, weight, bias, precision="highest")
+    for tier in ("high", "medium"):
+        y, _ = fa.linear_maxout(x, weight, bias, precision=tier)
+        assert (y != highest).any() == (units[tier] != "float32")
+
+
+def test_float64_ignores_tiers(compiled, tier, rng):
+    inputs = maxout_inputs(rng, Shape(100, 40, 20, 2), np.float64)[:3]
+    assert_same_bits(fa.linear_maxout(*inputs, precision=tier), fa.linear_maxout(*inputs))
+
+
+@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
+def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
+    from fastact import native
+
+    config = fa.get_config()
+    assert tuple(config["tier_units"]) == TIERS
+    assert (config["amx_missing"] is None) == ("amx" in native.supported_isas())
+    fa.show_config()
+    printed = capsys.readouterr().out
+    assert f"medium on {config['tier_units']['medium']}" in printed
+    if config["amx_missing"]:
+        assert f"AMX: {config['amx_missing']}" in printed
