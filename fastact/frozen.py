@@ -214,7 +214,8 @@ def freeze(model: Layer, precision: str | None = None, *, backend: str | None = 
     """A copy of a layer or model for inference alone, its weights packed once: y = frozen(x).
 
     Dropout is gone, no argmax is kept, and nothing of the copy changes any more: what happens to the model's
-    parameters later does not show.
+    parameters later does not show.  On the C backend it holds the weights twice: packed, and as they were,
+    for pickles.
 
     Args:
         model: a Maxout, Linear, Activation, PReLU, Dropout, or a Sequential of these.

@@ -345,52 +345,7 @@ def activation_backward(
     _check(status)
 
 
-# ---- frozen layers
-
-_FREEZE = {"f": lib.fa_freeze_f32, "d": lib.fa_freeze_f64}
-_FREE_FROZEN = {"f": lib.fa_free_frozen_f32, "d": lib.fa_free_frozen_f64}
-_RUN_FROZEN = {"f": lib.fa_run_frozen_f32, "d": lib.fa_run_frozen_f64}
-_FROZEN = {"f": "struct fa_frozen_f32 *[]", "d": "struct fa_frozen_f64 *[]"}
-
-
-def freeze(
-    steps: Sequence[Any], in_features: int, dtype: np.dtype[Any]
-) -> Callable[[Array, Array, int], None]:
-    """Pack the steps of a frozen model, at least one; returns run(x, y, threads).
-
-    x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
-    """
-    char = dtype.char
-    real, run_frozen, layers = _TYPE[char], _RUN_FROZEN[char], []
-    for step in steps:
-        weight = step.weight
-        out_features, pieces = in_features, 0
-        if weight is not None:
-            out_features, pieces = len(weight), weight.shape[1] if weight.ndim == 3 else 1
-        layer = _FREEZE[char](
-            in_features,
-            out_features,
-            pieces,
-            _pointer(weight),
-            _pointer(step.bias),
-            *_activation_arguments(step.act),
-            _PRECISION[step.tier],
-        )
-        if layer == _NULL:
-            _check(lib.FA_NO_MEMORY)
-        layers.append(ffi.gc(layer, _FREE_FROZEN[char]))
-        in_features = out_features
-    count = len(layers)
-    pointers = ffi.new(_FROZEN[char], layers)
-
-    def run(x: Array, y: Array, threads: int, owners: list[Any] = layers) -> None:
-        status = run_frozen(
-            pointers, count, x.shape[0], _from_buffer(real, x), _from_buffer(real, y), threads
-        )
-        if status:
-            _check(status)
-
-    return run
+# ---- optimisers
 
 
 def _rows_and_columns(data: Array) -> tuple[int, int]:
@@ -460,3 +415,51 @@ def adam(
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _MAX_NORM[data.dtype.char](*_rows_and_columns(data), max_norm, _pointer(data), threads)
+
+
+# ---- frozen layers
+
+_FREEZE = {"f": lib.fa_freeze_f32, "d": lib.fa_freeze_f64}
+_FREE_FROZEN = {"f": lib.fa_free_frozen_f32, "d": lib.fa_free_frozen_f64}
+_RUN_FROZEN = {"f": lib.fa_run_frozen_f32, "d": lib.fa_run_frozen_f64}
+_FROZEN = {"f": "struct fa_frozen_f32 *[]", "d": "struct fa_frozen_f64 *[]"}
+
+
+def freeze(
+    steps: Sequence[Any], in_features: int, dtype: np.dtype[Any]
+) -> Callable[[Array, Array, int], None]:
+    """Pack the steps of a frozen model, at least one; returns run(x, y, threads).
+
+    x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
+    """
+    char = dtype.char
+    real, run_frozen, layers = _TYPE[char], _RUN_FROZEN[char], []
+    for step in steps:
+        weight = step.weight
+        out_features, pieces = in_features, 0
+        if weight is not None:
+            out_features, pieces = len(weight), weight.shape[1] if weight.ndim == 3 else 1
+        layer = _FREEZE[char](
+            in_features,
+            out_features,
+            pieces,
+            _pointer(weight),
+            _pointer(step.bias),
+            *_activation_arguments(step.act),
+            _PRECISION[step.tier],
+        )
+        if layer == _NULL:
+            _check(lib.FA_NO_MEMORY)
+        layers.append(ffi.gc(layer, _FREE_FROZEN[char]))
+        in_features = out_features
+    count = len(layers)
+    pointers = ffi.new(_FROZEN[char], layers)
+
+    def run(x: Array, y: Array, threads: int, owners: list[Any] = layers) -> None:
+        status = run_frozen(
+            pointers, count, x.shape[0], _from_buffer(real, x), _from_buffer(real, y), threads
+        )
+        if status:
+            _check(status)
+
+    return run
