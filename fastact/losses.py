@@ -76,6 +76,6 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     _check_shape("target", target, y.shape)
     grad = np.asarray(y - target)
     size = max(grad.size, 1)
-    loss = float(np.sum(np.square(grad), dtype=np.float64)) / size
+    loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
     grad *= 2 / size
     return loss, grad

@@ -120,7 +120,7 @@ def linear_maxout(
     real = _TYPE[char]
     out_features, pieces, in_features = weight.shape
     status = _LINEAR_MAXOUT[char](
-        x.shape[0],
+        len(x),
         in_features,
         out_features,
         pieces,
@@ -132,7 +132,8 @@ def linear_maxout(
         threads,
         _PRECISION[precision],
     )
-    _check(status)
+    if status:
+        _check(status)
 
 
 def linear_maxout_backward(
@@ -151,7 +152,7 @@ def linear_maxout_backward(
     real = _TYPE[char]
     out_features, pieces, in_features = weight.shape
     status = _LINEAR_MAXOUT_BACKWARD[char](
-        x.shape[0],
+        len(x),
         in_features,
         out_features,
         pieces,
@@ -166,7 +167,8 @@ def linear_maxout_backward(
         threads,
         _PRECISION[precision],
     )
-    _check(status, argmax, pieces)
+    if status:
+        _check(status, argmax, pieces)
 
 
 # The same two on memory that is no array's, a tensor's say: addresses, 0 for None.

@@ -72,16 +72,26 @@ _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 _LINEAR_WEIGHT = ("out_features", "in_features")
 
 
-def _linear_operands(x: Any, weight: Any, sizes: tuple[str, ...]) -> tuple[Array, Array]:
-    """`x` (..., in_features) as rows and `weight` (sizes), which have to fit, as a kernel can read them."""
+def _linear_operands(
+    x: Any, weight: Any, sizes: tuple[str, ...]
+) -> tuple[Array, Array, np.dtype[Any], tuple[int, ...]]:
+    """`x` (..., in_features) as rows and `weight` (sizes), which have to fit, as a kernel can read them.
+
+    After them come the dtype and the shape of y.
+    """
     _check_array("x", x)
-    _check_array("weight", weight, x.dtype)
-    if weight.ndim != len(sizes):
-        raise ValueError(f"weight: got shape {weight.shape}, wanted ({', '.join(sizes)})")
-    in_features = weight.shape[-1]
-    if x.ndim == 0 or x.shape[-1] != in_features:
-        raise ValueError(f"x: got shape {x.shape}, wanted (..., {in_features}) to match weight")
-    return _rows(x, in_features), _contiguous(weight)
+    dtype: np.dtype[Any] = x.dtype
+    _check_array("weight", weight, dtype)
+    shape, weight_shape = x.shape, weight.shape
+    if len(weight_shape) != len(sizes):
+        raise ValueError(f"weight: got shape {weight_shape}, wanted ({', '.join(sizes)})")
+    in_features = weight_shape[-1]
+    if not shape or shape[-1] != in_features:
+        raise ValueError(f"x: got shape {shape}, wanted (..., {in_features}) to match weight")
+    rows = _contiguous(x)
+    if len(shape) != 2:
+        rows = _as_rows(rows, in_features)
+    return rows, _contiguous(weight), dtype, (*shape[:-1], weight_shape[0])
 
 
 def _check_pieces(pieces: int) -> None:
@@ -261,13 +271,11 @@ def linear_maxout(
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = _backend(backend)
-    x_rows, weights = _linear_operands(x, weight, _MAXOUT_WEIGHT)
-    dtype = x.dtype
+    x_rows, weights, dtype, shape = _linear_operands(x, weight, _MAXOUT_WEIGHT)
     out_features, pieces, _ = weight.shape
     _check_pieces(pieces)
     biases = None if bias is None else _operand("bias", bias, dtype, (out_features, pieces))
     tier = _tier(precision)
-    shape = (*x.shape[:-1], out_features)
     if out is None:
         y, argmax = np.empty(shape, dtype), np.empty(shape, _UINT8) if return_argmax else None
     else:
@@ -287,6 +295,7 @@ def linear_maxout(
 
 
 _GRADS = ("grad_x", "grad_weight", "grad_bias")
+_ALL = (True, True, True)
 
 
 def linear_maxout_backward(
@@ -295,7 +304,7 @@ def linear_maxout_backward(
     weight: Array,
     argmax: Array,
     *,
-    needs: Needs = (True, True, True),
+    needs: Needs = _ALL,
     out: tuple[Array | None, ...] | None = None,
     accumulate: bool = False,
     backend: str | None = None,
@@ -326,16 +335,14 @@ def linear_maxout_backward(
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = _backend(backend)
-    x_rows, weights = _linear_operands(x, weight, _MAXOUT_WEIGHT)
-    dtype = x.dtype
+    x_rows, weights, dtype, shape = _linear_operands(x, weight, _MAXOUT_WEIGHT)
     out_features, pieces, in_features = weight.shape
     _check_pieces(pieces)
-    shape = (*x.shape[:-1], out_features)
     grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
     winners = _as_rows(
         _operand("argmax", argmax, _UINT8, shape), out_features
     )  # the backend checks its values
-    wanted = _check_needs(needs, _GRADS)
+    wanted = needs if needs is _ALL else _check_needs(needs, _GRADS)
     tier = _tier(precision)
     if out is None and not accumulate:
         grad_x = np.empty(x.shape, dtype) if wanted[0] else None
@@ -509,14 +516,12 @@ def linear_activation(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = _backend(backend)
-    x_rows, weights = _linear_operands(x, weight, _LINEAR_WEIGHT)
-    dtype = x.dtype
+    x_rows, weights, dtype, shape = _linear_operands(x, weight, _LINEAR_WEIGHT)
     out_features = len(weight)
     biases = None if bias is None else _operand("bias", bias, dtype, (out_features,))
     act = activations.resolve(activation, out_features, dtype, parameters)
     tier = _tier(precision)
     saves_z = act.saves == "z"
-    shape = (*x.shape[:-1], out_features)
     if out is None:
         y, z = np.empty(shape, dtype), np.empty(shape, dtype) if saves_z and return_saved else None
     else:
@@ -581,11 +586,9 @@ def linear_activation_backward(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = _backend(backend)
-    x_rows, weights = _linear_operands(x, weight, _LINEAR_WEIGHT)
-    dtype = x.dtype
+    x_rows, weights, dtype, shape = _linear_operands(x, weight, _LINEAR_WEIGHT)
     out_features, in_features = weight.shape
     act = activations.resolve(activation, out_features, dtype, parameters)
-    shape = (*x.shape[:-1], out_features)
     grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
     saved_rows = _as_rows(_operand("saved", saved, dtype, shape), out_features)
     names, shapes = _GRADS, (x.shape, weight.shape, weight.shape[:1])
