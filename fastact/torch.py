@@ -56,7 +56,7 @@ def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...])
 
 def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, dims: tuple[str, ...]) -> tuple[int, ...]:
     """The shape of y, for a weight of these dimensions."""
-    dtype = x.dtype
+    dtype = x.dtype  # every call passes here: a function is called only to say what is wrong
     if dtype not in _FLOATS:
         _check_float("x", x)
     if weight.dtype is not dtype:
