@@ -81,16 +81,19 @@ static struct REAL(sums) REAL(sums_to)(const struct REAL(backward) * b, const st
 static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int64_t rows, struct REAL(columns) tile,
                                const struct REAL(room) * room) {
   int64_t outputs = b->out_features, table_rows = TABLE_ROWS * b->kernels->winner_vectors / tile.vectors;
-  int64_t tables = ceil_div(outputs, larger(1, table_rows / b->pieces));
+  /* where few rows would use a packed table about once, the weights are their own, if no vector reaches beyond them */
+  int packed = rows > b->pieces || tile.count < tile.width;
+  int64_t tables = ceil_div(outputs, packed ? larger(1, table_rows / b->pieces) : DEPTH_CUT);
   for (int64_t t = 0; t < tables; t++) {
     int64_t j = t * outputs / tables, taken = (t + 1) * outputs / tables - j;
-    b->kernels->pack_table(taken * b->pieces, tile.count, b->weight + j * b->pieces * b->in_features + tile.start,
-                           b->in_features, tile.width, room->table);
+    const real *weight = b->weight + j * b->pieces * b->in_features + tile.start;
+    if (packed) b->kernels->pack_table(taken * b->pieces, tile.count, weight, b->in_features, tile.width, room->table);
     b->kernels->sum_chosen[tile.vectors](&(struct REAL(chosen)){
         .rows = rows,
         .outputs = taken,
         .pieces = b->pieces,
-        .table = room->table,
+        .table = packed ? room->table : weight,
+        .table_stride = packed ? tile.width : b->in_features,
         .grad = b->grad_y + row * outputs + j,
         .argmax = b->argmax + row * outputs + j,
         .argmax_end = b->argmax + b->rows * outputs,

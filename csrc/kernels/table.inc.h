@@ -47,7 +47,8 @@ struct REAL(sums) {
 /* For each row n: sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
 struct REAL(chosen) {
   int64_t rows, outputs, pieces;
-  const real *table;                  /* [outputs * pieces][vectors][lanes] */
+  const real *table; /* (outputs * pieces, vectors * lanes), rows table_stride apart */
+  int64_t table_stride;
   const real *grad;                   /* rows of grad and of argmax are row_stride apart */
   const uint8_t *argmax, *argmax_end; /* nothing is read from argmax_end on */
   int64_t row_stride;

@@ -56,7 +56,7 @@ static ALWAYS_INLINE uint64_t load_bytes(const uint8_t *p, const uint8_t *end) {
  * would wait for an address that comes from the load just before it (175 GFLOP/s; 215 so). */
 static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c) {
   const struct REAL(sums) sums = c->sums;
-  const int64_t outputs = c->outputs, row_stride = c->row_stride, group_stride = c->pieces * vectors * LANES;
+  const int64_t outputs = c->outputs, row_stride = c->row_stride, table_stride = c->table_stride;
   const real *grad = c->grad;
   const uint8_t *argmax = c->argmax, *end = c->argmax_end;
   uint64_t next = load_bytes(argmax, end);
@@ -71,8 +71,8 @@ static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c)
     for (int64_t j = 0; j < outputs; j += 8) {
       uint64_t winners = next;
       next = load_bytes(j + 8 < outputs ? argmax + j + 8 : argmax + row_stride, end);
-      for (int64_t i = j; i < j + 8 && i < outputs; i++, winners >>= 8, group += group_stride)
-        add_row(vectors, acc, grad[i], group + (uint8_t)winners * vectors * LANES);
+      for (int64_t i = j; i < j + 8 && i < outputs; i++, winners >>= 8, group += c->pieces * table_stride)
+        add_row(vectors, acc, grad[i], group + (uint8_t)winners * table_stride);
     }
     end_sums(vectors, acc, &sums, n);
     grad += row_stride;
