@@ -17,6 +17,7 @@ struct REAL(fa_frozen) {
   int64_t in_features, out_features;
   int pieces;                 /* 0: no product, the activation alone */
   struct REAL(packed) packed; /* its kernels serve the activation too */
+  const real *weight, *bias;  /* the caller's, where the panels are no `real` and may not carry some x; else NULL */
   int activation;
   double parameter;
   int64_t slopes;
@@ -27,8 +28,7 @@ struct REAL(fa_frozen) {
 struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_features, int64_t pieces, const real *weight,
                                          const real *bias, int activation, double parameter, const real *slope,
                                          int64_t slopes, int precision) {
-  (void)precision; /* every tier's panels are in `real` */
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
+  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels), *tier = REAL(isa_tier)(precision, 0);
   struct REAL(product) product = {
       .depth = in_features,
       .columns = out_features,
@@ -41,17 +41,24 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
   };
   size_t slope_at = aligned(sizeof(struct REAL(fa_frozen)));
   size_t panels_at = slope_at + aligned((size_t)slopes * sizeof(real));
-  char *memory = aligned_alloc(64, panels_at + (pieces ? aligned(REAL(packed_bytes)(&product, kernels)) : 0));
+  size_t tier_bytes = REAL(packed_bytes)(&product, tier), panels_bytes = REAL(packed_bytes)(&product, kernels);
+  if (tier_bytes > panels_bytes) panels_bytes = tier_bytes;
+  char *memory = aligned_alloc(64, panels_at + (pieces ? aligned(panels_bytes) : 0));
   if (!memory) return NULL;
   real *slopes_copy = (real *)(memory + slope_at), *panels = (real *)(memory + panels_at);
   if (slopes) memcpy(slopes_copy, slope, (size_t)slopes * sizeof(real));
-  if (pieces) REAL(pack)(&product, kernels, panels);
+  if (pieces && !REAL(pack)(&product, tier, panels)) {
+    tier = kernels; /* the tier's words can't carry the weights */
+    REAL(pack)(&product, tier, panels);
+  }
   struct REAL(fa_frozen) *layer = (struct REAL(fa_frozen) *)memory;
   *layer = (struct REAL(fa_frozen)){
       .in_features = in_features,
       .out_features = out_features,
       .pieces = (int)pieces,
-      .packed = {kernels, kernels, panels},
+      .packed = {kernels, tier, panels},
+      .weight = tier == kernels ? NULL : weight,
+      .bias = tier == kernels ? NULL : bias,
       .activation = activation,
       .parameter = parameter,
       .slopes = slopes,
@@ -77,6 +84,11 @@ static int REAL(run_layer)(const struct REAL(fa_frozen) * layer, int64_t rows, c
           .left = x,
           .left_row_stride = layer->in_features,
           .left_depth_stride = 1,
+          .right = layer->weight,
+          .right_column_stride = layer->pieces * layer->in_features,
+          .right_depth_stride = 1,
+          .right_piece_stride = layer->in_features,
+          .bias = layer->bias,
           .packed = &layer->packed,
           .y = y,
       },

@@ -17,7 +17,7 @@ struct REAL(product) {
   const real *right;
   int64_t right_column_stride, right_depth_stride, right_piece_stride;
   const real *bias;                   /* (columns, pieces), or NULL */
-  const struct REAL(packed) * packed; /* used instead of right and bias; or NULL */
+  const struct REAL(packed) * packed; /* used instead of right and bias where its words carry x; or NULL */
   real *y;
   uint8_t *argmax; /* or NULL; for pieces > 1 */
   int precision;   /* enum fa_precision */
@@ -30,7 +30,8 @@ struct REAL(product) {
 /* Returns FA_OK or FA_NO_MEMORY.  The order of each sum depends on depth alone. */
 int REAL(product)(const struct REAL(product) * p, int threads);
 
-/* Packs the right operand and the bias of a product for the kernels of one ISA: `packed_bytes` at `panels`.  Of the
- * product only depth, columns, pieces, right and bias are read; the layout depends on the first three alone. */
+/* Packs the right operand and the bias of a product for one table of kernels: `packed_bytes` at `panels`.  Of the
+ * product only depth, columns, pieces, right and bias are read; the layout depends on the first three alone.  Returns
+ * whether the kernels' words carry all the numbers; if not, the panels are not to be used. */
 size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels);
 int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels);

@@ -457,7 +457,8 @@ def freeze(
     count = len(layers)
     pointers = ffi.new(_FROZEN[char], layers)
 
-    def run(x: Array, y: Array, threads: int, owners: list[Any] = layers) -> None:
+    # the layers and, for some tiers, the arrays that they point to live as long as this function
+    def run(x: Array, y: Array, threads: int, owners: Any = (layers, steps)) -> None:
         status = run_frozen(
             pointers, count, x.shape[0], _from_buffer(real, x), _from_buffer(real, y), threads
         )

@@ -1,5 +1,7 @@
 """The precision tiers: error, values that bfloat16 can't carry, threads.  Float32 kernels pass as well."""
 
+import pickle
+
 import numpy as np
 import pytest
 from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal, reference
@@ -250,6 +252,42 @@ def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng)
                 accumulate=True,
             )  # fmt: skip
             np.testing.assert_array_equal(out[1], linear[1] + 1)
+
+
+# ---- frozen layers
+
+
+@pytest.mark.parametrize("rows", [1, 5, 70])
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7])
+def test_frozen(compiled, tier, threads, rows, pieces, rng):
+    x, weight, bias, _ = maxout_inputs(rng, Shape(rows, 301, 70, pieces), np.float32)
+    layer = fa.Maxout(301, 70, pieces=pieces, precision=tier)
+    layer.weight.data[...], layer.bias.data[...] = weight, bias
+    frozen = fa.freeze(layer)
+    y = frozen(x)
+    z = np.einsum("ni,jki->njk", *double(x, weight)) + bias
+    magnitude = np.einsum("ni,jki->njk", *(abs(a) for a in double(x, weight))) + abs(bias)
+    allowed = bound(magnitude, 301, tier, compiled, weight).max(-1)
+    assert_within(y, z.max(-1), allowed)
+    assert_same_bits(pickle.loads(pickle.dumps(frozen))(x), y)
+
+
+@pytest.mark.parametrize("value", SPECIAL, ids=str)
+@pytest.mark.parametrize("place", ["x", "weight"])
+def test_frozen_special_values(compiled, tier, threads, value, place, rng):
+    x, weight, bias, _ = maxout_inputs(rng, Shape(100, 40, 20, 2), np.float32)
+    weight[weight > 2] = 1e-40
+    (x if place == "x" else weight)[3, ..., 5] = value
+    layer = fa.Maxout(40, 20, pieces=2, precision=tier)
+    layer.weight.data[...], layer.bias.data[...] = weight, bias
+    frozen = fa.freeze(layer)
+    del layer
+    with np.errstate(all="ignore"):
+        y = frozen(x)
+        expected = (np.einsum("ni,jki->njk", *double(x, weight)) + bias).max(-1).astype(np.float32)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(y[infinite], expected[infinite])
 
 
 # ---- where it is set
