@@ -218,7 +218,11 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
                                     const real *grad_y, const real *x, const real *weight, const uint8_t *argmax,
                                     real *grad_x, real *grad_weight, real *grad_bias, int accumulate, int threads,
                                     int precision) {
-  (void)precision; /* the float32 kernels serve every tier */
+  /* The float32 kernels serve every tier: they skip the losers.  A dense product of bfloat16 over the scattered
+   * gradient took, for grad_x, 11.0 ms with 0.9 for the scattering where they took 13.0 on (1024, 1024, 1024, 2), 12.3
+   * where they took 8.3 on (1024, 1024, 512, 4), 575 us where they took 362 on (100, 784, 240, 5) (Zen 5, AVX512-BF16).
+   */
+  (void)precision;
   if (!argmax_fits(rows * out_features, argmax, pieces)) return FA_BAD_ARGMAX;
   struct REAL(backward) b = {
       .kernels = isa_active()->REAL(kernels),

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastact",
         description="Compiled CPU kernels for linear + maxout and the ReLU family.",
-        epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512), "
+        epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512, amx), "
         "OMP_NUM_THREADS.",
     )
     commands = parser.add_subparsers(metavar="command", required=True)

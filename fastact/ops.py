@@ -260,7 +260,7 @@ def linear_maxout(
         out: arrays to write y and argmax to, either may be None; they must not overlap an input.
         return_argmax: False leaves argmax out, where no backward follows; None takes its place.
         backend: "c", "numba" or "numpy" for this call only.
-        precision: the float32 precision tier for this call only.
+        precision: the float32 precision tier for this call only; see `set_float32_matmul_precision`.
 
     Returns:
         y (..., out_features), the dtype of x, and argmax, uint8 of the same shape: the index of the

@@ -60,10 +60,24 @@ def requested_threads() -> int:
 def set_float32_matmul_precision(precision: str) -> None:
     """Set the precision tier of float32 products for the whole process.
 
-    `precision` is "highest" (float32-accurate, the default), "high" or "medium", the words that
-    PyTorch uses.  A tier allows a loss of accuracy, it does not ask for one: where the CPU has no
-    faster unit than its float32 ones, every tier runs the "highest" kernels.  float64, the Numba
-    backend and the NumPy reference ignore tiers.
+    `precision` is "highest" (the default), "high" or "medium", the words that PyTorch uses.  A tier
+    allows a loss of accuracy, it does not ask for one: what has no faster unit runs the float32 kernels.
+    `show_config` says what each tier runs on here.
+
+        tier       norm of the error            on AVX512-BF16           on AMX-BF16
+        "highest"  about 2e-7, no worse than    float32                  from 512 rows: 3 parts, 6 products,
+                   NumPy's float32                                       about the float32 rate
+        "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 3 products, 2 to 2.5 times
+        "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.7 to 2 times   1 part, 3.5 times
+
+    Speed is relative to float32 kernels: measured for AVX512-BF16 (Zen 5, forward), and for AMX-BF16 that of
+    a prototype (Xeon, Sapphire Rapids), since these kernels ran only on a model of its instructions.  The
+    backward of `linear_maxout`, products of a few rows, float64, the Numba backend and the NumPy reference
+    ignore tiers.
+
+    Infinities, NaN and numbers that bfloat16 would round to an infinity come out as in float32.  Those
+    units take what is below 1.2e-38 in magnitude for zero: an absolute error of that size times the other
+    factor, for each term.
 
     Raises ValueError for any other word.
     """

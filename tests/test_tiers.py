@@ -335,3 +335,16 @@ def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
     assert f"medium on {config['tier_units']['medium']}" in printed
     if config["amx_missing"]:
         assert f"AMX: {config['amx_missing']}" in printed
+
+
+@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
+def test_digits_reach_the_same_accuracy_at_each_tier():
+    from fastact import demo
+
+    accuracies = []
+    for precision in TIERS:
+        with fa.float32_matmul_precision(precision):
+            trainers = demo.train(("c",), 10, 0)
+        accuracies.append(trainers["c"].test_accuracy())
+    assert max(accuracies) - min(accuracies) <= 0.01
+    assert min(accuracies) > 0.9
