@@ -83,10 +83,10 @@ class Frozen:
         if (  # what needs no further look
             out is None
             and type(x) is _ARRAY
-            and x.dtype is self.dtype
             and x.ndim == 2
-            and x.flags.carray
             and x.shape[1] == self.in_features
+            and x.dtype == self.dtype
+            and x.flags.carray
         ):
             y: Array = _empty((x.shape[0], self.out_features), self.dtype)
             self._run(x, y, _requested_threads())
