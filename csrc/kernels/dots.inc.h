@@ -28,6 +28,10 @@ static ALWAYS_INLINE void sum_lanes(int n, const vec *v, real *sums) {
 static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct REAL(dots) * t, const real *x,
                                    const real *w, int64_t n) {
   vec b[DOT_UNITS];
+  if (rows == 1) { /* waits for memory: fetch the next tile's units.  (1, 1024, 1024, 2) took 88 us without, 77 with */
+    UNROLL
+    for (int u = 0; u < units; u++) __builtin_prefetch(w + (u + DOT_UNITS) * t->unit_stride);
+  }
   UNROLL
   for (int u = 0; u < units; u++)
     b[u] = n == LANES ? vec_load(w + u * t->unit_stride) : vec_load_first(w + u * t->unit_stride, n);

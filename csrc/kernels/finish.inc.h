@@ -34,12 +34,13 @@ static void finish_linear(const struct REAL(finish) * f) {
 static void finish_maxout(const struct REAL(finish) * f) {
   for (int64_t r = 0; r < f->rows; r++) {
     const real *sums = f->sums + r * f->vectors * LANES;
-    vec best = vec_add(vec_load(sums), vec_load(f->bias)), index = vec_set1(0);
+    vec best = vec_add(vec_load(sums), vec_load(f->bias)), index = vec_set1(0), piece = vec_set1(0);
     for (int k = 1; k < f->vectors; k++) {
       vec z = vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES));
-      mask wins = mask_andnot(mask_or(mask_gt(z, best), mask_nan(z)), mask_nan(best));
-      best = vec_select(wins, z, best);
-      index = vec_select(wins, vec_set1((real)k), index);
+      mask stays = mask_or(mask_le(z, best), mask_nan(best));
+      piece = vec_add(piece, vec_set1(1));
+      best = vec_select(stays, best, z);
+      index = vec_select(stays, index, piece);
     }
     store_columns(f->y + r * f->y_stride, best, f->columns);
     if (f->argmax) store_bytes(f->argmax + r * f->y_stride, index, f->columns);
