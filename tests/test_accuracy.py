@@ -70,6 +70,14 @@ def test_forward(compiled, values, depth, pieces):
     assert_no_worse(preactivations, exact, compiled)
 
 
+@pytest.mark.parametrize("depth", [512, 784, 1024, 4096])
+def test_forward_of_few_rows(compiled, values, depth):
+    # NumPy's product of so few rows spreads a sum over the lanes of several vectors, so its error is smaller.
+    x, weight = values(4, depth), values(8 * COLUMNS, 1, depth)
+    exact = product("ni,jki->nj", x, weight)
+    assert_no_worse(lambda backend: fa.linear_maxout(x, weight, backend=backend)[0], exact, compiled)
+
+
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_grad_x(compiled, values, depth, pieces, rng):
     grad_y, weight = values(ROWS, depth), values(depth, pieces, COLUMNS)
