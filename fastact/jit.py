@@ -59,9 +59,10 @@ _TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 registe
 _GATHER_VECTORS = 12  # sums in registers, of a gathered row
 _SET = 64  # rows whose winners are bits of one word
 _SET_VECTORS = 8  # of a row in a table of _SET rows: 32 KiB with AVX-512
-# A block of rows x _BLOCK_COLUMNS stays in L2; a multiple of _TILE_ROWS.  480 rows take 3 to 8% less time
-# than 240, forward and grad_x, at 1024 x 1024 x 1024 x 2 and 1024 x 288 x 96 x 3.
-_BLOCK_ROWS = 480
+# A block of rows x _BLOCK_COLUMNS stays in L2; a multiple of _TILE_ROWS.  480 rows or more take 3 to 8% less
+# time than 240, forward and grad_x, at 1024 x 1024 x 1024 x 2 and 1024 x 288 x 96 x 3; of 516, 1024 rows are
+# two blocks, which two threads can share.
+_BLOCK_ROWS = 516
 _BLOCK_COLUMNS = 256
 _TABLE_BYTES = 32 * 1024  # a table of rows to gather from stays in L1
 _CELL = 4096  # elements in a cell of an element-wise operation

@@ -64,6 +64,14 @@ def test_same_bits_for_any_number_of_threads(problem, always_threaded, threads):
     assert_same_bits(step(problem, threads), step(problem, 1))
 
 
+def test_a_row_has_the_same_bits_in_tiles_of_any_height(problem):
+    x, weight, bias, _ = problem
+    whole = fa.linear_maxout(x, weight, bias, backend="numba")
+    for rows in range(1, 26):
+        few = fa.linear_maxout(x[:rows], weight, bias, backend="numba")
+        assert_same_bits(few, [result[:rows] for result in whole])
+
+
 def test_many_python_threads_at_once(problem, always_threaded):
     expected = step(problem, 1)
     with ThreadPoolExecutor(8) as callers:
