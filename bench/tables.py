@@ -21,6 +21,7 @@ CONTENDERS = (
     "ONNX Runtime",
     "OpenVINO",
     "OpenVINO bf16",
+    "fastact C bf16",
 )
 TITLES = {
     "forward": "Forward",

@@ -19,6 +19,7 @@ LAYERS = {
 }
 FROZEN = {
     "fastact C": "fastact_layers:FrozenC",
+    "fastact C bf16": "fastact_layers:FrozenBf16",
     "fastact Numba": "fastact_layers:FrozenNumba",
     "ONNX Runtime": "onnx_runtime:OnnxRuntime",
     "OpenVINO": "openvino_infer:OpenVino",

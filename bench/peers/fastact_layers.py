@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import fastact
 from fastact import backends
 
-from ..problem import LEARNING_RATE, Array, Problem
+from ..problem import BFLOAT16_ROUNDOFF, LEARNING_RATE, Array, Problem
 from .base import Contender, NotInstalled
 
 
@@ -87,3 +87,19 @@ class FrozenC(_Frozen):
 
 class FrozenNumba(_Frozen):
     backend = "numba"
+
+
+class FrozenBf16(FrozenC):
+    """At the tier "medium", where this CPU has a bfloat16 unit for it."""
+
+    roundoff = BFLOAT16_ROUNDOFF
+
+    @classmethod
+    def require(cls) -> None:
+        super().require()
+        if fastact.get_config()["tier_units"]["medium"] == "float32":
+            raise NotInstalled("this CPU has no bfloat16 arithmetic")
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        super().__init__(problem, threads)
+        self._frozen = fastact.freeze(self._layer, "medium")
