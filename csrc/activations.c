@@ -12,6 +12,17 @@
 #define TASK_FEATURES 4096
 #define FOLDED_FEATURES 64
 
+/* What an element with an exponential costs beside one without, for threads_for: over 32,768 elements of sigmoid two
+ * threads take 6.4 us, one 9.5 us (AVX-512). */
+#define EXPONENTIAL_WORK 4
+
+static int64_t forward_work(int activation, int64_t n) { return activation >= FA_ELU ? EXPONENTIAL_WORK * n : n; }
+
+static int64_t backward_work(int activation, int64_t n) {
+  int from_y = activation == FA_SIGMOID || activation == FA_TANH; /* without an exponential */
+  return activation >= FA_ELU && !from_y ? EXPONENTIAL_WORK * n : n;
+}
+
 #define REAL_BITS 32
 #include "activations.c"
 #undef REAL_BITS
@@ -24,7 +35,7 @@ void REAL(activate)(const struct REAL(kernels) * kernels, int64_t rows, int64_t 
                     double parameter, const real *slope, int64_t slopes, const real *z, real *y, int threads) {
   int64_t n = rows * features, step = slopes > 1, length = step ? features : BLOCK;
   int64_t calls = n ? ceil_div(n, length) : 0;
-  threads = threads_for(threads, n);
+  threads = threads_for(threads, forward_work(activation, n));
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (int64_t c = 0; c < calls; c++) {
     int64_t i = c * length;
@@ -43,7 +54,7 @@ static void REAL(plain_backward)(int64_t n, int64_t length, int activation, doub
                                  int64_t step, const real *grad_y, const real *saved, real *grad_z, int threads) {
   const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
   int64_t calls = n ? ceil_div(n, length) : 0;
-  threads = threads_for(threads, n);
+  threads = threads_for(threads, backward_work(activation, n));
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (int64_t c = 0; c < calls; c++) {
     int64_t i = c * length;

@@ -9,7 +9,8 @@
 #include "fastact_abi.h"
 
 /* Below this a second thread costs more than it brings.  Two threads, the second still awake from the call before, were
- * 0.7x as fast as one at 32768 multiply-adds in all, 1.05x at 65536, 1.2x at 131072 and 1.4x at 262144. */
+ * 0.7x as fast as one at 32768 multiply-adds in all, 1.05x at 65536, 1.2x at 131072 and 1.4x at 262144; over so many
+ * elements of relu 0.86x, 0.97x, 1.8x and 2.0x. */
 #define MIN_WORK_PER_THREAD 65536
 
 static int forked;

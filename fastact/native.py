@@ -321,8 +321,21 @@ def linear_activation_backward(
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    run = _ACTIVATION[z.dtype.char]
-    _check(run(*z.shape, *_activation_arguments(act), _pointer(z), _pointer(y), threads))
+    char = z.dtype.char
+    real = _TYPE[char]
+    rows, features = z.shape
+    code, parameter, slope, slopes = _activation_arguments(act)
+    _ACTIVATION[char](
+        rows,
+        features,
+        code,
+        parameter,
+        slope,
+        slopes,
+        _from_buffer(real, z),
+        _from_buffer(real, y),
+        threads,
+    )
 
 
 def activation_backward(

@@ -700,8 +700,8 @@ def activation_backward(
     if act.slope is not None:
         names, shapes = ("grad_z", "grad_slope"), (grad_y.shape, parameters["slope"].shape)  # type: ignore[assignment]
     results: Any
-    if out is None and not accumulate:
-        results = [np.empty(shape, dtype) for shape in shapes]
+    if out is None and act.slope is None:
+        results = (np.empty(grad_y.shape, dtype),)
     else:
         results = _outputs(
             out,
