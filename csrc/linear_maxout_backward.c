@@ -177,7 +177,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
   threads = threads_for(threads, (b->rows + b->pieces) * b->out_features * b->in_features);
   int64_t chunks = ceil_div(b->out_features * b->pieces, CHUNK_UNITS);
-  if (threads > 1) chunks = larger(chunks, 2 * threads);
+  chunks = ceil_div(chunks, threads) * threads; /* as many for each thread: each chunk packs all of x */
   int64_t chunk = ceil_div(b->out_features, chunks), blocks = REAL(row_blocks)(b);
   chunks = ceil_div(b->out_features, chunk);
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
