@@ -83,19 +83,21 @@ class Run:
         self.wrong: list[str] = []  # what was not timed, and why
 
     def measure(self, shape: Shape, table: str, contenders: dict[str, type[Contender]]) -> None:
-        """Check, then time, `contenders` on `shape`; `table` is "layers" or "frozen"."""
+        """Check, then time, `contenders` on `shape`; `table` is "layers", "frozen" or "tiers"."""
         sweep = is_sweep(shape)
         if sweep:
             contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
-        modes = ("forward",) if table == "frozen" else MODES[:2] if sweep else MODES
+        modes = ("forward",) if table != "layers" else MODES[:2] if sweep else MODES
         problem = Problem(shape)
         roundoffs = {kind.roundoff for kind in contenders.values()}
         right = {roundoff: right_results(problem, roundoff, modes) for roundoff in roundoffs}
         made = {name: kind(problem, self._threads) for name, kind in contenders.items()}
-        errors = {}
+        errors, norm_errors = {}, {}
         for name, contender in list(made.items()):
+            wanted = right[contender.roundoff]
             try:
-                errors[name] = check(name, contender, right[contender.roundoff])
+                errors[name] = check(name, contender, wanted)
+                norm_errors[name] = wanted["forward"][0].norm_error(contender.forward())
             except WrongResult as error:
                 self.wrong.append(f"{shape}: {error}")
                 del made[name]
@@ -110,10 +112,11 @@ class Run:
                     {
                         "threads": self._threads,
                         "shape": list(shape),
-                        "mode": "frozen" if table == "frozen" else mode,
+                        "mode": mode if table == "layers" else table,
                         "contender": name,
                         **sample._asdict(),
                         "error": float(f"{errors[name][mode]:.3g}"),
+                        "norm_error": float(f"{norm_errors[name]:.3g}"),
                         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     }
                 )
@@ -123,7 +126,7 @@ def main(request_path: str) -> int:
     request = json.loads(Path(request_path).read_text())
     threads = request["threads"]
     pin(threads)
-    tables = {"layers": load_all(peers.LAYERS), "frozen": load_all(peers.FROZEN)}
+    tables = {name: load_all(kinds) for name, kinds in peers.TABLES.items()}
     run = Run(threads, request["seconds"])
     console = Console(stderr=True)
     with Progress(
@@ -134,7 +137,7 @@ def main(request_path: str) -> int:
         console=console,
         auto_refresh=False,  # a thread that draws would disturb what is measured
     ) as progress:
-        task = progress.add_task("limits of this machine", total=1 + 2 * len(request["shapes"]))
+        task = progress.add_task("limits of this machine", total=1 + len(tables) * len(request["shapes"]))
         progress.refresh()
         measured = limits.measure(threads)
         neighbours = machine.Neighbours()
@@ -142,7 +145,7 @@ def main(request_path: str) -> int:
             for table, (contenders, _) in tables.items():
                 progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
                 progress.refresh()
-                if contenders and not (table == "frozen" and is_sweep(shape)):
+                if contenders and (table == "layers" or not is_sweep(shape)):
                     run.measure(shape, table, contenders)
         progress.update(task, advance=1)
         progress.refresh()

@@ -13,6 +13,7 @@ Array = np.ndarray[Any, Any]
 LEARNING_RATE = 0.1
 FLOAT32_ROUNDOFF = 2.0**-24
 BFLOAT16_ROUNDOFF = 2.0**-9
+TWO_PARTS_ROUNDOFF = 2.0**-16  # of two bfloat16 parts
 
 
 class Problem:
@@ -44,6 +45,11 @@ class Interval(NamedTuple):
         """The largest error of `got` as a multiple of what is allowed; above 1 it is wrong."""
         off = np.abs(np.asarray(got, np.float64).reshape(self.value.shape) - self.value)
         return float(np.max(off / (self.error + np.finfo(np.float32).tiny), initial=0))
+
+    def norm_error(self, got: Any) -> float:
+        """The norm of the error of `got` relative to the norm of the value."""
+        off = np.asarray(got, np.float64).reshape(self.value.shape) - self.value
+        return float(np.linalg.norm(off) / np.linalg.norm(self.value))
 
 
 def _gamma(terms: int, roundoff: float) -> float:

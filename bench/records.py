@@ -2,9 +2,10 @@
 
 {"environment": {cpu, instructions, versions, ...},
  "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes}, ...},      by threads
- "missing": {"layers": {contender: why}, "frozen": {...}},
+ "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}},
  "results": [{threads, shape, mode, contender, p20, p50, p80 (microseconds a call),
-              rounds, calls, error (as a share of its bound), date}, ...]}
+              rounds, calls, error (the largest, as a share of its bound), norm_error (of the forward,
+              relative to the norm of float64's result), date}, ...]}
 """
 
 from __future__ import annotations
@@ -73,18 +74,24 @@ def write(path: Path, results: Results) -> None:
 
 
 class Medians:
-    """Medians in microseconds, by threads, mode, shape and contender."""
+    """Medians in microseconds, and norms of errors, by threads, mode, shape and contender."""
 
     def __init__(self, records: list[Record]) -> None:
         self._of: dict[tuple[int, str, Shape], dict[str, float]] = {}
+        self._errors: dict[tuple[str, Shape, str], float] = {}
         for record in records:
             shape = Shape(*record["shape"])
             place = self._of.setdefault((record["threads"], record["mode"], shape), {})
             place[record["contender"]] = record["p50"]
+            self._errors[record["mode"], shape, record["contender"]] = record["norm_error"]
 
     def at(self, threads: int, mode: str, shape: Shape) -> dict[str, float]:
         """{contender: microseconds}, empty where nothing was measured."""
         return self._of.get((threads, mode, shape), {})
+
+    def norm_error(self, mode: str, shape: Shape, contender: str) -> float:
+        """The norm of a contender's error relative to the result's."""
+        return self._errors[mode, shape, contender]
 
     def shapes(self, threads: int, mode: str, wanted: Iterable[Shape] | None = None) -> list[Shape]:
         """The shapes measured, in the order of the records; where `wanted` is given, those of it."""

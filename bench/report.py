@@ -13,7 +13,7 @@ from . import goals, records, run, tables
 from .shapes import MAIN, ODD
 
 ROOT = Path(__file__).resolve().parents[1]
-README_MODES = ("forward", "forward_backward")
+README_MODES = ("forward", "forward_backward", "frozen", "tiers")
 
 
 def readme_section(results: records.Results, stem: str) -> str:

@@ -22,14 +22,20 @@ CONTENDERS = (
     "OpenVINO",
     "OpenVINO bf16",
     "fastact C bf16",
+    "fastact C high",
+    "fastact C medium",
+    "PyTorch medium",
+    "torch.compile medium",
 )
 TITLES = {
     "forward": "Forward",
     "forward_backward": "Forward + backward",
     "step": "Training step",
     "frozen": "Inference with frozen weights",
+    "tiers": "Forward at each precision tier (in brackets the relative error)",
 }
 OURS = "fastact C"
+TIER = "fastact C medium"
 
 
 class Table(NamedTuple):
@@ -46,11 +52,11 @@ def microseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def speedup(times: dict[str, float]) -> float | None:
-    """How many times as fast as the best of the others fastact's C backend is."""
+def speedup(times: dict[str, float], ours: str = OURS) -> float | None:
+    """How many times as fast as the best of the others `ours` is."""
     # a tier of lower precision is no rival for float32 results
     others = [time for name, time in times.items() if not name.startswith("fastact") and "bf16" not in name]
-    return min(others) / times[OURS] if others and OURS in times else None
+    return min(others) / times[ours] if others and ours in times else None
 
 
 def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | None = None) -> Table:
@@ -62,10 +68,14 @@ def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | N
     for shape in found:
         times = medians.at(threads, mode, shape)
         cells = [microseconds(times[name]) if name in times else "" for name in columns]
-        ratio = speedup(times)
+        if mode == "tiers":
+            errors = [medians.norm_error(mode, shape, name) if name in times else None for name in columns]
+            cells = [cell and f"{cell} ({error:.1e})" for cell, error in zip(cells, errors, strict=True)]
+        ratio = speedup(times, TIER if mode == "tiers" else OURS)
         lines.append([str(shape), *cells, "" if ratio is None else f"{ratio:.2f}x"])
         fastest.append(1 + columns.index(min(times, key=lambda name: times[name])))
-    return Table(["shape", *columns, "C vs best other"], lines, fastest)
+    rivalry = "medium vs PyTorch's" if mode == "tiers" else "C vs best other"
+    return Table(["shape", *columns, rivalry], lines, fastest)
 
 
 def markdown(content: Table) -> str:

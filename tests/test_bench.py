@@ -34,6 +34,7 @@ def result(
         "rounds": 5,
         "calls": 1,
         "error": 0.1,
+        "norm_error": 1e-7,
         "date": "2026-01-01T00:00:00+00:00",
     }
 
@@ -156,6 +157,13 @@ class TestTables:
 
     def test_bfloat16_is_no_rival_of_float32(self) -> None:
         assert tables.speedup({"fastact C": 2.0, "OpenVINO": 3.0, "OpenVINO bf16": 1.0}) == 1.5
+
+    def test_a_tier_shows_its_error(self) -> None:
+        found = results(
+            result("fastact C medium", 200.0, mode="tiers"), result("PyTorch medium", 300.0, mode="tiers")
+        )
+        text = tables.section(found, ("tiers",), [1])
+        assert "| 1024x288x96x3 | **200 (1.0e-07)** | 300 (1.0e-07) | 1.50x |" in text
 
     def test_only_the_text_between_the_markers_changes(self) -> None:
         text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"

@@ -25,6 +25,15 @@ FROZEN = {
     "OpenVINO": "openvino_infer:OpenVino",
     "OpenVINO bf16": "openvino_infer:OpenVinoBf16",
 }
+# float32 inputs and results at each precision tier, beside PyTorch's words for the same
+TIERS = {
+    "fastact C": "fastact_layers:FastactC",
+    "fastact C high": "fastact_layers:FastactHigh",
+    "fastact C medium": "fastact_layers:FastactMedium",
+    "PyTorch medium": "pytorch:EagerMedium",
+    "torch.compile medium": "pytorch:CompiledMedium",
+}
+TABLES = {"layers": LAYERS, "frozen": FROZEN, "tiers": TIERS}
 PACKAGES = ("numpy", "numba", "torch", "thinc", "blis", "jax", "onnxruntime", "openvino")
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import fastact
 from fastact import backends
 
-from ..problem import BFLOAT16_ROUNDOFF, LEARNING_RATE, Array, Problem
+from ..problem import BFLOAT16_ROUNDOFF, LEARNING_RATE, TWO_PARTS_ROUNDOFF, Array, Problem
 from .base import Contender, NotInstalled
 
 
@@ -52,6 +52,34 @@ class _Fastact(Contender):
 
 class FastactC(_Fastact):
     backend = "c"
+
+
+class _Tier(FastactC):
+    """A precision tier, where this CPU has a unit for it."""
+
+    tier: ClassVar[str]
+
+    @classmethod
+    def require(cls) -> None:
+        super().require()
+        if fastact.get_config()["tier_units"][cls.tier] == "float32":
+            raise NotInstalled(f'this CPU has no unit for "{cls.tier}": it runs as "highest"')
+
+    def forward(self) -> Array:
+        y, _ = fastact.linear_maxout(
+            self._x, self._weight, self._bias, backend=self.backend, precision=self.tier
+        )
+        return y
+
+
+class FastactHigh(_Tier):
+    tier = "high"
+    roundoff = TWO_PARTS_ROUNDOFF
+
+
+class FastactMedium(_Tier):
+    tier = "medium"
+    roundoff = BFLOAT16_ROUNDOFF
 
 
 class FastactNumba(_Fastact):

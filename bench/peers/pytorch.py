@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from ..problem import LEARNING_RATE, Problem
+from ..problem import BFLOAT16_ROUNDOFF, LEARNING_RATE, Problem
 from .base import Contender
 
 Tensor = torch.Tensor
 
 
 class Eager(Contender):
+    precision: ClassVar[str] = "highest"
+
     def __init__(self, problem: Problem, threads: int) -> None:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(self.precision)  # the process's: all in one table have the same
         rows, _, out_features, pieces = problem.shape
 
         def infer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -67,3 +70,13 @@ class Compiled(Eager):
 
     def _prepare(self, function: Any) -> Any:
         return torch.compile(function, dynamic=False)
+
+
+class EagerMedium(Eager):
+    precision = "medium"
+    roundoff = BFLOAT16_ROUNDOFF
+
+
+class CompiledMedium(Compiled):
+    precision = "medium"
+    roundoff = BFLOAT16_ROUNDOFF
