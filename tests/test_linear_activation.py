@@ -105,6 +105,20 @@ def test_whole_numbers_are_exact(compiled, dtype, threads, case, shape, rng):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("in_features", [1, 15, 33, 80, 163, 320])
+@pytest.mark.parametrize("out_features", [1, 9, 300])
+def test_gradients_of_few_rows_are_exact(compiled, dtype, threads, in_features, out_features, rng):
+    for rows in range(1, 14):
+        x, weight, bias, grad_y = linear_inputs(
+            rng, Shape(rows, in_features, out_features, 1), dtype, integers
+        )
+        out = x.copy(), weight.copy(), bias.copy()
+        fa.linear_activation_backward(grad_y, x, weight, grad_y, "linear", out=out, accumulate=True)
+        expected = grad_y @ weight, weight + grad_y.T @ x, bias + grad_y.sum(0)
+        for result, wanted in zip(out, expected, strict=True):
+            np.testing.assert_array_equal(result, wanted)
+
+
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
 def test_any_leading_shape(backend, dtype, lead, rng):
     _, weight, bias, _ = linear_inputs(rng, SMALL, dtype, integers)

@@ -41,9 +41,9 @@ static ALWAYS_INLINE void multiply_tiles(int vectors) {
 /* One or two vectors of the sums, sums [TILE_ROWS][2][LANES].  left (rows, [steps][parts][16]),
  * right ([steps][parts][16], all the vectors) */
 static ALWAYS_INLINE void multiply_vectors(int parts, int vectors, const struct tile_f32 *t, const float *right,
-                                           int64_t right_stride, float *sums) {
-  int64_t left_bytes = t->left_stride * (int64_t)sizeof(float), right_bytes = right_stride * (int64_t)sizeof(float);
-  int64_t steps = t->depth / (TILE_WORDS * parts), right_part = TILE_WORDS * right_stride;
+                                           float *sums) {
+  int64_t left_bytes = t->left_stride * (int64_t)sizeof(float), right_bytes = t->right_stride * (int64_t)sizeof(float);
+  int64_t steps = t->depth / (TILE_WORDS * parts), right_part = TILE_WORDS * t->right_stride;
   UNROLL
   for (int i = 0; i < 4; i++) tile_zero(i);
   for (int64_t s = 0; s < steps && parts > 1; s++) {
@@ -72,9 +72,9 @@ static ALWAYS_INLINE void multiply_tile(int parts, int vectors, const struct til
   for (int v = 0; v < vectors; v += 2) {
     int taken = vectors - v < 2 ? 1 : 2;
     if (taken == 2)
-      multiply_vectors(parts, 2, t, t->right + v * LANES, vectors * LANES, sums);
+      multiply_vectors(parts, 2, t, t->right + v * LANES, sums);
     else
-      multiply_vectors(parts, 1, t, t->right + v * LANES, vectors * LANES, sums);
+      multiply_vectors(parts, 1, t, t->right + v * LANES, sums);
     for (int r = 0; r < t->rows; r++)
       for (int i = 0; i < taken; i++) {
         float *to = t->sums + r * t->sums_stride + (v + i) * LANES;

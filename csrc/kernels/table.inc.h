@@ -4,9 +4,9 @@
 struct REAL(tile) {
   int64_t depth;
   const real *left;  /* rows left_stride apart */
-  const real *right; /* rows one after the other */
+  const real *right; /* rows right_stride apart */
   real *sums;        /* rows sums_stride apart */
-  int64_t left_stride, sums_stride;
+  int64_t left_stride, right_stride, sums_stride;
   int add; /* to the old sums */
   int rows;
 };

@@ -8,10 +8,10 @@
 #define PREFETCH_AHEAD 64
 #define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* How far ahead the panel is fetched, in reals, by tiles so low that they wait for it: one frozen row of (1024, 1024,
- * 2) took 90 to 98 us without, 79 to 85 with 4 KiB, 79 with 2 and 82 with 8, while the other core used the L3 cache too
- * (74 to 76 either way while it did not). */
-#define PREFETCH_PANEL (4096 / (int64_t)sizeof(real))
+/* How many rows ahead the right operand is fetched by tiles so low that they wait for it: one frozen row of (1024,
+ * 1024, 2) took 90 to 98 us without, 79 with 16 rows, 79 to 85 with 32 and 82 with 64, while the other core used the L3
+ * cache too (74 to 76 either way while it did not). */
+#define PREFETCH_ROWS_AHEAD 16
 #define MAX_WAITING_ROWS 4
 
 /* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
@@ -31,7 +31,7 @@ static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const r
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct REAL(tile) * t) {
   vec acc[MAX_TILE_SUMS];
   const real *left[MAX_TILE_ROWS / 3], *right = t->right;
-  int64_t d = 0, stride = t->left_stride;
+  int64_t d = 0, stride = t->left_stride, right_stride = t->right_stride;
   UNROLL
   for (int r = 0; r < rows; r += 3) left[r / 3] = t->left + r * stride;
   UNROLL
@@ -42,16 +42,16 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct REAL
       for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
     }
     UNROLL
-    for (int q = 0; q < 4; q++, right += vectors * LANES) {
+    for (int q = 0; q < 4; q++, right += right_stride) {
       multiply_step(rows, vectors, acc, left, stride, right);
       UNROLL
       for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
-        __builtin_prefetch(right + v * LANES + PREFETCH_PANEL);
+        __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
       UNROLL
       for (int r = 0; r < rows; r += 3) left[r / 3]++;
     }
   }
-  for (; d < t->depth; d++, right += vectors * LANES) {
+  for (; d < t->depth; d++, right += right_stride) {
     multiply_step(rows, vectors, acc, left, stride, right);
     UNROLL
     for (int r = 0; r < rows; r += 3) left[r / 3]++;
