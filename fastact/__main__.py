@@ -31,6 +31,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"got {value}, wanted 0 to {2**32 - 1}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastact",
@@ -48,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--epochs", type=_positive, default=30, help="passes over the training digits")
-    demo.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches")
+    demo.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the batches")
     demo.set_defaults(run=_demo)
 
     info = commands.add_parser(

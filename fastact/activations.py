@@ -22,7 +22,6 @@ others save z.  Adding one: a row here and in `_TABLE`, a formula in `reference.
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -62,6 +61,7 @@ _TABLE: dict[str, tuple[int, str, dict[str, Any]]] = {
 _GELU_TANH = Activation("gelu_tanh", 7, "z")
 
 NAMES = tuple(_TABLE)
+_LARGEST = {char: float(np.finfo(char).max) for char in "fd"}
 _PLAIN = {name: Activation(name, code, saves) for name, (code, saves, keys) in _TABLE.items() if not keys}
 
 
@@ -71,12 +71,12 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
     `features` is the length of z's last axis, which a PReLU slope has to match.  Raises ValueError for
     an unknown name or a bad value, TypeError for a keyword the activation does not take.
     """
+    if not isinstance(name, str) or name not in _TABLE:
+        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(NAMES)}")
     if not parameters:
         plain = _PLAIN.get(name)
         if plain is not None:
             return plain
-    if name not in _TABLE:
-        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(NAMES)}")
     code, saves, keys = _TABLE[name]
     for key in parameters:
         if key not in keys:
@@ -95,8 +95,8 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
     if not isinstance(values[key], Real):
         raise TypeError(f"{key}: got {values[key]!r}, wanted a number")
     parameter = float(values[key])
-    if not math.isfinite(parameter):
-        raise ValueError(f"{key}: got {parameter}, wanted a finite number")
+    if not abs(parameter) <= _LARGEST[dtype.char]:
+        raise ValueError(f"{key}: got {parameter}, wanted a finite number of {dtype}")
     return Activation(name, code, saves, parameter=parameter)
 
 

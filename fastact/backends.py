@@ -1,6 +1,6 @@
 """Which backend runs: the C extension where it imports, else Numba; NumPy is the specification.
 
-A backend is a module with the eight functions of `reference.py`.
+A backend is a module with the functions of `reference.py`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ NAMES = tuple(_MODULES)
 
 _loaded: dict[str, ModuleType] = {}
 _active: ModuleType | None = None
-_c_missing: str | None = None  # why the C extension did not import
 
 
 def get(name: str) -> ModuleType:
     """The backend called `name`; ValueError for an unknown name, ImportError where it can't load."""
-    module = _loaded.get(name)
+    module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
-        if name not in _MODULES:
+        if name not in NAMES:
             raise ValueError(f"backend: got {name!r}, wanted one of {', '.join(NAMES)}")
+        if name == "c" and (reason := why_c_is_missing()) is not None:
+            raise ImportError(reason)
         module = _loaded[name] = importlib.import_module(f".{_MODULES[name]}", __package__)
     return module
 
 
 def why_c_is_missing() -> str | None:
     """Why the C extension can't be used here, or None where it can."""
-    global _c_missing
     try:
         importlib.import_module("._native", __package__)
     except ModuleNotFoundError:
-        _c_missing = _why_it_was_not_built()
+        return _why_it_was_not_built()
     except ImportError as error:
-        _c_missing = str(error)
-    return _c_missing
+        return str(error)
+    return None
 
 
 def _why_it_was_not_built() -> str:

@@ -66,8 +66,10 @@ def maxout_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Ar
     """Normal with the standard deviation `maxout_std`; `pieces` is the middle number of the shape.
 
     Keeps the mean square of a forward pass through maxout layers the same from layer to layer.
-    Arguments as `he_normal`.
+    Arguments as `he_normal`.  Raises ValueError where the shape has no such number.
     """
+    if len(shape) != 3:
+        raise ValueError(f"shape: got {shape}, wanted (out_features, pieces, in_features)")
     return _normal(shape, maxout_std(shape[-1], shape[1]) ** 2, rng, dtype)
 
 

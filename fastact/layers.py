@@ -12,7 +12,7 @@ its last training forward only, and a backward uses it up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -44,10 +44,8 @@ class Parameter:
         self.max_norm = max_norm
 
     def grad_out(self) -> Array:
-        """The array to write or add a gradient to: `grad`, made of zeros at its first use."""
-        if self.grad is None:
-            self.grad = np.zeros_like(self.data)
-        return self.grad
+        """The array to write or add a gradient to: `grad`, or zeros where there is none yet."""
+        return np.zeros_like(self.data) if self.grad is None else self.grad
 
     def __repr__(self) -> str:
         no_decay = "" if self.decay else ", decay=False"
@@ -181,6 +179,17 @@ def _grad_out(parameter: Parameter | None) -> Array | None:
     return None if parameter is None else parameter.grad_out()
 
 
+def _set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array]) -> None:
+    for parameter, grad in zip(parameters, grads, strict=True):
+        if parameter is not None:
+            parameter.grad = grad
+
+
+def _check_grad(grad_y: Any, like: Array) -> None:
+    ops._check_array("grad_y", grad_y, like.dtype)
+    ops._check_shape("grad_y", grad_y, like.shape)
+
+
 class _Product(Layer):
     """What `Linear` and `Maxout` share: a weight, a bias, and a product with its precision tier."""
 
@@ -247,6 +256,7 @@ class Maxout(_Product):
         self.bias = Parameter(np.zeros(shape[:2], dtype), "bias", decay=False) if bias else None
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        ops._check_array("x", x, self.weight.data.dtype)
         tier = self._tier()
         y, argmax = ops.linear_maxout(
             x, self.weight.data, _data(self.bias), return_argmax=training, precision=tier
@@ -255,7 +265,7 @@ class Maxout(_Product):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         x, argmax, tier = saved
-        grad_x, _, _ = ops.linear_maxout_backward(
+        grad_x, *grads = ops.linear_maxout_backward(
             grad_y,
             x,
             self.weight.data,
@@ -265,6 +275,7 @@ class Maxout(_Product):
             accumulate=accumulate,
             precision=tier,
         )
+        _set_grads((self.weight, self.bias), grads)
         return grad_x
 
     def _describe(self) -> list[str]:
@@ -347,6 +358,7 @@ class Linear(_Product):
         return self._constants if self.slope is None else {**self._constants, "slope": self.slope.data}
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        ops._check_array("x", x, self.weight.data.dtype)
         tier = self._tier()
         y, saved = ops.linear_activation(
             x,
@@ -361,12 +373,14 @@ class Linear(_Product):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         x, kept, tier = saved
+        parameters = [self.weight, self.bias]
         needs = [needs_input_grad, True, self.bias is not None]
         out = [None, self.weight.grad_out(), _grad_out(self.bias)]
         if self.slope is not None:
+            parameters.append(self.slope)
             needs.append(True)
             out.append(self.slope.grad_out())
-        grads = ops.linear_activation_backward(
+        grad_x, *grads = ops.linear_activation_backward(
             grad_y,
             x,
             self.weight.data,
@@ -378,7 +392,8 @@ class Linear(_Product):
             precision=tier,
             **self.keywords(),
         )
-        return grads[0]
+        _set_grads(parameters, grads)
+        return grad_x
 
     def _describe(self) -> list[str]:
         parts = [f"{self.in_features}", f"{self.out_features}"]
@@ -409,6 +424,7 @@ class Activation(Layer):
         return y, y if self._saves == "y" else x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
+        _check_grad(grad_y, saved)
         return ops.activation_backward(grad_y, saved, self.name, **self.keywords)
 
     def _describe(self) -> list[str]:
@@ -435,10 +451,12 @@ class PReLU(Layer):
         self.slope = _slope(np.full(features, slope), features, _check_dtype(dtype))
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        ops._check_array("x", x, self.slope.data.dtype)
         return ops.activation(x, "prelu", slope=self.slope.data), x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
-        grad_x, _ = ops.activation_backward(
+        _check_grad(grad_y, saved)
+        grad_x, self.slope.grad = ops.activation_backward(
             grad_y,
             saved,
             "prelu",
@@ -454,7 +472,7 @@ class PReLU(Layer):
 
 
 class Dropout(Layer):
-    """In training, sets each number to 0 with probability p (Srivastava et al. 2014).
+    """In training, multiplies each number by 0 with probability p (Srivastava et al. 2014).
 
     Args:
         p: the share to drop, 0 <= p < 1.
@@ -465,20 +483,20 @@ class Dropout(Layer):
             a resumed run to be the same.
 
     Raises:
-        ValueError: p is not in [0, 1).
+        TypeError: p is no number.  ValueError: it is not in [0, 1).
     """
 
     def __init__(
         self, p: float = 0.5, rescale: bool = True, *, rng: np.random.Generator | int | None = None
     ) -> None:
-        if not 0 <= p < 1:
+        self.p = ops._check_number("p", p)
+        if not 0 <= self.p < 1:
             raise ValueError(f"p: got {p}, wanted 0 <= p < 1")
-        self.p = float(p)
         self.rescale = rescale
         self.rng = np.random.default_rng(rng)
 
     def _apply(self, x: Array, keep: Array) -> Array:
-        y = np.multiply(x, keep)
+        y = np.asarray(np.multiply(x, keep))
         if self.rescale:
             y *= 1 / (1 - self.p)
         return y

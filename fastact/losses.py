@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .activations import ARRAYS
 from .ops import _check_array, _check_shape
 
 Array = np.ndarray[Any, Any]
@@ -32,8 +33,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         ValueError: shapes do not agree, or a label is out of range.
     """
     _check_array("logits", logits)
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        got = f"dtype {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__
+    if type(labels) not in ARRAYS or labels.dtype.kind not in "iu":
+        got = f"dtype {labels.dtype}" if type(labels) in ARRAYS else type(labels).__name__
         raise TypeError(f"labels: got {got}, wanted a numpy.ndarray of integers")
     if logits.ndim == 0:
         raise ValueError("logits: got shape (), wanted (..., classes)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def _check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> N
 def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
+
+
+def _check_number(name: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: got {value!r}, wanted a number")
+    return float(value)
 
 
 def _contiguous(value: Array) -> Array:

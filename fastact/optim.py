@@ -14,7 +14,7 @@ import numpy as np
 
 from . import backends, settings
 from .layers import Parameter
-from .ops import _check_array, _contiguous
+from .ops import _check_array, _check_number, _contiguous
 from .state import check_entries
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +68,8 @@ class Optimizer:
             decay = float(self.weight_decay) if parameter.decay else 0.0
             bound = math.inf
             if parameter.max_norm is not None:
+                if data.ndim == 0:
+                    raise ValueError(f"parameters[{i}] ({parameter.name}): max_norm wants data with an axis")
                 bound = _above_zero(f"parameters[{i}] ({parameter.name}): max_norm", parameter.max_norm)
             updates.append((data, _contiguous(grad), decay, bound))
         return updates
@@ -101,22 +103,25 @@ class Optimizer:
         return f"{type(self).__name__}({len(self.parameters)} parameters, {', '.join(values)})"
 
 
-def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
+def _not_negative(name: str, value: Any) -> float:
+    number = _check_number(name, value)
+    if not 0 <= number < math.inf:
         raise ValueError(f"{name}: got {value}, wanted a number of 0 or more")
-    return float(value)
+    return number
 
 
-def _below_one(name: str, value: float) -> float:
-    if not 0 <= value < 1:
+def _below_one(name: str, value: Any) -> float:
+    number = _check_number(name, value)
+    if not 0 <= number < 1:
         raise ValueError(f"{name}: got {value}, wanted 0 <= {name} < 1")
-    return float(value)
+    return number
 
 
-def _above_zero(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
+def _above_zero(name: str, value: Any) -> float:
+    number = _check_number(name, value)
+    if not 0 < number < math.inf:
         raise ValueError(f"{name}: got {value}, wanted a number above 0")
-    return float(value)
+    return number
 
 
 def _numbered(name: str, arrays: list[Array]) -> dict[str, Array]:

@@ -27,7 +27,7 @@ def _check_threads(threads: int) -> int:
 
 
 def check_precision(precision: str) -> str:
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision: got {precision!r}, wanted one of {', '.join(PRECISIONS)}")
     return precision
 

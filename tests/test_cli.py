@@ -26,7 +26,9 @@ def test_help(capsys):
         assert all(word in printed for word in words)
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--epochs", "0"], ["demo", "--seed", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["demo", "--epochs", "0"], ["demo", "--seed", "x"], ["demo", "--seed", "-1"]]
+)
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)

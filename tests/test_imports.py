@@ -40,13 +40,17 @@ def test_numba_needs_no_c_extension():
         import numpy as np, fastact as fa
         y, argmax = fa.linear_maxout(np.ones((2, 3)), np.ones((4, 2, 3)))
         assert (y == 3).all() and not argmax.any()
+        try:
+            fa.set_backend("c")
+        except ImportError as error:
+            assert str(error) == fa.get_config()["c_missing"]
         print(fa.get_backend(), "_native" in fa.get_config()["c_missing"])
     """
     assert output_of(code).split() == ["numba", "True"]
 
 
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [*OPERATIONS, "sgd", "adam", "max_norm"])
 def test_backends_have_the_functions_of_the_reference(backend, operation):
     theirs = inspect.signature(getattr(backends.get(backend), operation)).parameters
     wanted = inspect.signature(getattr(reference, operation)).parameters

@@ -86,6 +86,10 @@ def test_empty_shapes(shape):
 def test_no_pieces():
     with pytest.raises(ValueError, match="pieces: got 0, wanted at least 1"):
         init.maxout_std(4, 0)
+    with pytest.raises(
+        ValueError, match=r"shape: got \(5, 4\), wanted \(out_features, pieces, in_features\)"
+    ):
+        init.maxout_normal((5, 4))
 
 
 @pytest.mark.parametrize(

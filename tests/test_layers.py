@@ -97,6 +97,12 @@ def test_gradients_through_dropout(backend, rng, rescale):
     check_gradients(randomise(model, rng), x, rng, same_masks)
 
 
+def test_dropout_of_a_single_number():
+    y = fa.Dropout(0.5, rng=0)(np.array(1.0, np.float32), training=True)
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, y.dtype) == ((), np.float32)
+
+
 def test_dropout_drops_a_share_p_and_rescales_or_not():
     x = np.ones((200, 100), np.float32)
     kept = fa.Dropout(0.25, rng=0)(x, training=True)
@@ -220,12 +226,21 @@ def test_a_layer_used_twice(rng):
 
 def test_a_refused_gradient_leaves_the_layer_ready(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
-    for layer in (fa.Linear(4, 2), fa.Maxout(4, 2), fa.Sequential(fa.Linear(4, 2), fa.Dropout(0.5))):
+    layers = (
+        fa.Linear(4, 2),
+        fa.Linear(4, 2, activation="prelu"),
+        fa.Maxout(4, 2),
+        fa.Activation("elu"),
+        fa.PReLU(),
+        fa.Sequential(fa.Linear(4, 2), fa.Dropout(0.5)),
+    )
+    for layer in layers:
         y = layer(x, training=True)
         with pytest.raises(ValueError, match="grad_y"):
             layer.backward(y[:2])
         with pytest.raises(TypeError, match="grad_y"):
             layer.backward(y.astype(np.float64))
+        assert all(parameter.grad is None for parameter in layer.parameters())
         assert layer.backward(y).shape == x.shape
 
 
@@ -406,6 +421,9 @@ def test_repr():
         (lambda: fa.Activation("prelu"), ValueError, "PReLU"),
         (lambda: fa.PReLU(0), ValueError, "features: got 0"),
         (lambda: fa.Dropout(1.0), ValueError, "p: got 1.0, wanted 0 <= p < 1"),
+        (lambda: fa.Dropout("0.5"), TypeError, "p: got '0.5', wanted a number"),
+        (lambda: fa.Activation(["relu"]), ValueError, r"activation: got \['relu'\]"),
+        (lambda: fa.Linear(2, 2, init=fa.init.maxout_normal), ValueError, r"shape: got \(2, 2\), wanted"),
         (lambda: fa.Sequential(fa.Linear(2, 2), np.tanh), TypeError, r"layers\[1\]: got ufunc"),
     ],
 )
@@ -421,6 +439,9 @@ def test_bad_inputs(rng):
             layer(x.tolist())
         with pytest.raises(TypeError, match="dtype"):
             layer(x.astype(np.int32))
+    for layer in (fa.Linear(4, 2), fa.Maxout(4, 2), fa.PReLU()):
+        with pytest.raises(TypeError, match="x: got dtype float64, wanted float32"):
+            layer(x.astype(np.float64))
     for layer in (fa.Linear(5, 2), fa.Maxout(5, 2), fa.PReLU(5)):
         with pytest.raises(ValueError, match="shape"):
             layer(x)

@@ -72,6 +72,11 @@ X = np.zeros((2, 3))
     [
         (lambda: fa.softmax_cross_entropy(X.tolist(), np.zeros(2, int)), TypeError, "logits: got list"),
         (lambda: fa.softmax_cross_entropy(X, [0, 1]), TypeError, "labels: got list"),
+        (
+            lambda: fa.softmax_cross_entropy(X, np.ma.zeros(2, int)),
+            TypeError,
+            "labels: got MaskedArray, wanted a numpy.ndarray of integers",
+        ),
         (lambda: fa.softmax_cross_entropy(X, np.zeros(2)), TypeError, "labels: got dtype float64"),
         (lambda: fa.softmax_cross_entropy(X, np.zeros(2, bool)), TypeError, "labels: got dtype bool"),
         (lambda: fa.softmax_cross_entropy(X, np.zeros(3, int)), ValueError, r"labels: got shape \(3,\)"),

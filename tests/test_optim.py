@@ -237,6 +237,9 @@ ONE = fa.Parameter(np.zeros(3), "weight")
         (lambda: fa.SGD([ONE, ONE], 0.1), ValueError, "parameters: got one twice"),
         (lambda: fa.SGD([ONE], -0.1), ValueError, "lr: got -0.1"),
         (lambda: fa.SGD([ONE], math.nan), ValueError, "lr: got nan"),
+        (lambda: fa.SGD([ONE], "0.1"), TypeError, "lr: got '0.1', wanted a number"),
+        (lambda: fa.Adam([ONE], beta1=None), TypeError, "beta1: got None, wanted a number"),
+        (lambda: fa.max_norm_(ONE, "1"), TypeError, "max_norm: got '1', wanted a number"),
         (lambda: fa.SGD([ONE], 0.1, momentum=-1), ValueError, "momentum: got -1"),
         (lambda: fa.SGD([ONE], 0.1, weight_decay=math.inf), ValueError, "weight_decay: got inf"),
         (lambda: fa.Adam([ONE], beta1=1.0), ValueError, "beta1: got 1.0, wanted 0 <= beta1 < 1"),
@@ -358,3 +361,11 @@ def test_max_norm_of_a_parameter_and_of_zeros():
     zeros = np.zeros((2, 3), np.float32)
     fa.max_norm_(zeros, 1.0)
     assert not zeros.any()
+
+
+def test_a_bound_without_an_axis_changes_nothing(backend):
+    weight, scale = fa.Parameter(np.ones(3), "weight"), fa.Parameter(np.array(1.0), "scale", max_norm=1.0)
+    weight.grad, scale.grad = np.ones(3), np.array(1.0)
+    with pytest.raises(ValueError, match=r"parameters\[1\] \(scale\): max_norm wants data with an axis"):
+        fa.SGD([weight, scale], 0.1).step()
+    assert (weight.data == 1).all()
