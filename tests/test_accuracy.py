@@ -25,15 +25,17 @@ def roundings_per_step(backend):
     return 1
 
 
-def assert_no_worse(compute, exact, backend):
+def assert_no_worse(compute, exact, backend, roundings=1):
     """The error of compute(backend=...) against `exact` is no larger than the reference's.
 
     Two equally good orders of n sums differ by chance by about 1 / sqrt(n) of the norm; five times
-    that are allowed.  Twice the roundings make a norm larger by sqrt(2) at most.
+    that are allowed.  Twice the roundings make a norm larger by sqrt(2) at most; `roundings` is how
+    many a step has where each product is a fused one.
     """
+    roundings = max(roundings, roundings_per_step(backend))
     with threadpool_limits(1, user_api="blas"):  # so that it does not cut its tiles to share them out
         ours, numpys = (np.linalg.norm(compute(backend=name) - exact) for name in (backend, "numpy"))
-    assert ours <= numpys * np.sqrt(roundings_per_step(backend)) * (1 + 5 / np.sqrt(exact.size))
+    assert ours <= numpys * np.sqrt(roundings) * (1 + 5 / np.sqrt(exact.size))
 
 
 @pytest.fixture(params=(normal, positive), ids=("normal", "positive"))
@@ -101,6 +103,37 @@ def test_grad_weight(compiled, values, depth, pieces, rng):
         lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[1],
         exact,
         compiled,
+    )
+
+
+# A sum over winners is made of those over tables of 64 rows or units, and each of these adds one rounding to
+# its 64 / pieces terms.
+TABLE_ROWS = 64
+
+
+@pytest.mark.parametrize(("terms", "pieces"), [(256, 16), (1024, 16), (256, 64)])
+def test_gradients_of_many_pieces(compiled, values, terms, pieces, rng):
+    outputs, columns = 24, 48
+    roundings = 1 + pieces / TABLE_ROWS
+
+    grad_y, weight = values(ROWS, terms), values(terms, pieces, columns)
+    x, argmax = values(ROWS, columns), rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    exact = product("njk,jki->ni", winners(argmax, grad_y, pieces), weight)
+    assert_no_worse(
+        lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[0],
+        exact,
+        compiled,
+        roundings,
+    )
+
+    grad_y, weight = values(terms, outputs), values(outputs, pieces, columns)
+    x, argmax = values(terms, columns), rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    exact = product("njk,ni->jki", winners(argmax, grad_y, pieces), x)
+    assert_no_worse(
+        lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[1],
+        exact,
+        compiled,
+        roundings,
     )
 
 

@@ -19,6 +19,13 @@ import fastact as fa
 
 SMALL = Shape(7, 5, 33, 3)
 
+# Sums over winners walk packed tables of 64 rows or units, in runs of 8: 9 tables, 17 and more; more than 512
+# units, which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
+MANY_TABLES = [Shape(520, 150, 75, 8), Shape(1100, 150, 150, 8), Shape(1100, 40, 9, 64)]
+# Rows no more than pieces, and whole vectors of every instruction set: the weights are gathered from where
+# they are, 256 outputs at a time.
+NOT_PACKED = [Shape(1, 16, 3, 1), Shape(3, 192, 300, 3), Shape(2, 64, 2100, 4), Shape(1, 32, 4400, 5)]
+
 
 # ---- what is right
 
@@ -75,7 +82,7 @@ def test_forward(backend, dtype, threads, shape, rng):
     assert_forward(x, weight, bias, y, argmax, backend)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, *MANY_TABLES, *NOT_PACKED], ids=str)
 def test_backward(backend, dtype, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8, endpoint=False)
@@ -93,6 +100,21 @@ def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
     expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
     np.testing.assert_array_equal(y, expected_y)
     np.testing.assert_array_equal(argmax, expected_argmax)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    for grad, expected in zip(
+        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+    ):
+        np.testing.assert_array_equal(grad, expected)
+
+
+@pytest.mark.parametrize(("rows", "out_features"), [(1, 1), (1, 5), (2, 3), (7, 1), (1, 7), (2, 4), (3, 3)])
+@pytest.mark.parametrize("in_features", [16, 17])
+def test_an_argmax_of_a_few_bytes(backend, dtype, rows, out_features, in_features, rng):
+    # 8 are read at once where there are 8; what lies beyond names no piece.
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(rows, in_features, out_features, 3), dtype, integers)
+    room = np.full(rows * out_features + 8, 255, np.uint8)
+    argmax = room[: rows * out_features].reshape(rows, out_features)
+    argmax[...] = rng.integers(0, 3, argmax.shape)
     grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
     for grad, expected in zip(
         grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
@@ -237,8 +259,9 @@ def test_overflow_is_infinite(backend, dtype):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-def test_a_loser_does_not_spoil_grad_x(backend, dtype, threads, value, rng):
-    x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
+@pytest.mark.parametrize("shape", [Shape(9, 20, 35, 3), Shape(3, 64, 300, 3)], ids=["packed", "not-packed"])
+def test_a_loser_does_not_spoil_grad_x(backend, dtype, threads, value, shape, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[0]
     weight[:, 2] = value
@@ -344,6 +367,18 @@ def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
     np.testing.assert_array_equal(out[0], sums[0])
     np.testing.assert_array_equal(out[1], sums[1] + 99)
     np.testing.assert_array_equal(out[2], sums[2] + 99)
+
+
+@pytest.mark.parametrize("shape", MANY_TABLES, ids=str)
+def test_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
+    argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
+    out = np.empty_like(x), integers(rng, weight.shape, dtype), integers(rng, weight.shape[:2], dtype)
+    before = 0, out[1].copy(), out[2].copy()
+    fa.linear_maxout_backward(grad_y, x, weight, argmax, out=out, accumulate=True)
+    sums = reference("linear_maxout_backward", grad_y, x, weight, argmax)
+    for grad, old, expected in zip(out, before, sums, strict=True):
+        np.testing.assert_array_equal(grad, old + expected)
 
 
 def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):

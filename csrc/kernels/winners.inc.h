@@ -105,19 +105,20 @@ static ALWAYS_INLINE void sum_won(int vectors, const struct REAL(won) * w) {
 #define WINNERS(vectors)                                                                                               \
   static void sum_chosen_##vectors(const struct REAL(chosen) * c) { sum_chosen(vectors, c); }                          \
   static void sum_won_##vectors(const struct REAL(won) * w) { sum_won(vectors, w); }
-WINNERS(1)
-WINNERS(2)
-WINNERS(3)
-WINNERS(4)
-WINNERS(5)
-WINNERS(6)
-WINNERS(7)
-WINNERS(8)
-WINNERS(9)
-WINNERS(10)
-WINNERS(11)
-WINNERS(12)
-#undef WINNERS
+#define SUM_CHOSEN_NAME(vectors) sum_chosen_##vectors,
+#define SUM_WON_NAME(vectors) sum_won_##vectors,
+
+#define WIDTHS_10(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10)
+#define WIDTHS_12(X) WIDTHS_10(X) X(11) X(12)
+
+#if VECTOR_REGISTERS == 32 /* a table of 12 vectors would fill an L1 cache of 48 KiB */
+#define WIDTHS WIDTHS_10
+enum { WINNER_VECTORS = 10 };
+#else
+#define WIDTHS WIDTHS_12
+enum { WINNER_VECTORS = 12 };
+#endif
+WIDTHS(WINNERS)
 
 /* src rows -> dst [rows][width], zeros from `columns` on */
 static void pack_table(int64_t rows, int64_t columns, const real *src, int64_t stride, int64_t width, real *dst) {
