@@ -81,8 +81,9 @@ static struct REAL(sums) REAL(sums_to)(const struct REAL(backward) * b, const st
 static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int64_t rows, struct REAL(columns) tile,
                                const struct REAL(room) * room) {
   int64_t outputs = b->out_features, table_rows = TABLE_ROWS * b->kernels->winner_vectors / tile.vectors;
-  /* where few rows would use a packed table about once, the weights are their own, if no vector reaches beyond them */
-  int packed = rows > b->pieces || tile.count < tile.width;
+  /* where few rows would use a packed table about once, the weights are their own, if no vector reaches beyond them;
+   * all the rows count, not those of a chunk, since the cut of a sum must not depend on the number of threads */
+  int packed = b->rows > b->pieces || tile.count < tile.width;
   int64_t tables = ceil_div(outputs, packed ? larger(1, table_rows / b->pieces) : DEPTH_CUT);
   for (int64_t t = 0; t < tables; t++) {
     int64_t j = t * outputs / tables, taken = (t + 1) * outputs / tables - j;

@@ -72,6 +72,7 @@ struct REAL(job) {
   size_t room_bytes, right_bytes, sums_bytes;
   atomic_llong next_left, next_task, next_room;
   atomic_int status;
+  int threads;
 };
 
 struct REAL(panel) {
@@ -377,7 +378,9 @@ static void REAL(work)(struct REAL(job) * job) {
   if (job->packed_left) {
     for (int64_t row; (row = atomic_fetch_add(&job->next_left, LEFT_BLOCK)) < job->p->rows;)
       REAL(pack_left)(job, row, smaller(LEFT_BLOCK, job->p->rows - row));
+    if (job->threads > 1) { /* alone, it may be inside the parallel region of another product */
 #pragma omp barrier
+    }
   }
   if (kernels->begin) kernels->begin();
   for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->plan.tasks;)
@@ -406,7 +409,7 @@ static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
 
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
                      enum scratch_user user, int threads) {
-  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
+  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads), .threads = threads};
   struct REAL(plan) *plan = &job.plan;
   size_t left_bytes = 0, carried_bytes = 0;
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {

@@ -225,8 +225,11 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, rng):
         with settings.num_threads(threads), np.errstate(all="ignore"):
             y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
             grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
-            z, _ = fa.linear_activation(x, weight[:, 0], None, "relu", precision=tier)
-            results.append((y, argmax, *grads, z))
+            z, saved = fa.linear_activation(x, weight[:, 0], None, "relu", precision=tier)
+            linear_grads = fa.linear_activation_backward(
+                grad_y, x, weight[:, 0], saved, "relu", precision=tier
+            )
+            results.append((y, argmax, *grads, z, *linear_grads))
     for other in results[1:]:
         assert_same_bits(other, results[0])
 
