@@ -17,15 +17,19 @@ static ALWAYS_INLINE void store_bytes(uint8_t *p, vec a, int64_t columns) {
   }
 }
 
-/* y = sums + bias, the vectors side by side */
+/* y = sums + bias, the vectors side by side.  What *f holds is read before the loops: the compiler can't know that a
+ * store to y leaves it as it is.  An outer product of (1024, 1024) that is added to y took 249 us, and takes 194. */
 static void finish_linear(const struct REAL(finish) * f) {
-  for (int64_t r = 0; r < f->rows; r++) {
-    for (int v = 0; v < f->vectors; v++) {
-      real *y = f->y + r * f->y_stride + v * LANES;
-      int64_t columns = f->columns - v * LANES;
-      vec sum = vec_add(vec_load(f->sums + (r * f->vectors + v) * LANES), vec_load(f->bias + v * LANES));
-      if (f->accumulate) sum = vec_add(columns >= LANES ? vec_load(y) : vec_load_first(y, columns), sum);
-      store_columns(y, sum, columns);
+  const real *sums = f->sums, *bias = f->bias;
+  real *y = f->y;
+  const int64_t columns = f->columns, y_stride = f->y_stride;
+  const int vectors = f->vectors, accumulate = f->accumulate;
+  for (int64_t r = f->rows; r > 0; r--, sums += vectors * LANES, y += y_stride) {
+    for (int v = 0; v < vectors; v++) {
+      const int64_t rest = columns - v * LANES;
+      vec sum = vec_add(vec_load(sums + v * LANES), vec_load(bias + v * LANES));
+      if (accumulate) sum = vec_add(rest >= LANES ? vec_load(y + v * LANES) : vec_load_first(y + v * LANES, rest), sum);
+      store_columns(y + v * LANES, sum, rest);
     }
   }
 }
