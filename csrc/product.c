@@ -121,8 +121,8 @@ static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kerne
 
 /* The width in vectors of panels that the tiles read where they lie, since a single tile takes all the rows and would
  * use a packed panel once; 0 where panels are packed.  As wide as such a tile can be, so that more is read from each
- * row of the right operand: one row times (1024, 1024) took 350 us packed, and in place 290 with 2 vectors, 97 with 4
- * and 84 with 5; 8 rows took 412 packed and 120 in place (Zen 5, AVX-512). */
+ * row of the right operand: one row times (1024, 1024) took 350 us packed, and in place 296 with 2 vectors, 100 with
+ * 4 and 87 with 5; 8 rows took 412 packed, and 115 to 136 in place with 3 (Zen 5, AVX-512). */
 static int REAL(in_place_vectors)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   if (p->pieces > 1 || p->right_column_stride != 1 || p->packed || kernels->pack_left) return 0;
   int vectors = kernels->max_vectors;
