@@ -123,7 +123,7 @@ def measure(words: int, rounds: int, console: Console) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.spacy_tagger", description=__doc__.splitlines()[0])
     parser.add_argument("--words", type=int, default=8000, help="in the corpus (%(default)s)")
     parser.add_argument("--rounds", type=int, default=11, help="of each, in turn (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("bench/results/spacy_tagger.json"))

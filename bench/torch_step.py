@@ -145,7 +145,9 @@ def show(console: Console, title: str, samples: dict[str, Sample]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.torch_step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--threads", type=int, default=1, help="of every contender (%(default)s)")
     parser.add_argument(

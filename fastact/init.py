@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,6 @@ Shape = tuple[int, ...]
 
 # Quoted, because naming numpy.random imports it, and that takes longer than all of this package.
 Seed: TypeAlias = "np.random.Generator | int | None"
-Initialiser: TypeAlias = "Callable[[Shape, np.random.Generator, Any], Array]"
 
 
 def _normal(shape: Shape, variance: float, rng: Seed, dtype: Any) -> Array:

@@ -68,9 +68,10 @@ class Layer:
         Raises:
             TypeError, ValueError: x is no array, of another dtype, or of a shape that does not fit.
         """
-        y, saved = self._forward(x, training)
-        if training:
-            self._saved = saved
+        if not training:
+            return self._forward(x, False)[0]
+        self._saved = None  # a forward that fails leaves nothing to go back through
+        y, self._saved = self._forward(x, True)
         return y
 
     def backward(

@@ -57,7 +57,7 @@ def supported_isas() -> tuple[str, ...]:
 def set_isa(name: str) -> None:
     """Force an instruction set for the whole process; ValueError for one that is unknown or unsupported."""
     if lib.fa_set_isa(name.encode()) != lib.FA_OK:
-        known = "that this CPU lacks" if name in isas() else "that is unknown"
+        known = "which this CPU lacks" if name in isas() else "which is unknown"
         raise ValueError(f"isa: got {name!r}, {known}, wanted one of {', '.join(supported_isas())}")
 
 

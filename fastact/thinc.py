@@ -24,7 +24,7 @@ from thinc.api import Model, NumpyOps, get_current_ops, set_current_ops
 from thinc.layers.maxout import forward as thinc_forward
 from thinc.types import Floats2d
 
-from . import init, ops
+from . import init, ops, settings
 
 _log = logging.getLogger(__name__)
 AnyModel: TypeAlias = Model[Any, Any]
@@ -54,10 +54,11 @@ def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Cal
     if not _same_float_arrays(x, W, b):
         return thinc_forward(model, X, is_train)
     Y: Any
-    Y, argmax = ops.linear_maxout(x, W, b)
+    tier = settings.get_float32_matmul_precision()
+    Y, argmax = ops.linear_maxout(x, W, b, precision=tier)
 
     def backprop(dY: Any) -> Any:
-        dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax)
+        dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax, precision=tier)
         model.inc_grad("W", dW)
         model.inc_grad("b", db)
         return dX

@@ -29,7 +29,7 @@ def test_the_extension_was_built_and_is_the_one_imported():
     assert Path(extension.__file__).parent == Path(fa.__file__).parent
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
 def test_the_instruction_set_is_tested_here(isa):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")

@@ -213,6 +213,16 @@ def test_backward_without_a_training_forward(rng):
         layer.backward(y)
 
 
+def test_backward_after_a_training_forward_that_failed(rng):
+    x = rng.standard_normal((3, 4)).astype(np.float32)
+    model = fa.Sequential(fa.PReLU(), fa.Linear(4, 2))
+    y = model(x, training=True)
+    with pytest.raises(ValueError, match="x: got shape"):
+        model(x[:, :3], training=True)  # the PReLU takes it, the Linear does not
+    with pytest.raises(RuntimeError, match="Sequential: backward without a training forward"):
+        model.backward(y)
+
+
 def test_a_layer_used_twice(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     layer = fa.Linear(4, 4)
