@@ -104,6 +104,27 @@ def write_tail(file: TextIO, bits: int, degree: int, high: int, middle: int) -> 
     file.write(comment(text, error) + table(f"tail_p_f{bits}", p) + table(f"tail_q_f{bits}", q))
 
 
+def write_exp(file: TextIO, degree: int) -> None:
+    def rest(r: Number) -> Number:
+        return (expm1(r) - r) / r**2 if mpmath.chop(r) else mpf(1) / 2  # a node is 0, but for rounding
+
+    high = log(2) / 2
+    p = polynomial(rest, degree, -high, high)
+    error = worst(lambda r: 1 + r + r**2 * value(p, r), exp, -high, high)
+    file.write(comment("exp(r) = 1 + r + r^2 p(r), |r| <= ln(2) / 2", error) + table("exp_p", p))
+
+
+def write_tanh(file: TextIO, degree: int, high: Number) -> None:
+    def rest(w: Number) -> Number:
+        z = sqrt(w)
+        return (tanh(z) / z - 1) / w
+
+    p = polynomial(rest, degree, mpf(0), high**2)
+    error = worst(lambda z: z + z**3 * value(p, z**2), tanh, mpf(0), high)
+    text = f"tanh(z) = z + z^3 p(z^2), |z| <= {mpmath.nstr(high, 2)}"
+    file.write(comment(text, error) + table("tanh_p", p))
+
+
 if __name__ == "__main__":
     with (Path(__file__).parent / "kernels" / "coefficients.h").open("w") as file:
         file.write("/* Written by csrc/coefficients.py; constant terms first. */\n")
@@ -113,3 +134,5 @@ if __name__ == "__main__":
         write_coth(file, 64, degree=4)
         write_log1p(file, 64, degree=9)
         write_tail(file, 64, degree=10, high=39, middle=4)
+        write_exp(file, degree=4)
+        write_tanh(file, degree=4, high=mpf("0.55"))

@@ -8,7 +8,8 @@ takes an exponential of an exponent x = -2 u that has EXPONENT_ROUNDINGS of them
 in the result.
 
 float32 forward.  Computed in doubles, so only the last rounding counts, of 0.5 ULP, and the error of the
-tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
+tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.  sigmoid, silu and tanh are
+computed in floats, to LOGISTIC_ULPS.
 
 Backward.  A derivative is a sum of terms of the size of 1, and its error is relative to those.  A float32 one
 that is a product has up to three roundings.
@@ -33,6 +34,7 @@ pytestmark = [
 DOUBLE_ULPS = 10
 EXPONENT_ROUNDINGS = 6
 FLOAT_ULPS = 0.52
+LOGISTIC_ULPS = 2
 FLOAT_ROUNDINGS = 3
 TABLES = 2.0**-30
 
@@ -182,7 +184,8 @@ def test_float32_forward(compiled, name):
     infinite = np.isinf(rounded)
     np.testing.assert_array_equal(y[infinite], rounded[infinite])
     z, y, exact = z[~infinite], y[~infinite], exact[~infinite]
-    assert_no_more(np.abs(y - exact), FLOAT_ULPS * spacing(exact, np.float32), z, y)
+    bound = LOGISTIC_ULPS if name in ("sigmoid", "silu", "tanh") else FLOAT_ULPS
+    assert_no_more(np.abs(y - exact), bound * spacing(exact, np.float32), z, y)
 
 
 @pytest.mark.parametrize("name", ALL)

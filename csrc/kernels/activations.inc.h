@@ -1,5 +1,6 @@
-/* Activations over arrays: those of straight pieces here, in lanes of `real`; the others in smooth.inc.h, whose
- * float functions the float64 file of an ISA holds, because they compute in doubles. */
+/* Activations over arrays: those of straight pieces here, in lanes of `real`; the sigmoid, silu and tanh of floats in
+ * logistic.inc.h; the others in smooth.inc.h, whose float functions the float64 file of an ISA holds, because they
+ * compute in doubles. */
 
 /* ---- lane by lane; slope is a vector, for the activations that have one */
 
@@ -97,6 +98,11 @@ static void activation(int activation, double parameter, const real *slope, int6
     else
       map_lanes(leaky_lanes, slope, 0, z, y, n);
     break;
+#if REAL_BITS == 32
+  case FA_SIGMOID: map_lanes(sigmoid_lanes, &one, 0, z, y, n); break;
+  case FA_SILU: map_lanes(silu_lanes, &one, 0, z, y, n); break;
+  case FA_TANH: map_lanes(tanh_lanes, &one, 0, z, y, n); break;
+#endif
   default: SMOOTH(activation, parameter, z, y, n); break;
   }
 }

@@ -46,3 +46,13 @@ static const double tail_q_f64[] = {
     0x1.b29e8ccc620b0p+20, 0x1.345eccb2255bbp+19, 0x1.45112ad1bf0f5p+17, 0x1.ff2bce4aaf0ddp+14,
     0x1.27467b609629dp+12, 0x1.e08ce6e0f4f29p+8,  0x1.f454b3b6b0784p+4,  0x1.0000000000000p+0,
 };
+
+/* exp(r) = 1 + r + r^2 p(r), |r| <= ln(2) / 2; largest relative error 1.0e-8 */
+static const double exp_p[] = {
+    0x1.0000000000000p-1, 0x1.5554dd04e58bep-3, 0x1.55551933893e6p-5, 0x1.120b616c43f75p-7, 0x1.6d10fc65baf1cp-10,
+};
+
+/* tanh(z) = z + z^3 p(z^2), |z| <= 0.55; largest relative error 3.8e-9 */
+static const double tanh_p[] = {
+    -0x1.55555471a38b6p-2, 0x1.110fea5199763p-3, -0x1.b9a0443851c73p-5, 0x1.5d220dda56a2dp-6, -0x1.b135385a8f266p-8,
+};

@@ -15,6 +15,7 @@ const struct smooth SMOOTH_TABLE = {smooth_f32, smooth_backward_f32};
 #define SMOOTH smooth_f64
 #define SMOOTH_BACKWARD smooth_backward_f64
 #else
+#include "logistic.inc.h"
 extern const struct smooth SMOOTH_TABLE;
 #define SMOOTH SMOOTH_TABLE.forward
 #define SMOOTH_BACKWARD SMOOTH_TABLE.backward

@@ -1,7 +1,9 @@
-/* The activations with an exponential, over arrays of REAL_BITS, computed in lanes of doubles.
+/* The activations with an exponential, over arrays of REAL_BITS, computed in lanes of doubles, but for the sigmoid,
+ * silu and tanh of floats, which are in logistic.inc.h.
  *
- * In lanes of floats none of them holds 2 ULP without a second word for the rounding errors; in doubles a float needs
- * no care for overflow, cancellation or subnormal results either, and everything is written once for both types. */
+ * In lanes of floats the others don't hold 2 ULP without a second word for the rounding errors; in doubles a float
+ * needs no care for overflow, cancellation or subnormal results either, and everything is written once for both types.
+ */
 #include "math.inc.h"
 
 /* 2 sqrt(2 / pi) */
@@ -55,13 +57,6 @@ static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
   return wide_mul(z, wide_div(s.part, s.whole));
 }
 
-static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
-  (void)parameter;
-  z = wide_max(wide_set1(-LOWEST), z);
-  split s = REAL(logistic)(z);
-  return wide_mul(z, wide_div(s.part, s.whole));
-}
-
 static ALWAYS_INLINE wide REAL(softplus)(wide z, double parameter) {
   (void)parameter;
   return wide_add(wide_max(wide_set1(0), z), REAL(log1p)(REAL(decay)(z)));
@@ -83,6 +78,14 @@ static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
   return wide_div(s.part, s.whole);
 }
 
+#if REAL_BITS == 64
+static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), z);
+  split s = REAL(logistic)(z);
+  return wide_mul(z, wide_div(s.part, s.whole));
+}
+
 /* tanh |z| = (exp(2 |z|) - 1) / (exp(2 |z|) + 1) */
 static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
   (void)parameter;
@@ -91,6 +94,7 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
   wide y = wide_div(f.above, sum);
   return wide_select(wide_gt(wide_set1(0), z), wide_sub(wide_set1(0), y), y);
 }
+#endif
 
 /* ---- dy/dz from z */
 
@@ -200,11 +204,13 @@ static void REAL(smooth)(int activation, double parameter, const real *z, real *
   case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
   case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
   case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
-  case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
   case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
-  case FA_MISH: REAL(map)(REAL(mish), parameter, z, y, n); break;
+#if REAL_BITS == 64
+  case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
   case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
-  default: REAL(map)(REAL(tanh), parameter, z, y, n); break;
+  case FA_TANH: REAL(map)(REAL(tanh), parameter, z, y, n); break;
+#endif
+  default: REAL(map)(REAL(mish), parameter, z, y, n); break;
   }
 }
 
