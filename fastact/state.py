@@ -108,14 +108,16 @@ def _read(path: str | os.PathLike[str]) -> dict[str, State]:
     import zipfile
     import zlib
 
-    try:
-        with open(path, "rb") as stream:
+    # zipfile raises RuntimeError for what it takes for encryption or an unknown compression
+    damage = (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+    with open(path, "rb") as stream:
+        try:
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
             entries = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable .npz file: {error}") from error
+        except damage as error:
+            raise ValueError(f"{path}: not a readable .npz file: {error}") from error
     groups: dict[str, State] = {}
     for entry, array in entries.items():
         group, dot, name = entry.partition(".")

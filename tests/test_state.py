@@ -131,7 +131,12 @@ def test_an_unreadable_file_is_refused(tmp_path):
     before = snapshot(loaded)
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
-    for content in (b"", b"not a zip file", whole[: len(whole) // 2], bytes(damaged)):
+    entry = whole.index(b"PK\x01\x02")  # in the zip's directory: flags from byte 8 on, compression from 10 on
+    encrypted, compressed = bytearray(whole), bytearray(whole)
+    encrypted[entry + 8] |= 1
+    compressed[entry + 10] = 99
+    broken = map(bytes, (damaged, encrypted, compressed))
+    for content in (b"", b"not a zip file", whole[: len(whole) // 2], *broken):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"run\.npz: not a readable \.npz file"):
             fa.load(path, **loaded)
