@@ -16,6 +16,10 @@
 #define LEFT_BLOCK_BYTES (192 << 10)
 #define RIGHT_BLOCK_BYTES (512 << 10)
 
+/* The sums of a block of rows: with many pieces and little depth, those of all its rows would take more memory than all
+ * the arrays. */
+#define SUMS_BYTES (4 << 20)
+
 /* Rows this many bytes apart fall into one set of an L1 cache with 64 sets.  A tile of 8 such rows fits where a set has
  * 8 lines; where it has 12, a tile of 12 gains 1%. */
 #define L1_WAY_BYTES 4096
@@ -151,6 +155,8 @@ static struct REAL(plan)
   plan.task_rows = ceil_div(p->rows, row_tasks);
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
   int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, LEFT_BLOCK_BYTES / row_bytes + MAX_TILE_ROWS);
+  int64_t sums_bytes = plan.task_rows * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
+  chunks = larger(chunks, ceil_div(sums_bytes, SUMS_BYTES));
   plan.row_chunk = ceil_div(plan.task_rows, chunks);
   return plan;
 }
