@@ -25,6 +25,30 @@ static inline double _mm512_reduce_add_pd(__m512d a) {
   return sum;
 }
 
+/* SIMDe's own read and write the lanes that the mask leaves out as well. */
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_maskz_loadu_pd
+#undef _mm512_mask_storeu_ps
+#undef _mm512_mask_storeu_pd
+#define MASKED(suffix, vector, lane, lanes)                                                                            \
+  static inline vector _mm512_maskz_loadu_##suffix(unsigned mask, const void *p) {                                     \
+    lane to[lanes] = {0};                                                                                              \
+    vector result;                                                                                                     \
+    for (int i = 0; i < lanes; i++)                                                                                    \
+      if (mask >> i & 1) to[i] = ((const lane *)p)[i];                                                                 \
+    memcpy(&result, to, sizeof result);                                                                                \
+    return result;                                                                                                     \
+  }                                                                                                                    \
+  static inline void _mm512_mask_storeu_##suffix(void *p, unsigned mask, vector a) {                                   \
+    lane from[lanes];                                                                                                  \
+    memcpy(from, &a, sizeof from);                                                                                     \
+    for (int i = 0; i < lanes; i++)                                                                                    \
+      if (mask >> i & 1) ((lane *)p)[i] = from[i];                                                                     \
+  }
+MASKED(ps, __m512, float, 16)
+MASKED(pd, __m512d, double, 8)
+#undef MASKED
+
 /* Lane by lane from one type to another, a float to an integer by rounding to nearest even. */
 #define CONVERT(name, to_type, to_lane, from_type, from_lane, lanes, convert)                                          \
   static inline to_type name(from_type a) {                                                                            \
