@@ -71,8 +71,7 @@ def _operand(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
     if type(value) not in ARRAYS or value.dtype != dtype or value.shape != shape:
         _check_array(name, value, dtype)
         _check_shape(name, value, shape)
-    flags = value.flags
-    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+    return _contiguous(value)
 
 
 _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
@@ -346,9 +345,8 @@ def linear_maxout_backward(
     out_features, pieces, in_features = weight.shape
     _check_pieces(pieces)
     grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
-    winners = _as_rows(
-        _operand("argmax", argmax, _UINT8, shape), out_features
-    )  # the backend checks its values
+    # the backend checks its values
+    winners = _as_rows(_operand("argmax", argmax, _UINT8, shape), out_features)
     wanted = needs if needs is _ALL else _check_needs(needs, _GRADS)
     tier = _tier(precision)
     if out is None and not accumulate:

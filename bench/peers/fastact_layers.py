@@ -54,6 +54,12 @@ class FastactC(_Fastact):
     backend = "c"
 
 
+def _require_unit(tier: str) -> None:
+    """Raise NotInstalled where a precision tier runs on the float32 kernels."""
+    if fastact.get_config()["tier_units"][tier] == "float32":
+        raise NotInstalled(f'this CPU has no unit for "{tier}": it runs as "highest"')
+
+
 class _Tier(FastactC):
     """A precision tier, where this CPU has a unit for it."""
 
@@ -62,8 +68,7 @@ class _Tier(FastactC):
     @classmethod
     def require(cls) -> None:
         super().require()
-        if fastact.get_config()["tier_units"][cls.tier] == "float32":
-            raise NotInstalled(f'this CPU has no unit for "{cls.tier}": it runs as "highest"')
+        _require_unit(cls.tier)
 
     def forward(self) -> Array:
         y, _ = fastact.linear_maxout(
@@ -93,12 +98,6 @@ class NaiveNumpy(_Fastact):
 
 
 class _Frozen(_Fastact):
-    @classmethod
-    def require(cls) -> None:
-        super().require()
-        if not hasattr(fastact, "freeze"):
-            raise NotInstalled("this version of fastact has no freeze()")
-
     def __init__(self, problem: Problem, threads: int) -> None:
         super().__init__(problem, threads)
         fastact.set_backend(self.backend)
@@ -125,8 +124,7 @@ class FrozenBf16(FrozenC):
     @classmethod
     def require(cls) -> None:
         super().require()
-        if fastact.get_config()["tier_units"]["medium"] == "float32":
-            raise NotInstalled("this CPU has no bfloat16 arithmetic")
+        _require_unit("medium")
 
     def __init__(self, problem: Problem, threads: int) -> None:
         super().__init__(problem, threads)
