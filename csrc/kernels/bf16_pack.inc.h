@@ -74,8 +74,8 @@ static ALWAYS_INLINE void split_pair(int parts, vec even, vec odd, struct block 
   UNROLL
   for (int p = 0; p < parts; p++) {
     halves32 part = round_side_by_side(even, odd);
-    words16 words = (words16)__builtin_shufflevector(part, part, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    words16 words = (words16)SHUFFLE(halves32, part, part, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
+                                     24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     block->words[p][pair] = (vec)words;
     if (p == 0) note(words, largest);
     even -= (vec)(words << 16);

@@ -139,9 +139,8 @@ static void transpose_bytes(const uint8_t *src, int64_t src_stride, uint8_t *dst
   for (int pass = 0; pass < 4; pass++) {
     UNROLL
     for (int i = 0; i < 8; i++) {
-      t[2 * i] = __builtin_shufflevector(m[i], m[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      t[2 * i + 1] =
-          __builtin_shufflevector(m[i], m[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      t[2 * i] = SHUFFLE(bytes, m[i], m[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] = SHUFFLE(bytes, m[i], m[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     }
     UNROLL
     for (int i = 0; i < 16; i++) m[i] = t[i];
