@@ -31,16 +31,47 @@ static int64_t backward_work(int activation, int64_t n) {
 #else
 #include "real.h"
 
+/* An activation of n elements, `length` a task: z -> y, or grad_y and saved -> grad_z */
+struct REAL(elements) {
+  const struct REAL(kernels) * kernels;
+  int activation;
+  double parameter;
+  const real *slope;
+  int64_t step; /* from one element's slope to the next one's */
+  int64_t n, length;
+  const real *z, *grad_y, *saved;
+  real *y, *grad_z;
+};
+
+static void REAL(activate_block)(void *context, int64_t task) {
+  const struct REAL(elements) *e = context;
+  int64_t i = task * e->length;
+  e->kernels->activation(e->activation, e->parameter, e->slope, e->step, e->z + i, e->y + i,
+                         smaller(e->length, e->n - i));
+}
+
+static void REAL(backward_block)(void *context, int64_t task) {
+  const struct REAL(elements) *e = context;
+  int64_t i = task * e->length;
+  e->kernels->activation_backward(e->activation, e->parameter, e->slope, e->step, e->grad_y + i, e->saved + i,
+                                  e->grad_z + i, smaller(e->length, e->n - i));
+}
+
 void REAL(activate)(const struct REAL(kernels) * kernels, int64_t rows, int64_t features, int activation,
                     double parameter, const real *slope, int64_t slopes, const real *z, real *y, int threads) {
-  int64_t n = rows * features, step = slopes > 1, length = step ? features : BLOCK;
-  int64_t calls = n ? ceil_div(n, length) : 0;
-  threads = threads_for(threads, forward_work(activation, n));
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t c = 0; c < calls; c++) {
-    int64_t i = c * length;
-    kernels->activation(activation, parameter, slope, step, z + i, y + i, smaller(length, n - i));
-  }
+  struct REAL(elements) e = {
+      .kernels = kernels,
+      .activation = activation,
+      .parameter = parameter,
+      .slope = slope,
+      .step = slopes > 1,
+      .n = rows * features,
+      .length = slopes > 1 ? features : BLOCK,
+      .z = z,
+      .y = y,
+  };
+  int64_t tasks = e.n ? ceil_div(e.n, e.length) : 0;
+  share_tasks(tasks, threads_for(threads, forward_work(activation, e.n)), REAL(activate_block), &e);
 }
 
 int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
@@ -49,38 +80,25 @@ int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double p
   return FA_OK;
 }
 
-/* grad_z alone */
-static void REAL(plain_backward)(int64_t n, int64_t length, int activation, double parameter, const real *slope,
-                                 int64_t step, const real *grad_y, const real *saved, real *grad_z, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
-  int64_t calls = n ? ceil_div(n, length) : 0;
-  threads = threads_for(threads, backward_work(activation, n));
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t c = 0; c < calls; c++) {
-    int64_t i = c * length;
-    kernels->activation_backward(activation, parameter, slope, step, grad_y + i, saved + i, grad_z + i,
-                                 smaller(length, n - i));
-  }
-}
-
-/* grad_z of a PReLU over n elements in rows of `features`, and the sums of its slopes' terms over each run of
+/* A PReLU's backward over elements in rows of `features`: grad_z, and the sums of its slopes' terms over each run of
  * DEPTH_CUT rows -> partial [runs][features], which starts as zeros.  Which terms a sum has, and in which order,
  * depends on the shape alone. */
-static void REAL(prelu_backward)(int64_t n, int64_t features, const real *slope, int64_t step, const real *grad_y,
-                                 const real *z, real *grad_z, real *partial, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
-  int64_t rows = ceil_div(n, features), runs = ceil_div(rows, DEPTH_CUT);
-  int64_t strips = ceil_div(features, TASK_FEATURES);
-  threads = threads_for(threads, n);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t task = 0; task < runs * strips; task++) {
-    int64_t run = task / strips, first = task % strips * TASK_FEATURES;
-    int64_t count = smaller(TASK_FEATURES, features - first);
-    for (int64_t row = run * DEPTH_CUT; row < smaller(rows, (run + 1) * DEPTH_CUT); row++) {
-      int64_t i = row * features + first, inside = smaller(count, n - i);
-      kernels->add_slope_terms(inside, grad_y + i, z + i, partial + run * features + first);
-      kernels->activation_backward(FA_PRELU, 0, slope + first * step, step, grad_y + i, z + i, grad_z + i, inside);
-    }
+struct REAL(slope_sums) {
+  struct REAL(elements) elements;
+  int64_t features, rows, strips; /* a task takes one strip of features of one run of rows */
+  real *partial;
+};
+
+static void REAL(prelu_block)(void *context, int64_t task) {
+  const struct REAL(slope_sums) *s = context;
+  const struct REAL(elements) *e = &s->elements;
+  int64_t run = task / s->strips, first = task % s->strips * TASK_FEATURES;
+  int64_t count = smaller(TASK_FEATURES, s->features - first);
+  for (int64_t row = run * DEPTH_CUT; row < smaller(s->rows, (run + 1) * DEPTH_CUT); row++) {
+    int64_t i = row * s->features + first, inside = smaller(count, e->n - i);
+    e->kernels->add_slope_terms(inside, e->grad_y + i, e->saved + i, s->partial + run * s->features + first);
+    e->kernels->activation_backward(FA_PRELU, 0, e->slope + first * e->step, e->step, e->grad_y + i, e->saved + i,
+                                    e->grad_z + i, inside);
   }
 }
 
@@ -99,18 +117,33 @@ static void REAL(finish_slopes)(int64_t runs, int64_t features, const real *part
 int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
                                  int64_t slopes, const real *grad_y, const real *saved, real *grad_z, real *grad_slope,
                                  int accumulate, int threads) {
-  int64_t n = rows * features, step = slopes > 1;
+  int64_t n = rows * features;
+  struct REAL(elements) e = {
+      .kernels = isa_active()->REAL(kernels),
+      .activation = activation,
+      .parameter = parameter,
+      .slope = slope,
+      .step = slopes > 1,
+      .n = n,
+      .length = slopes > 1 ? features : BLOCK,
+      .grad_y = grad_y,
+      .saved = saved,
+      .grad_z = grad_z,
+  };
   if (!grad_slope) {
-    REAL(plain_backward)(n, step ? features : BLOCK, activation, parameter, slope, step, grad_y, saved, grad_z,
-                         threads);
+    int64_t tasks = n ? ceil_div(n, e.length) : 0;
+    share_tasks(tasks, threads_for(threads, backward_work(activation, n)), REAL(backward_block), &e);
     return FA_OK;
   }
-  int64_t width = step ? features : FOLDED_FEATURES; /* one slope: the array as rows of any length */
+  int64_t width = slopes > 1 ? features : FOLDED_FEATURES; /* one slope: the array as rows of any length */
   int64_t runs = n ? ceil_div(ceil_div(n, width), DEPTH_CUT) : 0;
   /* not the thread's scratch memory: a caller may hold that */
   real *partial = calloc((size_t)(runs * width) + 1, sizeof(real));
   if (!partial) return FA_NO_MEMORY;
-  if (n) REAL(prelu_backward)(n, width, slope, step, grad_y, saved, grad_z, partial, threads);
+  if (n) {
+    struct REAL(slope_sums) s = {e, width, ceil_div(n, width), ceil_div(width, TASK_FEATURES), partial};
+    share_tasks(runs * s.strips, threads_for(threads, n), REAL(prelu_block), &s);
+  }
   REAL(finish_slopes)(runs, width, partial, slopes, accumulate, grad_slope);
   free(partial);
   return FA_OK;

@@ -28,6 +28,29 @@ static void REAL(sum_run)(int64_t rows, int64_t columns, int64_t stride, int64_t
   }
 }
 
+struct REAL(bias_sums) {
+  int64_t rows, out_features, pieces;
+  const real *grad_y;
+  const uint8_t *argmax;
+  int accumulate;
+  real *grad_bias, *sums, *total;
+  int64_t share; /* outputs of a task */
+};
+
+static void REAL(sum_share)(void *context, int64_t task) {
+  const struct REAL(bias_sums) *b = context;
+  int64_t first = task * b->share, columns = smaller(b->share, b->out_features - first);
+  int64_t from = first * b->pieces, to = from + columns * b->pieces;
+  memset(b->total + from, 0, (size_t)(to - from) * sizeof(real));
+  for (int64_t run = 0; run < b->rows; run += DEPTH_CUT) {
+    int64_t at = run * b->out_features + first;
+    REAL(sum_run)(smaller(DEPTH_CUT, b->rows - run), columns, b->out_features, b->pieces, b->grad_y + at,
+                  b->argmax ? b->argmax + at : NULL, b->sums + from);
+    for (int64_t u = from; u < to; u++) b->total[u] += b->sums[u];
+  }
+  for (int64_t u = from; u < to; u++) b->grad_bias[u] = b->accumulate ? b->grad_bias[u] + b->total[u] : b->total[u];
+}
+
 int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const real *grad_y, const uint8_t *argmax,
                     int accumulate, real *grad_bias, int threads) {
   if (out_features == 0) return FA_OK;
@@ -35,19 +58,19 @@ int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const re
   size_t units = (size_t)(out_features * pieces);
   real *sums = scratch(SCRATCH_KERNEL, 2 * units * sizeof(real));
   if (!sums) return FA_NO_MEMORY;
-  real *total = sums + units;
-  int64_t share = ceil_div(out_features, threads);
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (int64_t first = 0; first < out_features; first += share) {
-    int64_t columns = smaller(share, out_features - first), at = first * pieces;
-    memset(total + at, 0, (size_t)(columns * pieces) * sizeof(real));
-    for (int64_t run = 0; run < rows; run += DEPTH_CUT) {
-      int64_t run_rows = smaller(DEPTH_CUT, rows - run), from = run * out_features + first;
-      REAL(sum_run)(run_rows, columns, out_features, pieces, grad_y + from, argmax ? argmax + from : NULL, sums + at);
-      for (int64_t u = at; u < at + columns * pieces; u++) total[u] += sums[u];
-    }
-    for (int64_t u = at; u < at + columns * pieces; u++) grad_bias[u] = accumulate ? grad_bias[u] + total[u] : total[u];
-  }
+  struct REAL(bias_sums) b = {
+      .rows = rows,
+      .out_features = out_features,
+      .pieces = pieces,
+      .grad_y = grad_y,
+      .argmax = argmax,
+      .accumulate = accumulate,
+      .grad_bias = grad_bias,
+      .sums = sums,
+      .total = sums + units,
+      .share = ceil_div(out_features, threads),
+  };
+  share_tasks(ceil_div(out_features, b.share), threads, REAL(sum_share), &b);
   return FA_OK;
 }
 

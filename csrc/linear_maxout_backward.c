@@ -1,4 +1,6 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
+#include <stdatomic.h>
+
 #include "argmax.h"
 #include "fastact_abi.h"
 #include "grad_bias.h"
@@ -75,6 +77,28 @@ static struct REAL(sums) REAL(sums_to)(const struct REAL(backward) * b, const st
   };
 }
 
+/* What the threads of one gradient share; each takes the next task until there is none. */
+struct REAL(gradient_job) {
+  const struct REAL(backward) * b;
+  int64_t chunk; /* rows of grad_x, or outputs of grad_weight */
+  int64_t tasks;
+  atomic_llong next_task;
+  char *rooms; /* one for each thread */
+  size_t room_bytes;
+  /* of the parts of a room: of grad_weight's alone the first two */
+  size_t grad_bytes, set_bytes, table_bytes, sums_bytes;
+};
+
+static int64_t REAL(next_task)(struct REAL(gradient_job) * job) { return atomic_fetch_add(&job->next_task, 1); }
+
+static struct REAL(room) REAL(room_at)(const struct REAL(gradient_job) * job, char *at) {
+  return (struct REAL(room)){
+      .table = (real *)at,
+      .run = (real *)(at + job->table_bytes),
+      .total = (real *)(at + job->table_bytes + job->sums_bytes),
+  };
+}
+
 /* ---- grad_x: for each row, over the outputs, the winner's weights */
 
 /* grad_x of some rows and one tile of columns */
@@ -104,6 +128,17 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
   }
 }
 
+static void REAL(grad_x_tasks)(void *context, int64_t thread) {
+  struct REAL(gradient_job) *job = context;
+  const struct REAL(backward) *b = job->b;
+  struct REAL(room) room = REAL(room_at)(job, job->rooms + (size_t)thread * job->room_bytes);
+  int64_t tiles = REAL(column_tiles)(b);
+  for (int64_t task; (task = REAL(next_task)(job)) < job->tasks;) {
+    int64_t row = task / tiles * job->chunk;
+    REAL(grad_x_block)(b, row, smaller(job->chunk, b->rows - row), REAL(column_tile)(b, task % tiles), &room);
+  }
+}
+
 static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features) * sizeof(real));
@@ -112,27 +147,18 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   int64_t chunks = ceil_div(b->rows, CHUNK_ROWS);
   if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, tiles));
   int64_t chunk = ceil_div(b->rows, chunks);
-  chunks = ceil_div(b->rows, chunk);
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
-  size_t table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width, sums_bytes = (size_t)chunk * width;
-  size_t room_bytes = table_bytes + 2 * sums_bytes;
-  char *memory = scratch(SCRATCH_KERNEL, (size_t)threads * room_bytes);
-  if (!memory) return FA_NO_MEMORY;
-  int next_room = 0;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    int mine;
-#pragma omp atomic capture
-    mine = next_room++;
-    char *at = memory + (size_t)mine * room_bytes;
-    struct REAL(room) room = {.table = (real *)at, .run = (real *)(at + table_bytes)};
-    room.total = (real *)(at + table_bytes + sums_bytes);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < tiles * chunks; task++) {
-      int64_t row = task / tiles * chunk;
-      REAL(grad_x_block)(b, row, smaller(chunk, b->rows - row), REAL(column_tile)(b, task % tiles), &room);
-    }
-  }
+  struct REAL(gradient_job) job = {
+      .b = b,
+      .chunk = chunk,
+      .tasks = tiles * ceil_div(b->rows, chunk),
+      .table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width,
+      .sums_bytes = (size_t)chunk * width,
+  };
+  job.room_bytes = job.table_bytes + 2 * job.sums_bytes;
+  job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
+  if (!job.rooms) return FA_NO_MEMORY;
+  share_tasks(threads, threads, REAL(grad_x_tasks), &job);
   return FA_OK;
 }
 
@@ -171,6 +197,25 @@ static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t out
   }
 }
 
+static void REAL(grad_weight_tasks)(void *context, int64_t thread) {
+  struct REAL(gradient_job) *job = context;
+  const struct REAL(backward) *b = job->b;
+  char *at = job->rooms + (size_t)thread * job->room_bytes;
+  struct REAL(winners) w = {.grad = (real *)at, .rows = (uint64_t *)(at + job->grad_bytes)};
+  struct REAL(room) room = REAL(room_at)(job, at + job->grad_bytes + job->set_bytes);
+  int64_t tiles = REAL(column_tiles)(b), blocks = REAL(row_blocks)(b);
+  for (int64_t task; (task = REAL(next_task)(job)) < job->tasks;) {
+    int64_t output = task * job->chunk, outputs = smaller(job->chunk, b->out_features - output);
+    for (int64_t block = 0; block < blocks; block++) {
+      int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
+      int64_t first = row * b->out_features + output;
+      b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax + first, b->out_features,
+                               w.grad + block * outputs * TABLE_ROWS, w.rows + block * outputs * b->pieces);
+    }
+    for (int64_t t = 0; t < tiles; t++) REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);
+  }
+}
+
 static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
   if (b->rows == 0 && !b->accumulate)
@@ -180,38 +225,20 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   int64_t chunks = ceil_div(b->out_features * b->pieces, CHUNK_UNITS);
   chunks = ceil_div(chunks, threads) * threads; /* as many for each thread: each chunk packs all of x */
   int64_t chunk = ceil_div(b->out_features, chunks), blocks = REAL(row_blocks)(b);
-  chunks = ceil_div(b->out_features, chunk);
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
-  size_t grad_bytes = aligned((size_t)(chunk * blocks * TABLE_ROWS) * sizeof(real));
-  size_t set_bytes = aligned((size_t)(chunk * blocks * b->pieces) * sizeof(uint64_t));
-  size_t table_bytes = TABLE_ROWS * width, sums_bytes = (size_t)(chunk * b->pieces) * width;
-  size_t room_bytes = grad_bytes + set_bytes + table_bytes + 2 * sums_bytes;
-  char *memory = scratch(SCRATCH_KERNEL, (size_t)threads * room_bytes);
-  if (!memory) return FA_NO_MEMORY;
-  int next_room = 0;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    int mine;
-#pragma omp atomic capture
-    mine = next_room++;
-    char *at = memory + (size_t)mine * room_bytes;
-    struct REAL(winners) w = {.grad = (real *)at, .rows = (uint64_t *)(at + grad_bytes)};
-    struct REAL(room) room = {.table = (real *)(at += grad_bytes + set_bytes)};
-    room.run = (real *)(at += table_bytes);
-    room.total = (real *)(at + sums_bytes);
-#pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < chunks; c++) {
-      int64_t output = c * chunk, outputs = smaller(chunk, b->out_features - output);
-      for (int64_t block = 0; block < blocks; block++) {
-        int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
-        int64_t first = row * b->out_features + output;
-        b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax + first, b->out_features,
-                                 w.grad + block * outputs * TABLE_ROWS, w.rows + block * outputs * b->pieces);
-      }
-      for (int64_t t = 0; t < tiles; t++)
-        REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);
-    }
-  }
+  struct REAL(gradient_job) job = {
+      .b = b,
+      .chunk = chunk,
+      .tasks = ceil_div(b->out_features, chunk),
+      .grad_bytes = aligned((size_t)(chunk * blocks * TABLE_ROWS) * sizeof(real)),
+      .set_bytes = aligned((size_t)(chunk * blocks * b->pieces) * sizeof(uint64_t)),
+      .table_bytes = TABLE_ROWS * width,
+      .sums_bytes = (size_t)(chunk * b->pieces) * width,
+  };
+  job.room_bytes = job.grad_bytes + job.set_bytes + job.table_bytes + 2 * job.sums_bytes;
+  job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
+  if (!job.rooms) return FA_NO_MEMORY;
+  share_tasks(threads, threads, REAL(grad_weight_tasks), &job);
   return FA_OK;
 }
 

@@ -17,63 +17,78 @@
 #else
 #include "real.h"
 
-/* z (rows, pieces) */
-static void REAL(maxout_rows)(int64_t rows, int64_t pieces, const real *z, real *y, uint8_t *argmax, int threads) {
-  (void)threads; /* unused without OpenMP */
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t i = 0; i < rows; i += BLOCK)
-    kernels->maxout_rows(pieces, smaller(BLOCK, rows - i), z + i * pieces, y + i, argmax ? argmax + i : NULL);
+/* z (outer, pieces, inner) -> y, argmax (outer, inner), `block` of the inner in a task; of the outer where inner is 1
+ */
+struct REAL(maxout) {
+  const struct REAL(kernels) * kernels;
+  int64_t outer, pieces, inner, block;
+  const real *z;
+  real *y;
+  uint8_t *argmax;
+};
+
+static void REAL(maxout_rows)(void *context, int64_t task) {
+  const struct REAL(maxout) *m = context;
+  int64_t i = task * m->block;
+  m->kernels->maxout_rows(m->pieces, smaller(m->block, m->outer - i), m->z + i * m->pieces, m->y + i,
+                          m->argmax ? m->argmax + i : NULL);
+}
+
+static void REAL(maxout_columns)(void *context, int64_t task) {
+  const struct REAL(maxout) *m = context;
+  int64_t blocks = ceil_div(m->inner, m->block), o = task / blocks, i = task % blocks * m->block;
+  int64_t at = o * m->inner + i;
+  m->kernels->maxout_columns(m->pieces, m->inner, smaller(m->block, m->inner - i), m->z + o * m->pieces * m->inner + i,
+                             m->y + at, m->argmax ? m->argmax + at : NULL);
 }
 
 int REAL(fa_maxout)(int64_t outer, int64_t pieces, int64_t inner, const real *z, real *y, uint8_t *argmax,
                     int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
+  struct REAL(maxout) m = {isa_active()->REAL(kernels), outer, pieces, inner, BLOCK, z, y, argmax};
   threads = threads_for(threads, outer * inner * pieces);
-  if (inner == 1) {
-    REAL(maxout_rows)(outer, pieces, z, y, argmax, threads);
-    return FA_OK;
-  }
-  int64_t blocks = ceil_div(inner, BLOCK);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t task = 0; task < outer * blocks; task++) {
-    int64_t o = task / blocks, i = task % blocks * BLOCK, at = o * inner + i;
-    kernels->maxout_columns(pieces, inner, smaller(BLOCK, inner - i), z + o * pieces * inner + i, y + at,
-                            argmax ? argmax + at : NULL);
-  }
+  if (inner == 1)
+    share_tasks(ceil_div(outer, BLOCK), threads, REAL(maxout_rows), &m);
+  else
+    share_tasks(outer * ceil_div(inner, BLOCK), threads, REAL(maxout_columns), &m);
   return FA_OK;
 }
 
-/* n of the columns of grad_z (pieces, inner) */
-static void REAL(scatter)(int64_t pieces, int64_t inner, int64_t n, const real *grad_y, const uint8_t *argmax,
-                          real *grad_z) {
-  for (int64_t k = 0; k < pieces; k++) memset(grad_z + k * inner, 0, (size_t)n * sizeof(real));
-  for (int64_t i = 0; i < n; i++) grad_z[argmax[i] * inner + i] = grad_y[i];
+/* grad_y, argmax (outer, inner) -> grad_z (outer, pieces, inner), in tasks as above */
+struct REAL(scatter) {
+  int64_t outer, pieces, inner, block;
+  const real *grad_y;
+  const uint8_t *argmax;
+  real *grad_z;
+};
+
+static void REAL(scatter_rows)(void *context, int64_t task) {
+  const struct REAL(scatter) *s = context;
+  int64_t first = task * s->block, last = smaller(first + s->block, s->outer);
+  memset(s->grad_z + first * s->pieces, 0, (size_t)((last - first) * s->pieces) * sizeof(real));
+  for (int64_t i = first; i < last; i++) s->grad_z[i * s->pieces + s->argmax[i]] = s->grad_y[i];
 }
 
-/* grad_z (n, pieces) */
-static void REAL(scatter_rows)(int64_t pieces, int64_t n, const real *grad_y, const uint8_t *argmax, real *grad_z) {
-  memset(grad_z, 0, (size_t)(n * pieces) * sizeof(real));
-  for (int64_t i = 0; i < n; i++) grad_z[i * pieces + argmax[i]] = grad_y[i];
+static void REAL(scatter_columns)(void *context, int64_t task) {
+  const struct REAL(scatter) *s = context;
+  int64_t blocks = ceil_div(s->inner, s->block), o = task / blocks, first = task % blocks * s->block;
+  int64_t n = smaller(s->block, s->inner - first), inner = s->inner;
+  const real *grad_y = s->grad_y + o * inner + first;
+  const uint8_t *argmax = s->argmax + o * inner + first;
+  real *grad_z = s->grad_z + o * s->pieces * inner + first;
+  for (int64_t k = 0; k < s->pieces; k++) memset(grad_z + k * inner, 0, (size_t)n * sizeof(real));
+  for (int64_t i = 0; i < n; i++) grad_z[argmax[i] * inner + i] = grad_y[i];
 }
 
 int REAL(fa_maxout_backward)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y, const uint8_t *argmax,
                              real *grad_z, int threads) {
   if (!argmax_fits(outer * inner, argmax, pieces)) return FA_BAD_ARGMAX;
   /* a block's zeros are still in L1 when the winners are written over them */
-  int64_t block = BACKWARD_BLOCK / pieces, blocks = ceil_div(inner, block);
+  struct REAL(scatter) s = {outer, pieces, inner, BACKWARD_BLOCK / pieces, grad_y, argmax, grad_z};
   threads = threads_for(threads, outer * inner * pieces);
-  if (inner == 1) {
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t i = 0; i < outer; i += block)
-      REAL(scatter_rows)(pieces, smaller(block, outer - i), grad_y + i, argmax + i, grad_z + i * pieces);
-    return FA_OK;
-  }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t task = 0; task < outer * blocks; task++) {
-    int64_t o = task / blocks, i = task % blocks * block, at = o * inner + i;
-    REAL(scatter)(pieces, inner, smaller(block, inner - i), grad_y + at, argmax + at, grad_z + o * pieces * inner + i);
-  }
+  if (inner == 1)
+    share_tasks(ceil_div(outer, s.block), threads, REAL(scatter_rows), &s);
+  else
+    share_tasks(outer * ceil_div(inner, s.block), threads, REAL(scatter_columns), &s);
   return FA_OK;
 }
 

@@ -10,6 +10,10 @@
  * did not copy.  `work` is in multiply-adds or in elements moved, whichever there are more of. */
 int threads_for(int requested, int64_t work);
 
+/* Calls run(context, task) for each task < tasks, on `threads` threads, which take equal shares of them in their order;
+ * on the calling thread alone where that is 1. */
+void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context);
+
 /* Who uses the calling thread's scratch memory: one buffer each. */
 enum scratch_user { SCRATCH_KERNEL, SCRATCH_GRADIENT, SCRATCH_UNCARRIED, SCRATCH_HIDDEN, SCRATCH_USERS };
 

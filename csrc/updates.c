@@ -20,42 +20,54 @@
 #else
 #include "real.h"
 
+/* An update of data [n], `length` numbers a task: of SGD or Adam, whichever is not NULL, then of the norm. */
+struct REAL(update) {
+  const struct REAL(kernels) * kernels;
+  const struct REAL(sgd) * sgd;
+  const struct REAL(adam) * adam;
+  double max_norm;
+  int64_t n, length;
+  const real *grad;
+  real *velocity, *mean, *square, *data;
+};
+
+static void REAL(update_block)(void *context, int64_t task) {
+  const struct REAL(update) *u = context;
+  int64_t i = task * u->length, count = smaller(u->length, u->n - i);
+  if (u->sgd) u->kernels->sgd(count, u->sgd, u->grad + i, u->velocity ? u->velocity + i : NULL, u->data + i);
+  if (u->adam) u->kernels->adam(count, u->adam, u->grad + i, u->mean + i, u->square + i, u->data + i);
+  if (u->max_norm < INFINITY) u->kernels->limit_norm(count, (real)u->max_norm, u->data + i);
+}
+
+static void REAL(run_update)(struct REAL(update) u, int64_t rows, int64_t columns, int threads) {
+  u.kernels = isa_active()->REAL(kernels);
+  u.n = rows * columns;
+  u.length = u.max_norm < INFINITY ? larger(1, columns) : BLOCK;
+  share_tasks(ceil_div(u.n, u.length), threads_for(threads, NUMBER_WORK * u.n), REAL(update_block), &u);
+}
+
 int REAL(fa_sgd)(int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay, double max_norm,
                  const real *grad, real *velocity, real *data, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
   const struct REAL(sgd) how = {(real)lr, (real)momentum, nesterov, (real)decay};
-  int64_t n = rows * columns, length = max_norm < INFINITY ? larger(1, columns) : BLOCK;
-  threads = threads_for(threads, NUMBER_WORK * n);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t i = 0; i < n; i += length) {
-    int64_t count = smaller(length, n - i);
-    kernels->sgd(count, &how, grad + i, velocity ? velocity + i : NULL, data + i);
-    if (max_norm < INFINITY) kernels->limit_norm(count, (real)max_norm, data + i);
-  }
+  REAL(run_update)(
+      (struct REAL(update)){.sgd = &how, .max_norm = max_norm, .grad = grad, .velocity = velocity, .data = data}, rows,
+      columns, threads);
   return FA_OK;
 }
 
 int REAL(fa_adam)(int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias, double eps,
                   double decay, double max_norm, const real *grad, real *mean, real *square, real *data, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
   const struct REAL(adam)
       how = {(real)rate, (real)(1 - beta1), (real)beta2, (real)(1 - beta2), (real)unbias, (real)eps, (real)decay};
-  int64_t n = rows * columns, length = max_norm < INFINITY ? larger(1, columns) : BLOCK;
-  threads = threads_for(threads, NUMBER_WORK * n);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t i = 0; i < n; i += length) {
-    int64_t count = smaller(length, n - i);
-    kernels->adam(count, &how, grad + i, mean + i, square + i, data + i);
-    if (max_norm < INFINITY) kernels->limit_norm(count, (real)max_norm, data + i);
-  }
+  REAL(run_update)(
+      (struct REAL(update)){
+          .adam = &how, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data},
+      rows, columns, threads);
   return FA_OK;
 }
 
 int REAL(fa_max_norm)(int64_t rows, int64_t columns, double max_norm, real *data, int threads) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels);
-  threads = threads_for(threads, NUMBER_WORK * rows * columns);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t r = 0; r < rows; r++) kernels->limit_norm(columns, (real)max_norm, data + r * columns);
+  REAL(run_update)((struct REAL(update)){.max_norm = max_norm, .data = data}, rows, columns, threads);
   return FA_OK;
 }
 
