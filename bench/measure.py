@@ -105,7 +105,6 @@ class Run:
             samples = interleaved(
                 {name: getattr(contender, mode) for name, contender in made.items()},
                 self._seconds if shape in MAIN else self._seconds / 3,
-                pause=0.002 if self._threads > 1 else 0.0,
             )
             for name, sample in samples.items():
                 self.records.append(

@@ -1,16 +1,28 @@
-"""Interleaved timing: every contender in every round, in rotating order."""
+"""Interleaved timing: every contender in every round, in rotating order, undisturbed by the others.
+
+A library's threads wait for more work in a busy loop before they go to sleep: after a call on two
+threads libgomp's take 3 to 10 ms of a core, ONNX Runtime's 28 ms, OpenBLAS's 65 to 100 ms.  So before each
+sample the process waits until all of its other threads sleep, whosever they are.  To wake them again took
+PyTorch up to 16 ms, so the contender then runs untimed until its own threads are awake and its data is in
+the cache, as in a program that does nothing else.
+"""
 
 from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SAMPLE_SECONDS = 0.01  # a sample is at least this long: thousands of times the clock's resolution
+WARM_SECONDS = 0.002  # and at least a call come untimed before it
+LONG_CALL_SECONDS = 0.25  # a call that takes longer needs no other before it
+QUIET_SECONDS = 0.2  # the longest wait for other threads to sleep
 MIN_ROUNDS, MAX_ROUNDS = 5, 51
 LONG_ROUND_SECONDS, MIN_LONG_ROUNDS = 4.0, 3  # a round that takes longer is made so often
 
@@ -40,11 +52,44 @@ def _elapsed(call: Call, calls: int) -> float:
     return (time.perf_counter() - started) / calls
 
 
-def _calls_per_sample(call: Call) -> int:
-    once = _elapsed(call, 1)
-    if once < SAMPLE_SECONDS:  # the first call may have been slow for reasons of its own
-        once = min(once, _elapsed(call, 1))
-    return max(1, math.ceil(SAMPLE_SECONDS / max(once, 1e-7)))
+def _others_sleep() -> bool:
+    """Whether no other thread of this process runs or wants to."""
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        if state == "R" and int(task.name) != threading.get_native_id():
+            return False
+    return True
+
+
+def settle() -> None:
+    """Return once this process's other threads sleep, or after the longest wait.
+
+    That is how long it waits where the system does not say.
+    """
+    deadline = time.perf_counter() + QUIET_SECONDS
+    while time.perf_counter() < deadline:
+        if Path("/proc/self/task").exists() and _others_sleep():
+            return
+        time.sleep(0.001)
+
+
+def _warm_up(call: Call) -> float:
+    """Wake the threads of `call` and bring its data into the cache; the seconds of the quickest call."""
+    quickest = _elapsed(call, 1)
+    ends = time.perf_counter() + WARM_SECONDS - quickest
+    while time.perf_counter() < ends:
+        quickest = min(quickest, _elapsed(call, 1))
+    return quickest
+
+
+def _seconds(call: Call) -> float:
+    """About how long a call takes."""
+    settle()
+    first = _warm_up(call)  # may have been slow for reasons of its own
+    return first if first > LONG_CALL_SECONDS else min(first, _warm_up(call))
 
 
 def rounds_for(seconds: float, budget: float) -> int:
@@ -53,22 +98,22 @@ def rounds_for(seconds: float, budget: float) -> int:
     return min(MAX_ROUNDS, max(fewest, int(budget / max(seconds, 1e-9))))
 
 
-def interleaved(calls: dict[str, Call], budget: float, pause: float = 0.0) -> dict[str, Sample]:
+def interleaved(calls: dict[str, Call], budget: float) -> dict[str, Sample]:
     """Time each of `calls` within about `budget` seconds in all, some rounds at the least.
 
     A drifting clock or a busy neighbour meets all alike, since each round has one sample of each and
-    starts with another one.  `pause` seconds come before each sample, so that the threads of
-    the last contender, which wait for more work in a busy loop, have gone to sleep.
+    starts with another one.
     """
     names = list(calls)
-    repeats = {name: _calls_per_sample(calls[name]) for name in names}
+    lengths = {name: _seconds(calls[name]) for name in names}
+    repeats = {name: max(1, math.ceil(SAMPLE_SECONDS / max(lengths[name], 1e-7))) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
 
     def one_round(first: int) -> None:
         for name in names[first:] + names[:first]:
-            time.sleep(pause)
-            if repeats[name] > 1:
-                calls[name]()  # brings its data back into the cache
+            settle()
+            if lengths[name] < LONG_CALL_SECONDS:
+                _warm_up(calls[name])
             seconds[name].append(_elapsed(calls[name], repeats[name]))
 
     collecting = gc.isenabled()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -100,7 +102,21 @@ class TestTiming:
 
         samples = timing.interleaved({name: lambda name=name: record(name) for name in "abc"}, budget=0.0)
         assert {sample[3:] for sample in samples.values()} == {(timing.MIN_ROUNDS, 1)}
-        assert "".join(calls) == "abc" + "abcbcacababcbca"  # first, how many calls a sample takes
+        assert "".join(calls) == "aabbcc" + "aabbccbbccaaccaabbaabbccbbccaa"  # first, how long a call takes
+
+    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of a process's threads")
+    def test_settling_waits_for_busy_threads(self) -> None:
+        def hash_for_a_while() -> None:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 50_000)  # about 20 ms without the GIL
+
+        started = time.perf_counter()
+        hash_for_a_while()
+        alone = time.perf_counter() - started
+        busy = threading.Thread(target=hash_for_a_while)
+        busy.start()
+        started = time.perf_counter()
+        timing.settle()
+        assert alone / 2 < time.perf_counter() - started < timing.QUIET_SECONDS
 
 
 class TestErrorBounds:
