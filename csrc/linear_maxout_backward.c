@@ -5,6 +5,7 @@
 #include "fastact_abi.h"
 #include "grad_bias.h"
 #include "kernels.h"
+#include "outer_products.h"
 #include "sizes.h"
 #include "threads.h"
 
@@ -209,8 +210,9 @@ static void REAL(grad_weight_tasks)(void *context, int64_t thread) {
     for (int64_t block = 0; block < blocks; block++) {
       int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
       int64_t first = row * b->out_features + output;
-      b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax + first, b->out_features,
-                               w.grad + block * outputs * TABLE_ROWS, w.rows + block * outputs * b->pieces);
+      b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax ? b->argmax + first : NULL,
+                               b->out_features, w.grad + block * outputs * TABLE_ROWS,
+                               w.rows + block * outputs * b->pieces);
     }
     for (int64_t t = 0; t < tiles; t++) REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);
   }
@@ -240,6 +242,23 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   if (!job.rooms) return FA_NO_MEMORY;
   share_tasks(threads, threads, REAL(grad_weight_tasks), &job);
   return FA_OK;
+}
+
+int REAL(outer_products)(int64_t rows, int64_t in_features, int64_t out_features, const real *grad_z, const real *x,
+                         real *grad_weight, int accumulate, int threads) {
+  return REAL(backward_weight)(
+      &(struct REAL(backward)){
+          .kernels = isa_active()->REAL(kernels),
+          .rows = rows,
+          .in_features = in_features,
+          .out_features = out_features,
+          .pieces = 1,
+          .grad_y = grad_z,
+          .x = x,
+          .grad_weight = grad_weight,
+          .accumulate = accumulate,
+      },
+      threads);
 }
 
 int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces,

@@ -149,12 +149,17 @@ static void transpose_bytes(const uint8_t *src, int64_t src_stride, uint8_t *dst
 }
 
 /* At most TABLE_ROWS rows seen from the outputs: grad_y and argmax (rows, outputs), rows `stride` apart ->
- * grad [outputs][TABLE_ROWS], and sets [outputs][pieces] of the rows that each piece won, a bit a row. */
+ * grad [outputs][TABLE_ROWS], and sets [outputs][pieces] of the rows that each piece won, a bit a row: all of them
+ * for a single piece without argmax. */
 static void find_winners(int64_t rows, int64_t outputs, int64_t pieces, const real *grad_y, const uint8_t *argmax,
                          int64_t stride, real *grad, uint64_t *sets) {
   transpose(rows, outputs, grad_y, stride, grad, TABLE_ROWS);
-  uint8_t won[16][TABLE_ROWS] = {{0}};
   uint64_t inside = rows < 64 ? ((uint64_t)1 << rows) - 1 : ~(uint64_t)0;
+  if (!argmax) {
+    for (int64_t j = 0; j < outputs; j++) sets[j] = inside;
+    return;
+  }
+  uint8_t won[16][TABLE_ROWS] = {{0}};
   for (int64_t j = 0; j < outputs; j += 16) {
     int64_t count = outputs - j < 16 ? outputs - j : 16;
     int64_t r = 0;
