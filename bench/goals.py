@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .records import Medians, Results
-from .shapes import MAIN, Shape
+from .shapes import MAIN, ODD, Shape
+from .tables import LOWER_PRECISION
 
 FRAMEWORKS = ("PyTorch", "torch.compile", "Thinc", "JAX")
 ENGINES = ("ONNX Runtime", "OpenVINO")
@@ -22,6 +23,7 @@ class Goal(NamedTuple):
     contender: str
     rivals: tuple[str, ...]
     ratio: float
+    amx: bool = False  # meant for CPUs that have it
 
 
 class Outcome(NamedTuple):
@@ -31,11 +33,15 @@ class Outcome(NamedTuple):
     against: str
     wanted: float
     got: float | None  # None: not measured
-    possible: float | None  # at the measured FMA peak
+    possible: float | None = None  # at the measured FMA peak
+    is_limit: bool = False  # `wanted` is the most, not the least
+    lacking: str | None = None  # why it can't be measured
 
     @property
     def passed(self) -> bool | None:
-        return None if self.got is None else self.got >= self.wanted
+        if self.got is None or self.lacking is not None:
+            return None
+        return self.got <= self.wanted if self.is_limit else self.got >= self.wanted
 
 
 def _naive_numpy() -> list[Goal]:
@@ -78,7 +84,27 @@ def _frozen() -> list[Goal]:
     return [Goal("frozen", shape, "fastact C", ENGINES, ratio) for shape, ratio in ratios.items()]
 
 
-GOALS = (*_naive_numpy(), *_frameworks(), *_frozen())
+def _tiers() -> list[Goal]:
+    high, medium = "fastact C high", "fastact C medium"
+    goals = []
+    for shape in (_SQUARE, _SPACY):
+        goals += [
+            Goal("forward", shape, "fastact C", FRAMEWORKS, 1.4, amx=True),
+            Goal("forward", shape, high, FRAMEWORKS, 3.0, amx=True),
+            Goal("forward", shape, medium, FRAMEWORKS, 5.0, amx=True),
+            Goal("tiers", shape, medium, ("PyTorch medium", "torch.compile medium"), 1.0),
+            Goal("forward_backward", shape, high, FRAMEWORKS, 3.0, amx=True),
+            Goal("frozen", shape, "fastact C", ENGINES, 1.5, amx=True),
+            Goal("frozen", shape, "fastact C bf16", ("OpenVINO bf16",), 1.2),
+        ]
+    for shape in _BATCHES:
+        ratio = 1.5 if shape.pieces == 2 else 2.2
+        goals.append(Goal("forward_backward", shape, "fastact C", FRAMEWORKS, ratio, amx=True))
+    return goals
+
+
+GOALS = (*_naive_numpy(), *_frameworks(), *_frozen(), *_tiers())
+LARGEST_ERRORS = {"fastact C high": 1e-5, "fastact C medium": 4e-3}  # norm of the error of y, relative
 SHARE_OF_PEAK = 0.85  # of the FMA rate measured in registers, forward on the largest shape
 SCALING = 1.8  # two threads against one, on shapes of 1,024 rows
 
@@ -92,35 +118,74 @@ def outcomes(results: Results) -> list[Outcome]:
     """Every goal with what `results` say of it."""
     medians = Medians(results["results"])
     peak = results["limits"].get("1", {}).get("register_fma_gflops")
-    found = [_compare(medians, goal, peak) for goal in GOALS]
-    found.append(_share_of_peak(medians, peak))
+    no_amx = None if "amx_bf16" in results["environment"]["instructions"] else "this CPU has no AMX"
+    found = [_compare(medians, goal, peak, no_amx) for goal in GOALS]
+    found.append(_share_of_peak(medians, peak, _LARGE, SHARE_OF_PEAK)._replace(possible=1.0))
+    found.append(_share_of_peak(medians, peak, _SQUARE, 1.0)._replace(lacking=no_amx))
+    found.append(_error_beside_numpy(medians))
+    for tier, limit in LARGEST_ERRORS.items():
+        found.append(_largest_error(medians, tier, limit))
     for shape in _BATCHES:
         if shape.rows == 1024:
             found += [_scaling(medians, mode, shape) for mode in ("forward", "forward_backward", "step")]
     return found
 
 
-def _compare(medians: Medians, goal: Goal, peak: float | None) -> Outcome:
+def _compare(medians: Medians, goal: Goal, peak: float | None, no_amx: str | None) -> Outcome:
+    lacking = no_amx if goal.amx else None
     times = medians.at(1, goal.mode, goal.shape)
     rivals = {name: times[name] for name in goal.rivals if name in times}
     names = " / ".join(goal.rivals)
     if not rivals:
-        return Outcome(*goal[:3], names, goal.ratio, None, None)
+        return Outcome(*goal[:3], names, goal.ratio, None, lacking=lacking)
     best = min(rivals, key=lambda name: rivals[name])
     against = best if len(goal.rivals) == 1 else f"{best}, best of {len(rivals)}"
     ours = times.get(goal.contender)
     got = None if ours is None else rivals[best] / ours
-    possible = rivals[best] * peak * 1e3 / useful_flop(goal.mode, goal.shape) if peak else None
-    return Outcome(*goal[:3], against, goal.ratio, got, possible)
+    possible = None
+    if peak and not goal.amx and not goal.contender.endswith(LOWER_PRECISION):
+        possible = rivals[best] * peak * 1e3 / useful_flop(goal.mode, goal.shape)
+    return Outcome(*goal[:3], against, goal.ratio, got, possible, lacking=lacking)
 
 
-def _share_of_peak(medians: Medians, peak: float | None) -> Outcome:
-    time = medians.at(1, "forward", _LARGE).get("fastact C")
-    share = _LARGE.dense_flop / time / 1e3 / peak if time and peak else None
-    return Outcome("forward", _LARGE, "fastact C", "FMA peak", SHARE_OF_PEAK, share, 1.0)
+def _share_of_peak(medians: Medians, peak: float | None, shape: Shape, wanted: float) -> Outcome:
+    time = medians.at(1, "forward", shape).get("fastact C")
+    share = shape.dense_flop / time / 1e3 / peak if time and peak else None
+    return Outcome("forward", shape, "fastact C", "FMA peak", wanted, share)
+
+
+def _error_beside_numpy(medians: Medians) -> Outcome:
+    """NumPy's error by ours, on the shape where it is the smallest part of what is wanted.
+
+    The norm of n independent errors varies by 1 / sqrt(2 n) of itself, so that the ratio of two that are
+    equally good is above 1 - 2 / sqrt(n) in 49 of 50 cases.
+    """
+    found = []
+    for shape in (*MAIN, *ODD):
+        if {"fastact C", "NumPy"} <= medians.at(1, "forward", shape).keys():
+            ours, numpys = (medians.norm_error("forward", shape, name) for name in ("fastact C", "NumPy"))
+            wanted = 1 - 2 / (shape.rows * shape.out_features) ** 0.5
+            found.append(Outcome("error", shape, "fastact C", "NumPy", wanted, numpys / max(ours, 1e-30)))
+    if not found:
+        return Outcome("error", _SPACY, "fastact C", "NumPy", 1.0, None)
+    worst = min(found, key=lambda outcome: (outcome.got or 0) / outcome.wanted)
+    return worst._replace(against=f"NumPy, worst of {len(found)} shapes")
+
+
+def _largest_error(medians: Medians, contender: str, limit: float) -> Outcome:
+    errors = {
+        shape: medians.norm_error("forward", shape, contender)
+        for shape in (*MAIN, *ODD)
+        if contender in medians.at(1, "forward", shape)
+    }
+    if not errors:
+        return Outcome("error", _SPACY, contender, "float64", limit, None, is_limit=True)
+    worst = max(errors, key=lambda shape: errors[shape])
+    against = f"float64, worst of {len(errors)} shapes"
+    return Outcome("error", worst, contender, against, limit, errors[worst], is_limit=True)
 
 
 def _scaling(medians: Medians, mode: str, shape: Shape) -> Outcome:
     one, two = (medians.at(threads, mode, shape).get("fastact C") for threads in (1, 2))
     got = one / two if one and two else None
-    return Outcome(mode, shape, "fastact C, 2 threads", "fastact C, 1 thread", SCALING, got, 2.0)
+    return Outcome(mode, shape, "fastact C, 2 threads", "fastact C, 1 thread", SCALING, got, possible=2.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,12 @@ from .timing import interleaved
 
 # A sweep has many shapes; compiling each takes longer than measuring it.
 NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
-MODES = ("forward", "forward_backward", "step")
+# what each table times, and how its records call that
+MODES = {
+    "layers": {"forward": "forward", "forward_backward": "forward_backward", "step": "step"},
+    "frozen": {"forward": "frozen"},
+    "tiers": {"forward": "tiers", "forward_backward": "tiers_backward"},
+}
 
 
 QUIET_SHARE = 0.02  # of the machine's CPU time; what others take beyond it shows in the figures
@@ -46,9 +52,7 @@ def load_all(table: dict[str, str]) -> tuple[dict[str, type[Contender]], dict[st
     return found, missing
 
 
-def right_results(
-    problem: Problem, roundoff: float, modes: tuple[str, ...]
-) -> dict[str, tuple[Interval, ...]]:
+def right_results(problem: Problem, roundoff: float, modes: Iterable[str]) -> dict[str, tuple[Interval, ...]]:
     """What each mode has to return, and how exactly."""
     truth = Truth(problem, roundoff)
     right: dict[str, tuple[Interval, ...]] = {"forward": (truth.y,)}
@@ -60,17 +64,24 @@ def right_results(
     return right
 
 
-def check(name: str, contender: Contender, right: dict[str, tuple[Interval, ...]]) -> dict[str, float]:
-    """Each mode's largest error as a share of its bound; raises WrongResult above 1."""
-    errors = {}
+def check(
+    name: str, contender: Contender, right: dict[str, tuple[Interval, ...]]
+) -> tuple[dict[str, float], float]:
+    """Each mode's largest error as a share of its bound, and the norm of the error of y.
+
+    Raises WrongResult for a share above 1.
+    """
+    errors, norm_error = {}, 0.0
     for mode, wanted in right.items():
         got = getattr(contender, mode)()
         arrays = (got,) if mode == "forward" else got
+        if mode == "forward":  # before a step changes the weights
+            norm_error = wanted[0].norm_error(got)
         error = max(interval.excess(array) for interval, array in zip(wanted, arrays, strict=True))
         if not error <= 1:  # a NaN is wrong too
             raise WrongResult(f"{name}, {mode}: the error is {error:.3g} times its bound")
         errors[mode] = error
-    return errors
+    return errors, norm_error
 
 
 class Run:
@@ -87,21 +98,19 @@ class Run:
         sweep = is_sweep(shape)
         if sweep:
             contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
-        modes = ("forward",) if table != "layers" else MODES[:2] if sweep else MODES
+        modes = {mode: name for mode, name in MODES[table].items() if not (sweep and mode == "step")}
         problem = Problem(shape)
         roundoffs = {kind.roundoff for kind in contenders.values()}
         right = {roundoff: right_results(problem, roundoff, modes) for roundoff in roundoffs}
         made = {name: kind(problem, self._threads) for name, kind in contenders.items()}
         errors, norm_errors = {}, {}
         for name, contender in list(made.items()):
-            wanted = right[contender.roundoff]
             try:
-                errors[name] = check(name, contender, wanted)
-                norm_errors[name] = wanted["forward"][0].norm_error(contender.forward())
+                errors[name], norm_errors[name] = check(name, contender, right[contender.roundoff])
             except WrongResult as error:
                 self.wrong.append(f"{shape}: {error}")
                 del made[name]
-        for mode in modes if made else ():
+        for mode, recorded in modes.items() if made else ():
             samples = interleaved(
                 {name: getattr(contender, mode) for name, contender in made.items()},
                 self._seconds if shape in MAIN else self._seconds / 3,
@@ -111,7 +120,7 @@ class Run:
                     {
                         "threads": self._threads,
                         "shape": list(shape),
-                        "mode": mode if table == "layers" else table,
+                        "mode": recorded,
                         "contender": name,
                         **sample._asdict(),
                         "error": float(f"{errors[name][mode]:.3g}"),

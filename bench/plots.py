@@ -16,10 +16,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from .records import Medians, Results
 from .shapes import FEATURES, MAIN, PIECES, ROWS, Shape
+from .tables import LOWER_PRECISION
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; fastact's are the strongest
 STYLES = {
     "fastact C": ("#d55e00", "o"),
+    "fastact C high": ("#a63603", "h"),
+    "fastact C medium": ("#7f0000", "*"),
     "fastact Numba": ("#e69f00", "s"),
     "naive NumPy": ("#cccccc", "<"),
     "NumPy": ("#888888", "v"),
@@ -53,7 +56,10 @@ def roofline(shape: Shape, peak: float, bandwidth: float) -> float:
 
 
 def rates(results: Results, threads: int) -> Figure:
-    """GFLOP/s by shape, forward and forward + backward, under the measured limits."""
+    """GFLOP/s by shape, forward and forward + backward, under the measured limits.
+
+    Each precision tier's bar has its error above it.
+    """
     medians = Medians(results["results"])
     limits = results["limits"].get(str(threads))
     with plt.rc_context(_STYLE):
@@ -65,10 +71,13 @@ def rates(results: Results, threads: int) -> Figure:
                 _draw_limits(axes, mode, shapes, limits)
             axes.set_ylabel("GFLOP/s, dense work")
             axes.set_title(_TITLES[mode])
+            axes.margins(y=0.12)  # room for the errors
             axes.set_ylim(bottom=0)
             axes.set_xlim(-0.6, len(shapes) - 0.4)
             axes.set_xticks(range(len(shapes)), [_two_lines(shape) for shape in shapes])
-        panels[1].set_xlabel("rows x in_features x out_features x pieces")
+        panels[1].set_xlabel(
+            "rows x in_features x out_features x pieces; above a precision tier's bar the relative error of y"
+        )
         handles, labels = panels[0].get_legend_handles_labels()
         order = sorted(range(len(labels)), key=lambda i: labels[i] not in STYLES)  # the limits last
         figure.legend(
@@ -86,8 +95,16 @@ def _draw_rates(axes: Axes, medians: Medians, threads: int, mode: str, shapes: S
             time = medians.at(threads, mode, shape).get(name)
             flop = shape.dense_flop * DENSE_PRODUCTS[mode]
             heights.append(flop / time / 1e3 if time else 0.0)
+        if not any(heights):
+            continue
         offset = (place - (len(STYLES) - 1) / 2) * width
-        axes.bar([i + offset for i in range(len(shapes))], heights, width, color=colour, label=name)
+        bars = axes.bar([i + offset for i in range(len(shapes))], heights, width, color=colour, label=name)
+        if name == "fastact C" or name.endswith(LOWER_PRECISION):
+            errors = [
+                f"{medians.norm_error(mode, shape, name):.0e}" if height else ""
+                for shape, height in zip(shapes, heights, strict=True)
+            ]
+            axes.bar_label(bars, errors, rotation=90, padding=2, fontsize=6.5)
     axes.grid(axis="x", visible=False)
 
 

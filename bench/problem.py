@@ -63,12 +63,13 @@ class Truth:
     Where two pieces are so near that rounding may choose either, both choices are right, so that
     element's whole contribution to a gradient counts as allowed error.
 
-    `roundoff` is that of the inputs as the arithmetic units see them: float32's, or bfloat16's.
+    `roundoff` is that of a product's operands as the arithmetic units see them: float32's, or bfloat16's.
     """
 
     def __init__(self, problem: Problem, roundoff: float = FLOAT32_ROUNDOFF) -> None:
         rows, in_features, out_features, pieces = problem.shape
         self._shape = problem.shape
+        self._roundoff = roundoff
         self._x = problem.x.astype(np.float64)
         self._weight = problem.weight.reshape(-1, in_features).astype(np.float64)
         bias = problem.bias.reshape(-1).astype(np.float64)
@@ -90,8 +91,8 @@ class Truth:
         won = self._argmax[..., None] == np.arange(pieces)
         grad_z = np.where(won, grad_y.value[..., None], 0).reshape(rows, -1)
         # any piece of a group may have won where there is doubt
-        allowed_x = _gamma(out_features, FLOAT32_ROUNDOFF) * size + 2 * doubt
-        allowed_w = _gamma(rows, FLOAT32_ROUNDOFF) * size + doubt
+        allowed_x = _gamma(out_features, self._roundoff) * size + 2 * doubt
+        allowed_w = _gamma(rows, self._roundoff) * size + doubt
         largest = np.abs(self._weight).reshape(out_features, pieces, in_features).max(axis=1)
         weight_error = np.repeat((allowed_w.T @ np.abs(self._x))[:, None], pieces, axis=1)
         bias_error = np.repeat(allowed_w.sum(axis=0)[:, None], pieces, axis=1)

@@ -13,7 +13,7 @@ from . import goals, records, run, tables
 from .shapes import MAIN, ODD
 
 ROOT = Path(__file__).resolve().parents[1]
-README_MODES = ("forward", "forward_backward", "frozen", "tiers")
+README_MODES = ("forward", "forward_backward", "frozen", "tiers", "tiers_backward")
 
 
 def readme_section(results: records.Results, stem: str) -> str:
@@ -41,7 +41,9 @@ def full_report(results: records.Results, stem: str) -> str:
             tables.missing_line(results).strip(),
             tables.limits_lines(results),
             tables.neighbours_line(results),
-            "fastact and NumPy store the argmax in a forward; PyTorch, torch.compile and JAX leave it out.",
+            "fastact and NumPy store the argmax in a forward; PyTorch, torch.compile and JAX leave it out. "
+            "The columns of lower precision have the relative error of y in brackets; they are no rivals of "
+            "float32's.",
             tables.section(results, tuple(tables.TITLES), threads, shapes),
             *(f"![{name}]({stem}-{name}.svg)" for name in ("rates", "growth")),
         ]

@@ -99,7 +99,7 @@ def show(console: Console, results: records.Results) -> None:
 
 def show_outcomes(console: Console, outcomes: list[goals.Outcome]) -> None:
     """Print the goals, one a line, and how many are met."""
-    drawn = RichTable(title="Goals: how many times as fast")
+    drawn = RichTable(title="Goals: how many times as fast, or what part of an error")
     for name in ("mode", "shape", "contender", "against"):
         drawn.add_column(name)
     for name in ("wanted", "got", "possible", "verdict"):
@@ -107,10 +107,11 @@ def show_outcomes(console: Console, outcomes: list[goals.Outcome]) -> None:
     words = {True: "[green]pass[/]", False: "[red]fail[/]", None: "not measured"}
     for outcome in outcomes:
         figures = (outcome.wanted, outcome.got, outcome.possible)
+        form = ".1e" if outcome.is_limit else ".2f"
         drawn.add_row(
             *(outcome.mode.replace("_", " + "), str(outcome.shape), outcome.contender, outcome.against),
-            *("" if figure is None else f"{figure:.2f}" for figure in figures),
-            words[outcome.passed],
+            *("" if figure is None else f"{figure:{form}}" for figure in figures),
+            outcome.lacking or words[outcome.passed],
         )
     console.print(drawn)
     counts = {passed: sum(outcome.passed is passed for outcome in outcomes) for passed in words}

@@ -11,6 +11,8 @@ from .shapes import Shape
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 CONTENDERS = (
     "fastact C",
+    "fastact C high",
+    "fastact C medium",
     "fastact Numba",
     "naive NumPy",
     "NumPy",
@@ -22,8 +24,6 @@ CONTENDERS = (
     "OpenVINO",
     "OpenVINO bf16",
     "fastact C bf16",
-    "fastact C high",
-    "fastact C medium",
     "PyTorch medium",
     "torch.compile medium",
 )
@@ -33,15 +33,17 @@ TITLES = {
     "step": "Training step",
     "frozen": "Inference with frozen weights",
     "tiers": "Forward at each precision tier (in brackets the relative error)",
+    "tiers_backward": "Forward + backward at each precision tier (in brackets the relative error of y)",
 }
 OURS = "fastact C"
 TIER = "fastact C medium"
+LOWER_PRECISION = (" high", " medium", " bf16")  # how names end that are no rivals of float32
 
 
 class Table(NamedTuple):
     header: list[str]
     lines: list[list[str]]
-    fastest: list[int]  # each line's column with the smallest time
+    fastest: list[int]  # each line's column with the smallest time, of float32 unless it is about tiers
 
 
 def threads_text(threads: int) -> str:
@@ -54,32 +56,42 @@ def microseconds(value: float) -> str:
 
 def speedup(times: dict[str, float], ours: str = OURS) -> float | None:
     """How many times as fast as the best of the others `ours` is."""
-    # a tier of lower precision is no rival for float32 results
-    others = [time for name, time in times.items() if not name.startswith("fastact") and "bf16" not in name]
-    return min(others) / times[ours] if others and ours in times else None
+    rivals = {name: time for name, time in times.items() if not name.startswith("fastact")}
+    if ours == OURS:
+        rivals = float32_of(rivals)
+    return min(rivals.values()) / times[ours] if rivals and ours in times else None
+
+
+def float32_of(times: dict[str, float]) -> dict[str, float]:
+    """Those of `times` whose results are float32's."""
+    return {name: time for name, time in times.items() if not name.endswith(LOWER_PRECISION)}
 
 
 def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | None = None) -> Table:
-    """Medians of one mode in microseconds."""
+    """Medians of one mode in microseconds, of lower precision with the relative error of y."""
     found = medians.shapes(threads, mode, shapes)
+    of_tiers = mode.startswith("tiers")
     seen = {name for shape in found for name in medians.at(threads, mode, shape)}
     columns = [name for name in CONTENDERS if name in seen]
     lines, fastest = [], []
     for shape in found:
         times = medians.at(threads, mode, shape)
-        cells = [microseconds(times[name]) if name in times else "" for name in columns]
-        if mode == "tiers":
-            errors = [medians.norm_error(mode, shape, name) if name in times else None for name in columns]
-            cells = [cell and f"{cell} ({error:.1e})" for cell, error in zip(cells, errors, strict=True)]
-        ratio = speedup(times, TIER if mode == "tiers" else OURS)
+        cells = []
+        for name in columns:
+            cell = microseconds(times[name]) if name in times else ""
+            if cell and (of_tiers or name.endswith(LOWER_PRECISION)):
+                cell += f" ({medians.norm_error(mode, shape, name):.1e})"
+            cells.append(cell)
+        ratio = speedup(times, TIER if of_tiers else OURS)
         lines.append([str(shape), *cells, "" if ratio is None else f"{ratio:.2f}x"])
-        fastest.append(1 + columns.index(min(times, key=lambda name: times[name])))
-    rivalry = "medium vs PyTorch's" if mode == "tiers" else "C vs best other"
+        compared = times if of_tiers else float32_of(times) or times
+        fastest.append(1 + columns.index(min(compared, key=lambda name: times[name])))
+    rivalry = "medium vs PyTorch's" if of_tiers else "C vs best other"
     return Table(["shape", *columns, rivalry], lines, fastest)
 
 
 def markdown(content: Table) -> str:
-    """A table in Markdown, the fastest of each line in bold."""
+    """A table in Markdown, `fastest` of each line in bold."""
     rules = ["---"] + ["---:"] * (len(content.header) - 1)
     lines = [content.header, rules]
     for cells, fastest in zip(content.lines, content.fastest, strict=True):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench_command, config
+from . import bench_command, config, settings
 from .study import command as study_command
 
 
@@ -14,7 +14,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     from . import demo
 
     try:
-        return demo.run(arguments.epochs, arguments.seed)
+        with settings.float32_matmul_precision(arguments.precision):
+            return demo.run(arguments.epochs, arguments.seed)
     except ModuleNotFoundError as error:
         sys.exit(f'fastact: the demo needs {error.name}: pip install -e ".[demo]"')
 
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--epochs", type=_positive, default=30, help="passes over the training digits")
     demo.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the batches")
+    demo.add_argument(
+        "--precision",
+        choices=settings.PRECISIONS,
+        default="highest",
+        help="tier of the C backend's float32 products; info says what each runs on here",
+    )
     demo.set_defaults(run=_demo)
 
     info = commands.add_parser(

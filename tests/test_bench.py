@@ -174,12 +174,18 @@ class TestTables:
     def test_bfloat16_is_no_rival_of_float32(self) -> None:
         assert tables.speedup({"fastact C": 2.0, "OpenVINO": 3.0, "OpenVINO bf16": 1.0}) == 1.5
 
-    def test_a_tier_shows_its_error(self) -> None:
+    @pytest.mark.parametrize("mode", ["tiers", "tiers_backward"])
+    def test_a_tier_shows_its_error(self, mode: str) -> None:
         found = results(
-            result("fastact C medium", 200.0, mode="tiers"), result("PyTorch medium", 300.0, mode="tiers")
+            result("fastact C medium", 200.0, mode=mode), result("PyTorch medium", 300.0, mode=mode)
         )
-        text = tables.section(found, ("tiers",), [1])
+        text = tables.section(found, (mode,), [1])
         assert "| 1024x288x96x3 | **200 (1.0e-07)** | 300 (1.0e-07) | 1.50x |" in text
+
+    def test_a_tier_is_no_rival_of_float32(self) -> None:
+        found = results(result("fastact C", 200.0), result("fastact C medium", 100.0), result("JAX", 300.0))
+        text = tables.section(found, ("forward",), [1])
+        assert "| 1024x288x96x3 | **200** | 100 (1.0e-07) | 300 | 1.50x |" in text
 
     def test_only_the_text_between_the_markers_changes(self) -> None:
         text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
@@ -231,6 +237,7 @@ class TestGoals:
             for outcome in goals.outcomes(found)
             if (outcome.mode, outcome.shape, outcome.contender) == (mode, MAIN[0], contender)
             and outcome.against.startswith(against)
+            and outcome.lacking is None
         ]
         return outcome
 
@@ -253,6 +260,35 @@ class TestGoals:
     def test_threads(self) -> None:
         found = results(result("fastact C", 1000.0), result("fastact C", 540.0, threads=2))
         assert self.find(found, "forward", "fastact C, 2 threads", "fastact C, 1 thread").passed is True
+
+    def test_what_needs_amx_is_said_where_there_is_none(self) -> None:
+        found = results(result("fastact C", 1000.0), result("JAX", 3000.0))
+        lacking = [outcome for outcome in goals.outcomes(found) if outcome.lacking]
+        assert {outcome.contender for outcome in lacking} == {
+            "fastact C",
+            "fastact C high",
+            "fastact C medium",
+        }
+        assert {outcome.lacking for outcome in lacking} == {"this CPU has no AMX"}
+        assert all(outcome.passed is None for outcome in lacking)
+        found["environment"]["instructions"] += ["amx_bf16"]
+        outcomes = goals.outcomes(found)
+        assert not any(outcome.lacking for outcome in outcomes)
+        assert any(o.wanted == 1.4 and o.got == 3.0 and o.passed and o.shape == MAIN[0] for o in outcomes)
+
+    def test_errors(self) -> None:
+        found = results(
+            result("fastact C", 1.0) | {"norm_error": 2e-7},
+            result("NumPy", 1.0) | {"norm_error": 1e-7},
+            result("fastact C medium", 1.0) | {"norm_error": 3e-3},
+            result("fastact C medium", 1.0, MAIN[1]) | {"norm_error": 5e-3},
+        )
+        beside_numpy = self.find(found, "error", "fastact C", "NumPy, worst of 1")
+        assert (beside_numpy.got, beside_numpy.passed) == (0.5, False)
+        (medium,) = [
+            o for o in goals.outcomes(found) if o.mode == "error" and o.contender == "fastact C medium"
+        ]
+        assert (medium.shape, medium.wanted, medium.got, medium.passed) == (MAIN[1], 4e-3, 5e-3, False)
 
     def test_backward_needs_the_winners_alone(self) -> None:
         assert goals.useful_flop("forward_backward", MAIN[4]) == 2 * MAIN[4].dense_flop

@@ -16,7 +16,7 @@ from fastact import backends, pool
 def test_help(capsys):
     for arguments, words in (
         (["--help"], ("demo", "info", "FASTACT_BACKEND")),
-        (["demo", "--help"], ("--epochs", "--seed", "digits")),
+        (["demo", "--help"], ("--epochs", "--seed", "--precision", "digits")),
         (["info", "--help"], ("configuration",)),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -27,7 +27,15 @@ def test_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["dance"], ["demo", "--epochs", "0"], ["demo", "--seed", "x"], ["demo", "--seed", "-1"]]
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--seed", "x"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--precision", "low"],
+    ],
 )
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from fastact import __main__ as cli
 from fastact import backends, demo, settings
 
 
@@ -29,7 +32,7 @@ def test_accuracy(trainers):
 
 
 def test_the_first_losses_agree_within_rounding(trainers):
-    assert demo.loss_difference(trainers) <= demo.LOSS_TOLERANCE
+    assert demo.loss_difference(trainers) <= demo.LOSS_TOLERANCES["highest"]
 
 
 def test_the_learning_rate_ends_near_zero(trainers):
@@ -59,6 +62,18 @@ def test_the_table(capsys):
     rows = [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")]
     assert [name for name in rows if name] == list(backends.NAMES)
     assert "The first 20 losses agree" in printed
+
+
+@pytest.mark.parametrize("precision", settings.PRECISIONS)
+def test_every_tier_on_the_command_line(capsys, precision):
+    assert cli.main(["demo", "--precision", precision, "--epochs", "4"]) == 0
+    assert settings.get_float32_matmul_precision() == "highest"
+    printed = capsys.readouterr().out
+    assert "The first 20 losses agree" in printed
+    assert ("c multiplies on" in printed) == (precision != "highest")
+    accuracies = [float(match) for match in re.findall(r"([0-9.]+)% │", printed)]
+    assert len(accuracies) >= 2
+    assert max(accuracies) - min(accuracies) <= 1
 
 
 def test_the_table_says_why_c_is_missing(capsys, monkeypatch):

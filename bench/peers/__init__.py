@@ -9,6 +9,8 @@ from .base import Contender, NotInstalled
 # name in tables: where it is
 LAYERS = {
     "fastact C": "fastact_layers:FastactC",
+    "fastact C high": "fastact_layers:FastactHigh",
+    "fastact C medium": "fastact_layers:FastactMedium",
     "fastact Numba": "fastact_layers:FastactNumba",
     "naive NumPy": "fastact_layers:NaiveNumpy",
     "NumPy": "numpy_quick:QuickNumpy",
@@ -25,7 +27,7 @@ FROZEN = {
     "OpenVINO": "openvino_infer:OpenVino",
     "OpenVINO bf16": "openvino_infer:OpenVinoBf16",
 }
-# float32 inputs and results at each precision tier, beside PyTorch's words for the same
+# the precision tiers beside PyTorch's words for them, which hold for its whole process
 TIERS = {
     "fastact C": "fastact_layers:FastactC",
     "fastact C high": "fastact_layers:FastactHigh",

@@ -13,6 +13,7 @@ from .base import Contender, NotInstalled
 
 class _Fastact(Contender):
     backend: ClassVar[str]
+    tier: ClassVar[str] = "highest"
 
     @classmethod
     def require(cls) -> None:
@@ -25,16 +26,20 @@ class _Fastact(Contender):
         fastact.set_num_threads(threads)
         self._x, self._grad_y, self._target = problem.x, problem.grad_y, problem.target
         _, in_features, out_features, pieces = problem.shape
-        self._layer: Any = fastact.Maxout(in_features, out_features, pieces=pieces)
+        self._layer: Any = fastact.Maxout(in_features, out_features, pieces=pieces, precision=self.tier)
         self._layer.load_state_dict({"weight": problem.weight, "bias": problem.bias})
         self._weight, self._bias = self._layer.weight.data, self._layer.bias.data
         self._optimizer = fastact.SGD(self._layer.parameters(), lr=LEARNING_RATE)
 
     def _forward(self) -> tuple[Array, Array]:
-        return fastact.linear_maxout(self._x, self._weight, self._bias, backend=self.backend)
+        return fastact.linear_maxout(
+            self._x, self._weight, self._bias, backend=self.backend, precision=self.tier
+        )
 
     def _backward(self, grad_y: Array, argmax: Array) -> tuple[Array, Array, Array]:
-        return fastact.linear_maxout_backward(grad_y, self._x, self._weight, argmax, backend=self.backend)
+        return fastact.linear_maxout_backward(
+            grad_y, self._x, self._weight, argmax, backend=self.backend, precision=self.tier
+        )
 
     def forward(self) -> Array:
         return self._forward()[0]
@@ -63,18 +68,10 @@ def _require_unit(tier: str) -> None:
 class _Tier(FastactC):
     """A precision tier, where this CPU has a unit for it."""
 
-    tier: ClassVar[str]
-
     @classmethod
     def require(cls) -> None:
         super().require()
         _require_unit(cls.tier)
-
-    def forward(self) -> Array:
-        y, _ = fastact.linear_maxout(
-            self._x, self._weight, self._bias, backend=self.backend, precision=self.tier
-        )
-        return y
 
 
 class FastactHigh(_Tier):
