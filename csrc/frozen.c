@@ -17,14 +17,23 @@ struct REAL(fa_frozen) {
   int64_t in_features, out_features;
   int pieces;                 /* 0: no product, the activation alone */
   struct REAL(packed) packed; /* its kernels serve the activation too */
-  const real *weight, *bias;  /* the caller's, where the panels are no `real` and may not carry some x; else NULL */
+  /* Its own, where there are no panels; the caller's, where panels of words may not carry some x; else NULL. */
+  const real *weight, *bias;
+  int64_t unit_stride; /* of weight */
   int activation;
   double parameter;
   int64_t slopes;
   const real *slope; /* (slopes) */
 };
 
-/* One block of memory: the struct, the slopes, the panels. */
+/* weight (units, in_features) -> dst, units `stride` apart */
+static void REAL(copy_units)(int64_t units, int64_t in_features, const real *weight, real *dst, int64_t stride) {
+  for (int64_t u = 0; u < units; u++)
+    memcpy(dst + u * stride, weight + u * in_features, (size_t)in_features * sizeof(real));
+}
+
+/* One block of memory: the struct, the slopes, then the panels, or bias and weight, each unit in cache lines of its
+ * own. */
 struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_features, int64_t pieces, const real *weight,
                                          const real *bias, int activation, double parameter, const real *slope,
                                          int64_t slopes, int precision) {
@@ -39,31 +48,48 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .right_piece_stride = in_features,
       .bias = bias,
   };
-  size_t slope_at = aligned(sizeof(struct REAL(fa_frozen)));
-  size_t panels_at = slope_at + aligned((size_t)slopes * sizeof(real));
-  size_t tier_bytes = REAL(packed_bytes)(&product, tier), panels_bytes = REAL(packed_bytes)(&product, kernels);
-  if (tier_bytes > panels_bytes) panels_bytes = tier_bytes;
-  char *memory = aligned_alloc(64, panels_at + (pieces ? aligned(panels_bytes) : 0));
-  if (!memory) return NULL;
-  real *slopes_copy = (real *)(memory + slope_at), *panels = (real *)(memory + panels_at);
-  if (slopes) memcpy(slopes_copy, slope, (size_t)slopes * sizeof(real));
-  if (pieces && !REAL(pack)(&product, tier, panels)) {
-    tier = kernels; /* the tier's words can't carry the weights */
-    REAL(pack)(&product, tier, panels);
+  size_t slope_bytes = (size_t)slopes * sizeof(real), bias_bytes = (size_t)(out_features * pieces) * sizeof(real);
+  size_t unit_bytes = aligned((size_t)in_features * sizeof(real)), right_bytes = 0;
+  size_t slope_at = aligned(sizeof(struct REAL(fa_frozen))), right_at = slope_at + aligned(slope_bytes);
+  int packs = pieces && REAL(worth_packing)(&product, tier);
+  if (packs) {
+    size_t tier_bytes = REAL(packed_bytes)(&product, tier), panels_bytes = REAL(packed_bytes)(&product, kernels);
+    right_bytes = tier_bytes > panels_bytes ? tier_bytes : panels_bytes;
+  } else if (pieces) {
+    right_bytes = aligned(bias_bytes) + (size_t)(out_features * pieces) * unit_bytes;
   }
+  char *memory = aligned_alloc(64, right_at + aligned(right_bytes));
+  if (!memory) return NULL;
   struct REAL(fa_frozen) *layer = (struct REAL(fa_frozen) *)memory;
+  real *slopes_copy = (real *)(memory + slope_at), *right = (real *)(memory + right_at);
+  if (slopes) memcpy(slopes_copy, slope, slope_bytes);
   *layer = (struct REAL(fa_frozen)){
       .in_features = in_features,
       .out_features = out_features,
       .pieces = (int)pieces,
-      .packed = {kernels, tier, panels},
-      .weight = tier == kernels ? NULL : weight,
-      .bias = tier == kernels ? NULL : bias,
+      .packed = {.kernels = kernels, .tier = kernels},
       .activation = activation,
       .parameter = parameter,
       .slopes = slopes,
       .slope = slopes_copy,
   };
+  if (packs) {
+    layer->packed.panels = right;
+    if (!REAL(pack)(&product, tier, right)) {
+      REAL(pack)(&product, kernels, right); /* the tier's words can't carry the weights */
+    } else if (tier != kernels) {
+      layer->packed.tier = tier;
+      layer->weight = weight;
+      layer->bias = bias;
+      layer->unit_stride = in_features;
+    }
+  } else if (pieces) {
+    real *copy = (real *)(memory + right_at + aligned(bias_bytes));
+    layer->unit_stride = (int64_t)(unit_bytes / sizeof(real));
+    REAL(copy_units)(out_features * pieces, in_features, weight, copy, layer->unit_stride);
+    layer->weight = copy;
+    layer->bias = bias ? memcpy(right, bias, bias_bytes) : NULL;
+  }
   return layer;
 }
 
@@ -85,9 +111,9 @@ static int REAL(run_layer)(const struct REAL(fa_frozen) * layer, int64_t rows, c
           .left_row_stride = layer->in_features,
           .left_depth_stride = 1,
           .right = layer->weight,
-          .right_column_stride = layer->pieces * layer->in_features,
+          .right_column_stride = layer->pieces * layer->unit_stride,
           .right_depth_stride = 1,
-          .right_piece_stride = layer->in_features,
+          .right_piece_stride = layer->unit_stride,
           .bias = layer->bias,
           .packed = &layer->packed,
           .y = y,

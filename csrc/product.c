@@ -112,15 +112,22 @@ static struct REAL(plan)
   return plan;
 }
 
-/* Whether dots are quicker than tiles: for few rows, which do not pay for packing, and for few outputs, which leave
- * lanes of a tile empty.  In tenths of the time of a term in a full tile: dots take 11 and 50 lanes for the end of each
- * sum; packing takes 7 lanes a term.  The two met at 4, 10, 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784
- * and 1024 (Zen 5, AVX-512). */
-static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
+/* By how much dots take longer for a row than tiles of packed panels, of which few outputs leave lanes empty.  In
+ * tenths of the time of a term in a full tile: dots take 11 and 50 lanes for the end of each sum. */
+static int64_t REAL(row_excess)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   int64_t lanes = kernels->lanes, padded = ceil_div(p->columns, lanes) * lanes;
+  return p->columns * (11 * p->depth + 50 * lanes) - kernels->tile_tenths * padded * p->depth;
+}
+
+/* Whether dots are quicker than packing, 7 lanes a term, and tiles: for few rows or few outputs.  The two met at 4, 10,
+ * 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784 and 1024 (Zen 5, AVX-512). */
+static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   return p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&
-         p->rows * p->columns * (11 * p->depth + 50 * lanes) <
-             (kernels->tile_tenths * p->rows * padded + 7 * lanes * p->columns) * p->depth;
+         p->rows * REAL(row_excess)(p, kernels) < 7 * kernels->lanes * p->columns * p->depth;
+}
+
+int REAL(worth_packing)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
+  return REAL(row_excess)(p, kernels) > 0;
 }
 
 /* The width in vectors of panels that the tiles read where they lie, since a single tile takes all the rows and would
@@ -446,6 +453,11 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
   threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
+  if (p->packed && !p->packed->panels) {
+    struct REAL(product) lying = *p;
+    lying.packed = NULL;
+    return REAL(run)(&lying, p->packed->kernels, 1, SCRATCH_KERNEL, threads);
+  }
   const struct REAL(kernels) *tier = p->packed ? p->packed->tier : REAL(isa_tier)(p->precision, p->rows);
   int dots = REAL(is_dots)(p, tier);
   return REAL(run)(p, dots ? isa_active()->REAL(kernels) : tier, dots, SCRATCH_KERNEL, threads);
