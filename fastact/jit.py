@@ -2,12 +2,13 @@
 
 Shapes are those of `reference.py`.  Every product of the forward passes, and of the dense backward
 passes, is made of tiles: a block of outputs is summed in a buffer that stays in the L2 cache, by a
-register tile that is written in LLVM's vector types, and is finished (maximum, activation) from
-there.  The backward of maxout touches the winners alone: it adds up rows of a table, with the sums
-in registers; the rows are those that a list of indices names for the gradient of x, and those whose
-bits of a word are set for the gradient of the weights.
+register tile that is written in LLVM's vector types, or for a row or two by dots, and is finished
+(maximum, activation) from there.  The backward of maxout touches the winners alone: it adds up rows
+of a table, with the sums in registers; the rows are those that a list of indices names for the
+gradient of x, and those whose bits of a word are set for the gradient of the weights.
 
-Kernels are serial and run over ranges of cells; `pool.run` shares the cells among threads.
+Kernels are serial and run over ranges of cells; `pool.run` shares the cells among threads.  Those
+that call each other are in one file: Numba's cache on disk looks at the age of a kernel's own file.
 """
 
 # Kernels are typed by Numba, and an intrinsic's first parameter is Numba's own.
@@ -16,6 +17,7 @@ Kernels are serial and run over ranges of cells; `pool.run` shares the cells amo
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,10 @@ _VECTOR_BYTES, _TILE_ROWS = _target()
 # Of a tile for the last rows, or the only one: lower would take as long, in which each sum waits for itself.
 # One row of 1024 x 1024 x 2 takes 290 us instead of 390, 64 x 288 x 96 x 3 takes 68 us instead of 77.
 _LOW_TILE_ROWS = 4
+# So few rows do not pay for packing: dots with the weights where they lie.  1, 2 and 4 rows of
+# 1024 x 1024 x 2 take 135, 180 and 300 us instead of 305, 250 and 330, of 288 x 96 x 3 12, 15 and 22
+# instead of 17, 17 and 18.
+_DOT_ROWS = 2
 _TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 registers
 _GATHER_VECTORS = 12  # sums in registers, of a gathered row
 _SET = 64  # rows whose winners are bits of one word
@@ -487,6 +493,29 @@ def _multiply_block(x, rows, row_step, depth_step, panels, columns, start, depth
 # ---- forward products
 
 
+@partial(_compiled, reassociate=True)
+def _dot(a, b):
+    total = a.dtype.type(0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@_compiled
+def _add_dots(x, row, rows, weight, starts, units, tile, step):
+    """Add x @ weight.T, of the units that begin at `starts` in flat weights, to the tile.
+
+    Rows of the tile are `step` apart.
+    """
+    in_features = weight.shape[1]
+    flat = weight.reshape(weight.size)
+    for u in range(units):
+        for r in range(rows):
+            for first in range(0, in_features, _CHUNK):
+                stop = min(first + _CHUNK, in_features)
+                tile[r * step + u] += _dot(x[row + r, first:stop], flat[starts[u] + first : starts[u] + stop])
+
+
 @_compiled
 def _tile_buffers(rows, columns, depth, like):
     """Two tiles, a block of x and panels of weights, padded to whole register tiles."""
@@ -514,6 +543,9 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
                 first[k * outputs + j] = bias[(output + j) * pieces + k]
     for r in range(rows):
         _copy(first, 0, tile, r * step, step)
+    if rows <= _DOT_ROWS:
+        _add_dots(x, row, rows, weight, starts, outputs * pieces, tile, step)
+        return step
     for column in range(0, in_features, _CUT):
         depth = min(_CUT, in_features - column)
         _copy_rows(x, row, rows, column, depth, block, depth)

@@ -18,8 +18,11 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
+    """With `reassociate` LLVM may take a sum in any order, so in vectors."""
+    fastmath = {"reassoc", "contract", "nsz"} if reassociate else False
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
-        return njit(function, nogil=True, error_model="numpy", cache=True)
+        return njit(function, cache=True, **options)
     except RuntimeError:  # no directory can be written to
-        return njit(function, nogil=True, error_model="numpy")
+        return njit(function, **options)
