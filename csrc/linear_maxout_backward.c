@@ -6,6 +6,7 @@
 #include "grad_bias.h"
 #include "kernels.h"
 #include "outer_products.h"
+#include "product.h"
 #include "sizes.h"
 #include "threads.h"
 
@@ -244,6 +245,67 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   return FA_OK;
 }
 
+/* ---- both as dense products over the gradient scattered over the winners */
+
+/* Whether a product of so many rows does it in less time than the sums over the winners.  In tenths of the time of a
+ * term in a full float32 tile: the sums take 14 a term (166 GFLOP/s where tiles reach 240), but a dense product has
+ * `pieces` times as many terms, and packing takes 280 for each weight.  That is 2 pieces on AVX512-BF16, where
+ * (1024, 1024, 1024, 2) took 26.3 ms by the winners and 23.9 dense, (256, 512, 512, 2) 1.59 and 1.41, but (128, 1024,
+ * 1024, 2) 3.48 and 3.64 and (1024, 288, 96, 3) 715 and 966 us (Zen 5).  On AMX it is up to 3 pieces at "high" and 4 at
+ * "medium", an estimate from the rates of a prototype: the benchmark's forward + backward at each tier, with 2 to 6
+ * pieces on a CPU that has AMX, would settle it. */
+static int REAL(is_dense)(const struct REAL(backward) * b, int precision, int64_t product_rows) {
+  const struct REAL(kernels) *tier = REAL(isa_tier)(precision, product_rows);
+  return tier->scatter && b->pieces * (tier->tile_tenths * b->rows + 280) < 14 * b->rows;
+}
+
+/* These two return PRODUCT_UNCARRIED where the winners' sums have to do it. */
+static int REAL(dense_x)(const struct REAL(backward) * b, int precision, int threads) {
+  if (!REAL(is_dense)(b, precision, b->rows)) return PRODUCT_UNCARRIED;
+  struct REAL(scattered) s = {b->out_features, b->pieces, b->argmax, .transposed = 0};
+  return REAL(product)(
+      &(struct REAL(product)){
+          .rows = b->rows,
+          .depth = b->out_features * b->pieces,
+          .columns = b->in_features,
+          .pieces = 1,
+          .left = b->grad_y,
+          .scattered = &s,
+          .right = b->weight,
+          .right_column_stride = 1,
+          .right_depth_stride = b->in_features,
+          .y = b->grad_x,
+          .precision = precision,
+      },
+      threads);
+}
+
+/* The sums that are to be added go elsewhere first: nothing may be added where the product turns out not to serve. */
+static int REAL(dense_weight)(const struct REAL(backward) * b, int precision, int threads) {
+  struct REAL(scattered) s = {b->out_features, b->pieces, b->argmax, .transposed = 1};
+  int64_t units = b->out_features * b->pieces, count = units * b->in_features;
+  if (!REAL(is_dense)(b, precision, units)) return PRODUCT_UNCARRIED;
+  real *y = b->accumulate ? scratch(SCRATCH_GRADIENT, (size_t)count * sizeof(real)) : b->grad_weight;
+  if (!y) return FA_NO_MEMORY;
+  int status = REAL(product)(
+      &(struct REAL(product)){
+          .rows = units,
+          .depth = b->rows,
+          .columns = b->in_features,
+          .pieces = 1,
+          .left = b->grad_y,
+          .scattered = &s,
+          .right = b->x,
+          .right_column_stride = 1,
+          .right_depth_stride = b->in_features,
+          .y = y,
+          .precision = precision,
+      },
+      threads);
+  for (int64_t i = 0; b->accumulate && !status && i < count; i++) b->grad_weight[i] += y[i];
+  return status;
+}
+
 int REAL(outer_products)(int64_t rows, int64_t in_features, int64_t out_features, const real *grad_z, const real *x,
                          real *grad_weight, int accumulate, int threads) {
   return REAL(backward_weight)(
@@ -265,11 +327,6 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
                                     const real *grad_y, const real *x, const real *weight, const uint8_t *argmax,
                                     real *grad_x, real *grad_weight, real *grad_bias, int accumulate, int threads,
                                     int precision) {
-  /* The float32 kernels serve every tier: they skip the losers.  A dense product of bfloat16 over the scattered
-   * gradient took, for grad_x, 11.0 ms with 0.9 for the scattering where they took 13.0 on (1024, 1024, 1024, 2), 12.3
-   * where they took 8.3 on (1024, 1024, 512, 4), 575 us where they took 362 on (100, 784, 240, 5) (Zen 5, AVX512-BF16).
-   */
-  (void)precision;
   if (!argmax_fits(rows * out_features, argmax, pieces)) return FA_BAD_ARGMAX;
   struct REAL(backward) b = {
       .kernels = isa_active()->REAL(kernels),
@@ -286,8 +343,14 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
       .accumulate = accumulate,
   };
   int status = FA_OK;
-  if (grad_x) status = REAL(backward_x)(&b, threads);
-  if (grad_weight && !status) status = REAL(backward_weight)(&b, threads);
+  if (grad_x) {
+    status = REAL(dense_x)(&b, precision, threads);
+    if (status & PRODUCT_UNCARRIED) status = REAL(backward_x)(&b, threads);
+  }
+  if (grad_weight && !status) {
+    status = REAL(dense_weight)(&b, precision, threads);
+    if (status & PRODUCT_UNCARRIED) status = REAL(backward_weight)(&b, threads);
+  }
   if (grad_bias && !status)
     status = REAL(grad_bias)(rows, out_features, pieces, grad_y, argmax, accumulate, grad_bias, threads);
   return status;

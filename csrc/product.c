@@ -122,7 +122,7 @@ static int64_t REAL(row_excess)(const struct REAL(product) * p, const struct REA
 /* Whether dots are quicker than packing, 7 lanes a term, and tiles: for few rows or few outputs.  The two met at 4, 10,
  * 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784 and 1024 (Zen 5, AVX-512). */
 static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  return p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&
+  return !p->scattered && p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&
          p->rows * REAL(row_excess)(p, kernels) < 7 * kernels->lanes * p->columns * p->depth;
 }
 
@@ -333,6 +333,8 @@ static int REAL(multiply_rows)(const struct REAL(job) * job, int64_t row, int64_
       int carried = REAL(multiply_panel)(p, &job->plan, row, stop - row, index, right, pack, sums);
       *state = carried ? PACKED : UNCARRIED;
       if (!carried) continue;
+    } else if (p->scattered) {
+      return PRODUCT_UNCARRIED;
     } else {
       stop = smaller(end, (row / LEFT_BLOCK + 1) * LEFT_BLOCK);
       status |= REAL(multiply_uncarried)(p, &job->plan, row, stop - row, index);
@@ -369,6 +371,24 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, real *room
   return status;
 }
 
+/* Some rows of a scattered left operand, into words, a square block at a time, which stays in L1.  Returns whether the
+ * words carry all the numbers. */
+static int REAL(pack_scattered)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
+                                int64_t rows, real *dst, int64_t stride) {
+  const struct REAL(scattered) *s = p->scattered;
+  real block[LEFT_BLOCK * LEFT_BLOCK]; /* (samples, units) */
+  int carried = 1;
+  for (int64_t d = 0; d < p->depth; d += LEFT_BLOCK, dst += LEFT_BLOCK / kernels->step_terms * kernels->step_words) {
+    int64_t terms = smaller(LEFT_BLOCK, p->depth - d);
+    int64_t sample = s->transposed ? d : row, samples = s->transposed ? terms : rows;
+    kernels->scatter(samples, s->outputs, s->pieces, p->left + sample * s->outputs, s->argmax + sample * s->outputs,
+                     s->transposed ? row : d, s->transposed ? rows : terms, block, LEFT_BLOCK);
+    carried &= kernels->pack_left(rows, terms, block, s->transposed ? 1 : LEFT_BLOCK, s->transposed ? LEFT_BLOCK : 1,
+                                  dst, stride);
+  }
+  return carried;
+}
+
 /* Some rows of the left operand, into words. */
 static void REAL(pack_left)(const struct REAL(job) * job, int64_t row, int64_t rows) {
   const struct REAL(product) *p = job->p;
@@ -377,7 +397,8 @@ static void REAL(pack_left)(const struct REAL(job) * job, int64_t row, int64_t r
   int64_t stride = job->plan.left_stride;
   real *dst = job->packed_left + row * stride;
   job->left_carried[row / LEFT_BLOCK] =
-      (uint8_t)(kernels->pack_left
+      (uint8_t)(p->scattered ? REAL(pack_scattered)(p, kernels, row, rows, dst, stride)
+                : kernels->pack_left
                     ? kernels->pack_left(rows, p->depth, src, p->left_row_stride, p->left_depth_stride, dst, stride)
                     : kernels->transpose(p->depth, rows, src, p->left_depth_stride, dst, stride));
 }

@@ -4,6 +4,8 @@
 
 #include "kernels.h"
 
+enum { PRODUCT_UNCARRIED = 16 }; /* a bit that no enum fa_status has */
+
 #define REAL_BITS 32
 #include "product_types.inc.h"
 #undef REAL_BITS

@@ -7,6 +7,14 @@ struct REAL(packed) {
   real *panels;                         /* 64-byte aligned; NULL: dots of rows and units where they lie */
 };
 
+/* A left operand S or its transpose, S (samples, outputs * pieces), that is made of left (samples, outputs) while it is
+ * packed: S(n, j * pieces + argmax(n, j)) = left(n, j), and 0 elsewhere. */
+struct REAL(scattered) {
+  int64_t outputs, pieces;
+  const uint8_t *argmax; /* (samples, outputs) */
+  int transposed;
+};
+
 /* y (rows, columns) = left (rows, depth) @ right (depth, columns) + bias, or for pieces > 1 the maximum over the
  * pieces of each column.  An operand is given by its strides, in reals. */
 struct REAL(product) {
@@ -14,6 +22,7 @@ struct REAL(product) {
   int pieces;
   const real *left;
   int64_t left_row_stride, left_depth_stride;
+  const struct REAL(scattered) * scattered; /* for a tier whose kernels have scatter; or NULL */
   const real *right;
   int64_t right_column_stride, right_depth_stride, right_piece_stride;
   const real *bias;                   /* (columns, pieces), or NULL */
@@ -27,7 +36,9 @@ struct REAL(product) {
   const void *after_context;
 };
 
-/* Returns FA_OK or FA_NO_MEMORY.  The order of each sum depends on depth alone. */
+/* Returns FA_OK, FA_NO_MEMORY, or for a scattered operand PRODUCT_UNCARRIED with nothing promised of y: where the words
+ * don't carry all the numbers, since 0 times an infinity would spoil what a loser does not touch.  The order of each
+ * sum depends on depth alone. */
 int REAL(product)(const struct REAL(product) * p, int threads);
 
 /* Whether packed panels are quicker than dots for many rows; if not, for one row they hardly are.  (256, 256, 1, 3)

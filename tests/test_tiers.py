@@ -33,6 +33,8 @@ SHAPES = [
     Shape(12, 40, 3, 256),
     Shape(513, 300, 33, 1),
     Shape(530, 65, 18, 2),
+    Shape(451, 33, 50, 3),
+    Shape(600, 40, 37, 4),
 ]
 SPECIAL = (np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -3.4e38, 1e-40)
 
@@ -187,9 +189,10 @@ def test_special_values(compiled, tier, threads, value, place, shape, rng):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, np.finfo(np.float32).max], ids=str)
-@pytest.mark.parametrize("pieces", [2, 3, 5])
-def test_a_loser_contributes_nothing(compiled, tier, threads, value, pieces, rng):
-    shape = Shape(100, 40, 30, pieces)
+@pytest.mark.parametrize("pieces", [2, 3, 4, 5])
+@pytest.mark.parametrize("rows", [100, 600])
+def test_a_loser_contributes_nothing(compiled, tier, threads, value, rows, pieces, rng):
+    shape = Shape(rows, 40, 30, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
     argmax = rng.integers(0, pieces - 1, grad_y.shape, dtype=np.uint8)  # the last piece never wins
     weight[:, -1] = value
@@ -200,6 +203,20 @@ def test_a_loser_contributes_nothing(compiled, tier, threads, value, pieces, rng
     assert np.isfinite(grad_x).all()
     _, grad_weight, _ = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
     np.testing.assert_array_equal(grad_weight[:, -1], 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4])
+def test_a_special_gradient_reaches_the_winner_alone(compiled, tier, threads, pieces, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 40, 30, pieces), np.float32)
+    argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    grad_y[17, 5] = np.inf
+    grad_x, grad_weight, _ = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+    touched = np.zeros(len(x), bool)
+    touched[17] = True
+    np.testing.assert_array_equal(~np.isfinite(grad_x).all(1), touched)
+    units = np.zeros((30, pieces), bool)
+    units[5, argmax[17, 5]] = True
+    np.testing.assert_array_equal(~np.isfinite(grad_weight).all(2), units)
 
 
 def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
@@ -216,10 +233,12 @@ def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
 @pytest.mark.parametrize(
     "shape", [Shape(600, 90, 70, 2), Shape(100, 300, 150, 5), Shape(40, 20, 300, 1)], ids=str
 )
-def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, rng):
+@pytest.mark.parametrize("special", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, special, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, shape, np.float32)
-    x[rng.integers(0, len(x), 3), 5] = 3.4e38
-    weight[rng.integers(0, len(weight), 3), 0, 7] = np.inf
+    if special:
+        x[rng.integers(0, len(x), 3), 5] = 3.4e38
+        weight[rng.integers(0, len(weight), 3), 0, 7] = np.inf
     results = []
     for threads in (1, 2, 3, 5):
         with settings.num_threads(threads), np.errstate(all="ignore"):
@@ -236,7 +255,7 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, rng):
 
 @pytest.mark.parametrize("special", [False, True])
 def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng):
-    for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1)):
+    for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1), Shape(600, 33, 20, 2)):
         x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
         if special:
             x[7, 3] = np.inf
@@ -319,6 +338,17 @@ def test_a_unit_is_used_where_there_is_one(compiled, rng):
     for tier in ("high", "medium"):
         y, _ = fa.linear_maxout(x, weight, bias, precision=tier)
         assert (y != highest).any() == (units[tier] != "float32")
+
+
+def test_a_unit_serves_the_backward_of_many_rows_and_few_pieces(compiled, rng):
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 40, 20, 2), np.float32)
+    argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
+    units = fa.get_config()["tier_units"] if compiled == "c" else dict.fromkeys(TIERS, "float32")
+    highest = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision="highest")
+    for tier in ("high", "medium"):
+        grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
+        for got, wanted in zip(grads[:2], highest, strict=False):
+            assert (got != wanted).any() == (units[tier] != "float32")
 
 
 def test_float64_ignores_tiers(compiled, tier, rng):

@@ -59,6 +59,7 @@ const struct kernels_f32 kernels_avx512_bf16 = {
     .run_words = DEPTH_CUT,
     .tile_tenths = 5,
     .pack_left = pack_left,
+    .scatter = scatter,
     .transpose = transpose,
     .copy_lanes = copy_lanes,
     REGISTER_TILES,

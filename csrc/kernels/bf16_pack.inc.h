@@ -148,3 +148,34 @@ static ALWAYS_INLINE int pack_lanes(int parts, int step_words, int64_t lanes, in
   }
   return carried(largest);
 }
+
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+/* The first `count` of 16 bytes, then zeros, each in a word. */
+static ALWAYS_INLINE words16 load_bytes_some(const uint8_t *p, int64_t count) {
+  bytes16 loaded = {0};
+  if (count >= 16)
+    memcpy(&loaded, p, 16);
+  else if (count > 0)
+    memcpy(&loaded, p, (size_t)count);
+  return __builtin_convertvector(loaded, words16);
+}
+
+static void scatter(int64_t samples, int64_t outputs, int64_t pieces, const float *grad, const uint8_t *argmax,
+                    int64_t unit, int64_t units, float *dst, int64_t dst_stride) {
+  for (int64_t u = 0; u < units; u += 16) {
+    int64_t first = (unit + u) / pieces, count = outputs - first; /* the outputs of these 16 units start there */
+    words16 output, piece;
+    for (int64_t l = 0; l < 16; l++) {
+      int64_t at = (unit + u) % pieces + l;
+      output[l] = (uint32_t)(at / pieces);
+      piece[l] = (uint32_t)(at % pieces);
+    }
+    for (int64_t n = 0; n < samples; n++) {
+      vec g = load_some(grad + n * outputs + first, count);
+      words16 winner = load_bytes_some(argmax + n * outputs + first, count);
+      words16 won = (words16)(_mm512_permutexvar_epi32((__m512i)output, (__m512i)winner)) == piece;
+      vec_store(dst + n * dst_stride + u, (vec)((words16)_mm512_permutexvar_ps((__m512i)output, g) & (words16)won));
+    }
+  }
+}

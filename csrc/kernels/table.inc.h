@@ -95,6 +95,10 @@ struct REAL(kernels) {
    * times a denormal number, and the largest float32 numbers are rounded to an infinity. */
   int (*pack_left)(int64_t rows, int64_t depth, const real *src, int64_t row_stride, int64_t depth_stride, real *dst,
                    int64_t dst_stride);
+  /* grad and argmax (samples, outputs) -> dst (samples, units up to a multiple of lanes), some units of the gradient
+   * before the maximum: dst(n, j * pieces + argmax(n, j) - unit) = grad(n, j), 0 elsewhere.  Or NULL. */
+  void (*scatter)(int64_t samples, int64_t outputs, int64_t pieces, const real *grad, const uint8_t *argmax,
+                  int64_t unit, int64_t units, real *dst, int64_t dst_stride);
   /* src (rows, columns) -> dst (columns, rows up to a multiple of lanes), zeros beyond `rows` */
   int (*transpose)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
   /* src (rows, columns) -> dst (rows, lanes), zeros beyond `columns` */
