@@ -16,8 +16,13 @@ _loaded: dict[str, ModuleType] = {}
 _active: ModuleType | None = None
 
 
-def get(name: str) -> ModuleType:
-    """The backend called `name`; ValueError for an unknown name, ImportError where it can't load."""
+def get(name: str | None) -> ModuleType:
+    """The backend called `name`, the one in force for None.
+
+    Raises ValueError for an unknown name, ImportError where it can't load.
+    """
+    if name is None:
+        return _active or active()
     module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
         if name not in NAMES:

@@ -55,7 +55,7 @@ class Frozen:
     def __init__(self, steps: tuple[Step, ...], backend: str | None) -> None:
         self._steps = steps
         self._asked = backend
-        module = ops._backend(backend)
+        module = backends.get(backend)
         self.backend = backend or backends.get_backend()
         self.in_features, self.out_features = _features(steps)
         self.dtype = _dtype(steps)
@@ -118,7 +118,7 @@ class Frozen:
 
 def _rows(value: Any, features: int | None) -> Array:
     """`value` as a C-contiguous (rows, features); where any number will do, rows of one."""
-    return ops._rows(value.reshape(-1, 1), 1) if features is None else ops._rows(value, features)
+    return ops._rows(value.reshape(-1, 1) if features is None else value)
 
 
 class _Steps:

@@ -130,7 +130,7 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
     _check_sample("start", start)
     _check_sample("end", end)
     ops._check_array("end", end, start.dtype)
-    ops._check_shape("end", end, start.shape)
+    ops._check_shape("end", end.shape, start.shape)
     model(start)  # raises what a forward raises where a sample does not fit
     t = np.array([0.0, 1.0])
     values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t

@@ -188,7 +188,7 @@ def _set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array]) -
 
 def _check_grad(grad_y: Any, like: Array) -> None:
     ops._check_array("grad_y", grad_y, like.dtype)
-    ops._check_shape("grad_y", grad_y, like.shape)
+    ops._check_shape("grad_y", grad_y.shape, like.shape)
 
 
 class _Product(Layer):
@@ -512,7 +512,7 @@ class Dropout(Layer):
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         keep, dtype = saved
         ops._check_array("grad_y", grad_y, dtype)
-        ops._check_shape("grad_y", grad_y, keep.shape)
+        ops._check_shape("grad_y", grad_y.shape, keep.shape)
         return self._apply(grad_y, keep)
 
     def _describe(self) -> list[str]:

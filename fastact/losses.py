@@ -38,7 +38,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         raise TypeError(f"labels: got {got}, wanted a numpy.ndarray of integers")
     if logits.ndim == 0:
         raise ValueError("logits: got shape (), wanted (..., classes)")
-    _check_shape("labels", labels, logits.shape[:-1])
+    _check_shape("labels", labels.shape, logits.shape[:-1])
     classes = logits.shape[-1]
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {classes - 1}")
@@ -74,7 +74,7 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     """
     _check_array("y", y)
     _check_array("target", target, y.dtype)
-    _check_shape("target", target, y.shape)
+    _check_shape("target", target.shape, y.shape)
     grad = np.asarray(y - target)
     size = max(grad.size, 1)
     loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size

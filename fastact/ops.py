@@ -18,6 +18,7 @@ from . import activations, backends, settings
 from .activations import ARRAYS
 
 Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
 Needs = tuple[bool, ...]
 
 MAX_PIECES = 256  # an argmax is one byte
@@ -28,20 +29,32 @@ _UINT8 = np.dtype(np.uint8)
 # ---- checks
 
 
+def _check_types(**values: Any) -> None:
+    """Each of `values` is an array."""
+    for name, value in values.items():
+        if type(value) not in ARRAYS:
+            raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+
+
+def _check_dtype(name: str, got: np.dtype[Any], wanted: np.dtype[Any] | None = None) -> None:
+    """An array's dtype is `wanted`, or a supported float type where that is None."""
+    if wanted is None:
+        if got not in _FLOATS:
+            raise TypeError(f"{name}: got dtype {got}, wanted float32 or float64")
+    elif got != wanted:
+        raise TypeError(f"{name}: got dtype {got}, wanted {wanted}")
+
+
+def _check_shape(name: str, got: Shape, wanted: Shape) -> None:
+    if got != wanted:
+        raise ValueError(f"{name}: got shape {got}, wanted {wanted}")
+
+
 def _check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
     """`value` is an array of `dtype`, or of a supported float type where `dtype` is None."""
     if type(value) not in ARRAYS:
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
-    if dtype is None:
-        if value.dtype not in _FLOATS:
-            raise TypeError(f"{name}: got dtype {value.dtype}, wanted float32 or float64")
-    elif value.dtype != dtype:
-        raise TypeError(f"{name}: got dtype {value.dtype}, wanted {dtype}")
-
-
-def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    if value.shape != shape:
-        raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
+        _check_types(**{name: value})
+    _check_dtype(name, value.dtype, dtype)
 
 
 def _check_number(name: str, value: Any) -> float:
@@ -53,51 +66,85 @@ def _check_number(name: str, value: Any) -> float:
 def _contiguous(value: Array) -> Array:
     """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
     flags = value.flags
-    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+    if flags.carray or (flags.c_contiguous and flags.aligned):  # `carray` is both, and writeable
+        return value
+    return np.array(value, order="C")
 
 
-def _as_rows(value: Array, features: int) -> Array:
-    """A C-contiguous `value` (..., features) as (rows, features)."""
-    return value if value.ndim == 2 else value.reshape(math.prod(value.shape[:-1]), features)
+def _as_rows(value: Array) -> Array:
+    """A C-contiguous `value` (..., features) as (rows, features); () as (1, 1)."""
+    if value.ndim == 2:
+        return value
+    *rows, features = value.shape or (1,)
+    return value.reshape(math.prod(rows), features)
 
 
-def _rows(value: Array, features: int) -> Array:
+def _rows(value: Array) -> Array:
     """`value` (..., features) as a C-contiguous (rows, features)."""
-    return _as_rows(_contiguous(value), features)
+    return _as_rows(_contiguous(value))
 
 
-def _operand(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def _operand(name: str, value: Any, dtype: np.dtype[Any], shape: Shape) -> Array:
     """`value`, which has to be of `dtype` and `shape`, as a kernel can read it."""
     if type(value) not in ARRAYS or value.dtype != dtype or value.shape != shape:
         _check_array(name, value, dtype)
-        _check_shape(name, value, shape)
+        _check_shape(name, value.shape, shape)
     return _contiguous(value)
 
 
+# A program has few different shapes, and passes each many times.
+_once_each = functools.lru_cache(maxsize=1024)
 _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 _LINEAR_WEIGHT = ("out_features", "in_features")
 
 
-def _linear_operands(
-    x: Any, weight: Any, sizes: tuple[str, ...]
-) -> tuple[Array, Array, np.dtype[Any], tuple[int, ...]]:
-    """`x` (..., in_features) as rows and `weight` (sizes), which have to fit, as a kernel can read them.
+@_once_each
+def _forward_shape(
+    sizes: tuple[str, ...],
+    x: Shape,
+    x_dtype: np.dtype[Any],
+    weight: Shape,
+    weight_dtype: np.dtype[Any],
+    bias: Shape | None = None,
+    bias_dtype: np.dtype[Any] | None = None,
+) -> Shape:
+    """x is (..., in_features), weight (sizes) and bias weight's but for in_features, of one dtype.
 
-    After them come the dtype and the shape of y.
+    Returns the shape of y.
     """
-    _check_array("x", x)
-    dtype: np.dtype[Any] = x.dtype
-    _check_array("weight", weight, dtype)
-    shape, weight_shape = x.shape, weight.shape
-    if len(weight_shape) != len(sizes):
-        raise ValueError(f"weight: got shape {weight_shape}, wanted ({', '.join(sizes)})")
-    in_features = weight_shape[-1]
-    if not shape or shape[-1] != in_features:
-        raise ValueError(f"x: got shape {shape}, wanted (..., {in_features}) to match weight")
-    rows = _contiguous(x)
-    if len(shape) != 2:
-        rows = _as_rows(rows, in_features)
-    return rows, _contiguous(weight), dtype, (*shape[:-1], weight_shape[0])
+    _check_dtype("x", x_dtype)
+    _check_dtype("weight", weight_dtype, x_dtype)
+    if len(weight) != len(sizes):
+        raise ValueError(f"weight: got shape {weight}, wanted ({', '.join(sizes)})")
+    if not x or x[-1] != weight[-1]:
+        raise ValueError(f"x: got shape {x}, wanted (..., {weight[-1]}) to match weight")
+    if sizes is _MAXOUT_WEIGHT:
+        _check_pieces(weight[1])
+    if bias is not None and bias_dtype is not None:
+        _check_dtype("bias", bias_dtype, x_dtype)
+        _check_shape("bias", bias, weight[:-1])
+    return (*x[:-1], weight[0])
+
+
+@_once_each
+def _check_backward(
+    sizes: tuple[str, ...],
+    x: Shape,
+    x_dtype: np.dtype[Any],
+    weight: Shape,
+    weight_dtype: np.dtype[Any],
+    grad_y: Shape,
+    grad_y_dtype: np.dtype[Any],
+    kept: Shape,
+    kept_dtype: np.dtype[Any],
+) -> None:
+    """The same, and grad_y and what the forward kept, argmax or saved, are like y."""
+    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
+    _check_dtype("grad_y", grad_y_dtype, x_dtype)
+    _check_shape("grad_y", grad_y, y)
+    name, dtype = ("argmax", _UINT8) if sizes is _MAXOUT_WEIGHT else ("saved", x_dtype)
+    _check_dtype(name, kept_dtype, dtype)
+    _check_shape(name, kept, y)
 
 
 def _check_pieces(pieces: int) -> None:
@@ -201,7 +248,7 @@ def _outputs(
                 raise ValueError(f"accumulate: got True and no {label}, wanted an array to add to")
             continue
         _check_array(label, array, dtypes[i])
-        _check_shape(label, array, shapes[i])
+        _check_shape(label, array.shape, shapes[i])
         if not array.flags.writeable:
             raise ValueError(f"{label}: got a read-only array, wanted a writeable one")
         own = _allocation(array)
@@ -230,16 +277,6 @@ def _deliver(out: Any, arrays: list[Array | None]) -> tuple[Any, ...]:
             given[i][...] = array
             arrays[i] = given[i]
     return tuple(arrays)
-
-
-def _tier(precision: str | None) -> str:
-    return (
-        settings.get_float32_matmul_precision() if precision is None else settings.check_precision(precision)
-    )
-
-
-def _backend(name: str | None) -> Any:
-    return backends.active() if name is None else backends.get(name)
 
 
 # ---- linear + maxout
@@ -276,12 +313,21 @@ def linear_maxout(
         TypeError: an argument is no array, or of another dtype.
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
-    run = _backend(backend)
-    x_rows, weights, dtype, shape = _linear_operands(x, weight, _MAXOUT_WEIGHT)
-    out_features, pieces, _ = weight.shape
-    _check_pieces(pieces)
-    biases = None if bias is None else _operand("bias", bias, dtype, (out_features, pieces))
-    tier = _tier(precision)
+    run = backends.get(backend)
+    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
+        _check_types(x=x, weight=weight)
+    if bias is None:
+        shape = _forward_shape(_MAXOUT_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype)
+        biases = None
+    else:
+        if type(bias) not in ARRAYS:
+            _check_types(bias=bias)
+        shape = _forward_shape(
+            _MAXOUT_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype
+        )
+        biases = _contiguous(bias)
+    dtype = x.dtype
+    tier = settings.precision_in_force(precision)
     if out is None:
         y, argmax = np.empty(shape, dtype), np.empty(shape, _UINT8) if return_argmax else None
     else:
@@ -289,11 +335,11 @@ def linear_maxout(
         arrays = _outputs(out, names, wanted, (shape, shape), (dtype, _UINT8), (x, weight, bias))
         y, argmax = arrays
     run.linear_maxout(
-        x_rows,
-        weights,
+        _rows(x),
+        _contiguous(weight),
         biases,
-        _as_rows(y, out_features),
-        None if argmax is None else _as_rows(argmax, out_features),
+        _as_rows(y),
+        None if argmax is None else _as_rows(argmax),
         settings.requested_threads(),
         tier,
     )
@@ -340,19 +386,32 @@ def linear_maxout_backward(
         TypeError: an argument is no array, or of another dtype.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
-    run = _backend(backend)
-    x_rows, weights, dtype, shape = _linear_operands(x, weight, _MAXOUT_WEIGHT)
-    out_features, pieces, in_features = weight.shape
-    _check_pieces(pieces)
-    grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
-    # the backend checks its values
-    winners = _as_rows(_operand("argmax", argmax, _UINT8, shape), out_features)
+    run = backends.get(backend)
+    if (
+        type(grad_y) not in ARRAYS
+        or type(x) not in ARRAYS
+        or type(weight) not in ARRAYS
+        or type(argmax) not in ARRAYS
+    ):
+        _check_types(grad_y=grad_y, x=x, weight=weight, argmax=argmax)
+    _check_backward(
+        _MAXOUT_WEIGHT,
+        x.shape,
+        x.dtype,
+        weight.shape,
+        weight.dtype,
+        grad_y.shape,
+        grad_y.dtype,
+        argmax.shape,
+        argmax.dtype,
+    )
+    dtype = x.dtype
     wanted = needs if needs is _ALL else _check_needs(needs, _GRADS)
-    tier = _tier(precision)
+    tier = settings.precision_in_force(precision)
     if out is None and not accumulate:
         grad_x = np.empty(x.shape, dtype) if wanted[0] else None
         grad_weight = np.empty(weight.shape, dtype) if wanted[1] else None
-        grad_bias = np.empty((out_features, pieces), dtype) if wanted[2] else None
+        grad_bias = np.empty(weight.shape[:2], dtype) if wanted[2] else None
     else:
         arrays = _outputs(
             out,
@@ -365,11 +424,11 @@ def linear_maxout_backward(
         )
         grad_x, grad_weight, grad_bias = arrays
     run.linear_maxout_backward(
-        grad_rows,
-        x_rows,
-        weights,
-        winners,
-        None if grad_x is None else _as_rows(grad_x, in_features),
+        _rows(grad_y),
+        _rows(x),
+        _contiguous(weight),
+        _rows(argmax),  # the backend checks its values
+        None if grad_x is None else _as_rows(grad_x),
         grad_weight,
         grad_bias,
         accumulate,
@@ -406,7 +465,7 @@ def maxout(
     Raises:
         TypeError: z is no array, or of another dtype.  ValueError: a bad axis or number of pieces.
     """
-    run = _backend(backend)
+    run = backends.get(backend)
     _check_array("z", z)
     axis = _check_axis(axis, z.ndim)
     _check_pieces(z.shape[axis])
@@ -459,7 +518,7 @@ def maxout_backward(
         TypeError: an argument is no array, or of another dtype.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
-    run = _backend(backend)
+    run = backends.get(backend)
     _check_array("grad_y", grad_y)
     if isinstance(pieces, bool) or not isinstance(pieces, int | np.integer):
         raise TypeError(f"pieces: got {pieces!r}, wanted an int")
@@ -520,12 +579,22 @@ def linear_activation(
         TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
         ValueError: shapes do not agree, or the activation is unknown.
     """
-    run = _backend(backend)
-    x_rows, weights, dtype, shape = _linear_operands(x, weight, _LINEAR_WEIGHT)
-    out_features = len(weight)
-    biases = None if bias is None else _operand("bias", bias, dtype, (out_features,))
-    act = activations.resolve(activation, out_features, dtype, parameters)
-    tier = _tier(precision)
+    run = backends.get(backend)
+    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
+        _check_types(x=x, weight=weight)
+    if bias is None:
+        shape = _forward_shape(_LINEAR_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype)
+        biases = None
+    else:
+        if type(bias) not in ARRAYS:
+            _check_types(bias=bias)
+        shape = _forward_shape(
+            _LINEAR_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype
+        )
+        biases = _contiguous(bias)
+    dtype = x.dtype
+    act = activations.resolve(activation, shape[-1], dtype, parameters)
+    tier = settings.precision_in_force(precision)
     saves_z = act.saves == "z"
     if out is None:
         y, z = np.empty(shape, dtype), np.empty(shape, dtype) if saves_z and return_saved else None
@@ -540,12 +609,12 @@ def linear_activation(
         arrays = _outputs(out, names, wanted, (shape, shape), (dtype, dtype), inputs)
         y, z = arrays
     run.linear_activation(
-        x_rows,
-        weights,
+        _rows(x),
+        _contiguous(weight),
         biases,
         act,
-        _as_rows(y, out_features),
-        None if z is None else _as_rows(z, out_features),
+        _as_rows(y),
+        None if z is None else _as_rows(z),
         settings.requested_threads(),
         tier,
     )
@@ -590,17 +659,32 @@ def linear_activation_backward(
         TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
         ValueError: shapes do not agree, or the activation is unknown.
     """
-    run = _backend(backend)
-    x_rows, weights, dtype, shape = _linear_operands(x, weight, _LINEAR_WEIGHT)
-    out_features, in_features = weight.shape
-    act = activations.resolve(activation, out_features, dtype, parameters)
-    grad_rows = _as_rows(_operand("grad_y", grad_y, dtype, shape), out_features)
-    saved_rows = _as_rows(_operand("saved", saved, dtype, shape), out_features)
+    run = backends.get(backend)
+    if (
+        type(grad_y) not in ARRAYS
+        or type(x) not in ARRAYS
+        or type(weight) not in ARRAYS
+        or type(saved) not in ARRAYS
+    ):
+        _check_types(grad_y=grad_y, x=x, weight=weight, saved=saved)
+    _check_backward(
+        _LINEAR_WEIGHT,
+        x.shape,
+        x.dtype,
+        weight.shape,
+        weight.dtype,
+        grad_y.shape,
+        grad_y.dtype,
+        saved.shape,
+        saved.dtype,
+    )
+    dtype = x.dtype
+    act = activations.resolve(activation, len(weight), dtype, parameters)
     names, shapes = _GRADS, (x.shape, weight.shape, weight.shape[:1])
     if act.slope is not None:
         names, shapes = (*names, "grad_slope"), (*shapes, parameters["slope"].shape)  # type: ignore[assignment]
     wanted = (True,) * len(names) if needs is None else _check_needs(needs, names)
-    tier = _tier(precision)
+    tier = settings.precision_in_force(precision)
     grads: Any
     if out is None and not accumulate:
         grads = [np.empty(shape, dtype) if want else None for want, shape in zip(wanted, shapes, strict=True)]
@@ -610,12 +694,12 @@ def linear_activation_backward(
     grad_x, grad_weight, grad_bias = grads[:3]
     grad_slope = grads[3] if act.slope is not None else None
     run.linear_activation_backward(
-        grad_rows,
-        x_rows,
-        weights,
-        saved_rows,
+        _rows(grad_y),
+        _rows(x),
+        _contiguous(weight),
+        _rows(saved),
         act,
-        None if grad_x is None else _as_rows(grad_x, in_features),
+        None if grad_x is None else _as_rows(grad_x),
         grad_weight,
         grad_bias,
         None if grad_slope is None else grad_slope.reshape(-1),
@@ -653,7 +737,7 @@ def activation(
         TypeError: z is no array, or of another dtype, or a keyword is unknown.
         ValueError: the activation is unknown or a parameter's value is bad.
     """
-    run = _backend(backend)
+    run = backends.get(backend)
     _check_array("z", z)
     features = z.shape[-1] if z.ndim else 1
     act = activations.resolve(activation, features, z.dtype, parameters)
@@ -663,7 +747,7 @@ def activation(
         slope = parameters.get("slope")
         arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (slope,), in_place=(z,))
         (y,) = arrays
-    run.activation(_rows(z, features), act, _as_rows(y, features), settings.requested_threads())
+    run.activation(_rows(z), act, _as_rows(y), settings.requested_threads())
     return y if out is None else _deliver(out, arrays)[0]
 
 
@@ -695,11 +779,11 @@ def activation_backward(
         TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
         ValueError: shapes do not agree, the activation is unknown or a parameter's value is bad.
     """
-    run = _backend(backend)
+    run = backends.get(backend)
     _check_array("grad_y", grad_y)
     dtype = grad_y.dtype
     features = grad_y.shape[-1] if grad_y.ndim else 1
-    saved_rows = _as_rows(_operand("saved", saved, dtype, grad_y.shape), features)
+    saved_rows = _as_rows(_operand("saved", saved, dtype, grad_y.shape))
     act = activations.resolve(activation, features, dtype, parameters)
     names, shapes = ("grad_z",), (grad_y.shape,)
     if act.slope is not None:
@@ -720,10 +804,10 @@ def activation_backward(
         )
     grad_slope = results[1] if act.slope is not None else None
     run.activation_backward(
-        _rows(grad_y, features),
+        _rows(grad_y),
         saved_rows,
         act,
-        _as_rows(results[0], features),
+        _as_rows(results[0]),
         None if grad_slope is None else grad_slope.reshape(-1),
         accumulate,
         settings.requested_threads(),

@@ -87,7 +87,12 @@ def set_float32_matmul_precision(precision: str) -> None:
 
 def get_float32_matmul_precision() -> str:
     """The precision tier in force in this context."""
-    return _precision.get() or _default_precision
+    return precision_in_force(None)
+
+
+def precision_in_force(asked: str | None) -> str:
+    """The precision tier of a call that asks for `asked`."""
+    return (_precision.get() or _default_precision) if asked is None else check_precision(asked)
 
 
 @contextmanager

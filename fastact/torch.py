@@ -119,8 +119,8 @@ def _contiguous(value: Tensor) -> ops.Array:
     return ops._contiguous(_array(value))
 
 
-def _rows(value: Tensor, features: int) -> ops.Array:
-    return ops._rows(_array(value), features)
+def _rows(value: Tensor) -> ops.Array:
+    return ops._rows(_array(value))
 
 
 def _gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
@@ -319,7 +319,7 @@ def _linear_maxout_cpu(
     out_features, pieces, in_features = weight.shape
     y = _new(shape, x.dtype)
     argmax = _new(shape, torch.uint8) if save else None
-    threads, tier = _threads(), ops._tier(precision)
+    threads, tier = _threads(), settings.precision_in_force(precision)
     backend = backends.active()
     if hasattr(backend, "linear_maxout_at") and (addresses := _addresses((x, weight, bias, y, argmax))):
         rows = shape[0] if len(shape) == 2 else math.prod(shape[:-1])
@@ -327,11 +327,11 @@ def _linear_maxout_cpu(
         backend.linear_maxout_at(dtype, rows, in_features, out_features, pieces, *addresses, threads, tier)
     else:
         backend.linear_maxout(
-            _rows(x, in_features),
+            _rows(x),
             _contiguous(weight),
             None if bias is None else _contiguous(bias),
-            _rows(y, out_features),
-            None if argmax is None else _rows(argmax, out_features),
+            _rows(y),
+            None if argmax is None else _rows(argmax),
             threads,
             tier,
         )
@@ -361,7 +361,7 @@ def _linear_maxout_backward_cpu(
     shapes = _check_linear_maxout_backward(grad_y, x, weight, argmax)
     out_features, pieces, in_features = weight.shape
     grads = _gradients(shapes, needs, x)
-    threads, tier = _threads(), ops._tier(precision)
+    threads, tier = _threads(), settings.precision_in_force(precision)
     backend = backends.active()
     addresses = None
     if hasattr(backend, "linear_maxout_backward_at"):
@@ -375,11 +375,11 @@ def _linear_maxout_backward_cpu(
     else:
         grad_x, grad_weight, grad_bias = grads
         backend.linear_maxout_backward(
-            _rows(grad_y, out_features),
-            _rows(x, in_features),
+            _rows(grad_y),
+            _rows(x),
             _contiguous(weight),
-            _rows(argmax, out_features),
-            None if grad_x is None else _rows(grad_x, in_features),
+            _rows(argmax),
+            None if grad_x is None else _rows(grad_x),
             None if grad_weight is None else _array(grad_weight),
             None if grad_bias is None else _array(grad_bias),
             False,
@@ -614,18 +614,17 @@ def _linear_activation_cpu(
 ) -> tuple[Tensor, Tensor | None]:
     *keywords, precision, save = activation
     shape, act = _check_linear_activation(_array, x, weight, bias, *keywords)
-    out_features, in_features = weight.shape
     y = _new(shape, x.dtype)
     z = _new(shape, x.dtype) if save and act.saves == "z" else None
     backends.active().linear_activation(
-        _rows(x, in_features),
+        _rows(x),
         _contiguous(weight),
         None if bias is None else _contiguous(bias),
         act,
-        _rows(y, out_features),
-        None if z is None else _rows(z, out_features),
+        _rows(y),
+        None if z is None else _rows(z),
         _threads(),
-        ops._tier(precision),
+        settings.precision_in_force(precision),
     )
     return y, z
 
@@ -659,21 +658,20 @@ def _linear_activation_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     *keywords, needs, precision = activation
     shapes, act = _check_linear_activation_backward(_array, grad_y, x, weight, saved, *keywords)
-    out_features, in_features = weight.shape
     grad_x, grad_weight, grad_bias, grad_slope = _gradients(shapes, needs, x)
     backends.active().linear_activation_backward(
-        _rows(grad_y, out_features),
-        _rows(x, in_features),
+        _rows(grad_y),
+        _rows(x),
         _contiguous(weight),
-        _rows(saved, out_features),
+        _rows(saved),
         act,
-        None if grad_x is None else _rows(grad_x, in_features),
+        None if grad_x is None else _rows(grad_x),
         None if grad_weight is None else _array(grad_weight),
         None if grad_bias is None else _array(grad_bias),
         None if grad_slope is None else _array(grad_slope).reshape(-1),
         False,
         _threads(),
-        ops._tier(precision),
+        settings.precision_in_force(precision),
     )
     return grad_x, grad_weight, grad_bias, grad_slope
 
