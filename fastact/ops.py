@@ -71,9 +71,9 @@ def _contiguous(value: Array) -> Array:
     return np.array(value, order="C")
 
 
-def _as_rows(value: Array) -> Array:
-    """A C-contiguous `value` (..., features) as (rows, features); () as (1, 1)."""
-    if value.ndim == 2:
+def _as_rows(value: Any) -> Any:
+    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1); None as it is."""
+    if value is None or value.ndim == 2:
         return value
     *rows, features = value.shape or (1,)
     return value.reshape(math.prod(rows), features)
@@ -81,7 +81,8 @@ def _as_rows(value: Array) -> Array:
 
 def _rows(value: Array) -> Array:
     """`value` (..., features) as a C-contiguous (rows, features)."""
-    return _as_rows(_contiguous(value))
+    rows: Array = _as_rows(_contiguous(value))
+    return rows
 
 
 def _operand(name: str, value: Any, dtype: np.dtype[Any], shape: Shape) -> Array:
@@ -334,12 +335,15 @@ def linear_maxout(
         names, wanted = ("y", "argmax"), (True, return_argmax)
         arrays = _outputs(out, names, wanted, (shape, shape), (dtype, _UINT8), (x, weight, bias))
         y, argmax = arrays
+    rows, y_rows, winners = _contiguous(x), y, argmax
+    if len(shape) != 2:
+        rows, y_rows, winners = _as_rows(rows), _as_rows(y), _as_rows(argmax)
     run.linear_maxout(
-        _rows(x),
+        rows,
         _contiguous(weight),
         biases,
-        _as_rows(y),
-        None if argmax is None else _as_rows(argmax),
+        y_rows,
+        winners,
         settings.requested_threads(),
         tier,
     )
@@ -423,12 +427,16 @@ def linear_maxout_backward(
             accumulate=accumulate,
         )
         grad_x, grad_weight, grad_bias = arrays
+    grad_rows, rows, winners, grad_x_rows = _contiguous(grad_y), _contiguous(x), _contiguous(argmax), grad_x
+    if x.ndim != 2:
+        grad_rows, rows, winners = _as_rows(grad_rows), _as_rows(rows), _as_rows(winners)
+        grad_x_rows = _as_rows(grad_x)
     run.linear_maxout_backward(
-        _rows(grad_y),
-        _rows(x),
+        grad_rows,
+        rows,
         _contiguous(weight),
-        _rows(argmax),  # the backend checks its values
-        None if grad_x is None else _as_rows(grad_x),
+        winners,  # the backend checks its values
+        grad_x_rows,
         grad_weight,
         grad_bias,
         accumulate,
@@ -614,7 +622,7 @@ def linear_activation(
         biases,
         act,
         _as_rows(y),
-        None if z is None else _as_rows(z),
+        _as_rows(z),
         settings.requested_threads(),
         tier,
     )
@@ -699,7 +707,7 @@ def linear_activation_backward(
         _contiguous(weight),
         _rows(saved),
         act,
-        None if grad_x is None else _as_rows(grad_x),
+        _as_rows(grad_x),
         grad_weight,
         grad_bias,
         None if grad_slope is None else grad_slope.reshape(-1),
