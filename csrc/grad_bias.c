@@ -6,6 +6,9 @@
 #include "sizes.h"
 #include "threads.h"
 
+/* What adding to one of several sums costs beside a multiply-add, for threads_for. */
+#define SCATTER_WORK 16
+
 #define REAL_BITS 32
 #include "grad_bias.c"
 #undef REAL_BITS
@@ -54,7 +57,7 @@ static void REAL(sum_share)(void *context, int64_t task) {
 int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const real *grad_y, const uint8_t *argmax,
                     int accumulate, real *grad_bias, int threads) {
   if (out_features == 0) return FA_OK;
-  threads = threads_for(threads, (rows + pieces) * out_features);
+  threads = threads_for(threads, (rows + pieces) * out_features * (argmax ? SCATTER_WORK : 1));
   size_t units = (size_t)(out_features * pieces);
   real *sums = scratch(SCRATCH_KERNEL, 2 * units * sizeof(real));
   if (!sums) return FA_NO_MEMORY;

@@ -12,6 +12,8 @@
 
 /* Rows of grad_x that share a packed table of weights; their sums stay in L2. */
 #define CHUNK_ROWS 1024
+/* Packing the weights of a table takes as long as the sums of so many rows for each piece (AVX-512). */
+#define PACK_ROWS 3
 /* Pieces of grad_weight that share a packed table of x; their sums stay in L2. */
 #define CHUNK_UNITS 512
 /* Tables whose sums are added up before those of all runs: where a table has a few terms for each sum, 32 at a time had
@@ -141,14 +143,26 @@ static void REAL(grad_x_tasks)(void *context, int64_t thread) {
   }
 }
 
+/* Into how many chunks to cut the rows so that the thread with the most to do has the least; each chunk packs all the
+ * weights. */
+static int64_t REAL(row_chunks)(const struct REAL(backward) * b, int threads) {
+  int64_t tiles = REAL(column_tiles)(b), fewest = ceil_div(b->rows, CHUNK_ROWS), best = fewest, least = INT64_MAX;
+  for (int64_t chunks = fewest; chunks <= smaller(b->rows, fewest + 2 * (threads - 1)); chunks++) {
+    int64_t cost = ceil_div(tiles * chunks, threads) * (ceil_div(b->rows, chunks) + PACK_ROWS * b->pieces);
+    if (cost < least) {
+      least = cost;
+      best = chunks;
+    }
+  }
+  return best;
+}
+
 static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features) * sizeof(real));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
   threads = threads_for(threads, b->rows * (b->out_features + 1) * b->in_features);
-  int64_t chunks = ceil_div(b->rows, CHUNK_ROWS);
-  if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, tiles));
-  int64_t chunk = ceil_div(b->rows, chunks);
+  int64_t chunk = ceil_div(b->rows, REAL(row_chunks)(b, threads));
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
   struct REAL(gradient_job) job = {
       .b = b,

@@ -74,9 +74,8 @@ struct REAL(job) {
   uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
   char *rooms;           /* one for each thread: packed panels or one slice, sums, states of the panels */
   size_t room_bytes, right_bytes, sums_bytes;
-  atomic_llong next_left, next_task, next_room;
+  atomic_llong next_task;
   atomic_int status;
-  int threads;
 };
 
 struct REAL(panel) {
@@ -389,36 +388,31 @@ static int REAL(pack_scattered)(const struct REAL(product) * p, const struct REA
   return carried;
 }
 
-/* Some rows of the left operand, into words. */
-static void REAL(pack_left)(const struct REAL(job) * job, int64_t row, int64_t rows) {
+/* Block `block` of LEFT_BLOCK rows of the left operand, into words. */
+static void REAL(pack_left)(void *context, int64_t block) {
+  struct REAL(job) *job = context;
   const struct REAL(product) *p = job->p;
   const struct REAL(kernels) *kernels = job->plan.kernels;
+  int64_t row = block * LEFT_BLOCK, rows = smaller(LEFT_BLOCK, p->rows - row), stride = job->plan.left_stride;
   const real *src = p->left + row * p->left_row_stride;
-  int64_t stride = job->plan.left_stride;
   real *dst = job->packed_left + row * stride;
-  job->left_carried[row / LEFT_BLOCK] =
+  job->left_carried[block] =
       (uint8_t)(p->scattered ? REAL(pack_scattered)(p, kernels, row, rows, dst, stride)
                 : kernels->pack_left
                     ? kernels->pack_left(rows, p->depth, src, p->left_row_stride, p->left_depth_stride, dst, stride)
                     : kernels->transpose(p->depth, rows, src, p->left_depth_stride, dst, stride));
 }
 
-/* What each thread does: its share of the packing of the left operand, then of the tasks. */
-static void REAL(work)(struct REAL(job) * job) {
+/* Takes tasks until there are none, in room `room`. */
+static void REAL(work)(void *context, int64_t room) {
+  struct REAL(job) *job = context;
   const struct REAL(kernels) *kernels = job->plan.kernels;
-  char *room = job->rooms + (size_t)atomic_fetch_add(&job->next_room, 1) * job->room_bytes;
-  real *sums = (real *)(room + job->right_bytes);
+  char *right = job->rooms + (size_t)room * job->room_bytes;
+  real *sums = (real *)(right + job->right_bytes);
   uint8_t *states = (uint8_t *)sums + job->sums_bytes;
-  if (job->packed_left) {
-    for (int64_t row; (row = atomic_fetch_add(&job->next_left, LEFT_BLOCK)) < job->p->rows;)
-      REAL(pack_left)(job, row, smaller(LEFT_BLOCK, job->p->rows - row));
-    if (job->threads > 1) { /* alone, it may be inside the parallel region of another product */
-#pragma omp barrier
-    }
-  }
   if (kernels->begin) kernels->begin();
   for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->plan.tasks;)
-    atomic_fetch_or(&job->status, REAL(run_task)(job, task, (real *)room, sums, states));
+    atomic_fetch_or(&job->status, REAL(run_task)(job, task, (real *)right, sums, states));
   if (kernels->end) kernels->end();
 }
 
@@ -443,7 +437,7 @@ static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
 
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
                      enum scratch_user user, int threads) {
-  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads), .threads = threads};
+  struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
   struct REAL(plan) *plan = &job.plan;
   size_t left_bytes = 0, carried_bytes = 0;
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
@@ -462,12 +456,8 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
     job.left_carried = (uint8_t *)memory + left_bytes;
   }
   job.rooms = memory + left_bytes + carried_bytes;
-  if (threads == 1) {
-    REAL(work)(&job);
-  } else {
-#pragma omp parallel num_threads(threads)
-    REAL(work)(&job);
-  }
+  if (left_bytes) share_tasks(ceil_div(p->rows, LEFT_BLOCK), threads, REAL(pack_left), &job);
+  share_tasks(threads, threads, REAL(work), &job);
   return job.status;
 }
 

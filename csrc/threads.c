@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -13,8 +14,19 @@
  * elements of relu 0.86x, 0.97x, 1.8x and 2.0x. */
 #define MIN_WORK_PER_THREAD 65536
 
+/* A team that sleeps may come late: after a pause of 20 ms Linux woke the second thread on the core of the first (two
+ * cores of a virtual machine), where it waited 8 ms until the load was balanced, and with it a call that takes one
+ * thread 0.05 ms.  So for AWAKE_NANOSECONDS after the caller has slept for PAUSE_NANOSECONDS, in which a team of
+ * libgomp falls asleep, it works alone where that takes less than about 2 ms. */
+#define PAUSE_NANOSECONDS 5000000
+#define AWAKE_NANOSECONDS 10000000
+#define LATE_WORK ((int64_t)1 << 28)
+/* The caller's own time, which a system call tells, is looked at so often at the most. */
+#define LOOK_NANOSECONDS 1000000
+
 static int forked;
 static pthread_key_t buffers_key;
+static int no_key; /* an error number: the system has no more keys */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { forked = 1; }
@@ -38,12 +50,32 @@ int fa_max_threads(void) {
 #endif
 }
 
+static int64_t nanoseconds(clockid_t clock) {
+  struct timespec time;
+  clock_gettime(clock, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Whether the calling thread slept a moment ago. */
+static int slept(void) {
+  static _Thread_local int64_t looked, used, woke; /* when it last looked, its own time then, and when it woke */
+  int64_t now = nanoseconds(CLOCK_MONOTONIC), passed = now - looked;
+  if (passed > LOOK_NANOSECONDS) {
+    int64_t own = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
+    if (passed - (own - used) > PAUSE_NANOSECONDS) woke = now;
+    looked = now;
+    used = own;
+  }
+  return now - woke < AWAKE_NANOSECONDS;
+}
+
 int threads_for(int requested, int64_t work) {
   if (forked || !fa_has_openmp()) return 1;
   int64_t most = requested > 0 ? requested : fa_max_threads();
   int64_t useful = work / MIN_WORK_PER_THREAD;
   if (useful < most) most = useful;
-  return most > 1 ? (int)most : 1;
+  if (most <= 1 || (slept() && work < LATE_WORK)) return 1;
+  return (int)most;
 }
 
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context) {
@@ -66,10 +98,10 @@ static void free_buffers(void *value) {
   free(buffers);
 }
 
-static void make_key(void) { pthread_key_create(&buffers_key, free_buffers); }
+static void make_key(void) { no_key = pthread_key_create(&buffers_key, free_buffers); }
 
 void *scratch(enum scratch_user user, size_t bytes) {
-  pthread_once(&once, make_key);
+  if (pthread_once(&once, make_key) || no_key) return NULL;
   struct buffer *buffers = pthread_getspecific(buffers_key);
   if (!buffers) {
     buffers = calloc(SCRATCH_USERS, sizeof *buffers);

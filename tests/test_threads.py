@@ -1,5 +1,6 @@
 """Any number of threads gives the same bits, callers do not disturb each other, and the GIL is released."""
 
+import os
 import sys
 import threading
 import time
@@ -128,6 +129,29 @@ def test_a_limit_changes_no_bits(compiled, dtype, rng):
     for count in (1, 2):
         with threadpool_limits(count):
             assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
+
+
+def test_a_short_call_after_a_pause_wakes_no_thread():
+    code = """if True:
+        import os, time, numpy as np, fastact as fa
+        fa.set_backend("c")
+        fa.set_num_threads(2)
+        x, weight = np.ones((64, 288), np.float32), np.ones((96, 3, 288), np.float32)
+        threads = lambda: len(os.listdir("/proc/self/task"))
+        time.sleep(0.02)
+        before = threads()
+        fa.linear_maxout(x, weight)
+        print(threads() - before)
+        ends = time.monotonic() + 10
+        while threads() == before and time.monotonic() < ends:
+            fa.linear_maxout(x, weight)
+        print(threads() - before)
+    """
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("counts threads in /proc/self/task, which this system lacks")
+    if not fa.get_config()["openmp"]:
+        pytest.skip("no C extension with OpenMP")
+    assert output_of(code).split() == ["0", "1"]
 
 
 # ---- several Python threads
