@@ -1,4 +1,4 @@
-"""Writes kernels/coefficients.h, the tables of kernels/math.inc.h: run it after a change; it needs mpmath.
+"""Writes kernels/coefficients.h, the tables of the activations: run it after a change; it needs mpmath.
 
 Each function is interpolated at Chebyshev nodes, in 60 digits; the largest relative error of the quantity
 that the kernels need, found on a dense grid, is written beside its table.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mpmath
+import numpy as np
 from mpmath import cos, erfc, exp, expm1, log, log1p, mp, mpf, pi, sqrt, tanh
 
 Number = Any
@@ -114,25 +115,72 @@ def write_exp(file: TextIO, degree: int) -> None:
     file.write(comment("exp(r) = 1 + r + r^2 p(r), |r| <= ln(2) / 2", error) + table("exp_p", p))
 
 
-def write_tanh(file: TextIO, degree: int, high: Number) -> None:
-    def rest(w: Number) -> Number:
-        z = sqrt(w)
-        return (tanh(z) / z - 1) / w
+def nearest_float(x: Number) -> Number:
+    return mpf(float(np.float32(float(x))))
 
-    p = polynomial(rest, degree, mpf(0), high**2)
-    error = worst(lambda z: z + z**3 * value(p, z**2), tanh, mpf(0), high)
-    text = f"tanh(z) = z + z^3 p(z^2), |z| <= {mpmath.nstr(high, 2)}"
-    file.write(comment(text, error) + table("tanh_p", p))
+
+def center(f: Function, low: Number, high: Number) -> Number:
+    """The float near the middle of [low, high] whose f is nearest to a float: c[0] is hardly rounded."""
+    tries = [nearest_float((low + high) / 2 + (high - low) * i / 2048) for i in range(-300, 301)]
+    return min(tries, key=lambda b: abs(nearest_float(f(b)) / f(b) - 1))
+
+
+def write_pieces(file: TextIO, name: str, text: str, f: Function, scale: Number, limit: list[Number]) -> None:
+    """The polynomials of f on 16 intervals, those of 1 + scale a with four to each power of two.
+
+    `limit` is b, c[0], ... of the last interval, which has no end; [] where a is never beyond it.  Where
+    f(0) = 0, b and c[0] of the first interval are 0, so that it holds to relative accuracy.
+    """
+    degree, columns, error = 6, [], mpf(0)
+    for number in range(16):
+        low, high = ((1 + mpf(i % 4) / 4) * 2 ** (i // 4) / scale - 1 / scale for i in (number, number + 1))
+        if number == 0 and f(mpf(0)) == 0:
+            column = [mpf(0), mpf(0), *polynomial(lambda a: f(a) / a, degree - 1, low, high)]
+        elif number == 15 and limit:
+            column = limit + [mpf(0)] * (degree + 2 - len(limit))
+        else:
+            b = center(f, low, high)
+            rest = polynomial(lambda d, b=b: (f(b + d) - f(b)) / d, degree - 1, low - b, high - b)
+            column = [b, nearest_float(f(b)), *rest]
+        fitted = worst(lambda a, c=column: value(c[1:], a - c[0]), f, low, high)
+        error = max(error, fitted)
+        columns.append([nearest_float(c) for c in column])
+    columns = columns[4:] + columns[:4]  # the last bits of the exponent of 1 are 11, of 2 are 00
+    file.write(comment(text, error) + f"static const struct pieces {name} = {{{float(scale).hex()}f, {{\n")
+    for row in zip(*columns, strict=True):
+        file.write("    {" + ", ".join(f"{float(c).hex()}f" for c in row) + "},\n")
+    file.write("}};\n")
+
+
+def write_all_pieces(file: TextIO) -> None:
+    def mills(a: Number) -> Number:
+        return exp(a**2 / 2) * erfc(a / sqrt(2)) / 2
+
+    file.write(
+        """
+/* A function of a >= 0 on 16 intervals, those of 1 + scale a with four to each power of two, in the order of
+ * the last bits of its exponent and the first two of its fraction: rows[0] is b, rows[1 + i] the coefficient
+ * of (a - b)^i. */
+struct pieces {
+    float scale, rows[8][16];
+};
+"""
+    )
+    far, one = mpf("0.72"), mpf(1)  # exp(-13 / far) is a quarter of 2^-24
+    write_pieces(file, "tanh_pieces", "tanh(a)", tanh, mpf("1.625"), [])
+    write_pieces(file, "gelu_pieces", "a exp(a^2 / 2) Phi(-a)", lambda a: a * mills(a), one, [])
+    text = "exp(a^2 / 2) Phi(-a) - a / sqrt(2 pi)"
+    write_pieces(file, "gelu_slope_pieces", text, lambda a: mills(a) - a / sqrt(2 * pi), one, [])
+    text = "-log(1 + exp(-a)) exp(a)"
+    write_pieces(file, "softplus_pieces", text, lambda a: -log1p(exp(-a)) * exp(a), far, [mpf(20), -one])
 
 
 if __name__ == "__main__":
     with (Path(__file__).parent / "kernels" / "coefficients.h").open("w") as file:
         file.write("/* Written by csrc/coefficients.py; constant terms first. */\n")
         write_coth(file, 32, degree=2)
-        write_log1p(file, 32, degree=4)
-        write_tail(file, 32, degree=5, high=15, middle=3)
         write_coth(file, 64, degree=4)
         write_log1p(file, 64, degree=9)
         write_tail(file, 64, degree=10, high=39, middle=4)
         write_exp(file, degree=4)
-        write_tanh(file, degree=4, high=mpf("0.55"))
+        write_all_pieces(file)

@@ -4,6 +4,7 @@
 #ifndef FA_KERNELS_H
 #define FA_KERNELS_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* Activations over arrays: those of straight pieces here, in lanes of `real`; the sigmoid, silu and tanh of floats in
- * logistic.inc.h; the others in smooth.inc.h, whose float functions the float64 file of an ISA holds, because they
+/* Activations over arrays: those of straight pieces here, in lanes of `real`; most of the others of floats in
+ * logistic.inc.h; the rest in smooth.inc.h, whose float functions the float64 file of an ISA holds, because they
  * compute in doubles. */
 
 /* ---- lane by lane; slope is a vector, for the activations that have one */
@@ -99,9 +99,13 @@ static void activation(int activation, double parameter, const real *slope, int6
       map_lanes(leaky_lanes, slope, 0, z, y, n);
     break;
 #if REAL_BITS == 32
-  case FA_SIGMOID: map_lanes(sigmoid_lanes, &one, 0, z, y, n); break;
-  case FA_SILU: map_lanes(silu_lanes, &one, 0, z, y, n); break;
-  case FA_TANH: map_lanes(tanh_lanes, &one, 0, z, y, n); break;
+  case FA_ELU: REAL(map)(elu, parameter, z, y, n); break;
+  case FA_SELU: REAL(map)(selu, parameter, z, y, n); break;
+  case FA_GELU: REAL(map)(gelu, parameter, z, y, n); break;
+  case FA_SILU: REAL(map)(silu, parameter, z, y, n); break;
+  case FA_SOFTPLUS: REAL(map)(softplus, parameter, z, y, n); break;
+  case FA_SIGMOID: REAL(map)(sigmoid, parameter, z, y, n); break;
+  case FA_TANH: REAL(map)(tanh_wide, parameter, z, y, n); break;
 #endif
   default: SMOOTH(activation, parameter, z, y, n); break;
   }
@@ -122,6 +126,13 @@ static void activation_backward(int activation, double parameter, const real *sl
     break;
   case FA_SIGMOID: map_grad(sigmoid_grad, &one, 0, grad_y, saved, grad_z, n); break;
   case FA_TANH: map_grad(tanh_grad, &one, 0, grad_y, saved, grad_z, n); break;
+#if REAL_BITS == 32
+  case FA_ELU: REAL(chain)(elu_slope, parameter, grad_y, saved, grad_z, n); break;
+  case FA_SELU: REAL(chain)(selu_slope, parameter, grad_y, saved, grad_z, n); break;
+  case FA_GELU: REAL(chain)(gelu_slope, parameter, grad_y, saved, grad_z, n); break;
+  case FA_SILU: REAL(chain)(silu_slope, parameter, grad_y, saved, grad_z, n); break;
+  case FA_SOFTPLUS: REAL(chain)(sigmoid, parameter, grad_y, saved, grad_z, n); break;
+#endif
   default: SMOOTH_BACKWARD(activation, parameter, grad_y, saved, grad_z, n); break;
   }
 }

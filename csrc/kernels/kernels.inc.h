@@ -1,8 +1,8 @@
 /* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines KERNEL_TABLE, SMOOTH_TABLE
  * and REAL_BITS and includes its vec_<isa>.h first. */
-#if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
 #include "coefficients.h"
 #include "wide.inc.h"
+#if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "../real.h"

@@ -1,70 +1,195 @@
-/* sigmoid, silu and tanh in lanes of floats, to less than 2 ULP over all of them: 1.8, 1.8 and 1.4.
+/* The activations with an exponential in lanes of floats, to less than 2 ULP; gelu_tanh and mish, which do not hold
+ * that here, are in smooth.inc.h.
  *
- * With exp(x) = 2^n (1 + t), 1 + exp(x) = 1 + 2^n + 2^n t, where powers of two are exact, carries fewer roundings than
- * a sum with a rounded exponential: that of t, of at most a quarter of an ULP of 1 + t, and its own. */
-#include "coefficients.h"
+ * With E = 2^n (1 + t) an exponential, q E is q + q t with its exponent raised, and 1 + E is 1 + 2^n + 2^n t, where
+ * powers of two are exact: that carries fewer roundings than a rounded exponential would, that of t, of at most half an
+ * ULP of a quarter, and its own.
+ *
+ * gelu(z) and softplus(z) are, with a = |z|, max(z, 0) less E(a) q(a), where q changes so little that a polynomial on
+ * each of 16 intervals has it to half an ULP.  The derivatives of those and of silu add up to 1 at z and -z. */
+#include "wide_loops.inc.h"
 
-/* sigmoid(z) rounds to 1 from here on */
+/* exp(-LOWEST) * LOWEST rounds to 0, and Phi(-TAIL_END) * TAIL_END. */
+#define LOWEST 120.0f
+#define TAIL_END 14.75f
+/* Where sigmoid(z) is 1. */
 #define LOGISTIC_END 30.0f
-/* exp(-LOWEST_FLOAT) * LOWEST_FLOAT rounds to 0 */
-#define LOWEST_FLOAT 120.0f
-/* tanh(z) rounds to 1 from here on */
-#define TANH_FLOAT_END 10.0f
-/* tanh(z) is a polynomial up to here */
-#define TANH_MIDDLE 0.55f
+/* Where exp(-z) - 1 is -1, and where tanh(z) is 1. */
+#define ELU_END 40.0f
+#define TANH_END 9.2f
+/* 2^n is a normal number for all n of an exponential times this */
+#define RAISED 64.0f
+
+#define SELU_ALPHA 1.6732632423543772848170429916717
+#define SELU_SCALE 1.0507009873554804934193349852946
 
 /* c[0] + c[1] x + ... + c[degree] x^degree */
-static ALWAYS_INLINE vec float_polynomial(int degree, const double *c, vec x) {
-  vec sum = vec_set1((real)c[degree]);
+static ALWAYS_INLINE wide polynomial(int degree, const double *c, wide x) {
+  wide sum = wide_set1((real)c[degree]);
   UNROLL
-  for (int i = degree - 1; i >= 0; i--) sum = vec_fma(sum, x, vec_set1((real)c[i]));
+  for (int i = degree - 1; i >= 0; i--) sum = wide_fma(sum, x, wide_set1((real)c[i]));
   return sum;
 }
-#define FLOAT_POLYNOMIAL(table, x) float_polynomial((int)(sizeof(table) / sizeof(*table)) - 1, table, x)
+#define POLYNOMIAL(table, x) polynomial((int)(sizeof(table) / sizeof(*table)) - 1, table, x)
 
-/* t with exp(x) = 2^n (1 + t), sqrt(1/2) <= 1 + t <= sqrt(2); |x| <= LOWEST_FLOAT */
-static ALWAYS_INLINE vec float_exp(vec x, vec *n) {
-  *n = vec_round(vec_mul(x, vec_set1(0x1.715476p+0f)));
+/* the function of p at a >= 0 */
+static ALWAYS_INLINE wide piecewise(const struct pieces *p, wide a) {
+  wide at = wide_fma(a, wide_set1(p->scale), wide_set1(1));
+  wide_index interval = wide_interval(wide_min(wide_set1(15.5f), at));
+  wide d = wide_sub(a, wide_lookup(p->rows[0], interval));
+  wide sum = wide_lookup(p->rows[7], interval);
+  UNROLL
+  for (int i = 6; i >= 1; i--) sum = wide_fma(sum, d, wide_lookup(p->rows[i], interval));
+  return sum;
+}
+
+/* x = n ln 2 + r with |r| <= ln(2) / 2: returns r; |x| <= LOWEST */
+static ALWAYS_INLINE wide reduce(wide x, wide n) {
   /* ln 2 in two parts: n times the first, of 16 bits, is exact, and so is what it leaves of x */
-  vec r = vec_fma(*n, vec_set1(-0x1.62e4p-1f), x);
-  r = vec_fma(*n, vec_set1(-0x1.7f7d1cp-20f), r);
-  return vec_fma(vec_mul(r, r), FLOAT_POLYNOMIAL(exp_p, r), r);
+  wide r = wide_fma(n, wide_set1(-0x1.62e4p-1f), x);
+  return wide_fma(n, wide_set1(-0x1.7f7d1cp-20f), r);
+}
+
+/* exp(r) - 1, |r| <= ln(2) / 2 */
+static ALWAYS_INLINE wide expm1_middle(wide r) { return wide_fma(wide_mul(r, r), POLYNOMIAL(exp_p, r), r); }
+
+/* t with exp(x) = 2^n (1 + t), sqrt(1/2) <= 1 + t <= sqrt(2); |x| <= LOWEST */
+static ALWAYS_INLINE wide exponential(wide x, wide *n) {
+  *n = wide_round(wide_mul(x, wide_set1(0x1.715476p+0f)));
+  return expm1_middle(reduce(x, *n));
+}
+
+/* the same for exp(-a^2 / 2), 0 <= a <= TAIL_END */
+static ALWAYS_INLINE wide gaussian(wide a, wide *n) {
+  *n = wide_round(wide_mul(wide_mul(wide_set1(-0x1.715476p-1f), a), a));
+  /* an error of half an ULP in a^2 would be one of 60 ULP in the result: the square of a's first 12 bits is exact */
+  wide first = wide_sub(wide_add(a, wide_set1(0x1.8p15f)), wide_set1(0x1.8p15f));
+  wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
+  wide r = reduce(wide_mul(wide_mul(wide_set1(-0.5f), first), first), *n);
+  return expm1_middle(wide_fma(wide_set1(-0.5f), rest, r));
+}
+
+/* 2^(n + RAISED) (1 + t) q */
+static ALWAYS_INLINE wide raised(wide q, wide t, wide n) {
+  return wide_scale2(wide_fma(q, t, q), wide_add(n, wide_set1(RAISED)));
+}
+
+/* min(|z|, limit) */
+static ALWAYS_INLINE wide magnitude(wide z, real limit) { return wide_min(wide_set1(limit), wide_abs(z)); }
+
+/* exp(-a) q(a), and exp(-a^2 / 2) q(a), times 2^RAISED */
+static ALWAYS_INLINE wide exponential_tail(const struct pieces *q, wide z) {
+  wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
+  return raised(piecewise(q, a), t, n);
+}
+
+static ALWAYS_INLINE wide gaussian_tail(const struct pieces *q, wide z) {
+  wide a = magnitude(z, TAIL_END), n, t = gaussian(a, &n);
+  return raised(piecewise(q, a), t, n);
+}
+
+/* max(z, 0) - tail */
+static ALWAYS_INLINE wide less_tail(wide z, wide tail) {
+  return wide_fma(tail, wide_set1(-0x1p-64f), wide_max(wide_set1(0), z));
+}
+
+/* tail on the left, 1 - tail on the right */
+static ALWAYS_INLINE wide mirrored_tail(wide z, wide tail) {
+  wide_mask right = wide_gt(z, wide_set1(0));
+  wide sign = wide_select(right, wide_set1(-0x1p-64f), wide_set1(0x1p-64f));
+  return wide_fma(tail, sign, wide_select(right, wide_set1(1), wide_set1(0)));
+}
+
+/* ---- y from z */
+
+static ALWAYS_INLINE wide gelu(wide z, double parameter) {
+  (void)parameter;
+  return less_tail(z, gaussian_tail(&gelu_pieces, z));
 }
 
 /* one + power (1 + t), one and power being powers of two.  What their own sum rounds away, where power is some 2^24
  * times one, joins power t. */
-static ALWAYS_INLINE vec float_sum(vec one, vec power, vec t) {
-  vec sum = vec_add(one, power), rest = vec_sub(one, vec_sub(sum, power));
-  return vec_add(vec_fma(power, t, rest), sum);
-}
-
-/* 1 / (1 + exp(-z)), all divided by 2^64 so that exp(-z) is no infinity */
-static ALWAYS_INLINE vec sigmoid_lanes(vec z, vec slope) {
-  (void)slope;
-  z = vec_max(vec_set1(-LOWEST_FLOAT), vec_min(vec_set1(LOGISTIC_END), z));
-  vec n, t = float_exp(vec_sub(vec_set1(0), z), &n);
-  vec one = vec_set1(0x1p-64f), power = vec_scale2(vec_set1(1), vec_sub(n, vec_set1(64)));
-  return vec_div(one, float_sum(one, power, t));
+static ALWAYS_INLINE wide sum_of(wide one, wide power, wide t) {
+  wide sum = wide_add(one, power), rest = wide_sub(one, wide_sub(sum, power));
+  return wide_add(wide_fma(power, t, rest), sum);
 }
 
 /* z / (1 + exp(-z)); for exp(-z) > 2^100 the rest of its power of two divides at the end */
-static ALWAYS_INLINE vec silu_lanes(vec z, vec slope) {
-  (void)slope;
-  z = vec_max(vec_set1(-LOWEST_FLOAT), z);
-  vec n, t = float_exp(vec_sub(vec_set1(0), vec_min(vec_set1(LOGISTIC_END), z)), &n);
-  vec most = vec_min(vec_set1(100), n), power = vec_scale2(vec_set1(1), most);
-  vec y = vec_div(z, float_sum(vec_set1(1), power, t));
-  return vec_scale2(y, vec_sub(most, n));
+static ALWAYS_INLINE wide silu(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), z);
+  wide n, t = exponential(wide_sub(wide_set1(0), wide_min(wide_set1(LOGISTIC_END), z)), &n);
+  wide most = wide_min(wide_set1(100), n), power = wide_scale2(wide_set1(1), most);
+  return wide_scale2(wide_div(z, sum_of(wide_set1(1), power, t)), wide_sub(most, n));
 }
 
-/* z + z^3 p(z^2) in the middle, and outside 1 - 2 / (exp(2 |z|) + 1) with the sign of z */
-static ALWAYS_INLINE vec tanh_lanes(vec z, vec slope) {
-  (void)slope;
-  vec w = vec_mul(z, z), middle = vec_fma(vec_mul(z, w), FLOAT_POLYNOMIAL(tanh_p, w), z);
-  vec a = vec_min(vec_set1(TANH_FLOAT_END), vec_abs(z));
-  vec n, t = float_exp(vec_add(a, a), &n), power = vec_scale2(vec_set1(1), n);
-  vec rest = vec_div(vec_set1(2), vec_fma(power, t, vec_add(vec_set1(1), power)));
-  vec y = vec_sub(vec_set1(1), rest);
-  vec outside = vec_select(mask_gt(vec_set1(0), z), vec_sub(vec_set1(0), y), y);
-  return vec_select(mask_gt(a, vec_set1(TANH_MIDDLE)), outside, middle);
+static ALWAYS_INLINE wide softplus(wide z, double parameter) {
+  (void)parameter;
+  return less_tail(z, exponential_tail(&softplus_pieces, z));
+}
+
+/* 1 / (1 + exp(-z)), all divided by 2^64 so that exp(-z) is no infinity */
+static ALWAYS_INLINE wide sigmoid(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(LOGISTIC_END), z));
+  wide n, t = exponential(wide_sub(wide_set1(0), z), &n);
+  wide one = wide_set1(0x1p-64f), power = wide_scale2(wide_set1(1), wide_sub(n, wide_set1(RAISED)));
+  return wide_div(one, sum_of(one, power, t));
+}
+
+static ALWAYS_INLINE wide tanh_wide(wide z, double parameter) {
+  (void)parameter;
+  return wide_copysign(piecewise(&tanh_pieces, magnitude(z, TANH_END)), z);
+}
+
+/* a c, c in two parts; a finite */
+static ALWAYS_INLINE wide scaled(wide a, double c) {
+  real first = (real)c, rest = isinf(first) ? 0 : (real)(c - (double)first);
+  return wide_fma(a, wide_set1(first), wide_mul(a, wide_set1(rest)));
+}
+
+/* exp(z) - 1, z <= 0: with a power of two less 1, which is exact or -1, for a first term */
+static ALWAYS_INLINE wide elu_tail(wide z) {
+  wide n, t = exponential(wide_max(wide_set1(-ELU_END), wide_min(wide_set1(0), z)), &n);
+  wide power = wide_scale2(wide_set1(1), n);
+  return wide_fma(power, t, wide_sub(power, wide_set1(1)));
+}
+
+static ALWAYS_INLINE wide elu(wide z, double alpha) {
+  return wide_select(wide_gt(z, wide_set1(0)), z, scaled(elu_tail(z), alpha));
+}
+
+static ALWAYS_INLINE wide selu(wide z, double parameter) {
+  (void)parameter;
+  wide above = scaled(wide_min(wide_set1(FLT_MAX), z), SELU_SCALE);
+  return wide_select(wide_gt(z, wide_set1(0)), above, scaled(elu_tail(z), SELU_SCALE * SELU_ALPHA));
+}
+
+/* ---- dy/dz from z */
+
+static ALWAYS_INLINE wide gelu_slope(wide z, double parameter) {
+  (void)parameter;
+  return mirrored_tail(z, gaussian_tail(&gelu_slope_pieces, z));
+}
+
+/* with e = exp(-|z|), e (1 + e - |z|) / (1 + e)^2 on the left */
+static ALWAYS_INLINE wide silu_slope(wide z, double parameter) {
+  (void)parameter;
+  wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
+  wide tail = raised(wide_set1(1), t, n), sum = wide_fma(tail, wide_set1(0x1p-64f), wide_set1(1));
+  return mirrored_tail(z, wide_div(wide_mul(tail, wide_sub(sum, a)), wide_mul(sum, sum)));
+}
+
+/* right where z > 0, left exp(z) elsewhere */
+static ALWAYS_INLINE wide exponential_slope(wide z, double right, double left) {
+  wide x = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)), n, t = exponential(x, &n);
+  wide below = wide_mul(raised(wide_set1(1), t, n), wide_set1((real)(left * 0x1p-64)));
+  return wide_select(wide_gt(z, wide_set1(0)), wide_set1((real)right), below);
+}
+
+static ALWAYS_INLINE wide elu_slope(wide z, double alpha) { return exponential_slope(z, 1, alpha); }
+
+static ALWAYS_INLINE wide selu_slope(wide z, double parameter) {
+  (void)parameter;
+  return exponential_slope(z, SELU_SCALE, SELU_SCALE * SELU_ALPHA);
 }

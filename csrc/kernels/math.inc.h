@@ -15,7 +15,6 @@
 /* exp(-LOWEST) * LOWEST and Phi(-TAIL_END) * TAIL_END round to 0. */
 #if REAL_BITS == 32
 #define LOWEST 120.0
-#define TAIL_END 15.0
 #else
 #define LOWEST 760.0
 #define TAIL_END 39.0
@@ -79,6 +78,21 @@ static ALWAYS_INLINE fraction REAL(decay)(wide z) {
   return REAL(exp)(wide_max(wide_set1(-LOWEST), wide_sub(wide_set1(0), wide_abs(z))));
 }
 
+/* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)) */
+static ALWAYS_INLINE split REAL(logistic)(wide z) {
+#if REAL_BITS == 32
+  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
+  return (split){e.above, e.below, wide_add(e.above, e.below)};
+#else
+  fraction e = REAL(decay)(z); /* exp(z) may be too large for a double */
+  wide_mask negative = wide_gt(wide_set1(0), z);
+  return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
+                 wide_add(e.above, e.below)};
+#endif
+}
+
+#if REAL_BITS == 64
+
 /* exp(x) - 1, |x| <= 100; sum gets exp(x) + 1, of the same denominator.  With e = 2^n, the numerators
  * e (c + r) -/+ (c - r) without their cancellation. */
 static ALWAYS_INLINE fraction REAL(expm1)(wide x, wide *sum) {
@@ -96,30 +110,13 @@ static ALWAYS_INLINE wide REAL(log1p)(fraction e) {
   return wide_fma(wide_mul(twice, w), POLYNOMIAL(log1p_p, w), twice);
 }
 
-/* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)) */
-static ALWAYS_INLINE split REAL(logistic)(wide z) {
-#if REAL_BITS == 32
-  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
-  return (split){e.above, e.below, wide_add(e.above, e.below)};
-#else
-  fraction e = REAL(decay)(z); /* exp(z) may be too large for a double */
-  wide_mask negative = wide_gt(wide_set1(0), z);
-  return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
-                 wide_add(e.above, e.below)};
-#endif
-}
-
 /* exp(-a^2 / 2), 0 <= a <= TAIL_END */
 static ALWAYS_INLINE fraction REAL(gaussian)(wide a) {
-#if REAL_BITS == 32
-  return REAL(exp)(wide_mul(wide_mul(wide_set1(-0.5), a), a));
-#else
   /* an error of half an ULP in a^2 would be one of 400 ULP in the result: the square of a's first 26 bits is exact */
   wide first = wide_sub(wide_add(a, wide_set1(0x1.8p32)), wide_set1(0x1.8p32));
   wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
   wide n, r = REAL(reduce)(wide_mul(wide_mul(wide_set1(-0.5), first), first), &n);
   return REAL(power)(n, wide_fma(wide_set1(-0.5), rest, r));
-#endif
 }
 
 /* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole
@@ -132,6 +129,8 @@ static ALWAYS_INLINE fraction REAL(normal_cdf)(wide z, wide *density) {
   *density = wide_mul(e.above, q);
   return (fraction){wide_select(wide_gt(wide_set1(0), z), tail, wide_sub(whole, tail)), whole};
 }
+
+#endif
 
 #undef POLYNOMIAL
 #undef TABLE

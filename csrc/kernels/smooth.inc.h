@@ -1,10 +1,8 @@
-/* The activations with an exponential, over arrays of REAL_BITS, computed in lanes of doubles, but for the sigmoid,
- * silu and tanh of floats, which are in logistic.inc.h.
- *
- * In lanes of floats the others don't hold 2 ULP without a second word for the rounding errors; in doubles a float
- * needs no care for overflow, cancellation or subnormal results either, and everything is written once for both types.
- */
+/* The activations with an exponential in lanes of doubles: all of them over doubles, and over floats gelu_tanh and
+ * mish, which in lanes of floats would not hold 2 ULP without a second word for the rounding errors (the others are in
+ * logistic.inc.h).  In doubles a float needs no care for overflow, cancellation or subnormal results either. */
 #include "math.inc.h"
+#include "wide_loops.inc.h"
 
 /* 2 sqrt(2 / pi) */
 #define GELU_LINEAR 1.5957691216057307
@@ -26,6 +24,60 @@
 
 /* ---- y from z */
 
+/* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): returns 2 u */
+static ALWAYS_INLINE wide REAL(gelu_exponent)(wide z) {
+  return wide_mul(z, wide_fma(wide_mul(z, z), wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR)));
+}
+
+static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-CUBIC_END), z);
+  split s = REAL(logistic)(REAL(gelu_exponent)(z));
+  return wide_mul(z, wide_div(s.part, s.whole));
+}
+
+/* With exp(z) = a / b: tanh(softplus z) = n / whole, n = a (a + 2 b), whole = n + 2 b^2. */
+static ALWAYS_INLINE wide REAL(mish)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), z);
+  fraction e = REAL(exp)(wide_min(wide_set1(MISH_END), z));
+  wide twice = wide_add(e.below, e.below);
+  wide n = wide_mul(e.above, wide_add(e.above, twice));
+  return wide_mul(z, wide_div(n, wide_fma(e.below, twice, n)));
+}
+
+/* ---- dy/dz from z */
+
+/* s + x s (1 - s) = part (whole + x rest) / whole^2 */
+static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
+  return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
+}
+
+/* with s the logistic function of 2 u: s + z s (1 - s) (2 u)' */
+static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
+  (void)parameter;
+  z = REAL(clamp)(z, CUBIC_END);
+  wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
+  return REAL(logistic_slope)(REAL(logistic)(REAL(gelu_exponent)(z)), wide_mul(z, inner));
+}
+
+/* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
+ * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
+static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-LOWEST), z));
+  fraction e = REAL(exp)(z);
+  wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
+  wide whole = wide_fma(e.above, sum, square);
+  wide weight = wide_mul(wide_mul(wide_add(z, z), wide_add(e.above, e.below)), square);
+  wide n = wide_mul(e.above, wide_fma(sum, whole, weight));
+  return wide_div(n, wide_mul(whole, whole));
+}
+
+/* ---- of doubles alone */
+
+#if REAL_BITS == 64
+
 static ALWAYS_INLINE wide REAL(elu)(wide z, double alpha) {
   wide sum;
   fraction f = REAL(expm1)(wide_max(wide_set1(-ELU_END), wide_min(wide_set1(0), z)), &sum);
@@ -45,31 +97,9 @@ static ALWAYS_INLINE wide REAL(gelu)(wide z, double parameter) {
   return wide_mul(wide_max(wide_set1(-TAIL_END), z), wide_div(cdf.above, cdf.below));
 }
 
-/* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): returns 2 u */
-static ALWAYS_INLINE wide REAL(gelu_exponent)(wide z) {
-  return wide_mul(z, wide_fma(wide_mul(z, z), wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR)));
-}
-
-static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
-  (void)parameter;
-  z = wide_max(wide_set1(-CUBIC_END), z);
-  split s = REAL(logistic)(REAL(gelu_exponent)(z));
-  return wide_mul(z, wide_div(s.part, s.whole));
-}
-
 static ALWAYS_INLINE wide REAL(softplus)(wide z, double parameter) {
   (void)parameter;
   return wide_add(wide_max(wide_set1(0), z), REAL(log1p)(REAL(decay)(z)));
-}
-
-/* With exp(z) = a / b: tanh(softplus z) = n / whole, n = a (a + 2 b), whole = n + 2 b^2. */
-static ALWAYS_INLINE wide REAL(mish)(wide z, double parameter) {
-  (void)parameter;
-  z = wide_max(wide_set1(-LOWEST), z);
-  fraction e = REAL(exp)(wide_min(wide_set1(MISH_END), z));
-  wide twice = wide_add(e.below, e.below);
-  wide n = wide_mul(e.above, wide_add(e.above, twice));
-  return wide_mul(z, wide_div(n, wide_fma(e.below, twice, n)));
 }
 
 static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
@@ -78,7 +108,6 @@ static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
   return wide_div(s.part, s.whole);
 }
 
-#if REAL_BITS == 64
 static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
   (void)parameter;
   z = wide_max(wide_set1(-LOWEST), z);
@@ -94,9 +123,6 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
   wide y = wide_div(f.above, sum);
   return wide_select(wide_gt(wide_set1(0), z), wide_sub(wide_set1(0), y), y);
 }
-#endif
-
-/* ---- dy/dz from z */
 
 static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
   fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
@@ -118,94 +144,24 @@ static ALWAYS_INLINE wide REAL(gelu_slope)(wide z, double parameter) {
   return wide_div(wide_fma(weight, density, cdf.above), cdf.below);
 }
 
-/* s + x s (1 - s) = part (whole + x rest) / whole^2 */
-static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
-  return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
-}
-
-/* with s the logistic function of 2 u: s + z s (1 - s) (2 u)' */
-static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
-  (void)parameter;
-  z = REAL(clamp)(z, CUBIC_END);
-  wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
-  return REAL(logistic_slope)(REAL(logistic)(REAL(gelu_exponent)(z)), wide_mul(z, inner));
-}
-
 static ALWAYS_INLINE wide REAL(silu_slope)(wide z, double parameter) {
   (void)parameter;
   z = REAL(clamp)(z, LOWEST);
   return REAL(logistic_slope)(REAL(logistic)(z), z);
 }
 
-/* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
- * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
-static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
-  (void)parameter;
-  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-LOWEST), z));
-  fraction e = REAL(exp)(z);
-  wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
-  wide whole = wide_fma(e.above, sum, square);
-  wide weight = wide_mul(wide_mul(wide_add(z, z), wide_add(e.above, e.below)), square);
-  wide n = wide_mul(e.above, wide_fma(sum, whole, weight));
-  return wide_div(n, wide_mul(whole, whole));
-}
-
-/* ---- loops over arrays */
-
-static ALWAYS_INLINE wide REAL(load_doubles)(const real *p) {
-#if REAL_BITS == 32
-  return wide_load_f32(p);
-#else
-  return wide_load_f64(p);
 #endif
-}
 
-static ALWAYS_INLINE void REAL(store_doubles)(real *p, wide a) {
-#if REAL_BITS == 32
-  wide_store_f32(p, a);
-#else
-  wide_store_f64(p, a);
-#endif
-}
-
-typedef wide REAL(formula)(wide z, double parameter);
-
-/* y = f(z); y may be z.  The last, incomplete block goes through a padded copy. */
-static ALWAYS_INLINE void REAL(map)(REAL(formula) * f, double parameter, const real *z, real *y, int64_t n) {
-  real rest[WIDE_LANES] = {0};
-  for (int64_t i = 0; i < n; i += WIDE_LANES) {
-    int whole = n - i >= WIDE_LANES;
-    if (!whole) memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
-    REAL(store_doubles)(whole ? y + i : rest, f(REAL(load_doubles)(whole ? z + i : rest), parameter));
-    if (!whole) memcpy(y + i, rest, (size_t)(n - i) * sizeof(real));
-  }
-}
-
-/* grad_z = grad_y f(z); grad_z may be grad_y or z */
-static ALWAYS_INLINE void REAL(chain)(REAL(formula) * f, double parameter, const real *grad_y, const real *z,
-                                      real *grad_z, int64_t n) {
-  real rest[WIDE_LANES] = {0}, rest_grad[WIDE_LANES] = {0};
-  for (int64_t i = 0; i < n; i += WIDE_LANES) {
-    int whole = n - i >= WIDE_LANES;
-    if (!whole) {
-      memcpy(rest, z + i, (size_t)(n - i) * sizeof(real));
-      memcpy(rest_grad, grad_y + i, (size_t)(n - i) * sizeof(real));
-    }
-    wide slope = f(REAL(load_doubles)(whole ? z + i : rest), parameter);
-    wide grad = REAL(load_doubles)(whole ? grad_y + i : rest_grad);
-    REAL(store_doubles)(whole ? grad_z + i : rest, wide_mul(grad, slope));
-    if (!whole) memcpy(grad_z + i, rest, (size_t)(n - i) * sizeof(real));
-  }
-}
+/* ---- over arrays */
 
 static void REAL(smooth)(int activation, double parameter, const real *z, real *y, int64_t n) {
   switch (activation) {
+  case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
+#if REAL_BITS == 64
   case FA_ELU: REAL(map)(REAL(elu), parameter, z, y, n); break;
   case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
   case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
-  case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
   case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
-#if REAL_BITS == 64
   case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
   case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
   case FA_TANH: REAL(map)(REAL(tanh), parameter, z, y, n); break;
@@ -217,12 +173,14 @@ static void REAL(smooth)(int activation, double parameter, const real *z, real *
 static void REAL(smooth_backward)(int activation, double parameter, const real *grad_y, const real *z, real *grad_z,
                                   int64_t n) {
   switch (activation) {
+  case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
+#if REAL_BITS == 64
   case FA_ELU: REAL(chain)(REAL(elu_slope), parameter, grad_y, z, grad_z, n); break;
   case FA_SELU: REAL(chain)(REAL(selu_slope), parameter, grad_y, z, grad_z, n); break;
   case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
-  case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
   case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
   case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
+#endif
   default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
   }
 }

@@ -55,6 +55,25 @@ static inline vec vec_scale2(vec a, vec n) {
   __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_mul_ps(a, _mm256_castsi256_ps(bits));
 }
+/* |a| with the sign of sign */
+static inline vec vec_copysign(vec a, vec sign) {
+  return _mm256_or_ps(vec_abs(a), _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
+}
+/* The last two bits of each lane's exponent and the first two of its fraction, as an index of 16: of 8, and the fourth
+ * bit as the sign of `upper`; other bits aside. */
+typedef struct {
+  __m256i low;
+  __m256 upper;
+} lane_index;
+static inline lane_index vec_interval(vec a) {
+  __m256i i = _mm256_srli_epi32(_mm256_castps_si256(a), 21);
+  return (lane_index){i, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28))};
+}
+static inline vec vec_lookup(const real *table, lane_index i) {
+  vec low = _mm256_permutevar8x32_ps(vec_load(table), i.low);
+  vec high = _mm256_permutevar8x32_ps(vec_load(table + LANES), i.low);
+  return _mm256_blendv_ps(low, high, i.upper);
+}
 static inline real vec_sum(vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

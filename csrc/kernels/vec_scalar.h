@@ -90,6 +90,18 @@ static inline vec vec_abs(vec a) { return vec_select(a < 0, -a, a); }
 static inline vec vec_scale2(vec a, vec n) {
   return a * (vec)((mask)vec_integer_bits(n + EXPONENT_BIAS) << EXPONENT_SHIFT);
 }
+#if REAL_BITS == 32
+/* |a| with the sign of sign */
+static inline vec vec_copysign(vec a, vec sign) { return (vec)(((mask)a & INT32_MAX) | ((mask)sign & INT32_MIN)); }
+/* The last two bits of each lane's exponent and the first two of its fraction, as an index of 16. */
+typedef mask lane_index;
+static inline lane_index vec_interval(vec a) { return ((mask)a >> 21) & 15; }
+static inline vec vec_lookup(const real *table, lane_index index) {
+  vec v = {0};
+  for (int i = 0; i < LANES; i++) v[i] = table[index[i]];
+  return v;
+}
+#endif
 static inline real vec_sum(vec a) {
   real s = 0;
   for (int i = 0; i < LANES; i++) s += a[i];

@@ -1,4 +1,4 @@
-/* WIDTH vectors of doubles side by side.  The steps of a formula wait for each other, some 60 cycles in all; where each
+/* WIDTH vectors side by side.  The steps of a formula wait for each other, some 60 cycles in all; where each
  * step is done for WIDTH vectors in turn, the CPU need not wait. */
 #define WIDTH 4
 enum { WIDE_LANES = WIDTH * LANES };
@@ -27,9 +27,8 @@ typedef struct {
   for (int i = 0; i < WIDTH; i++) r.v[i] = value;                                                                      \
   return r
 
-static ALWAYS_INLINE wide wide_set1(double a) { EACH(vec_set1(a)); }
-static ALWAYS_INLINE wide wide_load_f32(const float *p) { EACH(vec_load_f32(p + i * LANES)); }
-static ALWAYS_INLINE wide wide_load_f64(const double *p) { EACH(vec_load(p + i * LANES)); }
+static ALWAYS_INLINE wide wide_set1(real a) { EACH(vec_set1(a)); }
+static ALWAYS_INLINE wide REAL(wide_load)(const real *p) { EACH(vec_load(p + i * LANES)); }
 static ALWAYS_INLINE wide wide_add(wide a, wide b) { EACH(vec_add(a.v[i], b.v[i])); }
 static ALWAYS_INLINE wide wide_sub(wide a, wide b) { EACH(vec_sub(a.v[i], b.v[i])); }
 static ALWAYS_INLINE wide wide_mul(wide a, wide b) { EACH(vec_mul(a.v[i], b.v[i])); }
@@ -42,21 +41,39 @@ static ALWAYS_INLINE wide wide_abs(wide a) { EACH(vec_abs(a.v[i])); }
 static ALWAYS_INLINE wide wide_scale2(wide a, wide n) { EACH(vec_scale2(a.v[i], n.v[i])); }
 static ALWAYS_INLINE wide wide_select(wide_mask m, wide a, wide b) { EACH(vec_select(m.m[i], a.v[i], b.v[i])); }
 
+#if REAL_BITS == 32
+typedef struct {
+  lane_index i[WIDTH];
+} wide_index;
+
+static ALWAYS_INLINE wide wide_lookup(const real *table, wide_index at) { EACH(vec_lookup(table, at.i[i])); }
+static ALWAYS_INLINE wide wide_copysign(wide a, wide sign) { EACH(vec_copysign(a.v[i], sign.v[i])); }
+
+static ALWAYS_INLINE wide_index wide_interval(wide a) {
+  wide_index r;
+  UNROLL
+  for (int i = 0; i < WIDTH; i++) r.i[i] = vec_interval(a.v[i]);
+  return r;
+}
+#else
+static ALWAYS_INLINE wide wide_load_f32(const float *p) { EACH(vec_load_f32(p + i * LANES)); }
+
+static ALWAYS_INLINE void wide_store_f32(float *p, wide a) {
+  UNROLL
+  for (int i = 0; i < WIDTH; i++) vec_store_f32(p + i * LANES, a.v[i]);
+}
+#endif
+
 #undef EACH
+
+static ALWAYS_INLINE void REAL(wide_store)(real *p, wide a) {
+  UNROLL
+  for (int i = 0; i < WIDTH; i++) vec_store(p + i * LANES, a.v[i]);
+}
 
 static ALWAYS_INLINE wide_mask wide_gt(wide a, wide b) {
   wide_mask r;
   UNROLL
   for (int i = 0; i < WIDTH; i++) r.m[i] = mask_gt(a.v[i], b.v[i]);
   return r;
-}
-
-static ALWAYS_INLINE void wide_store_f32(float *p, wide a) {
-  UNROLL
-  for (int i = 0; i < WIDTH; i++) vec_store_f32(p + i * LANES, a.v[i]);
-}
-
-static ALWAYS_INLINE void wide_store_f64(double *p, wide a) {
-  UNROLL
-  for (int i = 0; i < WIDTH; i++) vec_store(p + i * LANES, a.v[i]);
 }
