@@ -37,8 +37,10 @@ static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct R
     for (int u = 0; u < units; u++) __builtin_prefetch(w + (u + DOT_UNITS) * t->unit_stride);
   }
   UNROLL
-  for (int u = 0; u < units; u++)
+  for (int u = 0; u < units; u++) {
     b[u] = n == LANES ? vec_load(w + u * t->unit_stride) : vec_load_first(w + u * t->unit_stride, n);
+    if (rows > 1) vec_keep(&b[u]);
+  }
   UNROLL
   for (int r = 0; r < rows; r++) {
     vec a = n == LANES ? vec_load(x + r * t->x_stride) : vec_load_first(x + r * t->x_stride, n);

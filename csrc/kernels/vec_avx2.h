@@ -148,6 +148,9 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
 
 #endif
 
+/* a stays in a register: for few uses GCC loads it again for each */
+static inline void vec_keep(vec *a) { __asm__("" : "+x"(*a)); }
+
 /* the set of the positions i < 64 with bytes[i] == value */
 static inline uint64_t byte_set(const uint8_t *bytes, uint8_t value) {
   __m256i v = _mm256_set1_epi8((char)value);

@@ -123,6 +123,15 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
 
 #endif
 
+/* a stays in a register: for few uses GCC loads it again for each */
+static inline void vec_keep(vec *a) {
+#if defined(FA_EMULATE_AVX512)
+  (void)a;
+#else
+  __asm__("" : "+v"(*a));
+#endif
+}
+
 /* the set of the positions i < 64 with bytes[i] == value */
 static inline uint64_t byte_set(const uint8_t *bytes, uint8_t value) {
   return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(bytes), _mm512_set1_epi8((char)value));

@@ -73,6 +73,7 @@ static inline vec vec_sqrt(vec a) {
 }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: there may be no FMA */
 static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); } /* acc += a * b */
+static inline void vec_keep(vec *a) { (void)a; }
 static inline mask mask_gt(vec a, vec b) { return a > b; }
 static inline mask mask_le(vec a, vec b) { return a <= b; }
 static inline mask mask_nan(vec a) { return a != a; }
