@@ -25,6 +25,13 @@
 #define L1_WAY_BYTES 4096
 #define MAX_CONFLICTING_ROWS 8
 
+/* Operands are swapped from so many rows on: NumPy's product of fewer spreads each sum over the lanes of several
+ * vectors, as dots do, and one lane for a sum had up to 1.9x its error at 4 rows (baseline vectors of 4 lanes). */
+#define MIN_SWAPPED_ROWS 8
+
+/* What dots read again for each few rows, and still find in an L1 cache. */
+#define L1_UNITS_BYTES (32 << 10)
+
 /* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
 
@@ -58,6 +65,7 @@ struct REAL(plan) {
   int64_t row_chunk;   /* rows of the left operand that stay in L2 */
   int64_t task_panels; /* panels of one task */
   int64_t task_rows;
+  int64_t row_step; /* rows that are finished together */
   int64_t tasks;
   int dots;         /* of rows and units where they lie: only bias is packed */
   int in_place;     /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
@@ -72,6 +80,7 @@ struct REAL(job) {
   struct REAL(plan) plan;
   real *packed_left;     /* or NULL: it is read in place */
   uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
+  real *panels;          /* all those of the right operand, packed before the tasks; or NULL */
   char *rooms;           /* one for each thread: packed panels or one slice, sums, states of the panels */
   size_t room_bytes, right_bytes, sums_bytes;
   atomic_llong next_task;
@@ -108,25 +117,51 @@ static struct REAL(plan)
   int64_t run_step = larger(RUN_STEP, kernels->step_words);
   plan.run = ceil_div(ceil_div(plan.depth, runs), run_step) * run_step;
   plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
+  plan.row_step = p->original ? p->original->pieces * kernels->lanes : 1;
   return plan;
 }
 
-/* By how much dots take longer for a row than tiles of packed panels, of which few outputs leave lanes empty.  In
- * tenths of the time of a term in a full tile: dots take 11 and 50 lanes for the end of each sum. */
-static int64_t REAL(row_excess)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  int64_t lanes = kernels->lanes, padded = ceil_div(p->columns, lanes) * lanes;
-  return p->columns * (11 * p->depth + 50 * lanes) - kernels->tile_tenths * padded * p->depth;
+/* What each way takes, in tenths of the time of a term in a full tile.
+ *
+ * Dots of some rows: 11 a term while the units of a panel stay in L1, 16 from L2, and 50 lanes for the end of each sum.
+ * They met tiles, packing included, at 4, 10, 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784 and 1024
+ * (here and below: Zen 5, AVX-512). */
+static int64_t REAL(dots_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
+  int64_t panel = smaller(p->columns, kernels->lanes) * p->pieces * p->depth * (int64_t)sizeof(real);
+  int64_t term = panel <= L1_UNITS_BYTES ? 11 : 16;
+  return rows * p->columns * p->pieces * (term * p->depth + 50 * kernels->lanes);
 }
 
-/* Whether dots are quicker than packing, 7 lanes a term, and tiles: for few rows or few outputs.  The two met at 4, 10,
- * 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784 and 1024 (Zen 5, AVX-512). */
-static int REAL(is_dots)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  return !p->scattered && p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed &&
-         p->rows * REAL(row_excess)(p, kernels) < 7 * kernels->lanes * p->columns * p->depth;
+/* Tiles of packed panels, of which few outputs leave lanes empty. */
+static int64_t REAL(tiles_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
+  int64_t padded = ceil_div(p->columns, kernels->lanes) * kernels->lanes;
+  return kernels->tile_tenths * rows * padded * p->pieces * p->depth;
+}
+
+/* Packing of rows or units: 7 lanes a term, in whole blocks of transposed vectors. */
+static int64_t REAL(packing_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
+  return 7 * kernels->lanes * rows * ceil_div(p->depth, kernels->lanes) * kernels->lanes;
+}
+
+/* Operands swapped, the last `tail` rows with dots.  A batch is packed where it is smaller than the weights, and few
+ * rows leave lanes empty; the finish takes 80 an output and 20 a piece more.  Packed weights and swapped operands took
+ * 49.5 and 44.9 us on (64, 288, 96, 3), 248 and 242 on (100, 240, 240, 5), 820 and 763 on (100, 784, 240, 5), 97 and 77
+ * on (128, 256, 40, 7), 180 and 180 on (256, 288, 96, 3), 23.8 and 26.8 on (256, 1, 256, 3). */
+static int64_t REAL(swapped_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t tail) {
+  int64_t lanes = kernels->lanes, rows = p->rows - tail, padded = ceil_div(rows, lanes) * lanes;
+  return REAL(packing_cost)(p, kernels, rows) + 10 * padded * p->columns * p->pieces * p->depth +
+         rows * p->columns * (80 + 20 * p->pieces) + REAL(dots_cost)(p, kernels, tail);
+}
+
+/* The last rows that dots take, where they would leave most lanes of a vector empty.  Three vectors and 4 rows of depth
+ * 288 took 37 us so, 45 padded. */
+static int64_t REAL(tail_rows)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
+  int64_t tail = p->rows % kernels->lanes;
+  return REAL(swapped_cost)(p, kernels, tail) < REAL(swapped_cost)(p, kernels, 0) ? tail : 0;
 }
 
 int REAL(worth_packing)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  return REAL(row_excess)(p, kernels) > 0;
+  return REAL(dots_cost)(p, kernels, 1) > REAL(tiles_cost)(p, kernels, 1);
 }
 
 /* The width in vectors of panels that the tiles read where they lie, since a single tile takes all the rows and would
@@ -134,7 +169,7 @@ int REAL(worth_packing)(const struct REAL(product) * p, const struct REAL(kernel
  * row of the right operand: one row times (1024, 1024) took 350 us packed, and in place 296 with 2 vectors, 100 with
  * 4 and 87 with 5; 8 rows took 412 packed, and 115 to 136 in place with 3 (Zen 5, AVX-512). */
 static int REAL(in_place_vectors)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  if (p->pieces > 1 || p->right_column_stride != 1 || p->packed || kernels->pack_left) return 0;
+  if (p->pieces > 1 || p->right_column_stride != 1 || p->packed || p->original || kernels->pack_left) return 0;
   int vectors = kernels->max_vectors;
   while (vectors >= kernels->linear_vectors && p->rows > kernels->tile_rows[vectors]) vectors--;
   return vectors >= kernels->linear_vectors ? vectors : 0;
@@ -143,27 +178,33 @@ static int REAL(in_place_vectors)(const struct REAL(product) * p, const struct R
 static struct REAL(plan)
     REAL(make_plan)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots, int threads) {
   int in_place = dots ? 0 : REAL(in_place_vectors)(p, kernels);
-  struct REAL(plan) plan = REAL(plan_panels)(p, kernels, in_place ? in_place : kernels->linear_vectors);
+  /* swapped, wide panels: each passes all the weights.  With 2, 3, 4 and 5 vectors (64, 288, 96, 3)
+   * took 46.3, 46.3, 45.0 and 45.0 us, (128, 256, 96, 16) 414, 411, 407 and 409 */
+  int vectors = in_place ? in_place : p->original ? kernels->max_vectors - 1 : kernels->linear_vectors;
+  struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
   plan.left = p->left;
   plan.left_stride = p->left_row_stride;
   int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
   int whole = p->rows * row_bytes <= WHOLE_LEFT_BYTES;
   plan.dots = dots;
-  plan.keep = p->packed || (!whole && !plan.dots);
+  plan.keep = p->packed || p->original || (!whole && !plan.dots);
   /* several tasks a thread, so that they finish together */
-  plan.task_panels = threads > 1 ? ceil_div(plan.panels, 4 * threads) : plan.panels;
+  plan.task_panels = threads > 1 && !p->original ? ceil_div(plan.panels, 4 * threads) : plan.panels;
   if (!whole)
     plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES / (plan.panel_size * (int64_t)sizeof(real)) + 1);
   int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
   if (column_tasks < threads) /* few columns: share the rows as well */
-    row_tasks = smaller(p->rows, ceil_div(2 * threads, column_tasks));
-  plan.task_rows = ceil_div(p->rows, row_tasks);
+    row_tasks = ceil_div(2 * threads, column_tasks);
+  int64_t unit = p->original ? p->original->pieces : 1; /* rows that a task must not divide */
+  plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
   int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, LEFT_BLOCK_BYTES / row_bytes + MAX_TILE_ROWS);
   int64_t sums_bytes = plan.task_rows * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
   chunks = larger(chunks, ceil_div(sums_bytes, SUMS_BYTES));
   plan.row_chunk = ceil_div(plan.task_rows, chunks);
+  int64_t step = plan.row_chunk < plan.row_step ? unit : plan.row_step;
+  plan.row_chunk = ceil_div(plan.row_chunk, step) * step;
   return plan;
 }
 
@@ -203,10 +244,31 @@ static int REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(ke
   return carried;
 }
 
+/* Of a swapped product: sums [units][pieces][vectors][lanes] -> y and argmax of `original` */
+static void REAL(finish_units)(const struct REAL(product) * original, const struct REAL(kernels) * kernels,
+                               const struct REAL(panel) * panel, int64_t row, int64_t rows, const real *sums) {
+  int64_t at = panel->column * original->columns + row / original->pieces;
+  kernels->finish_units(&(struct REAL(finish_units)){
+      .units = rows / original->pieces,
+      .pieces = original->pieces,
+      .vectors = panel->vectors,
+      .sums = sums,
+      .bias = original->bias ? original->bias + row : NULL,
+      .samples = panel->columns,
+      .y = original->y + at,
+      .y_stride = original->columns,
+      .argmax = original->argmax && original->pieces > 1 ? original->argmax + at : NULL,
+  });
+}
+
 /* sums [rows][vectors][lanes] -> y and argmax of the rows [row, row + rows) */
 static void REAL(finish_rows)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
                               const struct REAL(panel) * panel, int64_t row, int64_t rows, const real *bias,
                               const real *sums) {
+  if (p->original) {
+    REAL(finish_units)(p->original, kernels, panel, row, rows, sums);
+    return;
+  }
   int64_t at = row * p->columns + panel->column;
   (p->pieces == 1 ? kernels->finish_linear : kernels->finish_maxout)(&(struct REAL(finish)){
       .rows = rows,
@@ -237,7 +299,7 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
     int start = REAL(group_start)(plan, panel.vectors, g);
     int vectors = REAL(group_start)(plan, panel.vectors, g + 1) - start;
     int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
-    int64_t tiles = ceil_div(rows, most), depth = 0; /* heights alike */
+    int64_t tiles = ceil_div(rows, most), depth = 0, finished = 0; /* heights alike */
     do {
       struct REAL(tile) tile = {
           .depth = smaller(plan->run, plan->depth - depth),
@@ -256,7 +318,10 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
         tile.left = plan->left + (row + first) * plan->left_stride + depth;
         tile.sums = sums + first * sums_stride + start * lanes;
         kernels->multiply[vectors][height](&tile);
-        if (last) REAL(finish_rows)(p, kernels, &panel, row + first, height, bias, sums + first * sums_stride);
+        if (!last) continue;
+        int64_t ready = t == tiles - 1 ? rows : (first + height) / plan->row_step * plan->row_step;
+        REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
+        finished = ready;
       }
       depth += tile.depth;
       if (plan->keep) slice += tile.depth * vectors * lanes;
@@ -266,10 +331,8 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
 }
 
 /* The same without packing: dots of rows and units where they lie. */
-static void REAL(dot_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row, int64_t rows,
-                            int64_t index, real *bias, real *sums) {
-  const struct REAL(kernels) *kernels = plan->kernels;
-  struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
+static void REAL(dot_panel)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
+                            int64_t rows, struct REAL(panel) panel, real *bias, real *sums) {
   REAL(pack_bias)(p, kernels->lanes, &panel, bias);
   kernels->dots(&(struct REAL(dots)){
       .rows = rows,
@@ -284,6 +347,16 @@ static void REAL(dot_panel)(const struct REAL(product) * p, const struct REAL(pl
       .sums_stride = panel.vectors * kernels->lanes,
   });
   REAL(finish_rows)(p, kernels, &panel, row, rows, bias, sums);
+}
+
+/* The rows [row, row + rows) of a swapped product against the last rows of the original, which are in no panel. */
+static void REAL(dot_tail)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
+                           int64_t rows, real *bias, real *sums) {
+  int64_t lanes = kernels->lanes, pieces = p->original->pieces, end = (row + rows) / pieces;
+  for (int64_t column = row / pieces; column < end; column += lanes) {
+    struct REAL(panel) panel = {.column = column, .columns = smaller(lanes, end - column), .vectors = (int)pieces};
+    REAL(dot_panel)(p->original, kernels, p->columns, p->original->rows - p->columns, panel, bias, sums);
+  }
 }
 
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
@@ -328,7 +401,7 @@ static int REAL(multiply_rows)(const struct REAL(job) * job, int64_t row, int64_
     while (*state != UNCARRIED && stop < end && (!job->left_carried || job->left_carried[stop / LEFT_BLOCK]))
       stop = smaller(end, (stop / LEFT_BLOCK + 1) * LEFT_BLOCK);
     if (stop > row) {
-      int pack = !p->packed && (*state == UNPACKED || !job->plan.keep);
+      int pack = !job->panels && (*state == UNPACKED || !job->plan.keep);
       int carried = REAL(multiply_panel)(p, &job->plan, row, stop - row, index, right, pack, sums);
       *state = carried ? PACKED : UNCARRIED;
       if (!carried) continue;
@@ -351,21 +424,28 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, real *room
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t start = task / column_tasks * plan->task_rows, end = smaller(start + plan->task_rows, p->rows);
-  real *right = p->packed ? p->packed->panels + first * plan->panel_size : room;
+  real *right = job->panels ? job->panels + first * plan->panel_size : room;
   memset(states, UNPACKED, (size_t)(last - first));
   for (int64_t row = start; row < end; row += plan->row_chunk) {
     int64_t rows = smaller(plan->row_chunk, end - row);
     for (int64_t i = first; i < last; i++) {
       real *panel = right + (plan->keep ? (i - first) * plan->panel_size : 0);
       if (plan->dots)
-        REAL(dot_panel)(p, plan, row, rows, i, panel, sums);
+        REAL(dot_panel)(p, plan->kernels, row, rows, REAL(panel_at)(p, plan, i), panel, sums);
       else
         status |= REAL(multiply_rows)(job, row, row + rows, i, panel, states + i - first, sums);
     }
-    if (p->after) {
-      struct REAL(panel) from = REAL(panel_at)(p, plan, first), to = REAL(panel_at)(p, plan, last - 1);
-      p->after(p->after_context, row, rows, from.column, to.column + to.columns - from.column);
+    struct REAL(panel) from = REAL(panel_at)(p, plan, first), to = REAL(panel_at)(p, plan, last - 1);
+    int64_t column = from.column, columns = to.column + to.columns - column;
+    const struct REAL(product) *original = p->original;
+    if (original && last == plan->panels && p->columns < original->rows) {
+      REAL(dot_tail)(p, plan->kernels, row, rows, room, sums);
+      columns = original->rows - column;
     }
+    if (p->after && original)
+      p->after(p->after_context, column, columns, row / original->pieces, rows / original->pieces);
+    else if (p->after)
+      p->after(p->after_context, row, rows, column, columns);
   }
   return status;
 }
@@ -401,6 +481,12 @@ static void REAL(pack_left)(void *context, int64_t block) {
                 : kernels->pack_left
                     ? kernels->pack_left(rows, p->depth, src, p->left_row_stride, p->left_depth_stride, dst, stride)
                     : kernels->transpose(p->depth, rows, src, p->left_depth_stride, dst, stride));
+}
+
+/* Panel `index` of the right operand, in its place. */
+static void REAL(pack_panel)(void *context, int64_t index) {
+  struct REAL(job) *job = context;
+  REAL(multiply_panel)(job->p, &job->plan, 0, 0, index, job->panels + index * job->plan.panel_size, 1, NULL);
 }
 
 /* Takes tasks until there are none, in room `room`. */
@@ -439,26 +525,56 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
                      enum scratch_user user, int threads) {
   struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
   struct REAL(plan) *plan = &job.plan;
-  size_t left_bytes = 0, carried_bytes = 0;
+  size_t left_bytes = 0, carried_bytes = 0, panels_bytes = 0;
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
     plan->left_stride = REAL(left_stride)(plan);
     left_bytes = aligned((size_t)((p->rows + MAX_TILE_ROWS) * plan->left_stride) * sizeof(real));
     carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
   }
-  if (!p->packed)
+  int64_t lanes = kernels->lanes, sums = plan->row_chunk * plan->panel_vectors;
+  if (p->original) {
+    panels_bytes = aligned((size_t)(plan->panels * plan->panel_size) * sizeof(real));
+    job.right_bytes = aligned((size_t)(p->original->pieces * lanes) * sizeof(real)); /* the tail's bias */
+    sums = larger(sums, (p->original->rows - p->columns) * p->original->pieces);
+  } else if (!p->packed) {
     job.right_bytes = aligned((size_t)((plan->keep ? plan->task_panels : 1) * plan->panel_size) * sizeof(real));
-  job.sums_bytes = aligned((size_t)(plan->row_chunk * plan->panel_vectors * kernels->lanes) * sizeof(real));
+  }
+  job.sums_bytes = aligned((size_t)(sums * lanes) * sizeof(real));
   job.room_bytes = job.right_bytes + job.sums_bytes + aligned((size_t)plan->task_panels);
-  char *memory = scratch(user, left_bytes + carried_bytes + (size_t)threads * job.room_bytes);
+  char *memory = scratch(user, left_bytes + carried_bytes + panels_bytes + (size_t)threads * job.room_bytes);
   if (!memory) return FA_NO_MEMORY;
   if (left_bytes) {
     plan->left = job.packed_left = (real *)memory;
     job.left_carried = (uint8_t *)memory + left_bytes;
   }
-  job.rooms = memory + left_bytes + carried_bytes;
+  job.panels = p->packed ? p->packed->panels : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
+  job.rooms = memory + left_bytes + carried_bytes + panels_bytes;
   if (left_bytes) share_tasks(ceil_div(p->rows, LEFT_BLOCK), threads, REAL(pack_left), &job);
+  if (p->original) share_tasks(plan->panels, threads, REAL(pack_panel), &job);
   share_tasks(threads, threads, REAL(work), &job);
   return job.status;
+}
+
+/* Rows of x in the lanes, but for the last `tail`; the units are read where they lie. */
+static int REAL(run_swapped)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t tail,
+                             int threads) {
+  return REAL(run)(
+      &(struct REAL(product)){
+          .rows = p->columns * p->pieces,
+          .depth = p->depth,
+          .columns = p->rows - tail,
+          .pieces = 1,
+          .left = p->right,
+          .left_row_stride = p->pieces == 1 ? p->right_column_stride : p->right_piece_stride,
+          .left_depth_stride = 1,
+          .right = p->left,
+          .right_column_stride = p->left_row_stride,
+          .right_depth_stride = 1,
+          .original = p,
+          .after = p->after,
+          .after_context = p->after_context,
+      },
+      kernels, 0, SCRATCH_KERNEL, threads);
 }
 
 int REAL(product)(const struct REAL(product) * p, int threads) {
@@ -470,7 +586,14 @@ int REAL(product)(const struct REAL(product) * p, int threads) {
     return REAL(run)(&lying, p->packed->kernels, 1, SCRATCH_KERNEL, threads);
   }
   const struct REAL(kernels) *tier = p->packed ? p->packed->tier : REAL(isa_tier)(p->precision, p->rows);
-  int dots = REAL(is_dots)(p, tier);
+  int dots = 0;
+  if (p->left_depth_stride == 1 && p->right_depth_stride == 1 && !p->accumulate && !p->packed && !p->scattered) {
+    int64_t tiles = REAL(packing_cost)(p, tier, p->columns * p->pieces) + REAL(tiles_cost)(p, tier, p->rows);
+    int64_t cost = REAL(dots_cost)(p, tier, p->rows), tail = REAL(tail_rows)(p, tier);
+    dots = cost < tiles;
+    if (!tier->pack_left && p->rows >= MIN_SWAPPED_ROWS && REAL(swapped_cost)(p, tier, tail) < smaller(cost, tiles))
+      return REAL(run_swapped)(p, tier, tail, threads);
+  }
   return REAL(run)(p, dots ? isa_active()->REAL(kernels) : tier, dots, SCRATCH_KERNEL, threads);
 }
 

@@ -34,6 +34,9 @@ struct REAL(product) {
   /* Called for each block of y when it is finished and still in cache; or NULL. */
   void (*after)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns);
   const void *after_context;
+  /* Set by the product itself: this one is `original` with the operands swapped.  The rows are all the pieces of its
+   * columns, the columns its first rows; bias, y and argmax are its own, and `after` is called as for it.  Or NULL. */
+  const struct REAL(product) * original;
 };
 
 /* Returns FA_OK, FA_NO_MEMORY, or for a scattered operand PRODUCT_UNCARRIED with nothing promised of y: where the words

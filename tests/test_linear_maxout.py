@@ -179,9 +179,10 @@ def test_no_loop_over_rows_without_features(backend, dtype):
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
-def test_the_lowest_index_of_a_tie_wins(backend, dtype, threads, pieces, rng):
-    x = integers(rng, (9, 6), dtype)
-    weight = np.repeat(integers(rng, (20, 1, 6), dtype), pieces, axis=1)
+@pytest.mark.parametrize(("rows", "in_features"), [(9, 6), (20, 40)])
+def test_the_lowest_index_of_a_tie_wins(backend, dtype, threads, rows, in_features, pieces, rng):
+    x = integers(rng, (rows, in_features), dtype)
+    weight = np.repeat(integers(rng, (20, 1, in_features), dtype), pieces, axis=1)
     _, argmax = fa.linear_maxout(x, weight)
     assert not argmax.any()
 
@@ -199,8 +200,11 @@ def test_each_piece_can_win(backend, dtype, pieces):
 @pytest.mark.parametrize("place", ["x", "weight", "bias"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 1.0], ids=["few", "half", "all"])
 @pytest.mark.parametrize("pieces", [1, 3, 6, 17])
-def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, share, pieces, rng):
-    inputs = maxout_inputs(rng, Shape(19, 11, 37, pieces), dtype, integers)
+@pytest.mark.parametrize(("rows", "in_features"), [(19, 11), (20, 40)])
+def test_nan_and_infinity_come_out_as_in_float64(
+    compiled, dtype, value, place, share, rows, in_features, pieces, rng
+):
+    inputs = maxout_inputs(rng, Shape(rows, in_features, 37, pieces), dtype, integers)
     target = inputs[("x", "weight", "bias").index(place)]
     target[rng.random(target.shape) < share] = value
     x, weight, bias, grad_y = inputs

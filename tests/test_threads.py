@@ -29,7 +29,9 @@ def for_each_count(compute):
 
 
 @pytest.mark.parametrize(
-    "shape", [LARGE, Shape(1, 2000, 1500, 2), Shape(3000, 40, 3, 5), Shape(20, 160, 300, 5)], ids=str
+    "shape",
+    [LARGE, Shape(1, 2000, 1500, 2), Shape(3000, 40, 3, 5), Shape(20, 160, 300, 5), Shape(100, 300, 129, 3)],
+    ids=str,
 )
 def test_linear_maxout(compiled, dtype, shape, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype)

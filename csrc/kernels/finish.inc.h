@@ -34,17 +34,21 @@ static void finish_linear(const struct REAL(finish) * f) {
   }
 }
 
-/* The largest of the vectors, lane by lane, and its index.  The lowest index of a tie wins, and the first NaN. */
+/* the larger of best and z, and which it is: the lowest index of a tie wins, and the first NaN */
+static ALWAYS_INLINE void take_larger(vec z, vec k, vec *best, vec *index) {
+  mask stays = mask_or(mask_le(z, *best), mask_nan(*best));
+  *best = vec_select(stays, *best, z);
+  *index = vec_select(stays, *index, k);
+}
+
+/* The largest of the vectors, lane by lane, and its index. */
 static void finish_maxout(const struct REAL(finish) * f) {
   for (int64_t r = 0; r < f->rows; r++) {
     const real *sums = f->sums + r * f->vectors * LANES;
     vec best = vec_add(vec_load(sums), vec_load(f->bias)), index = vec_set1(0), piece = vec_set1(0);
     for (int k = 1; k < f->vectors; k++) {
-      vec z = vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES));
-      mask stays = mask_or(mask_le(z, best), mask_nan(best));
       piece = vec_add(piece, vec_set1(1));
-      best = vec_select(stays, best, z);
-      index = vec_select(stays, index, piece);
+      take_larger(vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES)), piece, &best, &index);
     }
     store_columns(f->y + r * f->y_stride, best, f->columns);
     if (f->argmax) store_bytes(f->argmax + r * f->y_stride, index, f->columns);

@@ -27,6 +27,7 @@ extern const struct smooth SMOOTH_TABLE;
 #include "maxout.inc.h"
 #include "transpose.inc.h"
 
+#include "finish_units.inc.h"
 #include "pack.inc.h"
 #include "tile.inc.h"
 #include "updates.inc.h"
@@ -43,6 +44,7 @@ const struct REAL(kernels) KERNEL_TABLE = {
     REGISTER_TILES,
     .finish_linear = finish_linear,
     .finish_maxout = finish_maxout,
+    .finish_units = finish_units,
     .dots = dots,
     .winner_vectors = WINNER_VECTORS,
     .pack_table = pack_table,

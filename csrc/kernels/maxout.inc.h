@@ -1,12 +1,5 @@
 /* Bare maxout: the lowest index of a tie wins, and the first NaN, as in a tile's finish. */
 
-/* the larger of best and z, and which it is */
-static ALWAYS_INLINE void take_larger(vec z, int64_t k, vec *best, vec *index) {
-  mask wins = mask_andnot(mask_or(mask_gt(z, *best), mask_nan(z)), mask_nan(*best));
-  *best = vec_select(wins, z, *best);
-  *index = vec_select(wins, vec_set1((real)k), *index);
-}
-
 static ALWAYS_INLINE void maxout_one(int64_t pieces, int64_t piece_step, const real *z, real *y, uint8_t *argmax) {
   real best = z[0];
   int64_t index = 0;
@@ -30,7 +23,7 @@ static ALWAYS_INLINE void maxout_steps(int64_t pieces, int64_t step, int64_t pie
     vec best = step == 1 ? vec_load(first) : vec_load_strided(first, step), index = vec_set1(0);
     for (int64_t k = 1; k < pieces; k++) {
       const real *piece = first + k * piece_step;
-      take_larger(step == 1 ? vec_load(piece) : vec_load_strided(piece, step), k, &best, &index);
+      take_larger(step == 1 ? vec_load(piece) : vec_load_strided(piece, step), vec_set1((real)k), &best, &index);
     }
     vec_store(y + i, best);
     if (argmax) vec_store_bytes(argmax + i, index);

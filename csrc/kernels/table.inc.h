@@ -24,6 +24,18 @@ struct REAL(finish) {
   uint8_t *argmax; /* maxout: or NULL */
 };
 
+/* The finish of sums [units][pieces][vectors][lanes], samples in the lanes */
+struct REAL(finish_units) {
+  int64_t units, pieces;
+  int vectors;
+  const real *sums;
+  const real *bias; /* (units, pieces), or NULL */
+  int64_t samples;  /* how many of the panel are inside the result */
+  real *y;          /* [samples][units]; rows of y and argmax are y_stride apart */
+  int64_t y_stride;
+  uint8_t *argmax; /* or NULL */
+};
+
 /* sums [rows][pieces][lanes] = x (rows, depth) . w (columns, pieces, depth), the columns in the lanes; one piece may
  * have more columns than lanes */
 struct REAL(dots) {
@@ -111,6 +123,8 @@ struct REAL(kernels) {
   void (*finish_linear)(const struct REAL(finish) *);
   void (*finish_maxout)(const struct REAL(finish) *);
 
+  /* of the tables of `real` alone */
+  void (*finish_units)(const struct REAL(finish_units) *);
   void (*dots)(const struct REAL(dots) *);
 
   int winner_vectors; /* the most vectors that a sum over winners takes */

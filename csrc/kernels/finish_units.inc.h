@@ -1,0 +1,36 @@
+/* The finish where the units are the rows of the sums and the samples their lanes. */
+
+/* Bias, maximum and index over the pieces of up to LANES units and samples, transposed on the way to y and argmax. */
+static ALWAYS_INLINE void finish_block(const struct REAL(finish_units) * f, int64_t unit, int64_t units, int64_t sample,
+                                       int64_t samples) {
+  const int64_t pieces = f->pieces, stride = f->vectors * LANES, bias_step = f->bias != NULL;
+  const real zero = 0, *bias = f->bias ? f->bias + unit * pieces : &zero;
+  const real *sums = f->sums + unit * pieces * stride + sample;
+  vec best[LANES], index[LANES];
+  for (int64_t i = 0; i < units; i++) {
+    vec largest = vec_add(vec_load(sums), vec_set1(*bias)), its_index = vec_set1(0), piece = vec_set1(0);
+    sums += stride, bias += bias_step;
+    for (int64_t k = 1; k < pieces; k++, sums += stride, bias += bias_step) {
+      piece = vec_add(piece, vec_set1(1));
+      take_larger(vec_add(vec_load(sums), vec_set1(*bias)), piece, &largest, &its_index);
+    }
+    best[i] = largest, index[i] = its_index;
+  }
+  for (int64_t i = units; i < LANES; i++) best[i] = index[i] = vec_set1(0);
+  transpose_vectors(best);
+  for (int64_t i = 0; i < samples; i++) store_columns(f->y + (sample + i) * f->y_stride + unit, best[i], units);
+  if (!f->argmax) return;
+  transpose_vectors(index);
+  for (int64_t i = 0; i < samples; i++) store_bytes(f->argmax + (sample + i) * f->y_stride + unit, index[i], units);
+}
+
+static void finish_units(const struct REAL(finish_units) * f) {
+  for (int64_t unit = 0; unit < f->units; unit += LANES)
+    for (int64_t sample = 0; sample < f->samples; sample += LANES) {
+      int64_t units = f->units - unit, samples = f->samples - sample < LANES ? f->samples - sample : LANES;
+      if (units >= LANES)
+        finish_block(f, unit, LANES, sample, samples);
+      else
+        finish_block(f, unit, units, sample, samples);
+    }
+}
