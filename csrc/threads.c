@@ -8,23 +8,39 @@
 #endif
 
 #include "fastact_abi.h"
+#include "sizes.h"
 
 /* Below this a second thread costs more than it brings.  Two threads, the second still awake from the call before, were
  * 0.7x as fast as one at 32768 multiply-adds in all, 1.05x at 65536, 1.2x at 131072 and 1.4x at 262144; over so many
  * elements of relu 0.86x, 0.97x, 1.8x and 2.0x. */
 #define MIN_WORK_PER_THREAD 65536
 
-/* A team that sleeps may come late: after a pause of 20 ms Linux woke the second thread on the core of the first (two
- * cores of a virtual machine), where it waited 8 ms until the load was balanced, and with it a call that takes one
- * thread 0.05 ms.  So for AWAKE_NANOSECONDS after the caller has slept for PAUSE_NANOSECONDS, in which a team of
- * libgomp falls asleep, it works alone where that takes less than about 2 ms. */
+/* A team may come late, and the caller waits for it.  After a pause of 20 ms Linux woke the second thread on the core
+ * of the first, where it stayed for 8 ms, until the load was balanced (two cores of a virtual machine).  After a
+ * product of NumPy's, whose threads look out for more work for 100 ms, it was 8 ms late every other time.  A call of
+ * 0.05 ms took as long.  So the caller works alone
+ * - for AWAKE_NANOSECONDS after it slept for PAUSE_NANOSECONDS, in which a team of libgomp falls asleep, where that
+ * takes less than about 2 ms;
+ * - for a while after a team that was late, for twice as long if it is soon late again, where that takes less than
+ * about 8 ms. */
 #define PAUSE_NANOSECONDS 5000000
 #define AWAKE_NANOSECONDS 10000000
-#define LATE_WORK ((int64_t)1 << 28)
+#define WORK_AFTER_PAUSE ((int64_t)1 << 28)
+#define LATE_NANOSECONDS 1000000
+#define SHORTEST_ALONE 10000000
+#define LONGEST_ALONE 1000000000
+#define PARDONED_AFTER 4 /* times as long without another late team, the next one counts as the first */
+#define WORK_ALONE ((int64_t)1 << 30)
 /* The caller's own time, which a system call tells, is looked at so often at the most. */
 #define LOOK_NANOSECONDS 1000000
 
 static int forked;
+/* What a caller knows of its team, in nanoseconds of CLOCK_MONOTONIC. */
+static _Thread_local struct {
+  int64_t looked, used; /* when it last looked at its own time, and what that was */
+  int64_t woke;         /* when it was last found to have slept before */
+  int64_t alone_until, alone;
+} caller;
 static pthread_key_t buffers_key;
 static int no_key; /* an error number: the system has no more keys */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -56,17 +72,17 @@ static int64_t nanoseconds(clockid_t clock) {
   return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Whether the calling thread slept a moment ago. */
-static int slept(void) {
-  static _Thread_local int64_t looked, used, woke; /* when it last looked, its own time then, and when it woke */
-  int64_t now = nanoseconds(CLOCK_MONOTONIC), passed = now - looked;
+/* Whether the caller should not wait for a team at this moment. */
+static int alone(int64_t work) {
+  int64_t now = nanoseconds(CLOCK_MONOTONIC), passed = now - caller.looked;
   if (passed > LOOK_NANOSECONDS) {
     int64_t own = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
-    if (passed - (own - used) > PAUSE_NANOSECONDS) woke = now;
-    looked = now;
-    used = own;
+    if (passed - (own - caller.used) > PAUSE_NANOSECONDS) caller.woke = now;
+    caller.looked = now;
+    caller.used = own;
   }
-  return now - woke < AWAKE_NANOSECONDS;
+  return (work < WORK_AFTER_PAUSE && now - caller.woke < AWAKE_NANOSECONDS) ||
+         (work < WORK_ALONE && now < caller.alone_until);
 }
 
 int threads_for(int requested, int64_t work) {
@@ -74,8 +90,7 @@ int threads_for(int requested, int64_t work) {
   int64_t most = requested > 0 ? requested : fa_max_threads();
   int64_t useful = work / MIN_WORK_PER_THREAD;
   if (useful < most) most = useful;
-  if (most <= 1 || (slept() && work < LATE_WORK)) return 1;
-  return (int)most;
+  return most <= 1 || alone(work) ? 1 : (int)most;
 }
 
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context) {
@@ -83,8 +98,20 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
     for (int64_t task = 0; task < tasks; task++) run(context, task);
     return;
   }
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t task = 0; task < tasks; task++) run(context, task);
+  int64_t started = nanoseconds(CLOCK_MONOTONIC), finished = started;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static) nowait
+    for (int64_t task = 0; task < tasks; task++) run(context, task);
+#pragma omp master
+    finished = nanoseconds(CLOCK_MONOTONIC);
+  }
+  int64_t ended = nanoseconds(CLOCK_MONOTONIC);
+  if (ended - finished > finished - started + LATE_NANOSECONDS) {
+    if (ended - caller.alone_until > PARDONED_AFTER * caller.alone) caller.alone = 0;
+    caller.alone = smaller(2 * caller.alone + SHORTEST_ALONE, LONGEST_ALONE);
+    caller.alone_until = ended + caller.alone;
+  }
 }
 
 struct buffer {

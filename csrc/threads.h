@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How many threads a driver uses: `requested`, or OpenMP's own default where that is 0, but one where the
- * work is too small to share, where it is small and the caller was asleep, and one in a forked child, where libgomp
+/* How many threads a driver uses: `requested`, or OpenMP's own default where that is 0, but one where the work is too
+ * small to share, or small beside the wait for a team that sleeps or was late, and in a forked child, where libgomp
  * would wait for threads that the fork did not copy.  `work` is in multiply-adds or in elements moved, whichever there
  * are more of. */
 int threads_for(int requested, int64_t work);

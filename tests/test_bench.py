@@ -98,7 +98,7 @@ class TestTiming:
 
         def record(name: str) -> None:
             calls.append(name)
-            time.sleep(timing.SAMPLE_SECONDS)  # one call is a sample
+            time.sleep(max(timing.SAMPLE_SECONDS, timing.WARM_SECONDS))  # one call is a sample
 
         samples = timing.interleaved({name: lambda name=name: record(name) for name in "abc"}, budget=0.0)
         assert {sample[3:] for sample in samples.values()} == {(timing.MIN_ROUNDS, 1)}

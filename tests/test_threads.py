@@ -156,6 +156,32 @@ def test_a_short_call_after_a_pause_wakes_no_thread():
     assert output_of(code).split() == ["0", "1"]
 
 
+def test_a_team_that_comes_late_is_not_waited_for_again():
+    code = """if True:
+        import os, time, numpy as np, fastact as fa
+        fa.set_backend("c")
+        fa.set_num_threads(2)
+        x, weight = np.ones((64, 288), np.float32), np.ones((96, 3, 288), np.float32)
+        ends = time.monotonic() + 0.05
+        while time.monotonic() < ends:
+            fa.linear_maxout(x, weight)
+        core = min(os.sched_getaffinity(0))
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {core})  # one waits on the core that the other needs
+        late = 0
+        for _ in range(100):
+            started = time.monotonic()
+            fa.linear_maxout(x, weight)
+            late += time.monotonic() - started > 0.001  # 0.05 ms alone
+        print(late)
+    """
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("moves the threads of /proc/self/task, which this system lacks")
+    if not fa.get_config()["openmp"]:
+        pytest.skip("no C extension with OpenMP")
+    assert int(output_of(code)) < 50
+
+
 # ---- several Python threads
 
 
