@@ -12,7 +12,7 @@
 
 #include "fastact_abi.h"
 
-/* Sums are cut into runs of this many terms, and the partial sums added: one accumulator over a depth of
+/* float32 sums are cut into runs of this many terms, and the partial sums added: one accumulator over a depth of
  * 4096 has 3 to 8 times the error of NumPy's product, runs of 256 have 0.6 to 0.9 times. */
 #define DEPTH_CUT 256
 
