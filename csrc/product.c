@@ -29,6 +29,10 @@
  * vectors, as dots do, and one lane for a sum had up to 1.9x its error at 4 rows (baseline vectors of 4 lanes). */
 #define MIN_SWAPPED_ROWS 8
 
+/* Fewer bytes of panels one thread packs alone, since a team takes longer to begin: with two threads (32, 64, 64, 2)
+ * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
+#define MIN_SHARED_BYTES (128 << 10)
+
 /* What dots read again for each few rows, and still find in an L1 cache. */
 #define L1_UNITS_BYTES (32 << 10)
 
@@ -180,7 +184,9 @@ static struct REAL(plan)
   int in_place = dots ? 0 : REAL(in_place_vectors)(p, kernels);
   /* swapped, wide panels: each passes all the weights.  With 2, 3, 4 and 5 vectors (64, 288, 96, 3)
    * took 46.3, 46.3, 45.0 and 45.0 us, (128, 256, 96, 16) 414, 411, 407 and 409 */
-  int vectors = in_place ? in_place : p->original ? kernels->max_vectors - 1 : kernels->linear_vectors;
+  int vectors = in_place ? in_place : kernels->linear_vectors;
+  if (p->original) /* a panel for each thread: two that write to one line of y or argmax disturb each other */
+    vectors = (int)smaller(kernels->max_vectors - 1, ceil_div(ceil_div(p->columns, kernels->lanes), threads));
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
   plan.left = p->left;
@@ -190,12 +196,12 @@ static struct REAL(plan)
   plan.dots = dots;
   plan.keep = p->packed || p->original || (!whole && !plan.dots);
   /* several tasks a thread, so that they finish together */
-  plan.task_panels = threads > 1 && !p->original ? ceil_div(plan.panels, 4 * threads) : plan.panels;
+  plan.task_panels = threads > 1 ? ceil_div(plan.panels, 4 * threads) : plan.panels;
   if (!whole)
     plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES / (plan.panel_size * (int64_t)sizeof(real)) + 1);
   int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
-  if (column_tasks < threads) /* few columns: share the rows as well */
-    row_tasks = ceil_div(2 * threads, column_tasks);
+  if (column_tasks < (p->original ? 4 * threads : threads)) /* few columns: share the rows as well */
+    row_tasks = ceil_div((p->original ? 4 : 2) * threads, column_tasks);
   int64_t unit = p->original ? p->original->pieces : 1; /* rows that a task must not divide */
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
@@ -550,7 +556,7 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
   job.panels = p->packed ? p->packed->panels : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
   job.rooms = memory + left_bytes + carried_bytes + panels_bytes;
   if (left_bytes) share_tasks(ceil_div(p->rows, LEFT_BLOCK), threads, REAL(pack_left), &job);
-  if (p->original) share_tasks(plan->panels, threads, REAL(pack_panel), &job);
+  if (p->original) share_tasks(plan->panels, panels_bytes < MIN_SHARED_BYTES ? 1 : threads, REAL(pack_panel), &job);
   share_tasks(threads, threads, REAL(work), &job);
   return job.status;
 }
