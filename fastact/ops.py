@@ -24,6 +24,7 @@ Needs = tuple[bool, ...]
 MAX_PIECES = 256  # an argmax is one byte
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _UINT8 = np.dtype(np.uint8)
+_empty = np.empty
 
 
 # ---- checks
@@ -186,10 +187,8 @@ def _check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
 
 def _allocation(array: Array) -> int:
     """A number for the memory that `array` lies in, another one for other memory; 0 where it is unknown."""
-    base = array.base
-    if base is None:
-        return id(array) if array.flags.owndata else 0
-    return id(base) if type(base) is np.ndarray and base.flags.owndata else 0
+    owner = array if array.base is None else array.base
+    return id(owner) if type(owner) in ARRAYS and owner.flags.owndata else 0
 
 
 def _same_memory(a: Array, b: Array) -> bool:
@@ -233,41 +232,43 @@ def _outputs(
     """The C-contiguous arrays to write, one a result, None where a result is not wanted.
 
     They are the caller's own from `out`, new where it has None; a strided one of the caller's is stood in
-    for by a copy, which `_deliver` writes back.  All are checked before the first is made.  No array of
+    for by a copy, which `_deliver` writes back.  No array of
     `out` may overlap one of `inputs`; the first may be one of `in_place`, but not overlap it in part.
     """
     given = _check_out(out, names)
-    labels = _labels(names)
-    taken = {_allocation(other) for other in (*inputs, *in_place) if other is not None}
-    arrays: list[Any] = [None] * len(names)
-    for i, array in enumerate(given):
-        if not wanted[i]:
-            continue
-        label = labels[i]
-        if array is None:
+    # The memory of each: to know that two are apart costs less so than NumPy's own answer.  The two conditions are
+    # `_allocation`'s for most arrays.
+    taken = {
+        id(other) if other.base is None and other.flags.owndata else _allocation(other)
+        for other in (*inputs, *in_place)
+        if other is not None
+    }
+    arrays: list[Any] = []
+    for i, (array, want) in enumerate(zip(given, wanted, strict=True)):
+        if not want:
+            arrays.append(None)
+        elif array is None:
             if accumulate and names[i] not in ("grad_x", "grad_z"):
-                raise ValueError(f"accumulate: got True and no {label}, wanted an array to add to")
-            continue
-        _check_array(label, array, dtypes[i])
-        _check_shape(label, array.shape, shapes[i])
-        if not array.flags.writeable:
-            raise ValueError(f"{label}: got a read-only array, wanted a writeable one")
-        own = _allocation(array)
-        if own in taken or 0 in taken or own == 0:
-            # elsewhere it is apart from all of them, and to know that costs less than NumPy's own answer
-            apart, alike = (inputs, in_place) if i == 0 else ((*inputs, *in_place), ())
-            _check_overlap(label, array, apart, alike, arrays[:i])
-        taken.add(own)
-        arrays[i] = array
-    for i, want in enumerate(wanted):
-        if want:
-            arrays[i] = np.empty(shapes[i], dtypes[i]) if arrays[i] is None else _contiguous(arrays[i])
+                raise ValueError(f"accumulate: got True and no {_label(i, names)}, wanted an array to add to")
+            arrays.append(_empty(shapes[i], dtypes[i]))
+        else:
+            if type(array) not in ARRAYS or array.dtype != dtypes[i] or array.shape != shapes[i]:
+                _check_array(_label(i, names), array, dtypes[i])
+                _check_shape(_label(i, names), array.shape, shapes[i])
+            if not array.flags.writeable:
+                raise ValueError(f"{_label(i, names)}: got a read-only array, wanted a writeable one")
+            own = _allocation(array)
+            if own in taken or 0 in taken or own == 0:
+                apart, alike = (inputs, in_place) if i == 0 else ((*inputs, *in_place), ())
+                earlier = [other for other, wanted_too in zip(given[:i], wanted, strict=False) if wanted_too]
+                _check_overlap(_label(i, names), array, apart, alike, earlier)
+            taken.add(own)
+            arrays.append(_contiguous(array))
     return arrays
 
 
-@functools.cache
-def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"out[{i}] ({name})" for i, name in enumerate(names))
+def _label(i: int, names: tuple[str, ...]) -> str:
+    return f"out[{i}] ({names[i]})"
 
 
 def _deliver(out: Any, arrays: list[Array | None]) -> tuple[Any, ...]:
@@ -330,7 +331,7 @@ def linear_maxout(
     dtype = x.dtype
     tier = settings.precision_in_force(precision)
     if out is None:
-        y, argmax = np.empty(shape, dtype), np.empty(shape, _UINT8) if return_argmax else None
+        y, argmax = _empty(shape, dtype), _empty(shape, _UINT8) if return_argmax else None
     else:
         names, wanted = ("y", "argmax"), (True, return_argmax)
         arrays = _outputs(out, names, wanted, (shape, shape), (dtype, _UINT8), (x, weight, bias))
@@ -413,9 +414,9 @@ def linear_maxout_backward(
     wanted = needs if needs is _ALL else _check_needs(needs, _GRADS)
     tier = settings.precision_in_force(precision)
     if out is None and not accumulate:
-        grad_x = np.empty(x.shape, dtype) if wanted[0] else None
-        grad_weight = np.empty(weight.shape, dtype) if wanted[1] else None
-        grad_bias = np.empty(weight.shape[:2], dtype) if wanted[2] else None
+        grad_x = _empty(x.shape, dtype) if wanted[0] else None
+        grad_weight = _empty(weight.shape, dtype) if wanted[1] else None
+        grad_bias = _empty(weight.shape[:2], dtype) if wanted[2] else None
     else:
         arrays = _outputs(
             out,
@@ -479,7 +480,7 @@ def maxout(
     _check_pieces(z.shape[axis])
     shape = z.shape[:axis] + z.shape[axis + 1 :]
     if out is None:
-        y, argmax = np.empty(shape, z.dtype), np.empty(shape, _UINT8) if return_argmax else None
+        y, argmax = _empty(shape, z.dtype), _empty(shape, _UINT8) if return_argmax else None
     else:
         names, wanted = ("y", "argmax"), (True, return_argmax)
         arrays = _outputs(out, names, wanted, (shape, shape), (z.dtype, _UINT8), (z,))
@@ -536,7 +537,7 @@ def maxout_backward(
     axis = _check_axis(axis, grad_y.ndim + 1)
     shape = (*grad_y.shape[:axis], pieces, *grad_y.shape[axis:])
     if out is None:
-        grad_z = np.empty(shape, grad_y.dtype)
+        grad_z = _empty(shape, grad_y.dtype)
     else:
         arrays = _outputs(out, ("grad_z",), (True,), (shape,), (grad_y.dtype,), (grad_y, argmax))
         (grad_z,) = arrays
@@ -605,7 +606,7 @@ def linear_activation(
     tier = settings.precision_in_force(precision)
     saves_z = act.saves == "z"
     if out is None:
-        y, z = np.empty(shape, dtype), np.empty(shape, dtype) if saves_z and return_saved else None
+        y, z = _empty(shape, dtype), _empty(shape, dtype) if saves_z and return_saved else None
     else:
         names, wanted = ("y", "saved"), (True, saves_z and return_saved)
         if not saves_z:
@@ -695,7 +696,7 @@ def linear_activation_backward(
     tier = settings.precision_in_force(precision)
     grads: Any
     if out is None and not accumulate:
-        grads = [np.empty(shape, dtype) if want else None for want, shape in zip(wanted, shapes, strict=True)]
+        grads = [_empty(shape, dtype) if want else None for want, shape in zip(wanted, shapes, strict=True)]
     else:
         inputs = (grad_y, x, weight, saved, parameters.get("slope"))
         grads = _outputs(out, names, wanted, shapes, (dtype,) * len(names), inputs, accumulate=accumulate)
@@ -750,7 +751,7 @@ def activation(
     features = z.shape[-1] if z.ndim else 1
     act = activations.resolve(activation, features, z.dtype, parameters)
     if out is None:
-        y = np.empty(z.shape, z.dtype)
+        y = _empty(z.shape, z.dtype)
     else:
         slope = parameters.get("slope")
         arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (slope,), in_place=(z,))
@@ -798,7 +799,7 @@ def activation_backward(
         names, shapes = ("grad_z", "grad_slope"), (grad_y.shape, parameters["slope"].shape)  # type: ignore[assignment]
     results: Any
     if out is None and act.slope is None:
-        results = (np.empty(grad_y.shape, dtype),)
+        results = (_empty(grad_y.shape, dtype),)
     else:
         results = _outputs(
             out,
