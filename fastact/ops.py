@@ -236,8 +236,8 @@ def _outputs(
     `out` may overlap one of `inputs`; the first may be one of `in_place`, but not overlap it in part.
     """
     given = _check_out(out, names)
-    # The memory of each: to know that two are apart costs less so than NumPy's own answer.  The two conditions are
-    # `_allocation`'s for most arrays.
+    # The memory of each: to know that two are apart costs less so than NumPy's own answer.  What comes before
+    # the call of `_allocation` is its answer for most arrays.
     taken = {
         id(other) if other.base is None and other.flags.owndata else _allocation(other)
         for other in (*inputs, *in_place)
