@@ -126,6 +126,10 @@ int fa_run_frozen_f32(const struct fa_frozen_f32 *const *layers, int64_t count, 
 int fa_run_frozen_f64(const struct fa_frozen_f64 *const *layers, int64_t count, int64_t rows, const double *x,
                       double *y, int threads);
 
+/* The mean of (y - target)^2 over arrays of n, 0 where there are none, and grad = 2 / n (y - target). */
+double fa_mse_f32(int64_t n, const float *y, const float *target, float *grad, int threads);
+double fa_mse_f64(int64_t n, const double *y, const double *target, double *grad, int threads);
+
 /* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square are of its shape.  Each row
  * is scaled down to a norm of max_norm after the step, where that is finite.
  *

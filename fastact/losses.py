@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from . import backends, settings
 from .activations import ARRAYS
-from .ops import _check_array, _check_shape
+from .ops import _check_array, _check_shape, _contiguous
 
 Array = np.ndarray[Any, Any]
 
@@ -75,8 +76,6 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     _check_array("y", y)
     _check_array("target", target, y.dtype)
     _check_shape("target", target.shape, y.shape)
-    grad = np.asarray(y - target)
-    size = max(grad.size, 1)
-    loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
-    grad *= 2 / size
+    grad = np.empty(y.shape, y.dtype)
+    loss = backends.active().mse(_contiguous(y), _contiguous(target), grad, settings.requested_threads())
     return loss, grad

@@ -100,6 +100,7 @@ _LINEAR_ACTIVATION_BACKWARD = {
     "f": lib.fa_linear_activation_backward_f32,
     "d": lib.fa_linear_activation_backward_f64,
 }
+_MSE = {"f": lib.fa_mse_f32, "d": lib.fa_mse_f64}
 _SGD = {"f": lib.fa_sgd_f32, "d": lib.fa_sgd_f64}
 _ADAM = {"f": lib.fa_adam_f32, "d": lib.fa_adam_f64}
 _MAX_NORM = {"f": lib.fa_max_norm_f32, "d": lib.fa_max_norm_f64}
@@ -358,6 +359,18 @@ def activation_backward(
         threads,
     )
     _check(status)
+
+
+# ---- losses
+
+
+def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
+    char = y.dtype.char
+    real = _TYPE[char]
+    loss: float = _MSE[char](
+        y.size, _from_buffer(real, y), _from_buffer(real, target), _from_buffer(real, grad), threads
+    )
+    return loss
 
 
 # ---- optimisers

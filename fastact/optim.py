@@ -47,18 +47,18 @@ class Optimizer:
         """Each parameter's data, gradient, weight decay and norm bound, checked before any is changed."""
         updates = []
         for i, parameter in enumerate(self.parameters):
-            data, grad = parameter.data, parameter.grad
+            data, grad, state = parameter.data, parameter.grad, self._state[i]
+            shape, dtype = data.shape, data.dtype
             if grad is None:
                 raise RuntimeError(f"parameters[{i}] ({parameter.name}) has no gradient: run backward first")
-            if grad.shape != data.shape or grad.dtype != data.dtype:
+            if grad.shape != shape or grad.dtype != dtype:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got a gradient of {grad.dtype} {grad.shape}, "
-                    f"wanted {data.dtype} {data.shape}"
+                    f"wanted {dtype} {shape}"
                 )
-            state = self._state[i]
-            if data.shape != state.shape or data.dtype != state.dtype:
+            if state.shape != shape or state.dtype != dtype:
                 raise ValueError(
-                    f"parameters[{i}] ({parameter.name}): got data of {data.dtype} {data.shape}, "
+                    f"parameters[{i}] ({parameter.name}): got data of {dtype} {shape}, "
                     f"wanted {state.dtype} {state.shape} as when the optimiser was made"
                 )
             if not data.flags.carray:

@@ -285,6 +285,18 @@ def activation_backward(
         np.multiply(grad_y, _derivative(saved, act), out=grad_z, casting="same_kind")
 
 
+# ---- losses
+
+
+def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
+    """The mean of (y - target)², and grad = 2 (y - target) / size."""
+    size = max(y.size, 1)
+    np.subtract(y, target, out=grad)
+    loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
+    grad *= 2 / size
+    return loss
+
+
 # ---- steps of the optimisers, in place: data (..., columns), and grad, velocity, mean, square of its shape
 
 

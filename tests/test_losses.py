@@ -57,6 +57,21 @@ def test_mse(rng, shape):
     np.testing.assert_allclose(grad, differences(lambda: fa.mse(y, target)[0], y), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("size", [1, 17, 1024, 4099, 300_007])
+def test_mse_on_each_backend(rng, backend, dtype, threads, size):
+    y, target = (rng.standard_normal((size, 2)).astype(dtype)[:, 0] for _ in range(2))  # strided
+    loss, grad = fa.mse(y, target)
+    off = y.astype(np.float64) - target
+    eps = float(np.finfo(dtype).eps)
+    assert grad.dtype == dtype
+    np.testing.assert_allclose(grad, 2 / size * off, rtol=4 * eps)
+    assert math.isclose(loss, np.mean(off * off), rel_tol=1024 * eps)  # the most terms of a sum in `dtype`
+    with fa.num_threads(3 - threads):
+        again, same = fa.mse(y, target)
+    assert again == loss
+    np.testing.assert_array_equal(same, grad)
+
+
 def test_no_rows():
     loss, grad = fa.softmax_cross_entropy(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     assert (loss, grad.shape) == (0.0, (0, 3))

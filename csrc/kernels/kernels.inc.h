@@ -24,6 +24,7 @@ extern const struct smooth SMOOTH_TABLE;
 #include "activations.inc.h"
 #include "dots.inc.h"
 #include "finish.inc.h"
+#include "losses.inc.h"
 #include "maxout.inc.h"
 #include "transpose.inc.h"
 
@@ -56,6 +57,7 @@ const struct REAL(kernels) KERNEL_TABLE = {
     .add_slope_terms = add_slope_terms,
     .maxout_rows = maxout_rows,
     .maxout_columns = maxout_columns,
+    .mse = mse,
     .sgd = sgd,
     .adam = adam,
     .limit_norm = limit_norm,

@@ -145,6 +145,9 @@ struct REAL(kernels) {
   void (*maxout_rows)(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax);
   void (*maxout_columns)(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax);
 
+  /* grad = scale (y - target) over arrays of n; returns the sum of the squares of y - target */
+  real (*mse)(int64_t n, real scale, const real *y, const real *target, real *grad);
+
   /* arrays of n; velocity may be NULL */
   void (*sgd)(int64_t n, const struct REAL(sgd) *, const real *grad, real *velocity, real *data);
   void (*adam)(int64_t n, const struct REAL(adam) *, const real *grad, real *mean, real *square, real *data);
