@@ -74,10 +74,8 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
     """
     if not isinstance(name, str) or name not in _TABLE:
         raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(NAMES)}")
-    if not parameters:
-        plain = _PLAIN.get(name)
-        if plain is not None:
-            return plain
+    if not parameters and name in _PLAIN:
+        return _PLAIN[name]
     code, saves, keys = _TABLE[name]
     for key in parameters:
         if key not in keys:
@@ -93,9 +91,10 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
             raise ValueError(f'approximate: got {approximate!r}, wanted "none" or "tanh"')
         return _GELU_TANH if approximate == "tanh" else Activation(name, code, saves)
     (key,) = keys
-    if not isinstance(values[key], Real):
-        raise TypeError(f"{key}: got {values[key]!r}, wanted a number")
-    parameter = float(values[key])
+    value = values[key]
+    if type(value) is not float and not isinstance(value, Real):
+        raise TypeError(f"{key}: got {value!r}, wanted a number")
+    parameter = float(value)
     if not abs(parameter) <= _LARGEST[dtype.char]:
         raise ValueError(f"{key}: got {parameter}, wanted a finite number of {dtype}")
     return Activation(name, code, saves, parameter=parameter)

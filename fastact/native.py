@@ -321,18 +321,17 @@ def linear_activation_backward(
     _check(status)
 
 
+def _activation_shape(z: Array, act: Activation) -> tuple[int, ...]:
+    """The shape (rows, features), which matters for a slope alone."""
+    return (1, z.size) if act.slope is None else z.shape
+
+
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     char = z.dtype.char
     real = _TYPE[char]
-    rows, features = z.shape
-    code, parameter, slope, slopes = _activation_arguments(act)
     _ACTIVATION[char](
-        rows,
-        features,
-        code,
-        parameter,
-        slope,
-        slopes,
+        *_activation_shape(z, act),
+        *_activation_arguments(act),
         _from_buffer(real, z),
         _from_buffer(real, y),
         threads,
@@ -349,7 +348,7 @@ def activation_backward(
     threads: int = 0,
 ) -> None:
     status = _ACTIVATION_BACKWARD[grad_y.dtype.char](
-        *grad_y.shape,
+        *_activation_shape(grad_y, act),
         *_activation_arguments(act),
         _pointer(grad_y),
         _pointer(saved),

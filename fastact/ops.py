@@ -756,7 +756,10 @@ def activation(
         slope = parameters.get("slope")
         arrays = _outputs(out, ("y",), (True,), (z.shape,), (z.dtype,), (slope,), in_place=(z,))
         (y,) = arrays
-    run.activation(_rows(z), act, _as_rows(y), settings.requested_threads())
+    operand, result = _contiguous(z), y
+    if act.slope is not None:
+        operand, result = _as_rows(operand), _as_rows(y)
+    run.activation(operand, act, result, settings.requested_threads())
     return y if out is None else _deliver(out, arrays)[0]
 
 
@@ -792,7 +795,7 @@ def activation_backward(
     _check_array("grad_y", grad_y)
     dtype = grad_y.dtype
     features = grad_y.shape[-1] if grad_y.ndim else 1
-    saved_rows = _as_rows(_operand("saved", saved, dtype, grad_y.shape))
+    kept = _operand("saved", saved, dtype, grad_y.shape)
     act = activations.resolve(activation, features, dtype, parameters)
     names, shapes = ("grad_z",), (grad_y.shape,)
     if act.slope is not None:
@@ -811,13 +814,16 @@ def activation_backward(
             accumulate=accumulate,
             in_place=(grad_y, saved),
         )
-    grad_slope = results[1] if act.slope is not None else None
+    grad, grad_z, grad_slope = _contiguous(grad_y), results[0], None
+    if act.slope is not None:
+        grad, kept, grad_z = _as_rows(grad), _as_rows(kept), _as_rows(grad_z)
+        grad_slope = results[1].reshape(-1)
     run.activation_backward(
-        _rows(grad_y),
-        saved_rows,
+        grad,
+        kept,
         act,
-        _as_rows(results[0]),
-        None if grad_slope is None else grad_slope.reshape(-1),
+        grad_z,
+        grad_slope,
         accumulate,
         settings.requested_threads(),
     )

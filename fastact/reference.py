@@ -159,7 +159,7 @@ def linear_activation_backward(
         _store(grad_bias, grad_z.sum(axis=0), accumulate)
 
 
-# ---- element-wise activations: z and y (rows, features)
+# ---- element-wise activations: z and y of one shape, which is (rows, features) where there is a slope
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
