@@ -115,6 +115,27 @@ def write_exp(file: TextIO, degree: int) -> None:
     file.write(comment("exp(r) = 1 + r + r^2 p(r), |r| <= ln(2) / 2", error) + table("exp_p", p))
 
 
+def write_tanh(file: TextIO, degree: int, high: Number) -> None:
+    def rest(w: Number) -> Number:
+        z = sqrt(w)
+        return (tanh(z) / z - 1) / w
+
+    p = polynomial(rest, degree, mpf(0), high**2)
+    error = worst(lambda z: z + z**3 * value(p, z**2), tanh, mpf(0), high)
+    text = f"tanh(z) = z + z^3 p(z^2), |z| <= {mpmath.nstr(high, 2)}"
+    file.write(comment(text, error) + table("tanh_p", p))
+
+
+def write_half_exp(file: TextIO, degree: int) -> None:
+    def rest(r: Number) -> Number:
+        return expm1(-r / 2) / r if mpmath.chop(r) else mpf(-1) / 2
+
+    high = mpf("0.76")  # ln 2, and what the square of a number's first bits leaves out
+    p = polynomial(rest, degree, -high, high)
+    error = worst(lambda r: 1 + r * value(p, r), lambda r: exp(-r / 2), -high, high)
+    file.write(comment("exp(-r / 2) = 1 + r p(r), |r| <= 0.76", error) + table("half_exp_p", p))
+
+
 def nearest_float(x: Number) -> Number:
     return mpf(float(np.float32(float(x))))
 
@@ -183,4 +204,6 @@ if __name__ == "__main__":
         write_log1p(file, 64, degree=9)
         write_tail(file, 64, degree=10, high=39, middle=4)
         write_exp(file, degree=4)
+        write_half_exp(file, degree=5)
+        write_tanh(file, degree=4, high=mpf("0.55"))
         write_all_pieces(file)

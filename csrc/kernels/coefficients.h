@@ -36,6 +36,17 @@ static const double exp_p[] = {
     0x1.0000000000000p-1, 0x1.5554dd04e58bep-3, 0x1.55551933893e6p-5, 0x1.120b616c43f75p-7, 0x1.6d10fc65baf1cp-10,
 };
 
+/* exp(-r / 2) = 1 + r p(r), |r| <= 0.76; largest relative error 9.7e-9 */
+static const double half_exp_p[] = {
+    -0x1.000000506ca03p-1, 0x1.00000014180fbp-3,   -0x1.55541c14b915ap-6,
+    0x1.5554b8cc3f983p-9,  -0x1.127a643e11052p-12, 0x1.6d7feadbe2afep-16,
+};
+
+/* tanh(z) = z + z^3 p(z^2), |z| <= 0.55; largest relative error 3.8e-9 */
+static const double tanh_p[] = {
+    -0x1.55555471a38b6p-2, 0x1.110fea5199763p-3, -0x1.b9a0443851c73p-5, 0x1.5d220dda56a2dp-6, -0x1.b135385a8f266p-8,
+};
+
 /* A function of a >= 0 on 16 intervals, those of 1 + scale a with four to each power of two, in the order of
  * the last bits of its exponent and the first two of its fraction: rows[0] is b, rows[1 + i] the coefficient
  * of (a - b)^i. */

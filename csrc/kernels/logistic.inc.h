@@ -32,10 +32,9 @@ static ALWAYS_INLINE wide polynomial(int degree, const double *c, wide x) {
 }
 #define POLYNOMIAL(table, x) polynomial((int)(sizeof(table) / sizeof(*table)) - 1, table, x)
 
-/* the function of p at a >= 0 */
+/* the function of p, 1 <= 1 + scale a < 16 */
 static ALWAYS_INLINE wide piecewise(const struct pieces *p, wide a) {
-  wide at = wide_fma(a, wide_set1(p->scale), wide_set1(1));
-  wide_index interval = wide_interval(wide_min(wide_set1(15.5f), at));
+  wide_index interval = wide_interval(wide_fma(a, wide_set1(p->scale), wide_set1(1)));
   wide d = wide_sub(a, wide_lookup(p->rows[0], interval));
   wide sum = wide_lookup(p->rows[7], interval);
   UNROLL
@@ -61,12 +60,14 @@ static ALWAYS_INLINE wide exponential(wide x, wide *n) {
 
 /* the same for exp(-a^2 / 2), 0 <= a <= TAIL_END */
 static ALWAYS_INLINE wide gaussian(wide a, wide *n) {
-  *n = wide_round(wide_mul(wide_mul(wide_set1(-0x1.715476p-1f), a), a));
   /* an error of half an ULP in a^2 would be one of 60 ULP in the result: the square of a's first 12 bits is exact */
   wide first = wide_sub(wide_add(a, wide_set1(0x1.8p15f)), wide_set1(0x1.8p15f));
-  wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
-  wide r = reduce(wide_mul(wide_mul(wide_set1(-0.5f), first), first), *n);
-  return expm1_middle(wide_fma(wide_set1(-0.5f), rest, r));
+  wide rest = wide_mul(wide_sub(a, first), wide_add(a, first)), square = wide_mul(first, first);
+  *n = wide_round(wide_mul(square, wide_set1(-0x1.715476p-1f)));
+  /* as in reduce(), of twice the exponent with the other sign */
+  wide r = wide_fma(*n, wide_set1(0x1.62e4p+0f), square);
+  r = wide_add(wide_fma(*n, wide_set1(0x1.7f7d1cp-19f), r), rest);
+  return wide_mul(r, POLYNOMIAL(half_exp_p, r));
 }
 
 /* 2^(n + RAISED) (1 + t) q */
@@ -80,7 +81,7 @@ static ALWAYS_INLINE wide magnitude(wide z, real limit) { return wide_min(wide_s
 /* exp(-a) q(a), and exp(-a^2 / 2) q(a), times 2^RAISED */
 static ALWAYS_INLINE wide exponential_tail(const struct pieces *q, wide z) {
   wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
-  return raised(piecewise(q, a), t, n);
+  return raised(piecewise(q, wide_min(wide_set1(20), a)), t, n);
 }
 
 static ALWAYS_INLINE wide gaussian_tail(const struct pieces *q, wide z) {
@@ -139,7 +140,16 @@ static ALWAYS_INLINE wide sigmoid(wide z, double parameter) {
 
 static ALWAYS_INLINE wide tanh_wide(wide z, double parameter) {
   (void)parameter;
-  return wide_copysign(piecewise(&tanh_pieces, magnitude(z, TANH_END)), z);
+#ifdef FAST_LOOKUP
+  return wide_sign(piecewise(&tanh_pieces, magnitude(z, TANH_END)), z);
+#else
+  /* z + z^3 p(z^2) up to tanh(z) = 1/2, and from there on 1 - 2 / (exp(2 |z|) + 1) */
+  wide w = wide_mul(z, z), middle = wide_fma(wide_mul(z, w), POLYNOMIAL(tanh_p, w), z);
+  wide a = magnitude(z, TANH_END), n, t = exponential(wide_add(a, a), &n), power = wide_scale2(wide_set1(1), n);
+  wide rest = wide_div(wide_set1(2), wide_fma(power, t, wide_add(wide_set1(1), power)));
+  wide outside = wide_sign(wide_sub(wide_set1(1), rest), z);
+  return wide_select(wide_gt(a, wide_set1(0.55f)), outside, middle);
+#endif
 }
 
 /* a c, c in two parts; a finite */

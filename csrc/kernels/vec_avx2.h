@@ -55,10 +55,8 @@ static inline vec vec_scale2(vec a, vec n) {
   __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_mul_ps(a, _mm256_castsi256_ps(bits));
 }
-/* |a| with the sign of sign */
-static inline vec vec_copysign(vec a, vec sign) {
-  return _mm256_or_ps(vec_abs(a), _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
-}
+/* a >= 0 with the sign of b */
+static inline vec vec_sign(vec a, vec b) { return _mm256_or_ps(a, _mm256_and_ps(b, _mm256_set1_ps(-0.0f))); }
 /* The last two bits of each lane's exponent and the first two of its fraction, as an index of 16: of 8, and the fourth
  * bit as the sign of `upper`; other bits aside. */
 typedef struct {

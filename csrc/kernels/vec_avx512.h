@@ -54,13 +54,12 @@ static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); } /* a a
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
 /* a * 2^n for integral n where 2^n is a normal number */
 static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_ps(a, n); }
-/* |a| with the sign of sign */
-static inline vec vec_copysign(vec a, vec sign) {
-  return _mm512_or_ps(_mm512_abs_ps(a), _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
-}
+/* a >= 0 with the sign of b */
+static inline vec vec_sign(vec a, vec b) { return _mm512_or_ps(a, _mm512_and_ps(b, _mm512_set1_ps(-0.0f))); }
 /* The last two bits of each lane's exponent and the first two of its fraction, as an index of 16; other bits aside. */
 typedef __m512i lane_index;
 static inline lane_index vec_interval(vec a) { return _mm512_srli_epi32(_mm512_castps_si512(a), 21); }
+#define FAST_LOOKUP /* one instruction */
 static inline vec vec_lookup(const real *table, lane_index i) { return _mm512_permutexvar_ps(i, vec_load(table)); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
 /* integral lanes 0..255 as bytes */

@@ -92,8 +92,8 @@ static inline vec vec_scale2(vec a, vec n) {
   return a * (vec)((mask)vec_integer_bits(n + EXPONENT_BIAS) << EXPONENT_SHIFT);
 }
 #if REAL_BITS == 32
-/* |a| with the sign of sign */
-static inline vec vec_copysign(vec a, vec sign) { return (vec)(((mask)a & INT32_MAX) | ((mask)sign & INT32_MIN)); }
+/* a >= 0 with the sign of b */
+static inline vec vec_sign(vec a, vec b) { return (vec)((mask)a | ((mask)b & INT32_MIN)); }
 /* The last two bits of each lane's exponent and the first two of its fraction, as an index of 16. */
 typedef mask lane_index;
 static inline lane_index vec_interval(vec a) { return ((mask)a >> 21) & 15; }

@@ -47,7 +47,7 @@ typedef struct {
 } wide_index;
 
 static ALWAYS_INLINE wide wide_lookup(const real *table, wide_index at) { EACH(vec_lookup(table, at.i[i])); }
-static ALWAYS_INLINE wide wide_copysign(wide a, wide sign) { EACH(vec_copysign(a.v[i], sign.v[i])); }
+static ALWAYS_INLINE wide wide_sign(wide a, wide b) { EACH(vec_sign(a.v[i], b.v[i])); }
 
 static ALWAYS_INLINE wide_index wide_interval(wide a) {
   wide_index r;
