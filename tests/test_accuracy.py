@@ -80,6 +80,20 @@ def test_forward_of_few_rows(compiled, values, depth):
     assert_no_worse(lambda backend: fa.linear_maxout(x, weight, backend=backend)[0], exact, compiled)
 
 
+@pytest.mark.parametrize(("rows", "depth"), [(8, 32), (4, 64), (5, 48)])
+def test_forward_of_a_tiny_batch(compiled, values, rows, depth):
+    if compiled != "c" or roundings_per_step(compiled) == 2:
+        pytest.skip("sums in one accumulator")
+    # NumPy's product of so few numbers may spread a sum over the lanes of a vector; 16 of them, to see a norm.
+    batches = [(values(rows, depth), values(32, 2, depth)) for _ in range(16)]
+    exact = np.stack([product("ni,jki->njk", x, weight).max(-1) for x, weight in batches])
+    assert_no_worse(
+        lambda backend: np.stack([fa.linear_maxout(x, w, backend=backend)[0] for x, w in batches]),
+        exact,
+        compiled,
+    )
+
+
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_grad_x(compiled, values, depth, pieces, rng):
     grad_y, weight = values(ROWS, depth), values(depth, pieces, COLUMNS)
