@@ -84,7 +84,7 @@ def test_forward_of_few_rows(compiled, values, depth):
 def test_forward_of_a_tiny_batch(compiled, values, rows, depth):
     if compiled != "c" or roundings_per_step(compiled) == 2:
         pytest.skip("sums in one accumulator")
-    # NumPy's product of so few numbers may spread a sum over the lanes of a vector; 16 of them, to see a norm.
+    # NumPy's product of so few numbers may spread a sum over the lanes of a vector; 16 of them show a norm.
     batches = [(values(rows, depth), values(32, 2, depth)) for _ in range(16)]
     exact = np.stack([product("ni,jki->njk", x, weight).max(-1) for x, weight in batches])
     assert_no_worse(
