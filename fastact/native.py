@@ -329,9 +329,15 @@ def _activation_shape(z: Array, act: Activation) -> tuple[int, ...]:
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     char = z.dtype.char
     real = _TYPE[char]
+    rows, features = _activation_shape(z, act)
+    code, parameter, slope, slopes = _activation_arguments(act)
     _ACTIVATION[char](
-        *_activation_shape(z, act),
-        *_activation_arguments(act),
+        rows,
+        features,
+        code,
+        parameter,
+        slope,
+        slopes,
         _from_buffer(real, z),
         _from_buffer(real, y),
         threads,
@@ -347,17 +353,26 @@ def activation_backward(
     accumulate: bool = False,
     threads: int = 0,
 ) -> None:
-    status = _ACTIVATION_BACKWARD[grad_y.dtype.char](
-        *_activation_shape(grad_y, act),
-        *_activation_arguments(act),
-        _pointer(grad_y),
-        _pointer(saved),
-        _pointer(grad_z),
-        _pointer(grad_slope),
+    char = grad_y.dtype.char
+    real = _TYPE[char]
+    rows, features = _activation_shape(grad_y, act)
+    code, parameter, slope, slopes = _activation_arguments(act)
+    status = _ACTIVATION_BACKWARD[char](
+        rows,
+        features,
+        code,
+        parameter,
+        slope,
+        slopes,
+        _from_buffer(real, grad_y),
+        _from_buffer(real, saved),
+        _from_buffer(real, grad_z),
+        _NULL if grad_slope is None else _from_buffer(real, grad_slope),
         accumulate,
         threads,
     )
-    _check(status)
+    if status:
+        _check(status)
 
 
 # ---- losses
