@@ -22,9 +22,9 @@ static ALWAYS_INLINE void store_bytes(uint8_t *p, vec a, int64_t columns) {
 static void finish_linear(const struct REAL(finish) * f) {
   const real *sums = f->sums, *bias = f->bias;
   real *y = f->y;
-  const int64_t columns = f->columns, y_stride = f->y_stride;
+  const int64_t columns = f->columns, sums_stride = f->sums_stride, y_stride = f->y_stride;
   const int vectors = f->vectors, accumulate = f->accumulate;
-  for (int64_t r = f->rows; r > 0; r--, sums += vectors * LANES, y += y_stride) {
+  for (int64_t r = f->rows; r > 0; r--, sums += sums_stride, y += y_stride) {
     for (int v = 0; v < vectors; v++) {
       const int64_t rest = columns - v * LANES;
       vec sum = vec_add(vec_load(sums + v * LANES), vec_load(bias + v * LANES));
@@ -45,7 +45,7 @@ static ALWAYS_INLINE void take_larger(vec z, vec k, vec *best, vec *index) {
  * and takes 411 without (Zen 5, AVX-512). */
 static void finish_largest(const struct REAL(finish) * f) {
   for (int64_t r = 0; r < f->rows; r++) {
-    const real *sums = f->sums + r * f->vectors * LANES;
+    const real *sums = f->sums + r * f->sums_stride;
     vec best = vec_add(vec_load(sums), vec_load(f->bias));
     for (int k = 1; k < f->vectors; k++) {
       vec z = vec_add(vec_load(sums + k * LANES), vec_load(f->bias + k * LANES));
@@ -62,7 +62,7 @@ static void finish_maxout(const struct REAL(finish) * f) {
     return;
   }
   for (int64_t r = 0; r < f->rows; r++) {
-    const real *sums = f->sums + r * f->vectors * LANES;
+    const real *sums = f->sums + r * f->sums_stride;
     vec best = vec_add(vec_load(sums), vec_load(f->bias)), index = vec_set1(0), piece = vec_set1(0);
     for (int k = 1; k < f->vectors; k++) {
       piece = vec_add(piece, vec_set1(1));

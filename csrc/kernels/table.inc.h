@@ -15,7 +15,8 @@ struct REAL(tile) {
 struct REAL(finish) {
   int64_t rows;
   int vectors;
-  const real *sums;
+  const real *sums; /* rows sums_stride apart */
+  int64_t sums_stride;
   const real *bias; /* [vectors][lanes], zeros where there is none */
   int64_t columns;  /* how many of the panel are inside the result */
   real *y;          /* rows of y and argmax are y_stride apart */
@@ -117,7 +118,7 @@ struct REAL(kernels) {
   int (*copy_lanes)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
 
   int max_vectors;                     /* of a tile */
-  int linear_vectors;                  /* of a tile of a linear layer */
+  int panel_vectors;                   /* of a panel, more where one output has more pieces */
   int tile_rows[MAX_TILE_VECTORS + 1]; /* the most rows of a tile, for each number of vectors */
   void (*multiply[MAX_TILE_VECTORS + 1][MAX_TILE_ROWS + 1])(const struct REAL(tile) *); /* [vectors][rows], from 1 */
   void (*finish_linear)(const struct REAL(finish) *);

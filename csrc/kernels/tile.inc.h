@@ -85,7 +85,7 @@ HEIGHTS_8(TILE, 3)
 HEIGHTS_6(TILE, 4)
 HEIGHTS_5(TILE, 5)
 #define REGISTER_TILES                                                                                                 \
-  .linear_vectors = 2, .max_vectors = 5, .tile_rows = {0, 12, 12, 8, 6, 5},                                            \
+  .panel_vectors = 4, .max_vectors = 5, .tile_rows = {0, 12, 12, 8, 6, 5},                                             \
   .multiply = {                                                                                                        \
       {NULL},                                                                                                          \
       {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
@@ -99,7 +99,7 @@ HEIGHTS_6(TILE, 2)
 HEIGHTS_4(TILE, 3)
 HEIGHTS_3(TILE, 4)
 #define REGISTER_TILES                                                                                                 \
-  .linear_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                \
+  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                 \
   .multiply = {                                                                                                        \
       {NULL},                                                                                                          \
       {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
