@@ -33,8 +33,8 @@
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
 
-/* What dots read again for each few rows, and still find in an L1 cache. */
-#define L1_UNITS_BYTES (32 << 10)
+/* What dots read again and still find in an L1 cache. */
+#define L1_BLOCK_BYTES (32 << 10)
 
 /* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
@@ -132,36 +132,41 @@ static struct REAL(plan)
   return plan;
 }
 
-/* What each way takes, in tenths of the time of a term in a full tile.
+/* What each way takes, in tenths of the time of a term in a full tile (here and below measured on Zen 5, AVX-512).
  *
- * Dots of some rows: 11 a term while the units of a panel stay in L1, 16 from L2, and 50 lanes for the end of each sum.
- * They met tiles, packing included, at 4, 10, 14, 36, 70 and 46 rows for a depth of 32, 64, 128, 288, 784 and 1024
- * (here and below: Zen 5, AVX-512). */
+ * Dots of some rows: 11 a term while the units of a panel stay in L1, 14 from L2, 20 where the rows and units of a tile
+ * leave L1 as well, and 50 lanes for the end of each sum.  A term took 13.7 on (12, 400,
+ * 215, 16) and 18 to 20 on (612, 1613, 6, 9), (228, 1467, 57, 1) and (357, 1919, 18, 2). */
 static int64_t REAL(dots_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
-  int64_t panel = smaller(p->columns, kernels->lanes) * p->pieces * p->depth * (int64_t)sizeof(real);
-  int64_t term = panel <= L1_UNITS_BYTES ? 11 : 16;
+  int64_t row_bytes = p->depth * (int64_t)sizeof(real);
+  int64_t panel_bytes = smaller(p->columns, kernels->lanes) * p->pieces * row_bytes;
+  int64_t term = panel_bytes <= L1_BLOCK_BYTES ? 11 : 8 * row_bytes <= L1_BLOCK_BYTES ? 14 : 20;
   return rows * p->columns * p->pieces * (term * p->depth + 50 * kernels->lanes);
 }
 
 /* Tiles of packed panels, of which few outputs leave lanes empty. */
 static int64_t REAL(tiles_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
   int64_t padded = ceil_div(p->columns, kernels->lanes) * kernels->lanes;
-  return kernels->tile_tenths * rows * padded * p->pieces * p->depth;
+  return rows * padded * p->pieces * (kernels->tile_tenths * p->depth + 20);
 }
 
-/* Packing of rows or units: 7 lanes a term, in whole blocks of transposed vectors. */
+/* Packing of rows or units: 7 lanes a term, in whole blocks of transposed vectors, and more for a part of a block. */
 static int64_t REAL(packing_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t rows) {
-  return 7 * kernels->lanes * rows * ceil_div(p->depth, kernels->lanes) * kernels->lanes;
+  int64_t lanes = kernels->lanes, padded = ceil_div(p->depth, lanes) * lanes;
+  return rows * (7 * lanes * padded + (padded > p->depth ? 400 : 0));
 }
 
 /* Operands swapped, the last `tail` rows with dots.  A batch is packed where it is smaller than the weights, and few
- * rows leave lanes empty; the finish takes 80 an output and 20 a piece more.  Packed weights and swapped operands took
- * 49.5 and 44.9 us on (64, 288, 96, 3), 248 and 242 on (100, 240, 240, 5), 820 and 763 on (100, 784, 240, 5), 97 and 77
- * on (128, 256, 40, 7), 180 and 180 on (256, 288, 96, 3), 23.8 and 26.8 on (256, 1, 256, 3). */
+ * rows leave lanes empty.  A single vector makes lower tiles, packed rows beyond L2 are written and read again, and the
+ * finish takes 80 a unit more, units up to whole vectors.  Packed weights and swapped operands took 49.5 and 44.9 us on
+ * (64, 288, 96, 3), 248 and 242 on (100, 240, 240, 5), 820 and 763 on (100, 784, 240, 5), 97 and 77 on (128, 256, 40,
+ * 7), 180 and 180 on (256, 288, 96, 3), 721 and 734 on (1024, 288, 96, 3), 23.8 and 26.8 on (256, 1, 256, 3). */
 static int64_t REAL(swapped_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t tail) {
   int64_t lanes = kernels->lanes, rows = p->rows - tail, padded = ceil_div(rows, lanes) * lanes;
-  return REAL(packing_cost)(p, kernels, rows) + 10 * padded * p->columns * p->pieces * p->depth +
-         rows * p->columns * (80 + 20 * p->pieces) + REAL(dots_cost)(p, kernels, tail);
+  int64_t units = ceil_div(p->columns, lanes) * lanes, term = padded == lanes ? 12 : 10;
+  int64_t times = rows * p->depth * (int64_t)sizeof(real) > WHOLE_LEFT_BYTES ? 2 : 1;
+  return times * REAL(packing_cost)(p, kernels, rows) + padded * p->columns * p->pieces * (term * p->depth + 40) +
+         rows * (80 * units + (units > p->columns ? 800 : 0)) + REAL(dots_cost)(p, kernels, tail);
 }
 
 /* The last rows that dots take, where they would leave most lanes of a vector empty.  Three vectors and 4 rows of depth

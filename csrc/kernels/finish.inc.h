@@ -8,13 +8,10 @@ static ALWAYS_INLINE void store_columns(real *y, vec a, int64_t columns) {
 }
 
 static ALWAYS_INLINE void store_bytes(uint8_t *p, vec a, int64_t columns) {
-  if (columns >= LANES) {
+  if (columns >= LANES)
     vec_store_bytes(p, a);
-  } else {
-    uint8_t lanes[LANES];
-    vec_store_bytes(lanes, a);
-    memcpy(p, lanes, (size_t)columns);
-  }
+  else
+    vec_store_bytes_first(p, a, columns);
 }
 
 /* y = sums + bias, the vectors side by side.  What *f holds is read before the loops: the compiler can't know that a

@@ -146,6 +146,13 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
 
 #endif
 
+/* those of the first n lanes */
+static inline void vec_store_bytes_first(uint8_t *p, vec a, int64_t n) {
+  uint8_t lanes[LANES];
+  vec_store_bytes(lanes, a);
+  memcpy(p, lanes, (size_t)n);
+}
+
 /* a stays in a register: for few uses GCC loads it again for each */
 static inline void vec_keep(vec *a) { __asm__("" : "+x"(*a)); }
 

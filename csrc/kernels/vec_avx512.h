@@ -63,9 +63,8 @@ static inline lane_index vec_interval(vec a) { return _mm512_srli_epi32(_mm512_c
 static inline vec vec_lookup(const real *table, lane_index i) { return _mm512_permutexvar_ps(i, vec_load(table)); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
 /* integral lanes 0..255 as bytes */
-static inline void vec_store_bytes(uint8_t *p, vec a) {
-  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
-}
+static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
+static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storeu_si128((__m128i *)p, lane_bytes(a)); }
 
 #else
 
@@ -115,12 +114,21 @@ static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
 static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_pd(a, n); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
-static inline void vec_store_bytes(uint8_t *p, vec a) {
-  __m512i wide = _mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a));
-  _mm_storel_epi64((__m128i *)p, _mm512_cvtepi64_epi8(wide));
-}
+static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi64_epi8(_mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a))); }
+static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storel_epi64((__m128i *)p, lane_bytes(a)); }
 
 #endif
+
+/* those of the first n lanes */
+static inline void vec_store_bytes_first(uint8_t *p, vec a, int64_t n) {
+#if defined(FA_EMULATE_AVX512)
+  uint8_t lanes[LANES];
+  vec_store_bytes(lanes, a);
+  memcpy(p, lanes, (size_t)n);
+#else
+  _mm_mask_storeu_epi8(p, FIRST(n), lane_bytes(a));
+#endif
+}
 
 /* a stays in a register: for few uses GCC loads it again for each */
 static inline void vec_keep(vec *a) {

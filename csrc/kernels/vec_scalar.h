@@ -113,6 +113,13 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
   for (int i = 0; i < LANES; i++) p[i] = (uint8_t)a[i];
 }
 
+/* those of the first n lanes */
+static inline void vec_store_bytes_first(uint8_t *p, vec a, int64_t n) {
+  uint8_t lanes[LANES];
+  vec_store_bytes(lanes, a);
+  memcpy(p, lanes, (size_t)n);
+}
+
 /* the set of the positions i < 64 with bytes[i] == value */
 static inline uint64_t byte_set(const uint8_t *bytes, uint8_t value) {
   uint64_t set = 0;
