@@ -156,7 +156,9 @@ def write_pieces(file: TextIO, name: str, text: str, f: Function, scale: Number,
     for number in range(16):
         low, high = ((1 + mpf(i % 4) / 4) * 2 ** (i // 4) / scale - 1 / scale for i in (number, number + 1))
         if number == 0 and f(mpf(0)) == 0:
-            column = [mpf(0), mpf(0), *polynomial(lambda a: f(a) / a, degree - 1, low, high)]
+            slope = nearest_float(mpmath.diff(f, 0))  # exactly, where it is a float
+            rest = polynomial(lambda a, c=slope: (f(a) / a - c) / a, degree - 2, low, high)
+            column = [mpf(0), mpf(0), slope, *rest]
         elif number == 15 and limit:
             column = limit + [mpf(0)] * (degree + 2 - len(limit))
         else:

@@ -32,14 +32,21 @@ static ALWAYS_INLINE wide polynomial(int degree, const double *c, wide x) {
 }
 #define POLYNOMIAL(table, x) polynomial((int)(sizeof(table) / sizeof(*table)) - 1, table, x)
 
+/* value + step slope */
+struct steps {
+  wide value, step, slope;
+};
+
+static ALWAYS_INLINE wide sum_of_steps(struct steps q) { return wide_fma(q.slope, q.step, q.value); }
+
 /* the function of p, 1 <= 1 + scale a < 16 */
-static ALWAYS_INLINE wide piecewise(const struct pieces *p, wide a) {
+static ALWAYS_INLINE struct steps piecewise(const struct pieces *p, wide a) {
   wide_index interval = wide_interval(wide_fma(a, wide_set1(p->scale), wide_set1(1)));
   wide d = wide_sub(a, wide_lookup(p->rows[0], interval));
   wide sum = wide_lookup(p->rows[7], interval);
   UNROLL
-  for (int i = 6; i >= 1; i--) sum = wide_fma(sum, d, wide_lookup(p->rows[i], interval));
-  return sum;
+  for (int i = 6; i >= 2; i--) sum = wide_fma(sum, d, wide_lookup(p->rows[i], interval));
+  return (struct steps){wide_lookup(p->rows[1], interval), d, sum};
 }
 
 /* x = n ln 2 + r with |r| <= ln(2) / 2: returns r; |x| <= LOWEST */
@@ -70,23 +77,30 @@ static ALWAYS_INLINE wide gaussian(wide a, wide *n) {
   return wide_mul(r, POLYNOMIAL(half_exp_p, r));
 }
 
-/* 2^(n + RAISED) (1 + t) q */
-static ALWAYS_INLINE wide raised(wide q, wide t, wide n) {
-  return wide_scale2(wide_fma(q, t, q), wide_add(n, wide_set1(RAISED)));
+/* 2^(n + RAISED) (1 + t) */
+static ALWAYS_INLINE wide raised(wide t, wide n) {
+  return wide_scale2(wide_add(wide_set1(1), t), wide_add(n, wide_set1(RAISED)));
 }
 
 /* min(|z|, limit) */
 static ALWAYS_INLINE wide magnitude(wide z, real limit) { return wide_min(wide_set1(limit), wide_abs(z)); }
 
+/* 2^(n + RAISED) (1 + t) q.  q rounded serves in q t alone: below a power of two its rounding would be one of an ULP.
+ */
+static ALWAYS_INLINE wide raised_steps(struct steps q, wide t, wide n) {
+  wide sum = wide_fma(q.slope, q.step, wide_fma(sum_of_steps(q), t, q.value));
+  return wide_scale2(sum, wide_add(n, wide_set1(RAISED)));
+}
+
 /* exp(-a) q(a), and exp(-a^2 / 2) q(a), times 2^RAISED */
 static ALWAYS_INLINE wide exponential_tail(const struct pieces *q, wide z) {
   wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
-  return raised(piecewise(q, wide_min(wide_set1(20), a)), t, n);
+  return raised_steps(piecewise(q, wide_min(wide_set1(20), a)), t, n);
 }
 
 static ALWAYS_INLINE wide gaussian_tail(const struct pieces *q, wide z) {
   wide a = magnitude(z, TAIL_END), n, t = gaussian(a, &n);
-  return raised(piecewise(q, a), t, n);
+  return raised_steps(piecewise(q, a), t, n);
 }
 
 /* max(z, 0) - tail */
@@ -141,7 +155,7 @@ static ALWAYS_INLINE wide sigmoid(wide z, double parameter) {
 static ALWAYS_INLINE wide tanh_wide(wide z, double parameter) {
   (void)parameter;
 #ifdef FAST_LOOKUP
-  return wide_sign(piecewise(&tanh_pieces, magnitude(z, TANH_END)), z);
+  return wide_sign(sum_of_steps(piecewise(&tanh_pieces, magnitude(z, TANH_END))), z);
 #else
   /* z + z^3 p(z^2) up to tanh(z) = 1/2, and from there on 1 - 2 / (exp(2 |z|) + 1) */
   wide w = wide_mul(z, z), middle = wide_fma(wide_mul(z, w), POLYNOMIAL(tanh_p, w), z);
@@ -186,14 +200,14 @@ static ALWAYS_INLINE wide gelu_slope(wide z, double parameter) {
 static ALWAYS_INLINE wide silu_slope(wide z, double parameter) {
   (void)parameter;
   wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
-  wide tail = raised(wide_set1(1), t, n), sum = wide_fma(tail, wide_set1(0x1p-64f), wide_set1(1));
+  wide tail = raised(t, n), sum = wide_fma(tail, wide_set1(0x1p-64f), wide_set1(1));
   return mirrored_tail(z, wide_div(wide_mul(tail, wide_sub(sum, a)), wide_mul(sum, sum)));
 }
 
 /* right where z > 0, left exp(z) elsewhere */
 static ALWAYS_INLINE wide exponential_slope(wide z, double right, double left) {
   wide x = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)), n, t = exponential(x, &n);
-  wide below = wide_mul(raised(wide_set1(1), t, n), wide_set1((real)(left * 0x1p-64)));
+  wide below = wide_mul(raised(t, n), wide_set1((real)(left * 0x1p-64)));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1((real)right), below);
 }
 
