@@ -218,14 +218,18 @@ static struct REAL(plan)
   int whole = p->rows * row_bytes <= WHOLE_LEFT_BYTES;
   plan.dots = dots;
   plan.keep = p->packed || p->original || (!whole && !plan.dots);
-  /* several tasks a thread, so that they finish together */
-  plan.task_panels = threads > 1 ? ceil_div(plan.panels, 4 * threads) : plan.panels;
+  /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
+   * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
+  int cut = p->packed && plan.panels > threads && plan.panels % threads && plan.panels < 16 * threads;
+  plan.task_panels = threads == 1 ? plan.panels : cut ? 1 : ceil_div(plan.panels, 4 * threads);
   if (!whole)
     plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES / (plan.panel_size * (int64_t)sizeof(real)) + 1);
   int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
   int share_rows = p->original || (p->packed && column_tasks % threads); /* it costs no packing */
   if (column_tasks < (share_rows ? 4 * threads : threads))               /* few columns: share the rows as well */
     row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
+  else if (cut)
+    row_tasks = threads;
   int64_t unit = p->original ? p->original->pieces : 1; /* rows that a task must not divide */
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);

@@ -51,6 +51,15 @@ def test_linear_activation(compiled, dtype, case, rng):
     for_each_count(lambda: fa.linear_activation_backward(grad_y, x, weight, saved, case.name, **keywords))
 
 
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("shape", [LARGE, Shape(100, 300, 240, 5), Shape(1, 2000, 1500, 2)], ids=str)
+def test_frozen(compiled, shape, precision, rng):
+    layer = fa.Maxout(shape.in_features, shape.out_features, pieces=shape.pieces, rng=rng)
+    frozen = fa.freeze(layer, precision)
+    x = normal(rng, (shape.rows, shape.in_features), np.float32)
+    for_each_count(lambda: frozen(x))
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_maxout(compiled, dtype, axis, rng):
     z = normal(rng, (130, 140, 150), dtype)
@@ -144,16 +153,12 @@ def test_a_short_call_after_a_pause_wakes_no_thread():
         before = threads()
         fa.linear_maxout(x, weight)
         print(threads() - before)
-        ends = time.monotonic() + 10
-        while threads() == before and time.monotonic() < ends:
-            fa.linear_maxout(x, weight)
-        print(threads() - before)
     """
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("counts threads in /proc/self/task, which this system lacks")
     if not fa.get_config()["openmp"]:
         pytest.skip("no C extension with OpenMP")
-    assert output_of(code).split() == ["0", "1"]
+    assert output_of(code).split() == ["0"]
 
 
 def test_a_team_that_comes_late_is_not_waited_for_again():
