@@ -64,7 +64,7 @@ class Frozen:
         if packed:
             self._run = module.freeze(steps, 1 if self.in_features is None else self.in_features, self.dtype)
         else:
-            self._run = _Steps(steps, module)
+            self._run = _Steps(steps, module, {"dot_rows": 0} if self.backend == "numba" else {})
 
     def __call__(self, x: Array, *, out: Array | None = None) -> Array:
         """The model's output.
@@ -122,11 +122,15 @@ def _rows(value: Any, features: int | None) -> Array:
 
 
 class _Steps:
-    """The steps, one after the other, with the functions of a backend that packs nothing."""
+    """The steps, one after the other, with the functions of a backend that packs nothing.
 
-    def __init__(self, steps: tuple[Step, ...], backend: Any) -> None:
+    `product` are keywords for its products, which make them treat a row alike in any batch.
+    """
+
+    def __init__(self, steps: tuple[Step, ...], backend: Any, product: dict[str, int]) -> None:
         self._steps = steps
         self._backend = backend
+        self._product = product
 
     def __call__(self, x: Array, y: Array, threads: int) -> None:
         if not self._steps:
@@ -137,10 +141,12 @@ class _Steps:
             if step.weight is None:
                 self._backend.activation(x, step.act, to, threads)
             elif step.weight.ndim == 3:
-                self._backend.linear_maxout(x, step.weight, step.bias, to, None, threads, step.tier)
+                self._backend.linear_maxout(
+                    x, step.weight, step.bias, to, None, threads, step.tier, **self._product
+                )
             else:
                 self._backend.linear_activation(
-                    x, step.weight, step.bias, step.act, to, None, threads, step.tier
+                    x, step.weight, step.bias, step.act, to, None, threads, step.tier, **self._product
                 )
             x = to
 

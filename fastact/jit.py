@@ -528,7 +528,7 @@ def _tile_buffers(rows, columns, depth, like):
 
 
 @_compiled
-def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers):
+def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, dot_rows):
     """The pre-activations of a block, (rows, pieces, outputs) in buffers[0]; returns the step of its rows.
 
     weight is (out_features * pieces, in_features), bias flat of that length, or empty.
@@ -544,7 +544,7 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
                 first[k * outputs + j] = bias[(output + j) * pieces + k]
     for r in range(rows):
         _copy(first, 0, tile, r * step, step)
-    if rows <= _DOT_ROWS:
+    if rows <= dot_rows:
         _add_dots(x, row, rows, weight, starts, outputs * pieces, tile, step)
         return step
     for column in range(0, in_features, _CUT):
@@ -576,7 +576,7 @@ def _maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
 
 
 @_compiled
-def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, first, last):
+def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, dot_rows, first, last):
     """Cells are (blocks of outputs) x (blocks of rows); argmax may be empty."""
     rows, out_features = y.shape
     _, outputs = _blocks(out_features, max(1, _BLOCK_COLUMNS // pieces))
@@ -589,7 +589,7 @@ def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
-        step = _preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers)
+        step = _preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers, dot_rows)
         for n in range(row, stop):
             at = n * out_features + output
             tile_at = (n - row) * step
@@ -929,7 +929,7 @@ def _grad_slope_cells(grad_y, saved, total, first, last):
 
 
 @_compiled
-def _linear_activation_cells(x, weight, bias, code, parameters, y, z, first, last):
+def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, first, last):
     """Cells as in _linear_maxout_cells, with one piece; z may be empty."""
     rows, out_features = y.shape
     _, outputs = _blocks(out_features, _BLOCK_COLUMNS)
@@ -939,7 +939,7 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, first, las
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
-        step = _preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers)
+        step = _preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, dot_rows)
         for n in range(row, stop):
             at = (n - row) * step
             for j in range(count):
@@ -1024,7 +1024,9 @@ def linear_maxout(
     argmax: Array | None,
     threads: int = 0,
     precision: str = "highest",
+    dot_rows: int = _DOT_ROWS,
 ) -> None:
+    """As in reference.py; up to `dot_rows` rows, sums are in another order than those of more rows."""
     out_features, pieces, in_features = weight.shape
     units = out_features * pieces
     pool.run(
@@ -1038,6 +1040,7 @@ def linear_maxout(
         np.empty(0, x.dtype) if bias is None else _own(bias).reshape(units),
         y,
         np.empty((0, 0), np.uint8) if argmax is None else argmax,
+        dot_rows,
     )
 
 
@@ -1180,7 +1183,9 @@ def linear_activation(
     z: Array | None,
     threads: int = 0,
     precision: str = "highest",
+    dot_rows: int = _DOT_ROWS,
 ) -> None:
+    """As in reference.py; `dot_rows` as in linear_maxout."""
     out_features, in_features = weight.shape
     pool.run(
         _linear_activation_cells,
@@ -1194,6 +1199,7 @@ def linear_activation(
         _parameters(act, x.dtype),
         y,
         _or_empty(z, x, 2),
+        dot_rows,
     )
 
 
