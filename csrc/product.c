@@ -158,7 +158,8 @@ static int64_t REAL(packing_cost)(const struct REAL(product) * p, const struct R
 
 /* Operands swapped, the last `tail` rows with dots.  A batch is packed where it is smaller than the weights, and few
  * rows leave lanes empty.  A single vector makes lower tiles, packed rows beyond L2 are written and read again, and the
- * finish takes 80 a unit more, units up to whole vectors.  Packed weights and swapped operands took 49.5 and 44.9 us on
+ * finish takes 80 a unit more, units up to whole vectors, and 8000 a row: 6.1 us became 10.4 on (480, 32, 4, 2), and
+ * 6.1 became 13.7 on (480, 32, 16, 2).  Packed weights and swapped operands took 49.5 and 44.9 us on
  * (64, 288, 96, 3), 248 and 242 on (100, 240, 240, 5), 820 and 763 on (100, 784, 240, 5), 97 and 77 on (128, 256, 40,
  * 7), 180 and 180 on (256, 288, 96, 3), 721 and 734 on (1024, 288, 96, 3), 23.8 and 26.8 on (256, 1, 256, 3). */
 static int64_t REAL(swapped_cost)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t tail) {
@@ -166,7 +167,7 @@ static int64_t REAL(swapped_cost)(const struct REAL(product) * p, const struct R
   int64_t units = ceil_div(p->columns, lanes) * lanes, term = padded == lanes ? 12 : 10;
   int64_t times = rows * p->depth * (int64_t)sizeof(real) > WHOLE_LEFT_BYTES ? 2 : 1;
   return times * REAL(packing_cost)(p, kernels, rows) + padded * p->columns * p->pieces * (term * p->depth + 40) +
-         rows * (80 * units + (units > p->columns ? 800 : 0)) + REAL(dots_cost)(p, kernels, tail);
+         rows * (80 * units + 8000) + REAL(dots_cost)(p, kernels, tail);
 }
 
 /* The last rows that dots take, where they would leave most lanes of a vector empty.  Three vectors and 4 rows of depth
