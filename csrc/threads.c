@@ -16,31 +16,16 @@
 #define MIN_WORK_PER_THREAD 65536
 
 /* A team may come late, and the caller waits for it.  After a pause of 20 ms Linux woke the second thread on the core
- * of the first, where it stayed for 8 ms, until the load was balanced (two cores of a virtual machine).  After a
- * product of NumPy's, whose threads look out for more work for 100 ms, it was 8 ms late every other time.  A call of
- * 0.05 ms took as long.  So the caller works alone
- * - for AWAKE_NANOSECONDS after it slept for PAUSE_NANOSECONDS, in which a team of libgomp falls asleep, where that
- * takes less than about 2 ms;
- * - for a while after a team that was late, for twice as long if it is soon late again, where that takes less than
- * about 8 ms. */
-#define PAUSE_NANOSECONDS 5000000
-#define AWAKE_NANOSECONDS 10000000
-#define WORK_AFTER_PAUSE ((int64_t)1 << 28)
+ * of the first, where it stayed for 8 ms, until the load was balanced (two cores of a virtual machine); after a product
+ * of NumPy's, whose threads look out for more work for 100 ms, it did so every other time.  A call of 0.05 ms took as
+ * long.  So after a team that came LATE_NANOSECONDS after its caller was done, and as long again as that took, the
+ * caller works alone for ALONE_NANOSECONDS, where that takes less than about 8 ms. */
 #define LATE_NANOSECONDS 1000000
-#define SHORTEST_ALONE 10000000
-#define LONGEST_ALONE 200000000 /* to be 8 ms late once in so long is 4% */
-#define PARDONED_AFTER 4        /* times as long without another late team, the next one counts as the first */
-#define WORK_ALONE ((int64_t)1 << 30)
-/* The caller's own time, which a system call tells, is looked at so often at the most. */
-#define LOOK_NANOSECONDS 1000000
+#define ALONE_NANOSECONDS 100000000
+#define MOST_ALONE ((int64_t)1 << 30)
 
 static int forked;
-/* What a caller knows of its team, in nanoseconds of CLOCK_MONOTONIC. */
-static _Thread_local struct {
-  int64_t looked, used; /* when it last looked at its own time, and what that was */
-  int64_t woke;         /* when it was last found to have slept before */
-  int64_t alone_until, alone;
-} caller;
+static _Thread_local int64_t alone_until; /* in nanoseconds */
 static pthread_key_t buffers_key;
 static int no_key; /* an error number: the system has no more keys */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -66,23 +51,10 @@ int fa_max_threads(void) {
 #endif
 }
 
-static int64_t nanoseconds(clockid_t clock) {
+static int64_t nanoseconds(void) {
   struct timespec time;
-  clock_gettime(clock, &time);
+  clock_gettime(CLOCK_MONOTONIC, &time);
   return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/* Whether the caller should not wait for a team at this moment. */
-static int alone(int64_t work) {
-  int64_t now = nanoseconds(CLOCK_MONOTONIC), passed = now - caller.looked;
-  if (passed > LOOK_NANOSECONDS) {
-    int64_t own = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
-    if (passed - (own - caller.used) > PAUSE_NANOSECONDS) caller.woke = now;
-    caller.looked = now;
-    caller.used = own;
-  }
-  return (work < WORK_AFTER_PAUSE && now - caller.woke < AWAKE_NANOSECONDS) ||
-         (work < WORK_ALONE && now < caller.alone_until);
 }
 
 int threads_for(int requested, int64_t work) {
@@ -90,7 +62,7 @@ int threads_for(int requested, int64_t work) {
   int64_t most = requested > 0 ? requested : fa_max_threads();
   int64_t useful = work / MIN_WORK_PER_THREAD;
   if (useful < most) most = useful;
-  return most <= 1 || alone(work) ? 1 : (int)most;
+  return most <= 1 || (work < MOST_ALONE && nanoseconds() < alone_until) ? 1 : (int)most;
 }
 
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context) {
@@ -98,20 +70,16 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
     for (int64_t task = 0; task < tasks; task++) run(context, task);
     return;
   }
-  int64_t started = nanoseconds(CLOCK_MONOTONIC), finished = started;
+  int64_t started = nanoseconds(), finished = started;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static) nowait
     for (int64_t task = 0; task < tasks; task++) run(context, task);
 #pragma omp master
-    finished = nanoseconds(CLOCK_MONOTONIC);
+    finished = nanoseconds();
   }
-  int64_t ended = nanoseconds(CLOCK_MONOTONIC);
-  if (ended - finished > finished - started + LATE_NANOSECONDS) {
-    if (ended - caller.alone_until > PARDONED_AFTER * caller.alone) caller.alone = 0;
-    caller.alone = smaller(2 * caller.alone + SHORTEST_ALONE, LONGEST_ALONE);
-    caller.alone_until = ended + caller.alone;
-  }
+  int64_t ended = nanoseconds();
+  if (ended - finished > finished - started + LATE_NANOSECONDS) alone_until = ended + ALONE_NANOSECONDS;
 }
 
 struct buffer {
