@@ -1,4 +1,4 @@
-"""README's table, complete tables and pictures from a file of results.
+"""README's tables, complete tables and pictures from a file of results.
 
 python -m bench.report bench/results/FILE.json
 """
@@ -13,20 +13,24 @@ from . import goals, records, run, tables
 from .shapes import MAIN, ODD
 
 ROOT = Path(__file__).resolve().parents[1]
-README_MODES = ("forward", "forward_backward", "frozen", "tiers", "tiers_backward")
 
 
-def readme_section(results: records.Results, stem: str) -> str:
-    """What stands between README's markers: the main shapes on one thread."""
-    return "\n\n".join(
-        [
-            tables.section(results, README_MODES, [1], MAIN),
-            f"Measured on: {tables.machine_line(results)}",
-            f"The training step, more shapes, more threads: "
-            f"[bench/results/{stem}.md](bench/results/{stem}.md).",
-            f"![GFLOP/s by shape](bench/results/{stem}-rates.svg)",
-        ]
-    )
+def readme_sections(results: records.Results, stem: str) -> dict[str, str]:
+    """What stands between each of README's markers: the main shapes on one thread."""
+    return {
+        "bench": "\n\n".join(
+            [
+                "The C backend on one thread, float32, medians; a shape is rows x in_features x out_features x "
+                "pieces:",
+                tables.summary(results, MAIN),
+                f"Measured on: {tables.machine_line(results)}",
+                f"Each contender's time, the training step, more shapes, more threads: "
+                f"[bench/results/{stem}.md](bench/results/{stem}.md).",
+                f"![GFLOP/s by shape](bench/results/{stem}-rates.svg)",
+            ]
+        ),
+        "tiers": tables.section(results, ("tiers", "tiers_backward"), [1], MAIN),
+    }
 
 
 def full_report(results: records.Results, stem: str) -> str:
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("file", type=Path, help="what `python -m fastact bench --out` wrote")
     parser.add_argument(
-        "--readme", type=Path, default=ROOT / "README.md", help="replace its section (default: README.md)"
+        "--readme", type=Path, default=ROOT / "README.md", help="replace its sections (default: README.md)"
     )
     parser.add_argument(
         "--goals", action="store_true", help="print what is aimed at and pass or fail, write nothing"
@@ -74,10 +78,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(results: records.Results, path: Path, readme: Path) -> None:
-    """Write README's section, and tables and pictures beside the file of results, under its name."""
+    """Write README's sections, and tables and pictures beside the file of results, under its name."""
     from . import plots
 
-    text = tables.replace_between_markers(readme.read_text(), readme_section(results, path.stem))
+    text = readme.read_text()
+    for name, content in readme_sections(results, path.stem).items():
+        text = tables.replace_between_markers(text, name, content)
     path.with_suffix(".md").write_text(full_report(results, path.stem) + "\n")
     for name, figure in (("rates", plots.rates(results, 1)), ("growth", plots.growth(results, 1))):
         plots.save(figure, path.with_name(f"{path.stem}-{name}"))

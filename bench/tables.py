@@ -8,7 +8,6 @@ from typing import NamedTuple
 from .records import Medians, Results
 from .shapes import Shape
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 CONTENDERS = (
     "fastact C",
     "fastact C high",
@@ -35,7 +34,9 @@ TITLES = {
     "tiers": "Forward at each precision tier (in brackets the relative error)",
     "tiers_backward": "Forward + backward at each precision tier (in brackets the relative error of y)",
 }
+SUMMARY_MODES = ("forward", "forward_backward", "frozen")
 OURS = "fastact C"
+NAIVE = "naive NumPy"
 TIER = "fastact C medium"
 LOWER_PRECISION = (" high", " medium", " bf16")  # how names end that are no rivals of float32
 
@@ -54,12 +55,18 @@ def microseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def speedup(times: dict[str, float], ours: str = OURS) -> float | None:
-    """How many times as fast as the best of the others `ours` is."""
+def best_rival(times: dict[str, float], ours: str = OURS) -> str | None:
+    """The fastest of the others, for our float32 among theirs; None where there are none."""
     rivals = {name: time for name, time in times.items() if not name.startswith("fastact")}
     if ours == OURS:
         rivals = float32_of(rivals)
-    return min(rivals.values()) / times[ours] if rivals and ours in times else None
+    return min(rivals, key=lambda name: rivals[name], default=None)
+
+
+def speedup(times: dict[str, float], ours: str = OURS) -> float | None:
+    """How many times as fast as the best of the others `ours` is."""
+    rival = best_rival(times, ours)
+    return None if rival is None or ours not in times else times[rival] / times[ours]
 
 
 def float32_of(times: dict[str, float]) -> dict[str, float]:
@@ -92,11 +99,33 @@ def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | N
 
 def markdown(content: Table) -> str:
     """A table in Markdown, `fastest` of each line in bold."""
-    rules = ["---"] + ["---:"] * (len(content.header) - 1)
-    lines = [content.header, rules]
-    for cells, fastest in zip(content.lines, content.fastest, strict=True):
-        lines.append([f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [
+        [f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)]
+        for cells, fastest in zip(content.lines, content.fastest, strict=True)
+    ]
+    return _markdown(content.header, lines)
+
+
+def _markdown(header: list[str], lines: list[list[str]]) -> str:
+    rules = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rules, *lines))
+
+
+def summary(results: Results, shapes: Iterable[Shape]) -> str:
+    """On one thread, each shape's time and how many times as fast that is as others' in Markdown."""
+    medians = Medians(results["results"])
+    header, lines = ["shape"], [[str(shape)] for shape in shapes]
+    for mode in SUMMARY_MODES:
+        naive = mode != "frozen"
+        header += [f"{TITLES[mode]}, µs", *(["vs naive NumPy"] if naive else []), "vs the fastest other"]
+        for shape, line in zip(shapes, lines, strict=True):
+            times = medians.at(1, mode, shape)
+            line.append(microseconds(times[OURS]) if OURS in times else "")
+            if naive:
+                line.append(f"{times[NAIVE] / times[OURS]:.1f}x" if {NAIVE, OURS} <= times.keys() else "")
+            ratio = speedup(times)
+            line.append("" if ratio is None else f"{ratio:.2f}x {best_rival(times)}")
+    return _markdown(header, lines)
 
 
 def machine_line(results: Results) -> str:
@@ -155,9 +184,13 @@ def section(
     return "\n\n".join(parts)
 
 
-def replace_between_markers(text: str, content: str) -> str:
-    """`text` with what stands between BEGIN and END replaced; ValueError unless each stands there once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"markers: wanted one {BEGIN} and one {END} after it")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{content.strip()}\n{END}{rest.partition(END)[2]}"
+def replace_between_markers(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the two markers `name` replaced.
+
+    Raises ValueError unless each stands there once.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"markers: wanted one {begin} and one {end} after it")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content.strip()}\n{end}{rest.partition(end)[2]}"

@@ -20,6 +20,7 @@ from bench.problem import BFLOAT16_ROUNDOFF, FLOAT32_ROUNDOFF, Interval, Problem
 from bench.shapes import MAIN, Shape
 
 SMALL = Shape(7, 5, 3, 4)
+BEGIN, END = "<!-- times:begin -->", "<!-- times:end -->"
 
 
 def result(
@@ -188,17 +189,24 @@ class TestTables:
         assert "| 1024x288x96x3 | **200** | 100 (1.0e-07) | 300 | 1.50x |" in text
 
     def test_only_the_text_between_the_markers_changes(self) -> None:
-        text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
-        new = tables.replace_between_markers(text, "new\n")
-        assert new == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
-        assert tables.replace_between_markers(new, "new") == new
+        text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+        new = tables.replace_between_markers(text, "times", "new\n")
+        assert new == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+        assert tables.replace_between_markers(new, "times", "new") == new
 
-    @pytest.mark.parametrize(
-        "text", ["", tables.BEGIN, tables.END + tables.BEGIN, 2 * (tables.BEGIN + tables.END)]
-    )
+    @pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, 2 * (BEGIN + END)])
     def test_bad_markers_are_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="markers"):
-            tables.replace_between_markers(text, "new")
+            tables.replace_between_markers(text, "times", "new")
+
+    def test_the_summary_names_the_fastest_other(self) -> None:
+        found = results(
+            *(result(*of) for of in (("fastact C", 2.0), ("naive NumPy", 8.0), ("NumPy", 5.0), ("JAX", 3.0))),
+            *(result(*of, mode="frozen") for of in (("fastact C", 2.0), ("OpenVINO", 1.0))),
+        )
+        assert "| 1024x288x96x3 | 2 | 4.0x | 1.50x JAX |  |  |  | 2 | 0.50x OpenVINO |" in tables.summary(
+            found, MAIN[:1]
+        )
 
 
 class TestRecords:
