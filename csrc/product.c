@@ -209,8 +209,9 @@ static struct REAL(plan)
     vectors = (int)smaller(kernels->max_vectors - 1, ceil_div(ceil_div(p->columns, kernels->lanes), threads));
   else if (dots) /* so many outputs stay in L1 while rows pass by */
     vectors = p->pieces == 1 ? 2 : 1;
-  else if (threads > 1 && !in_place && !p->packed && ceil_div(p->columns, kernels->lanes) < 4 * threads * vectors)
-    vectors = (vectors + 1) / 2; /* more panels to share, of the same sums */
+  else if (threads > 1 && !in_place && !p->packed && !kernels->pack_left &&
+           ceil_div(p->columns, kernels->lanes) < 4 * threads * vectors)
+    vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; not of words, which a panel carries or not */
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
   plan.left = p->left;

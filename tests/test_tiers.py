@@ -231,7 +231,9 @@ def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
 
 
 @pytest.mark.parametrize(
-    "shape", [Shape(600, 90, 70, 2), Shape(100, 300, 150, 5), Shape(40, 20, 300, 1)], ids=str
+    "shape",
+    [Shape(600, 90, 70, 2), Shape(100, 300, 150, 5), Shape(40, 20, 300, 1), Shape(600, 20, 96, 1)],
+    ids=str,
 )
 @pytest.mark.parametrize("special", [False, True])
 def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, special, rng):
