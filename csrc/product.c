@@ -211,7 +211,7 @@ static struct REAL(plan)
     vectors = p->pieces == 1 ? 2 : 1;
   else if (threads > 1 && !in_place && !p->packed && !kernels->pack_left &&
            ceil_div(p->columns, kernels->lanes) < 4 * threads * vectors)
-    vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; not of words, which a panel carries or not */
+    vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; which panels carry words must not change */
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
   plan.left = p->left;
