@@ -20,8 +20,8 @@ def readme_sections(results: records.Results, stem: str) -> dict[str, str]:
     return {
         "bench": "\n\n".join(
             [
-                "The C backend on one thread, float32, medians; a shape is rows x in_features x out_features x "
-                "pieces:",
+                "The C backend on one thread, float32, medians; a shape is rows x in_features x out_features "
+                "x pieces:",
                 tables.summary(results, MAIN),
                 f"Measured on: {tables.machine_line(results)}",
                 f"Each contender's time, the training step, more shapes, more threads: "
