@@ -1024,6 +1024,7 @@ def linear_maxout(
     argmax: Array | None,
     threads: int = 0,
     precision: str = "highest",
+    *,
     dot_rows: int = _DOT_ROWS,
 ) -> None:
     """As in reference.py; up to `dot_rows` rows, sums are in another order than those of more rows."""
@@ -1183,6 +1184,7 @@ def linear_activation(
     z: Array | None,
     threads: int = 0,
     precision: str = "highest",
+    *,
     dot_rows: int = _DOT_ROWS,
 ) -> None:
     """As in reference.py; `dot_rows` as in linear_maxout."""
