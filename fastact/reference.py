@@ -288,6 +288,7 @@ def activation_backward(
 # ---- losses
 
 
+@np.errstate(all="ignore")
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     """The mean of (y - target)², and grad = 2 (y - target) / size."""
     size = max(y.size, 1)

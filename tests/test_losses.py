@@ -72,6 +72,24 @@ def test_mse_on_each_backend(rng, backend, dtype, threads, size):
     np.testing.assert_array_equal(same, grad)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_mse_of_special_values(backend, dtype, threads, value):
+    y, target = np.zeros((2, 40), dtype), np.zeros((2, 40), dtype)
+    y[0, 3] = y[1, 37] = target[1, 37] = value  # a difference of value, and of NaN
+    loss, grad = fa.mse(y, target)
+    assert math.isnan(loss)
+    np.testing.assert_array_equal(grad[0, 3], value)
+    assert np.isnan(grad[1, 37])
+    assert np.count_nonzero(grad) == 2
+
+
+def test_mse_of_differences_whose_squares_overflow(backend, dtype):
+    largest = np.finfo(dtype).max
+    loss, grad = fa.mse(np.full(3, largest, dtype), np.zeros(3, dtype))
+    assert loss == math.inf
+    np.testing.assert_allclose(grad, largest / 3 * 2, rtol=4 * np.finfo(dtype).eps)
+
+
 def test_no_rows():
     loss, grad = fa.softmax_cross_entropy(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     assert (loss, grad.shape) == (0.0, (0, 3))
