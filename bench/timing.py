@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAMPLE_SECONDS = 0.01  # a sample is at least this long: thousands of times the clock's resolution
-WARM_SECONDS = (
-    0.016  # and at least a call come untimed before it: two looks of Linux at the load of the cores
-)
+# So long, and at least a call, it runs untimed before a sample: two looks of Linux at the load of the cores.
+WARM_SECONDS = 0.016
 LONG_CALL_SECONDS = 0.25  # a call that takes longer needs no other before it
 QUIET_SECONDS = 0.2  # the longest wait for other threads to sleep
 MIN_ROUNDS, MAX_ROUNDS = 5, 51

@@ -106,18 +106,23 @@ class TestTiming:
         assert "".join(calls) == "aabbcc" + "aabbccbbccaaccaabbaabbccbbccaa"  # first, how long a call takes
 
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of a process's threads")
-    def test_settling_waits_for_busy_threads(self) -> None:
-        def hash_for_a_while() -> None:
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 50_000)  # about 20 ms without the GIL
-
-        started = time.perf_counter()
-        hash_for_a_while()
-        alone = time.perf_counter() - started
-        busy = threading.Thread(target=hash_for_a_while)
+    def test_settling_waits_for_busy_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(timing, "QUIET_SECONDS", 60.0)
+        # about 0.2 s without the GIL
+        busy = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 500_000))
         busy.start()
+        while timing._others_sleep():  # it has not come to its work yet
+            assert busy.is_alive()
+        timing.settle()
+        busy.join(timeout=0.1)  # what it does after its work
+        assert not busy.is_alive()
+
+    def test_settling_does_not_wait_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(timing, "_others_sleep", lambda: False)
+        monkeypatch.setattr(timing, "QUIET_SECONDS", 0.02)
         started = time.perf_counter()
         timing.settle()
-        assert alone / 2 < time.perf_counter() - started < timing.QUIET_SECONDS
+        assert time.perf_counter() - started >= timing.QUIET_SECONDS
 
 
 class TestErrorBounds:
