@@ -166,7 +166,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
         markup=False,
     )
     precision = in_force["precision"]
-    if precision != "highest":
+    if precision != "highest" and "c" in names:
         unit = in_force["tier_units"][precision]
         console.print(f'Precision "{precision}": c multiplies on {unit}; numba and numpy know no tiers.')
     difference, tolerance = loss_difference(trainers), LOSS_TOLERANCES[precision]

@@ -222,7 +222,7 @@ def _outputs(
     out: Any,
     names: tuple[str, ...],
     wanted: Needs,
-    shapes: tuple[tuple[int, ...], ...],
+    shapes: tuple[Shape, ...],
     dtypes: tuple[np.dtype[Any], ...],
     inputs: tuple[Array | None, ...],
     *,
@@ -232,12 +232,12 @@ def _outputs(
     """The C-contiguous arrays to write, one a result, None where a result is not wanted.
 
     They are the caller's own from `out`, new where it has None; a strided one of the caller's is stood in
-    for by a copy, which `_deliver` writes back.  No array of
-    `out` may overlap one of `inputs`; the first may be one of `in_place`, but not overlap it in part.
+    for by a copy, which `_deliver` writes back.  No array of `out` may overlap one of `inputs`; the first may
+    be one of `in_place`, but not overlap it in part.
     """
     given = _check_out(out, names)
-    # The memory of each: to know that two are apart costs less so than NumPy's own answer.  What comes before
-    # the call of `_allocation` is its answer for most arrays.
+    # The memory of each, by which most arrays are known to be apart for less than NumPy's own answer costs.
+    # What comes before the call of `_allocation` is its answer for most of them.
     taken = {
         id(other) if other.base is None and other.flags.owndata else _allocation(other)
         for other in (*inputs, *in_place)
