@@ -128,8 +128,19 @@ def _forward_shape(
     return (*x[:-1], weight[0])
 
 
+def _check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Shape:
+    """`_forward_shape` of what have to be arrays, or no bias."""
+    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
+        _check_types(x=x, weight=weight)
+    if bias is None:
+        return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
+    if type(bias) not in ARRAYS:
+        _check_types(bias=bias)
+    return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+
+
 @_once_each
-def _check_backward(
+def _check_backward_shapes(
     sizes: tuple[str, ...],
     x: Shape,
     x_dtype: np.dtype[Any],
@@ -140,13 +151,39 @@ def _check_backward(
     kept: Shape,
     kept_dtype: np.dtype[Any],
 ) -> None:
-    """The same, and grad_y and what the forward kept, argmax or saved, are like y."""
+    """x and weight are as in the forward, grad_y and what that kept, argmax or saved, like y."""
     y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
     _check_dtype("grad_y", grad_y_dtype, x_dtype)
     _check_shape("grad_y", grad_y, y)
-    name, dtype = ("argmax", _UINT8) if sizes is _MAXOUT_WEIGHT else ("saved", x_dtype)
-    _check_dtype(name, kept_dtype, dtype)
-    _check_shape(name, kept, y)
+    dtype = _UINT8 if sizes is _MAXOUT_WEIGHT else x_dtype
+    _check_dtype(_kept(sizes), kept_dtype, dtype)
+    _check_shape(_kept(sizes), kept, y)
+
+
+def _kept(sizes: tuple[str, ...]) -> str:
+    return "argmax" if sizes is _MAXOUT_WEIGHT else "saved"
+
+
+def _check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, kept: Any) -> None:
+    """`_check_backward_shapes` of what have to be arrays."""
+    if (
+        type(grad_y) not in ARRAYS
+        or type(x) not in ARRAYS
+        or type(weight) not in ARRAYS
+        or type(kept) not in ARRAYS
+    ):
+        _check_types(grad_y=grad_y, x=x, weight=weight, **{_kept(sizes): kept})
+    _check_backward_shapes(
+        sizes,
+        x.shape,
+        x.dtype,
+        weight.shape,
+        weight.dtype,
+        grad_y.shape,
+        grad_y.dtype,
+        kept.shape,
+        kept.dtype,
+    )
 
 
 def _check_pieces(pieces: int) -> None:
@@ -316,18 +353,7 @@ def linear_maxout(
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = backends.get(backend)
-    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
-        _check_types(x=x, weight=weight)
-    if bias is None:
-        shape = _forward_shape(_MAXOUT_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype)
-        biases = None
-    else:
-        if type(bias) not in ARRAYS:
-            _check_types(bias=bias)
-        shape = _forward_shape(
-            _MAXOUT_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype
-        )
-        biases = _contiguous(bias)
+    shape = _check_forward(_MAXOUT_WEIGHT, x, weight, bias)
     dtype = x.dtype
     tier = settings.precision_in_force(precision)
     if out is None:
@@ -342,7 +368,7 @@ def linear_maxout(
     run.linear_maxout(
         rows,
         _contiguous(weight),
-        biases,
+        None if bias is None else _contiguous(bias),
         y_rows,
         winners,
         settings.requested_threads(),
@@ -392,24 +418,7 @@ def linear_maxout_backward(
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
-    if (
-        type(grad_y) not in ARRAYS
-        or type(x) not in ARRAYS
-        or type(weight) not in ARRAYS
-        or type(argmax) not in ARRAYS
-    ):
-        _check_types(grad_y=grad_y, x=x, weight=weight, argmax=argmax)
-    _check_backward(
-        _MAXOUT_WEIGHT,
-        x.shape,
-        x.dtype,
-        weight.shape,
-        weight.dtype,
-        grad_y.shape,
-        grad_y.dtype,
-        argmax.shape,
-        argmax.dtype,
-    )
+    _check_backward(_MAXOUT_WEIGHT, grad_y, x, weight, argmax)
     dtype = x.dtype
     wanted = needs if needs is _ALL else _check_needs(needs, _GRADS)
     tier = settings.precision_in_force(precision)
@@ -589,18 +598,7 @@ def linear_activation(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
-    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
-        _check_types(x=x, weight=weight)
-    if bias is None:
-        shape = _forward_shape(_LINEAR_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype)
-        biases = None
-    else:
-        if type(bias) not in ARRAYS:
-            _check_types(bias=bias)
-        shape = _forward_shape(
-            _LINEAR_WEIGHT, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype
-        )
-        biases = _contiguous(bias)
+    shape = _check_forward(_LINEAR_WEIGHT, x, weight, bias)
     dtype = x.dtype
     act = activations.resolve(activation, shape[-1], dtype, parameters)
     tier = settings.precision_in_force(precision)
@@ -620,7 +618,7 @@ def linear_activation(
     run.linear_activation(
         _rows(x),
         _contiguous(weight),
-        biases,
+        None if bias is None else _contiguous(bias),
         act,
         _as_rows(y),
         _as_rows(z),
@@ -669,24 +667,7 @@ def linear_activation_backward(
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
-    if (
-        type(grad_y) not in ARRAYS
-        or type(x) not in ARRAYS
-        or type(weight) not in ARRAYS
-        or type(saved) not in ARRAYS
-    ):
-        _check_types(grad_y=grad_y, x=x, weight=weight, saved=saved)
-    _check_backward(
-        _LINEAR_WEIGHT,
-        x.shape,
-        x.dtype,
-        weight.shape,
-        weight.dtype,
-        grad_y.shape,
-        grad_y.dtype,
-        saved.shape,
-        saved.dtype,
-    )
+    _check_backward(_LINEAR_WEIGHT, grad_y, x, weight, saved)
     dtype = x.dtype
     act = activations.resolve(activation, len(weight), dtype, parameters)
     names, shapes = _GRADS, (x.shape, weight.shape, weight.shape[:1])
