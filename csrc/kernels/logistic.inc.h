@@ -73,7 +73,7 @@ static ALWAYS_INLINE wide gaussian(wide a, wide *n) {
   *n = wide_round(wide_mul(square, wide_set1(-0x1.715476p-1f)));
   /* as in reduce(), of twice the exponent with the other sign */
   wide r = wide_fma(*n, wide_set1(0x1.62e4p+0f), square);
-  r = wide_add(wide_fma(*n, wide_set1(0x1.7f7d1cp-19f), r), rest);
+  r = wide_add(r, wide_fma(*n, wide_set1(0x1.7f7d1cp-19f), rest));
   return wide_mul(r, POLYNOMIAL(half_exp_p, r));
 }
 
@@ -85,11 +85,11 @@ static ALWAYS_INLINE wide raised(wide t, wide n) {
 /* min(|z|, limit) */
 static ALWAYS_INLINE wide magnitude(wide z, real limit) { return wide_min(wide_set1(limit), wide_abs(z)); }
 
-/* 2^(n + RAISED) (1 + t) q.  q rounded serves in q t alone: below a power of two its rounding would be one of an ULP.
- */
+/* 2^(n + RAISED) (1 + t) q, what is small beside q added up first: q rounded, and then q + q t rounded to a lower power
+ * of two, would be off by another ULP */
 static ALWAYS_INLINE wide raised_steps(struct steps q, wide t, wide n) {
-  wide sum = wide_fma(q.slope, q.step, wide_fma(sum_of_steps(q), t, q.value));
-  return wide_scale2(sum, wide_add(n, wide_set1(RAISED)));
+  wide change = wide_fma(q.slope, q.step, wide_mul(sum_of_steps(q), t));
+  return wide_scale2(wide_add(q.value, change), wide_add(n, wide_set1(RAISED)));
 }
 
 /* exp(-a) q(a), and exp(-a^2 / 2) q(a), times 2^RAISED */
