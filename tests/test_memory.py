@@ -30,3 +30,10 @@ print(peak() - before - (y.nbytes + argmax.nbytes) / 2**20)
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_no_array_of_preactivations(backend, shape):
     assert float(output_of(MEASURE.format(backend=backend, shape=shape))) < 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_no_copy_of_a_large_batch(backend):
+    """x takes 23 MB, the weights 66."""
+    assert float(output_of(MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 12
