@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "activations.h"
+#include "product_order.h"
 #include "sizes.h"
 #include "threads.h"
 

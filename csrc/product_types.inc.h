@@ -41,12 +41,8 @@ struct REAL(product) {
 
 /* Returns FA_OK, FA_NO_MEMORY, or for a scattered operand PRODUCT_UNCARRIED with nothing promised of y: where the words
  * don't carry all the numbers, since 0 times an infinity would spoil what a loser does not touch.  The order of each
- * sum depends on depth alone. */
+ * sum depends on the shape alone, and of tiles on depth alone. */
 int REAL(product)(const struct REAL(product) * p, int threads);
-
-/* Whether packed panels are quicker than dots for many rows; if not, for one row they hardly are.  (256, 256, 1, 3)
- * takes 4.5 us with dots, 26 with panels; (4, 256, 22, 3) 2 to 4% less (Zen 5, AVX-512). */
-int REAL(worth_packing)(const struct REAL(product) * p, const struct REAL(kernels) * kernels);
 
 /* Packs the right operand and the bias of a product for one table of kernels: `packed_bytes` at `panels`.  Of the
  * product only depth, columns, pieces, right and bias are read; the layout depends on the first three alone.  Returns
