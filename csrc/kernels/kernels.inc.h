@@ -2,6 +2,11 @@
  * and REAL_BITS and includes its vec_<isa>.h first. */
 #include "coefficients.h"
 #include "wide.inc.h"
+
+/* Of selu (Klambauer et al. 2017), in both of its files. */
+#define SELU_ALPHA 1.6732632423543772848170429916717
+#define SELU_SCALE 1.0507009873554804934193349852946
+
 #if REAL_BITS == 64 /* with doubles in the lanes, for arrays of floats and of doubles */
 #undef REAL_BITS
 #define REAL_BITS 32

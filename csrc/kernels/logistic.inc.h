@@ -20,9 +20,6 @@
 /* 2^n is a normal number for all n of an exponential times this */
 #define RAISED 64.0f
 
-#define SELU_ALPHA 1.6732632423543772848170429916717
-#define SELU_SCALE 1.0507009873554804934193349852946
-
 /* c[0] + c[1] x + ... + c[degree] x^degree */
 static ALWAYS_INLINE wide polynomial(int degree, const double *c, wide x) {
   wide sum = wide_set1((real)c[degree]);
