@@ -1,4 +1,4 @@
-"""Builds `fastact._native`: cffi writes the binding of fastact.h, setuptools compiles it with csrc/*.c.
+"""Builds `fastact._native`: cffi writes the binding of fastact.h and arrays.h, setuptools compiles it with csrc/*.c.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
 
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import cffi
+import numpy
 from setuptools.command.build_ext import build_ext as _build_ext
 from setuptools.errors import CompileError, LinkError
 from setuptools.extension import Extension
@@ -32,7 +33,8 @@ class build_ext(_build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
-        ffi.cdef((_HERE / "fastact.h").read_text())
+        for text in ("fastact.h", "arrays.h"):
+            ffi.cdef((_HERE / text).read_text())
         ffi.set_source(ext.name, '#include "fastact_abi.h"')
         source = Path(self.build_temp) / "fastact_cffi.c"
         source.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ class build_ext(_build_ext):
         if os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.sources = [*ext.sources, str(source)]
-        ext.include_dirs = [*ext.include_dirs, str(_HERE)]
+        ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
         ext.extra_compile_args = _FLAGS + openmp + develop + emulate
         ext.extra_link_args = [*openmp, "-lm"]
         super().build_extension(ext)

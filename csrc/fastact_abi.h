@@ -1,7 +1,8 @@
-/* The public ABI with what it needs: fastact.h itself has no preprocessor lines, as cffi parses it. */
+/* The public ABI with what it needs: its texts have no preprocessor lines, as cffi parses them. */
 #ifndef FA_ABI_H
 #define FA_ABI_H
 #include <stdint.h>
 
 #include "fastact.h"
+#include "arrays.h"
 #endif

@@ -17,15 +17,8 @@ from .reference import argmax_error
 
 Array = np.ndarray[Any, Any]
 
-_FLOAT, _DOUBLE, _BYTE = ffi.typeof("float[]"), ffi.typeof("double[]"), ffi.typeof("uint8_t[]")
-_TYPE = {"f": _FLOAT, "d": _DOUBLE, "B": _BYTE}
 _PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
-_from_buffer = ffi.from_buffer
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
-
-
-def _pointer(array: Array | None) -> Any:
-    return _NULL if array is None else _from_buffer(_TYPE[array.dtype.char], array)
 
 
 def _check(status: int, argmax: Array | None = None, pieces: int = 0) -> None:
@@ -89,23 +82,7 @@ def max_threads() -> int:
     return int(lib.fa_max_threads())
 
 
-# ---- operations
-
-_LINEAR_MAXOUT = {"f": lib.fa_linear_maxout_f32, "d": lib.fa_linear_maxout_f64}
-_LINEAR_MAXOUT_BACKWARD = {"f": lib.fa_linear_maxout_backward_f32, "d": lib.fa_linear_maxout_backward_f64}
-_MAXOUT = {"f": lib.fa_maxout_f32, "d": lib.fa_maxout_f64}
-_MAXOUT_BACKWARD = {"f": lib.fa_maxout_backward_f32, "d": lib.fa_maxout_backward_f64}
-_LINEAR_ACTIVATION = {"f": lib.fa_linear_activation_f32, "d": lib.fa_linear_activation_f64}
-_LINEAR_ACTIVATION_BACKWARD = {
-    "f": lib.fa_linear_activation_backward_f32,
-    "d": lib.fa_linear_activation_backward_f64,
-}
-_MSE = {"f": lib.fa_mse_f32, "d": lib.fa_mse_f64}
-_SGD = {"f": lib.fa_sgd_f32, "d": lib.fa_sgd_f64}
-_ADAM = {"f": lib.fa_adam_f32, "d": lib.fa_adam_f64}
-_MAX_NORM = {"f": lib.fa_max_norm_f32, "d": lib.fa_max_norm_f64}
-_ACTIVATION = {"f": lib.fa_activation_f32, "d": lib.fa_activation_f64}
-_ACTIVATION_BACKWARD = {"f": lib.fa_activation_backward_f32, "d": lib.fa_activation_backward_f64}
+# ---- operations: csrc/arrays.h takes arrays by their id()
 
 
 def linear_maxout(
@@ -117,21 +94,8 @@ def linear_maxout(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    char = x.dtype.char
-    real = _TYPE[char]
-    out_features, pieces, in_features = weight.shape
-    status = _LINEAR_MAXOUT[char](
-        len(x),
-        in_features,
-        out_features,
-        pieces,
-        _from_buffer(real, x),
-        _from_buffer(real, weight),
-        _NULL if bias is None else _from_buffer(real, bias),
-        _from_buffer(real, y),
-        _NULL if argmax is None else _from_buffer(_BYTE, argmax),
-        threads,
-        _PRECISION[precision],
+    status = lib.fa_linear_maxout(
+        id(x), id(weight), id(bias), id(y), id(argmax), threads, _PRECISION[precision]
     )
     if status:
         _check(status)
@@ -149,30 +113,26 @@ def linear_maxout_backward(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    char = x.dtype.char
-    real = _TYPE[char]
-    out_features, pieces, in_features = weight.shape
-    status = _LINEAR_MAXOUT_BACKWARD[char](
-        len(x),
-        in_features,
-        out_features,
-        pieces,
-        _from_buffer(real, grad_y),
-        _from_buffer(real, x),
-        _from_buffer(real, weight),
-        _from_buffer(_BYTE, argmax),
-        _NULL if grad_x is None else _from_buffer(real, grad_x),
-        _NULL if grad_weight is None else _from_buffer(real, grad_weight),
-        _NULL if grad_bias is None else _from_buffer(real, grad_bias),
+    status = lib.fa_linear_maxout_backward(
+        id(grad_y),
+        id(x),
+        id(weight),
+        id(argmax),
+        id(grad_x),
+        id(grad_weight),
+        id(grad_bias),
         accumulate,
         threads,
         _PRECISION[precision],
     )
     if status:
-        _check(status, argmax, pieces)
+        _check(status, argmax, weight.shape[1])
 
 
 # The same two on memory that is no array's, a tensor's say: addresses, 0 for None.
+
+_LINEAR_MAXOUT_AT = {"f": lib.fa_linear_maxout_f32, "d": lib.fa_linear_maxout_f64}
+_LINEAR_MAXOUT_BACKWARD_AT = {"f": lib.fa_linear_maxout_backward_f32, "d": lib.fa_linear_maxout_backward_f64}
 
 
 def linear_maxout_at(
@@ -189,7 +149,7 @@ def linear_maxout_at(
     threads: int,
     precision: str,
 ) -> None:
-    status = _LINEAR_MAXOUT[dtype.char](
+    status = _LINEAR_MAXOUT_AT[dtype.char](
         rows,
         in_features,
         out_features,
@@ -222,7 +182,7 @@ def linear_maxout_backward_at(
     threads: int,
     precision: str,
 ) -> None:
-    status = _LINEAR_MAXOUT_BACKWARD[dtype.char](
+    status = _LINEAR_MAXOUT_BACKWARD_AT[dtype.char](
         rows,
         in_features,
         out_features,
@@ -244,19 +204,11 @@ def linear_maxout_backward_at(
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
-    _check(_MAXOUT[z.dtype.char](*z.shape, _pointer(z), _pointer(y), _pointer(argmax), threads))
+    _check(lib.fa_maxout(id(z), id(y), id(argmax), threads))
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
-    run = _MAXOUT_BACKWARD[grad_y.dtype.char]
-    status = run(*grad_z.shape, _pointer(grad_y), _pointer(argmax), _pointer(grad_z), threads)
-    _check(status, argmax, grad_z.shape[1])
-
-
-def _activation_arguments(act: Activation) -> tuple[Any, ...]:
-    if act.slope is None:
-        return act.code, act.parameter, _NULL, 0
-    return act.code, act.parameter, _pointer(act.slope), act.slope.size
+    _check(lib.fa_maxout_backward(id(grad_y), id(argmax), id(grad_z), threads), argmax, grad_z.shape[1])
 
 
 def linear_activation(
@@ -269,21 +221,20 @@ def linear_activation(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    out_features, in_features = weight.shape
-    status = _LINEAR_ACTIVATION[x.dtype.char](
-        x.shape[0],
-        in_features,
-        out_features,
-        *_activation_arguments(act),
-        _pointer(x),
-        _pointer(weight),
-        _pointer(bias),
-        _pointer(y),
-        _pointer(z),
+    status = lib.fa_linear_activation(
+        act.code,
+        act.parameter,
+        id(act.slope),
+        id(x),
+        id(weight),
+        id(bias),
+        id(y),
+        id(z),
         threads,
         _PRECISION[precision],
     )
-    _check(status)
+    if status:
+        _check(status)
 
 
 def linear_activation_backward(
@@ -300,48 +251,28 @@ def linear_activation_backward(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    out_features, in_features = weight.shape
-    status = _LINEAR_ACTIVATION_BACKWARD[x.dtype.char](
-        x.shape[0],
-        in_features,
-        out_features,
-        *_activation_arguments(act),
-        _pointer(grad_y),
-        _pointer(x),
-        _pointer(weight),
-        _pointer(saved),
-        _pointer(grad_x),
-        _pointer(grad_weight),
-        _pointer(grad_bias),
-        _pointer(grad_slope),
+    status = lib.fa_linear_activation_backward(
+        act.code,
+        act.parameter,
+        id(act.slope),
+        id(grad_y),
+        id(x),
+        id(weight),
+        id(saved),
+        id(grad_x),
+        id(grad_weight),
+        id(grad_bias),
+        id(grad_slope),
         accumulate,
         threads,
         _PRECISION[precision],
     )
-    _check(status)
-
-
-def _activation_shape(z: Array, act: Activation) -> tuple[int, ...]:
-    """The shape (rows, features), which matters for a slope alone."""
-    return (1, z.size) if act.slope is None else z.shape
+    if status:
+        _check(status)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    char = z.dtype.char
-    real = _TYPE[char]
-    rows, features = _activation_shape(z, act)
-    code, parameter, slope, slopes = _activation_arguments(act)
-    _ACTIVATION[char](
-        rows,
-        features,
-        code,
-        parameter,
-        slope,
-        slopes,
-        _from_buffer(real, z),
-        _from_buffer(real, y),
-        threads,
-    )
+    lib.fa_activation(act.code, act.parameter, id(act.slope), id(z), id(y), threads)
 
 
 def activation_backward(
@@ -353,21 +284,14 @@ def activation_backward(
     accumulate: bool = False,
     threads: int = 0,
 ) -> None:
-    char = grad_y.dtype.char
-    real = _TYPE[char]
-    rows, features = _activation_shape(grad_y, act)
-    code, parameter, slope, slopes = _activation_arguments(act)
-    status = _ACTIVATION_BACKWARD[char](
-        rows,
-        features,
-        code,
-        parameter,
-        slope,
-        slopes,
-        _from_buffer(real, grad_y),
-        _from_buffer(real, saved),
-        _from_buffer(real, grad_z),
-        _NULL if grad_slope is None else _from_buffer(real, grad_slope),
+    status = lib.fa_activation_backward(
+        act.code,
+        act.parameter,
+        id(act.slope),
+        id(grad_y),
+        id(saved),
+        id(grad_z),
+        id(grad_slope),
         accumulate,
         threads,
     )
@@ -379,20 +303,11 @@ def activation_backward(
 
 
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
-    char = y.dtype.char
-    real = _TYPE[char]
-    loss: float = _MSE[char](
-        y.size, _from_buffer(real, y), _from_buffer(real, target), _from_buffer(real, grad), threads
-    )
+    loss: float = lib.fa_mse(id(y), id(target), id(grad), threads)
     return loss
 
 
 # ---- optimisers
-
-
-def _rows_and_columns(data: Array) -> tuple[int, int]:
-    columns = data.shape[-1] if data.ndim else 1
-    return data.size // columns if columns else 0, columns
 
 
 def sgd(
@@ -406,20 +321,7 @@ def sgd(
     max_norm: float,
     threads: int = 0,
 ) -> None:
-    char = data.dtype.char
-    real = _TYPE[char]
-    _SGD[char](
-        *_rows_and_columns(data),
-        lr,
-        momentum,
-        nesterov,
-        decay,
-        max_norm,
-        _from_buffer(real, grad),
-        _NULL if velocity is None else _from_buffer(real, velocity),
-        _from_buffer(real, data),
-        threads,
-    )
+    lib.fa_sgd(lr, momentum, nesterov, decay, max_norm, id(grad), id(velocity), id(data), threads)
 
 
 def adam(
@@ -436,10 +338,7 @@ def adam(
     max_norm: float,
     threads: int = 0,
 ) -> None:
-    char = data.dtype.char
-    real = _TYPE[char]
-    _ADAM[char](
-        *_rows_and_columns(data),
+    lib.fa_adam(
         rate,
         beta1,
         beta2,
@@ -447,24 +346,28 @@ def adam(
         eps,
         decay,
         max_norm,
-        _from_buffer(real, grad),
-        _from_buffer(real, mean),
-        _from_buffer(real, square),
-        _from_buffer(real, data),
+        id(grad),
+        id(mean),
+        id(square),
+        id(data),
         threads,
     )
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
-    _MAX_NORM[data.dtype.char](*_rows_and_columns(data), max_norm, _pointer(data), threads)
+    lib.fa_max_norm(max_norm, id(data), threads)
 
 
 # ---- frozen layers
 
 _FREEZE = {"f": lib.fa_freeze_f32, "d": lib.fa_freeze_f64}
 _FREE_FROZEN = {"f": lib.fa_free_frozen_f32, "d": lib.fa_free_frozen_f64}
-_RUN_FROZEN = {"f": lib.fa_run_frozen_f32, "d": lib.fa_run_frozen_f64}
+_POINTER = {"f": "float[]", "d": "double[]"}
 _FROZEN = {"f": "struct fa_frozen_f32 *[]", "d": "struct fa_frozen_f64 *[]"}
+
+
+def _pointer(array: Array | None) -> Any:
+    return _NULL if array is None else ffi.from_buffer(_POINTER[array.dtype.char], array)
 
 
 def freeze(
@@ -475,7 +378,7 @@ def freeze(
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
     char = dtype.char
-    real, run_frozen, layers = _TYPE[char], _RUN_FROZEN[char], []
+    layers = []
     for step in steps:
         weight = step.weight
         out_features, pieces = in_features, 0
@@ -487,7 +390,10 @@ def freeze(
             pieces,
             _pointer(weight),
             _pointer(step.bias),
-            *_activation_arguments(step.act),
+            step.act.code,
+            step.act.parameter,
+            _pointer(step.act.slope),
+            0 if step.act.slope is None else step.act.slope.size,
             _PRECISION[step.tier],
         )
         if layer == _NULL:
@@ -499,9 +405,7 @@ def freeze(
 
     # the layers and, for some tiers, the arrays that they point to live as long as this function
     def run(x: Array, y: Array, threads: int, owners: Any = (layers, steps)) -> None:
-        status = run_frozen(
-            pointers, count, x.shape[0], _from_buffer(real, x), _from_buffer(real, y), threads
-        )
+        status = lib.fa_run_frozen(pointers, count, id(x), id(y), threads)
         if status:
             _check(status)
 
