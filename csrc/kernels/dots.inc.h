@@ -84,7 +84,10 @@ static ALWAYS_INLINE void dot_rows(int rows, const struct REAL(dots) * t, const 
     case 3: dot_tile(rows, 3, t, x, w, tile); break;
 #endif
     case 2: dot_tile(rows, 2, t, x, w, tile); break;
-    default: dot_tile(rows, 1, t, x, w, tile); break;
+    default:
+      n = 1; /* so that a compiler sees all of tile written */
+      dot_tile(rows, 1, t, x, w, tile);
+      break;
     }
     for (int i = 0; i < n; i++) {
       for (int r = 0; r < rows; r++) sums[r * t->sums_stride + piece * LANES + column] = tile[r * n + i];
