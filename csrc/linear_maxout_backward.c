@@ -16,6 +16,11 @@
 #define PACK_ROWS 3
 /* Pieces of grad_weight that share a packed table of x; their sums stay in L2. */
 #define CHUNK_UNITS 512
+/* The most outputs of a table of weights, so the most terms of one sum of grad_x: with 256, and for 16 columns up to
+ * 640, it had up to 2.4 times the error of NumPy's product; with 64 up to 1.5, with 32 up to 1.2 (8 rows of 16 pieces)
+ * and mostly 0.4 to 0.9 times.  (1000, 16, 640, 1) took 654, 502 and 479 us, (1024, 32, 512, 2) 485, 426 and 411,
+ * (1024, 96, 256, 1) 302, 303 and 317 (Zen 5, AVX-512). */
+#define TABLE_OUTPUTS 32
 /* Tables whose sums are added up before those of all runs: where a table has a few terms for each sum, 32 at a time had
  * up to 1.5 times the error of NumPy's product, 8 at most 1.1 times. */
 #define RUN_TABLES 8
@@ -112,7 +117,8 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
   /* where few rows would use a packed table about once, the weights are their own, if no vector reaches beyond them;
    * all the rows count, not those of a chunk, since the cut of a sum must not depend on the number of threads */
   int packed = b->rows > b->pieces || tile.count < tile.width;
-  int64_t tables = ceil_div(outputs, packed ? larger(1, table_rows / b->pieces) : DEPTH_CUT);
+  int64_t most = packed ? larger(1, table_rows / b->pieces) : TABLE_OUTPUTS;
+  int64_t tables = ceil_div(outputs, smaller(most, TABLE_OUTPUTS));
   for (int64_t t = 0; t < tables; t++) {
     int64_t j = t * outputs / tables, taken = (t + 1) * outputs / tables - j;
     const real *weight = b->weight + j * b->pieces * b->in_features + tile.start;

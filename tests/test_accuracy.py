@@ -107,6 +107,22 @@ def test_grad_x(compiled, values, depth, pieces, rng):
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "outputs", "pieces"),
+    [(400, 16, 640, 1), (400, 16, 256, 2), (300, 40, 500, 1), (8, 204, 450, 8)],
+)
+def test_grad_x_of_few_columns_or_rows(compiled, values, rows, columns, outputs, pieces, rng):
+    grad_y, weight = values(rows, outputs), values(outputs, pieces, columns)
+    argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
+    exact = product("njk,jki->ni", winners(argmax, grad_y, pieces), weight)
+    x = np.zeros((rows, columns), np.float32)
+    assert_no_worse(
+        lambda backend: fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend)[0],
+        exact,
+        compiled,
+    )
+
+
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_grad_weight(compiled, values, depth, pieces, rng):
     grad_y, x = values(depth, ROWS), values(depth, COLUMNS)
