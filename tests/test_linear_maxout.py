@@ -298,6 +298,24 @@ def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
     assert np.isfinite(np.delete(grads[1], 5, axis=0)).all()
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 11, 16, 17, 256])
+@pytest.mark.parametrize("out_features", [16, 86, 151])
+def test_the_gradient_of_a_bias(backend, dtype, threads, out_features, pieces, rng):
+    """More than a run of rows; columns that fill strips of vectors, and a rest; one gradient is no number."""
+    shape = Shape(260, 1, out_features, pieces)
+    x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
+    argmax = rng.integers(0, pieces, grad_y.shape).astype(np.uint8)
+    grad_y[3, 5] = np.inf
+    _, _, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax, needs=(False, False, True))
+    won = argmax[..., None] == np.arange(pieces)
+    terms = np.where(won, grad_y[..., None].astype(np.float64), 0)
+    finite = np.isfinite(terms).all(axis=0)
+    assert (~finite).sum() == 1
+    assert (grad_bias[~finite] == np.inf).all()
+    bound = sum_bound(abs(terms[:, finite]).sum(axis=0), 260, dtype, backend)
+    assert_within(grad_bias[finite], terms[:, finite].sum(axis=0), bound)
+
+
 def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
     x, weight = np.ones((2, 3), dtype), np.full((4, 2, 3), np.inf, dtype)
     grad_x, grad_weight, _ = fa.linear_maxout_backward(

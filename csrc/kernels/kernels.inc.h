@@ -33,6 +33,7 @@ extern const struct smooth SMOOTH_TABLE;
 #include "maxout.inc.h"
 #include "transpose.inc.h"
 
+#include "bias.inc.h"
 #include "finish_units.inc.h"
 #include "pack.inc.h"
 #include "tile.inc.h"
@@ -57,6 +58,7 @@ const struct REAL(kernels) KERNEL_TABLE = {
     .sum_chosen = {NULL, WIDTHS(SUM_CHOSEN_NAME)},
     .sum_won = {NULL, WIDTHS(SUM_WON_NAME)},
     .find_winners = find_winners,
+    .sum_bias = sum_bias,
     .activation = activation,
     .activation_backward = activation_backward,
     .add_slope_terms = add_slope_terms,

@@ -78,6 +78,15 @@ struct REAL(won) {
   struct REAL(sums) sums;
 };
 
+/* sums (columns, pieces): for each piece of each column the sum over the rows that it won of grad_y */
+struct REAL(bias_run) {
+  int64_t rows, columns, pieces;
+  const real *grad_y;    /* rows of grad_y and of argmax are `stride` apart */
+  const uint8_t *argmax; /* less than `pieces` */
+  int64_t stride;
+  real *sums;
+};
+
 /* How a step of SGD changes each number, and one of Adam: as in fastact.h, beside new_mean = 1 - beta1, old_square =
  * beta2 and new_square = 1 - beta2. */
 struct REAL(sgd) {
@@ -134,6 +143,7 @@ struct REAL(kernels) {
   void (*sum_won[MAX_WINNER_VECTORS + 1])(const struct REAL(won) *);
   void (*find_winners)(int64_t rows, int64_t outputs, int64_t pieces, const real *grad_y, const uint8_t *argmax,
                        int64_t stride, real *grad, uint64_t *sets);
+  void (*sum_bias)(const struct REAL(bias_run) *);
 
   /* n elements, in any alignment; slope (n), or one for all where slope_step is 0; y may be z */
   void (*activation)(int activation, double parameter, const real *slope, int64_t slope_step, const real *z, real *y,

@@ -65,6 +65,7 @@ static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
 /* integral lanes 0..255 as bytes */
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
 static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storeu_si128((__m128i *)p, lane_bytes(a)); }
+static inline __m128i load_lane_bytes(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
 
 #else
 
@@ -116,6 +117,7 @@ static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_pd(a, n); }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi64_epi8(_mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a))); }
 static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storel_epi64((__m128i *)p, lane_bytes(a)); }
+static inline __m128i load_lane_bytes(const uint8_t *p) { return _mm_loadl_epi64((const __m128i *)p); }
 
 #endif
 
@@ -128,6 +130,12 @@ static inline void vec_store_bytes_first(uint8_t *p, vec a, int64_t n) {
 #else
   _mm_mask_storeu_epi8(p, FIRST(n), lane_bytes(a));
 #endif
+}
+
+/* the lanes whose byte is `value` */
+static inline mask mask_bytes(const uint8_t *p, uint8_t value) {
+  __m512i bytes = _mm512_castsi128_si512(load_lane_bytes(p));
+  return (mask)_mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8((char)value));
 }
 
 /* a stays in a register: for few uses GCC loads it again for each */
