@@ -1,4 +1,4 @@
-"""Builds `fastact._native`: cffi writes the binding of fastact.h and arrays.h, setuptools compiles it with csrc/*.c.
+"""Builds `fastact._native`: cffi binds fastact.h and arrays.h, setuptools compiles that with csrc/*.c.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
 

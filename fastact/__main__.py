@@ -6,37 +6,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench_command, config, settings
+from . import arguments, bench_command, config, settings
 from .study import command as study_command
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> int:
     from . import demo
 
     try:
-        with settings.float32_matmul_precision(arguments.precision):
-            return demo.run(arguments.epochs, arguments.seed)
+        with settings.float32_matmul_precision(options.precision):
+            return demo.run(options.epochs, options.seed)
     except ModuleNotFoundError as error:
         sys.exit(f'fastact: the demo needs {error.name}: pip install -e ".[demo]"')
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(options: argparse.Namespace) -> int:
     config.show_config()
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, wanted 1 or more")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"got {value}, wanted 0 to {2**32 - 1}")
-    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,8 +41,10 @@ def _parser() -> argparse.ArgumentParser:
         "and with naive NumPy, from the same seed, and print times, speed-ups and accuracies.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--epochs", type=_positive, default=30, help="passes over the training digits")
-    demo.add_argument("--seed", type=_seed, default=0, help="of the split, the weights and the batches")
+    demo.add_argument("--epochs", type=arguments.positive, default=30, help="passes over the training digits")
+    demo.add_argument(
+        "--seed", type=arguments.seed, default=0, help="of the split, the weights and the batches"
+    )
     demo.add_argument(
         "--precision",
         choices=settings.PRECISIONS,
@@ -77,14 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
-    parsed = _parser().parse_args(arguments)
+    options = _parser().parse_args(words)
     try:
         config.get_config()
     except (ValueError, ImportError) as error:  # FASTACT_BACKEND or FASTACT_ISA names what can't run
         sys.exit(f"fastact: {error}")
-    return int(parsed.run(parsed))
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("fastact: stopped", file=sys.stderr)
+        return 130  # as a shell has it for a program that Ctrl-C ends
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import arguments
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to an argparse parser's subcommands."""
@@ -20,7 +22,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="four shapes and short samples: one minute")
     parser.add_argument(
         "--threads",
-        type=int,
+        type=arguments.positive,
         nargs="+",
         default=[1],
         metavar="N",

@@ -12,6 +12,7 @@ its last training forward only, and a backward uses it up.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -153,11 +154,19 @@ def _check_size(name: str, value: Any, smallest: int = 0, largest: int | None = 
     return int(value)
 
 
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):  # `Linear(784, 10, "relu")` has its activation in bias's place
+        raise TypeError(f"{name}: got {value!r}, wanted True or False")
+    return bool(value)
+
+
 def _check_dtype(dtype: Any) -> np.dtype[Any]:
-    wanted: np.dtype[Any] = np.dtype(dtype)
-    if wanted not in (np.float32, np.float64):
-        raise TypeError(f"dtype: got {wanted}, wanted float32 or float64")
-    return wanted
+    got: Any = dtype
+    with contextlib.suppress(TypeError):  # where it names none
+        got = None if dtype is None else np.dtype(dtype)  # None would be float64
+    if got not in (np.float32, np.float64):
+        raise TypeError(f"dtype: got {got}, wanted float32 or float64")
+    return got
 
 
 def _weight(
@@ -167,6 +176,8 @@ def _weight(
     dtype: np.dtype[Any],
 ) -> Parameter:
     data = initialise(shape, np.random.default_rng(rng), dtype)
+    if not isinstance(data, np.ndarray):
+        raise TypeError(f"init: returned {type(data).__name__}, wanted a numpy.ndarray")
     if data.shape != shape or data.dtype != dtype:
         raise ValueError(f"init: returned {data.dtype} {data.shape}, wanted {dtype} {shape}")
     return Parameter(np.ascontiguousarray(data), "weight")
@@ -197,9 +208,10 @@ class _Product(Layer):
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, precision: str | None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool, precision: str | None) -> None:
         self.in_features = _check_size("in_features", in_features)
         self.out_features = _check_size("out_features", out_features)
+        _check_flag("bias", bias)
         self.precision = None if precision is None else settings.check_precision(precision)
 
     def _tier(self) -> str:
@@ -234,7 +246,7 @@ class Maxout(_Product):
         bias: (out_features, pieces), or None.
 
     Raises:
-        TypeError, ValueError: a size, the number of pieces, the precision or the dtype is none.
+        TypeError, ValueError: a size, the number of pieces, bias, the precision or the dtype is none.
     """
 
     def __init__(
@@ -249,7 +261,7 @@ class Maxout(_Product):
         rng: np.random.Generator | int | None = None,
         dtype: Any = np.float32,
     ) -> None:
-        super().__init__(in_features, out_features, precision)
+        super().__init__(in_features, out_features, bias, precision)
         self.pieces = _check_size("pieces", pieces, 1, ops.MAX_PIECES)
         dtype = _check_dtype(dtype)
         shape = (self.out_features, self.pieces, self.in_features)
@@ -325,8 +337,8 @@ class Linear(_Product):
         slope: (1,) or (out_features,) for "prelu", else None.
 
     Raises:
-        TypeError, ValueError: a size, the activation, one of its keywords, the precision or the dtype
-            is none.
+        TypeError, ValueError: a size, bias, the activation, one of its keywords, the precision or the
+            dtype is none.
     """
 
     def __init__(
@@ -342,7 +354,7 @@ class Linear(_Product):
         dtype: Any = np.float32,
         **keywords: Any,
     ) -> None:
-        super().__init__(in_features, out_features, precision)
+        super().__init__(in_features, out_features, bias, precision)
         dtype = _check_dtype(dtype)
         self.activation = activation
         self.slope = None
@@ -484,7 +496,7 @@ class Dropout(Layer):
             a resumed run to be the same.
 
     Raises:
-        TypeError: p is no number.  ValueError: it is not in [0, 1).
+        TypeError: p is no number, or rescale no bool.  ValueError: p is not in [0, 1).
     """
 
     def __init__(
@@ -493,7 +505,7 @@ class Dropout(Layer):
         self.p = ops._check_number("p", p)
         if not 0 <= self.p < 1:
             raise ValueError(f"p: got {p}, wanted 0 <= p < 1")
-        self.rescale = rescale
+        self.rescale = _check_flag("rescale", rescale)
         self.rng = np.random.default_rng(rng)
 
     def _apply(self, x: Array, keep: Array) -> Array:

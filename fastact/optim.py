@@ -27,6 +27,9 @@ class Optimizer:
     _state: list[Array]  # an array a parameter, of its shape and dtype
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float) -> None:
+        if not isinstance(parameters, Iterable):
+            got = type(parameters).__name__
+            raise TypeError(f"parameters: got {got}, wanted Parameters, as model.parameters() gives them")
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("parameters: got none, wanted at least one")

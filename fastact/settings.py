@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -19,11 +20,11 @@ _precision: ContextVar[str | None] = ContextVar("fastact_precision", default=Non
 
 
 def _check_threads(threads: int) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, int):
+    if isinstance(threads, bool) or not isinstance(threads, Integral):  # a NumPy integer is one too
         raise TypeError(f"threads: got {threads!r}, wanted an int")
     if not 1 <= threads <= 1024:
         raise ValueError(f"threads: got {threads}, wanted 1 to 1024")
-    return threads
+    return int(threads)
 
 
 def check_precision(precision: str) -> str:

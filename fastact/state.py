@@ -19,7 +19,12 @@ State: TypeAlias = "dict[str, Array]"
 
 
 def check_entries(expected: Mapping[str, Array], state: Mapping[str, Array], prefix: str = "") -> None:
-    """`state` has the names, shapes and dtypes of `expected`; ValueError names each that differs."""
+    """`state` has the names, shapes and dtypes of `expected`; ValueError names each that differs.
+
+    TypeError where it is no mapping.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: got {type(state).__name__}, wanted a dict of arrays")
     faults = [f"{prefix}{name}: missing" for name in expected if name not in state]
     for name, array in state.items():
         if name not in expected:
@@ -112,9 +117,10 @@ def _read(path: str | os.PathLike[str]) -> dict[str, State]:
     damage = (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
     with open(path, "rb") as stream:
         try:
+            if not zipfile.is_zipfile(stream):
+                raise ValueError("it is no zip archive, or not the whole of one")
+            stream.seek(0)
             file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
             entries = {name: file[name] for name in file.files}
         except damage as error:
             raise ValueError(f"{path}: not a readable .npz file: {error}") from error

@@ -35,13 +35,28 @@ def test_help(capsys):
         ["demo", "--seed", "x"],
         ["demo", "--seed", "-1"],
         ["demo", "--precision", "low"],
+        ["bench", "--threads", "0"],
+        ["study", "--seed", "1.5"],
     ],
 )
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "usage:" in printed
+    if len(arguments) == 3:
+        assert f"argument {arguments[1]}: " in printed
+        assert f"got '{arguments[2]}'" in printed or f"got {arguments[2]}" in printed or "choice" in printed
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(capsys, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.config, "show_config", interrupted)
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == "fastact: stopped\n"
 
 
 def test_info(capsys):

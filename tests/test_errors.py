@@ -399,6 +399,11 @@ def test_bad_thread_counts(choose):
     assert settings.requested_threads() == before
 
 
+def test_a_numpy_integer_is_a_thread_count():
+    with fa.num_threads(np.int64(2)):
+        assert fa.get_num_threads() == 2
+
+
 # ---- environment variables
 
 USE = "import numpy, fastact; fastact.maxout(numpy.ones(2)); print(fastact.get_backend())"

@@ -356,6 +356,8 @@ def test_load_state_dict_refuses_by_name_and_changes_nothing():
     assert "3.slope: got shape (2,), wanted (5,)" in str(error.value)
     assert "5.weight: got dtype float64, wanted float32" in str(error.value)
     assert "6.weight: unexpected" in str(error.value)
+    with pytest.raises(TypeError, match="state: got list, wanted a dict of arrays"):
+        model.load_state_dict(list(before.values()))
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -425,12 +427,18 @@ def test_repr():
         (lambda: fa.Linear(2, 2, activation="prelu", slope=np.ones(3)), ValueError, "slope: got shape"),
         (lambda: fa.Linear(2, 2, precision="low"), ValueError, "precision: got 'low'"),
         (lambda: fa.Linear(2, 2, dtype=np.float16), TypeError, "dtype: got float16"),
+        (lambda: fa.Linear(2, 2, dtype=None), TypeError, "dtype: got None, wanted float32 or float64"),
+        (lambda: fa.Linear(2, 2, dtype="half a float"), TypeError, "dtype: got half a float, wanted"),
+        (lambda: fa.Linear(2, 2, "relu"), TypeError, "bias: got 'relu', wanted True or False"),
+        (lambda: fa.Maxout(2, 2, 2, None), TypeError, "bias: got None, wanted True or False"),
         (lambda: fa.Linear(2, 2, init=lambda s, r, d: np.zeros(3, d)), ValueError, "init: returned"),
+        (lambda: fa.Linear(2, 2, init=lambda s, r, d: [[0.0]]), TypeError, "init: returned list, wanted"),
         (lambda: fa.Maxout(2, 2, pieces=0), ValueError, "pieces: got 0, wanted 1 to 256"),
         (lambda: fa.Maxout(2, 2, pieces=257), ValueError, "pieces: got 257, wanted 1 to 256"),
         (lambda: fa.Activation("prelu"), ValueError, "PReLU"),
         (lambda: fa.PReLU(0), ValueError, "features: got 0"),
         (lambda: fa.Dropout(1.0), ValueError, "p: got 1.0, wanted 0 <= p < 1"),
+        (lambda: fa.Dropout(0.5, 0), TypeError, "rescale: got 0, wanted True or False"),
         (lambda: fa.Dropout("0.5"), TypeError, "p: got '0.5', wanted a number"),
         (lambda: fa.Activation(["relu"]), ValueError, r"activation: got \['relu'\]"),
         (lambda: fa.Linear(2, 2, init=fa.init.maxout_normal), ValueError, r"shape: got \(2, 2\), wanted"),

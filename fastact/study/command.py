@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import arguments
 from .findings import Findings, Options
 
 PARTS = {
@@ -31,40 +32,33 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="part", help="what to run (default: everything)")
     parser.add_argument("--out", type=Path, default=Path("study"), help="folder to write to (default: study)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is random (default: 0)")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="of everything that is random (default: 0)"
+    )
     recipe = parser.add_argument_group("goodfellow")
     recipe.add_argument("--mnist", type=Path, metavar="FOLDER", help="MNIST's four IDX files, .gz or not")
     recipe.add_argument(
         "--epochs",
-        type=_positive,
+        type=arguments.positive,
         default=60,
         help="of the first phase; at most as many follow (default: 60)",
     )
     recipe.add_argument(
         "--seeds",
-        type=_positive,
+        type=arguments.positive,
         help=f"runs of each network (default: {SEEDS_ALONE}, or {SEEDS_AMONG_ALL} with other parts)",
     )
     recipe.add_argument("--resume", action="store_true", help="go on from the checkpoints in the folder")
     parser.set_defaults(run=_run)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, wanted 1 or more")
-    return value
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    names = arguments.parts or list(PARTS)
+def _run(given: argparse.Namespace) -> int:
+    names = given.parts or list(PARTS)
     for name in names:
         if name not in PARTS:
             sys.exit(f"fastact: part: got {name!r}, wanted one of {', '.join(PARTS)}")
-    seeds = arguments.seeds or (SEEDS_ALONE if names == ["goodfellow"] else SEEDS_AMONG_ALL)
-    options = Options(
-        arguments.out, arguments.seed, arguments.mnist, arguments.epochs, seeds, arguments.resume
-    )
+    seeds = given.seeds or (SEEDS_ALONE if names == ["goodfellow"] else SEEDS_AMONG_ALL)
+    options = Options(given.out, given.seed, given.mnist, given.epochs, seeds, given.resume)
     try:
         page = run(names, options)
     except ModuleNotFoundError as error:
