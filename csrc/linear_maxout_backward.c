@@ -167,7 +167,7 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   int64_t tiles = REAL(column_tiles)(b);
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features) * sizeof(real));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
-  threads = threads_for(threads, b->rows * (b->out_features + 1) * b->in_features);
+  threads = threads_for(threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->in_features);
   int64_t chunk = ceil_div(b->rows, REAL(row_chunks)(b, threads));
   size_t width = (size_t)(b->kernels->winner_vectors * b->kernels->lanes) * sizeof(real);
   struct REAL(gradient_job) job = {
@@ -244,7 +244,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   if (b->rows == 0 && !b->accumulate)
     memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->in_features) * sizeof(real));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
-  threads = threads_for(threads, (b->rows + b->pieces) * b->out_features * b->in_features);
+  threads = threads_for(threads, (ceil_div(b->rows, 4) + b->pieces) * b->out_features * b->in_features);
   int64_t chunks = ceil_div(b->out_features * b->pieces, CHUNK_UNITS);
   chunks = ceil_div(chunks, threads) * threads; /* as many for each thread: each chunk packs all of x */
   int64_t chunk = ceil_div(b->out_features, chunks), blocks = REAL(row_blocks)(b);

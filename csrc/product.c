@@ -555,7 +555,7 @@ static int REAL(run_swapped)(const struct REAL(product) * p, const struct REAL(k
 
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
-  threads = threads_for(threads, p->rows * p->columns * p->pieces * (p->depth + 1));
+  threads = threads_for(threads, ceil_div(p->rows, 4) * p->columns * p->pieces * (p->depth + 1));
   if (p->packed && !p->packed->panels) {
     struct REAL(product) lying = *p;
     lying.packed = NULL;

@@ -11,8 +11,9 @@
 #include "sizes.h"
 
 /* Below this a second thread costs more than it brings.  Two threads, the second still awake from the call before, were
- * 0.7x as fast as one at 32768 multiply-adds in all, 1.05x at 65536, 1.2x at 131072 and 1.4x at 262144; over so many
- * elements of relu 0.86x, 0.97x, 1.8x and 2.0x. */
+ * 0.86x as fast as one over 32768 elements of relu, 0.97x over 65536, 1.8x over 131072 and 2.0x over 262144.  In a
+ * forward of maxout they were 0.98x to 1.2x as fast at 262144 multiply-adds and 1.25x at 524288, but 0.5x and 0.78x
+ * while it took 4 us more for one to hear from the other: the cores of a virtual machine move (Zen 5). */
 #define MIN_WORK_PER_THREAD 65536
 
 /* A team may come late, and the caller waits for it.  After a pause of 20 ms Linux woke the second thread on the core

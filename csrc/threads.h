@@ -7,8 +7,8 @@
 
 /* How many threads a driver uses: `requested`, or OpenMP's own default where that is 0, but one where the work is too
  * small to share, or small while a team of the caller's was late a moment ago, and in a forked child, where libgomp
- * would wait for threads that the fork did not copy.  `work` is in multiply-adds or in elements moved, whichever there
- * are more of. */
+ * would wait for threads that the fork did not copy.  `work` is in elements moved or in fours of multiply-adds,
+ * whichever there are more of. */
 int threads_for(int requested, int64_t work);
 
 /* Calls run(context, task) for each task < tasks, on `threads` threads, which take equal shares of them in their order;
