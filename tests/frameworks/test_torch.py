@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 import fastact
 import fastact.torch as ft
 from fastact import activations, backends, init, ops
+from fastact.torch.operators import is_plain
 
 TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 LEADING = [(6,), (), (0,), (2, 3), (1, 0, 2)]
@@ -386,9 +387,9 @@ def test_a_mode_sees_the_operators_and_changes_nothing(backend, name):
 
 def test_what_is_plain():
     x, weight, bias = maxout_tensors()
-    assert ft._is_plain((x, nn.Parameter(weight), bias, None))
+    assert is_plain((x, nn.Parameter(weight), bias, None))
     with torch.inference_mode():
-        assert ft._is_plain((x.clone(), weight))
+        assert is_plain((x.clone(), weight))
     imaginary = torch.randn(6, 7, dtype=torch.complex64).conj().imag  # its negation is pending
     for other in (
         imaginary,
@@ -399,7 +400,7 @@ def test_what_is_plain():
         x.detach().as_subclass(type("Subclass", (torch.Tensor,), {})),
         torch.fx.Graph().placeholder("x"),
     ):
-        assert not ft._is_plain((other, weight))
+        assert not is_plain((other, weight))
     assert torch.equal(ft.linear_maxout(imaginary, weight), ft.linear_maxout(imaginary.clone(), weight))
     assert torch.equal(
         ft.linear_maxout(torch._efficientzerotensor((6, 7)), weight, bias),

@@ -1,0 +1,183 @@
+"""The functions as modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import activations, init, ops, settings
+from .functional import linear_activation, linear_maxout
+
+
+class Maxout(nn.Module):
+    """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
+
+    Args:
+        in_features, out_features: as those of `nn.Linear`.
+        pieces: how many linear units each output takes the largest of, 1 to 256.
+        bias: False leaves the bias out.
+        device, dtype: of the parameters.
+        precision: the float32 precision tier of this layer; None for fastact's own setting.
+
+    Parameters: weight (out_features, pieces, in_features), which starts normal with the standard deviation
+    of `fastact.init.maxout_std`, and bias (out_features, pieces), which starts at 0.
+
+    Raises:
+        ValueError: pieces is not in 1 to 256, or precision is no tier.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        pieces: int = 2,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        precision: str | None = None,
+    ) -> None:
+        super().__init__()
+        ops._check_pieces(pieces)
+        self.in_features, self.out_features, self.pieces = in_features, out_features, pieces
+        self.precision = precision if precision is None else settings.check_precision(precision)
+        self.weight = nn.Parameter(
+            torch.empty((out_features, pieces, in_features), device=device, dtype=dtype)
+        )
+        self.register_parameter(
+            "bias",
+            nn.Parameter(torch.empty((out_features, pieces), device=device, dtype=dtype)) if bias else None,
+        )
+        self.reset_parameters()
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, pieces: int, precision: str | None = None) -> Maxout:
+        """A copy of a Linear whose every `pieces` neighbouring units are the pieces of one output.
+
+        Raises ValueError where `pieces` does not divide the units.
+        """
+        ops._check_pieces(pieces)
+        if linear.out_features % pieces:
+            raise ValueError(f"pieces: got {pieces}, which does not divide {linear.out_features} units")
+        weight, bias = linear.weight.detach(), linear.bias
+        layer = cls(
+            linear.in_features,
+            linear.out_features // pieces,
+            pieces,
+            bias=bias is not None,
+            device="meta",
+            precision=precision,
+        )
+        layer.weight = nn.Parameter(weight.clone().view(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(bias.detach().clone().view(layer.bias.shape))
+        return layer.train(linear.training)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weight, from PyTorch's generator."""
+        nn.init.normal_(self.weight, std=init.maxout_std(self.in_features, self.pieces))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = self._parameters  # an attribute that is a parameter takes 0.4 us to find
+        if (weight := parameters.get("weight")) is None or (bias := parameters.get("bias")) is None:
+            weight, bias = self.weight, self.bias  # made from others, or not there
+        return linear_maxout(x, weight, bias, precision=self.precision)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        text = f"in_features={self.in_features}, out_features={self.out_features}, pieces={self.pieces}"
+        text += f", bias={self.bias is not None}"
+        return text if self.precision is None else f"{text}, precision={self.precision!r}"
+
+
+class LinearActivation(nn.Linear):
+    """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as those of `nn.Linear`.
+        activation: a name of the table in `fastact.activations`.
+        precision: the float32 precision tier of this layer; None for fastact's own setting.
+        **keywords: the activation's own.  "prelu" learns the parameter `slope`, which starts at this
+            keyword, 0.25 unless given: a number for one slope, or a sequence of out_features.
+
+    Raises:
+        TypeError: the activation does not take a keyword.
+        ValueError: the activation is unknown, or a keyword's value or the precision is bad.
+    """
+
+    slope: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str = "relu",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        precision: str | None = None,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.precision = precision if precision is None else settings.check_precision(precision)
+        slope = None
+        if activation == "prelu":
+            values = np.atleast_1d(np.array(keywords.pop("slope", 0.25), np.float64))
+            activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
+            slope = nn.Parameter(torch.tensor(values, device=device, dtype=self.weight.dtype))
+        else:
+            activations.resolve(activation, out_features, np.dtype(np.float64), keywords)
+        self.activation, self.keywords = activation, keywords
+        self.register_parameter("slope", slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear_activation(  # type: ignore[no-any-return]
+            x,
+            self.weight,
+            self.bias,
+            self.activation,
+            slope=self.slope,
+            precision=self.precision,
+            **self.keywords,
+        )
+
+    def extra_repr(self) -> str:
+        settings = {"precision": self.precision, **self.keywords}
+        given = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
+        return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
+
+
+class PooledLinear(nn.Linear):
+    """An `nn.Linear` of out_features * pieces units that passes on the largest of each group.
+
+    The parameters are nn.Linear's own, in the order of a model that exists, which `accelerate` keeps.
+
+    Args:
+        linear: whose parameters to share.
+        pieces: how many units are in a group.
+        piece_major: False for groups of neighbouring units, unit j * pieces + k; True where unit
+            k * out_features + j is piece k of output j.  The weight is then reordered for every call.
+    """
+
+    def __init__(self, linear: nn.Linear, pieces: int, piece_major: bool = False) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.pieces, self.piece_major = pieces, piece_major
+
+    def _grouped(self, parameter: Tensor) -> Tensor:
+        """(units, ...) -> (out_features, pieces, ...), a view."""
+        if self.piece_major:
+            return parameter.view(self.pieces, -1, *parameter.shape[1:]).transpose(0, 1)
+        return parameter.view(-1, self.pieces, *parameter.shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self._grouped(self.bias)
+        return linear_maxout(x, self._grouped(self.weight), bias)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, pieces={self.pieces}, piece_major={self.piece_major}"
