@@ -23,7 +23,7 @@
  * caller works alone for ALONE_NANOSECONDS, where that takes less than about 8 ms. */
 #define LATE_NANOSECONDS 1000000
 #define ALONE_NANOSECONDS 100000000
-#define MOST_ALONE ((int64_t)1 << 30)
+#define MOST_ALONE ((int64_t)1 << 28)
 
 static int forked;
 static _Thread_local int64_t alone_until; /* in nanoseconds */
