@@ -131,6 +131,8 @@ SHAPES += [Shape(33, 17, 21, pieces) for pieces in (*PIECES, 16, 17, 32, 33, 255
 SHAPES += [Shape(1, 300, 513, 2), Shape(513, 300, 1, 3), Shape(5, 2049, 7, 4), Shape(1500, 3, 2, 2)]
 # More rows than stay in a cache beside packed weights; rows a power of two apart; few rows of much depth.
 SHAPES += [Shape(600, 260, 50, 2), Shape(97, 1024, 32, 2), Shape(3, 4500, 6, 3)]
+# Several slices of a packed panel, on every instruction set.
+SHAPES += [Shape(20, 7000, 5, 5)]
 # Rows in the lanes: whole vectors, some left over, one short of a vector; few outputs; blocks of weights.
 SHAPES += [
     Shape(64, 96, 40, 3),

@@ -67,7 +67,7 @@ static ALWAYS_INLINE void multiply_vectors(int parts, int vectors, const struct 
     if (i % 2 < vectors) tile_store(i, sums + (i / 2 * 16 * 2 + i % 2) * LANES, 2 * LANES * sizeof(float));
 }
 
-static ALWAYS_INLINE void multiply_tile(int parts, int vectors, const struct tile_f32 *t) {
+static ALWAYS_INLINE void multiply_run(int parts, int vectors, const struct tile_f32 *t) {
   float sums[TILE_ROWS * 2 * LANES];
   for (int v = 0; v < vectors; v += 2) {
     int taken = vectors - v < 2 ? 1 : 2;
@@ -82,4 +82,17 @@ static ALWAYS_INLINE void multiply_tile(int parts, int vectors, const struct til
         vec_store(to, t->add ? vec_add(vec_load(to), sum) : sum);
       }
   }
+}
+
+static ALWAYS_INLINE void multiply_tile(int parts, int vectors, const struct tile_f32 *t) {
+  struct tile_f32 run = *t;
+  int64_t d = 0;
+  do {
+    run.depth = t->depth - d < t->run ? t->depth - d : t->run;
+    run.left = t->left + d;
+    run.right = t->right + d * t->right_stride;
+    multiply_run(parts, vectors, &run);
+    run.add = 1;
+    d += t->run;
+  } while (d < t->depth);
 }

@@ -1,8 +1,9 @@
 #include "../real.h"
 
-/* sums (rows, vectors * lanes) = left (rows, depth) @ right (depth, vectors * lanes) */
+/* sums (rows, vectors * lanes) = left (rows, depth) @ right (depth, vectors * lanes), in runs of depth whose sums are
+ * added up */
 struct REAL(tile) {
-  int64_t depth;
+  int64_t depth, run;
   const real *left;  /* rows left_stride apart */
   const real *right; /* rows right_stride apart */
   real *sums;        /* rows sums_stride apart */

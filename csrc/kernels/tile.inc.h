@@ -34,36 +34,42 @@ static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const r
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct REAL(tile) * t) {
   vec acc[MAX_TILE_SUMS];
   const real *left[MAX_TILE_ROWS / 3], *right = t->right;
-  int64_t d = 0, stride = t->left_stride, right_stride = t->right_stride;
+  int64_t rest = t->depth, stride = t->left_stride, right_stride = t->right_stride;
+  int add = t->add;
   UNROLL
   for (int r = 0; r < rows; r += 3) left[r / 3] = t->left + r * stride;
-  UNROLL
-  for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
-  for (; d + 4 <= t->depth; d += 4) {
-    if (d % LINE_REALS == 0 && d + PREFETCH_AHEAD < t->depth) {
-      UNROLL
-      for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
-    }
+  do {
+    int64_t d = 0, depth = rest < t->run ? rest : t->run;
     UNROLL
-    for (int q = 0; q < 4; q++, right += right_stride) {
-      multiply_step(rows, vectors, acc, left, stride, right);
+    for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
+    for (; d + 4 <= depth; d += 4) {
+      if (d % LINE_REALS == 0 && d + PREFETCH_AHEAD < rest) {
+        UNROLL
+        for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
+      }
       UNROLL
-      for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
-        __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
+      for (int q = 0; q < 4; q++, right += right_stride) {
+        multiply_step(rows, vectors, acc, left, stride, right);
+        UNROLL
+        for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
+          __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r += 3) left[r / 3]++;
+      }
+    }
+    for (; d < depth; d++, right += right_stride) {
+      multiply_step(rows, vectors, acc, left, stride, right);
       UNROLL
       for (int r = 0; r < rows; r += 3) left[r / 3]++;
     }
-  }
-  for (; d < t->depth; d++, right += right_stride) {
-    multiply_step(rows, vectors, acc, left, stride, right);
     UNROLL
-    for (int r = 0; r < rows; r += 3) left[r / 3]++;
-  }
-  UNROLL
-  for (int i = 0; i < rows * vectors; i++) {
-    real *sum = t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
-    vec_store(sum, t->add ? vec_add(vec_load(sum), acc[i]) : acc[i]);
-  }
+    for (int i = 0; i < rows * vectors; i++) {
+      real *sum = t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
+      vec_store(sum, add ? vec_add(vec_load(sum), acc[i]) : acc[i]);
+    }
+    add = 1;
+    rest -= t->run;
+  } while (rest > 0);
 }
 
 #define TILE(rows, vectors)                                                                                            \
