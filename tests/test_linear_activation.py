@@ -90,19 +90,23 @@ def test_activations(backend, dtype, threads, case, shape, rng):
     assert_backward(grad_y, x, weight, saved, grads, case, keywords, backend)
 
 
+def assert_as_reference(x, weight, bias, grad_y, activation, **keywords):
+    """Forward and backward of numbers whose sums do not round."""
+    y, saved = fa.linear_activation(x, weight, bias, activation, **keywords)
+    forward = reference("linear_activation", x, weight, bias, activation, **keywords)
+    grads = fa.linear_activation_backward(grad_y, x, weight, saved, activation, **keywords)
+    backward = reference("linear_activation_backward", grad_y, x, weight, saved, activation, **keywords)
+    for result, expected in zip((y, saved, *grads), (*forward, *backward), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
 @pytest.mark.parametrize(
     "shape", [Shape(9, 7, 5, 1), Shape(100, 257, 33, 1), Shape(257, 16, 300, 1)], ids=str
 )
 def test_whole_numbers_are_exact(compiled, dtype, threads, case, shape, rng):
-    x, weight, bias, grad_y = linear_inputs(rng, shape, dtype, integers)
-    keywords = case.keywords(shape.out_features, dtype)
-    y, saved = fa.linear_activation(x, weight, bias, case.name, **keywords)
-    forward = reference("linear_activation", x, weight, bias, case.name, **keywords)
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, case.name, **keywords)
-    backward = reference("linear_activation_backward", grad_y, x, weight, saved, case.name, **keywords)
-    for result, expected in zip((y, saved, *grads), (*forward, *backward), strict=True):
-        np.testing.assert_array_equal(result, expected)
+    inputs = linear_inputs(rng, shape, dtype, integers)
+    assert_as_reference(*inputs, case.name, **case.keywords(shape.out_features, dtype))
 
 
 @pytest.mark.parametrize("in_features", [1, 15, 33, 80, 163, 320])
@@ -157,14 +161,7 @@ def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, 
     inputs = linear_inputs(rng, Shape(19, 11, 37, 1), dtype, integers)
     target = inputs[("x", "weight", "bias").index(place)]
     target[rng.random(target.shape) < 0.1] = value
-    x, weight, bias, grad_y = inputs
-    keywords = case.keywords(37, dtype)
-    y, saved = fa.linear_activation(x, weight, bias, case.name, **keywords)
-    forward = reference("linear_activation", x, weight, bias, case.name, **keywords)
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, case.name, **keywords)
-    backward = reference("linear_activation_backward", grad_y, x, weight, saved, case.name, **keywords)
-    for result, expected in zip((y, saved, *grads), (*forward, *backward), strict=True):
-        np.testing.assert_array_equal(result, expected)
+    assert_as_reference(*inputs, case.name, **case.keywords(37, dtype))
 
 
 # ---- needs, out, accumulate

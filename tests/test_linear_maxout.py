@@ -92,10 +92,8 @@ def test_backward(backend, dtype, threads, shape, rng):
     assert_backward(grad_y, x, weight, argmax, grads, backend)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
-    # No sum rounds, so every backend, instruction set and thread count has to agree, ties included.
-    x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype, integers)
+def assert_as_reference(x, weight, bias, grad_y):
+    """Forward and backward of numbers whose sums do not round."""
     y, argmax = fa.linear_maxout(x, weight, bias)
     expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
     np.testing.assert_array_equal(y, expected_y)
@@ -105,6 +103,12 @@ def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
         grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
     ):
         np.testing.assert_array_equal(grad, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
+    # No sum rounds, so every backend, instruction set and thread count has to agree, ties included.
+    assert_as_reference(*maxout_inputs(rng, shape, dtype, integers))
 
 
 @pytest.mark.parametrize(("rows", "out_features"), [(1, 1), (1, 5), (2, 3), (7, 1), (1, 7), (2, 4), (3, 3)])
@@ -207,16 +211,7 @@ def test_nan_and_infinity_come_out_as_in_float64(
     inputs = maxout_inputs(rng, Shape(rows, in_features, 37, pieces), dtype, integers)
     target = inputs[("x", "weight", "bias").index(place)]
     target[rng.random(target.shape) < share] = value
-    x, weight, bias, grad_y = inputs
-    y, argmax = fa.linear_maxout(x, weight, bias)
-    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
-    np.testing.assert_array_equal(y, expected_y)
-    np.testing.assert_array_equal(argmax, expected_argmax)
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    for grad, expected in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, expected)
+    assert_as_reference(*inputs)
 
 
 def test_the_first_nan_wins(backend, dtype):

@@ -1,11 +1,12 @@
 """Properties that hold for any shape and values, with examples found by Hypothesis."""
 
 import numpy as np
+import test_linear_activation
 from conftest import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_linear_maxout import assert_backward, assert_forward
+from test_linear_maxout import assert_as_reference, assert_backward, assert_forward
 
 import fastact as fa
 
@@ -48,30 +49,12 @@ def layers(draw, kind):
 
 @given(layers(whole))
 def test_whole_numbers_are_exact(compiled, layer):
-    x, weight, bias, grad_y = layer
-    y, argmax = fa.linear_maxout(x, weight, bias)
-    expected = reference("linear_maxout", x, weight, bias)
-    np.testing.assert_array_equal(y, expected[0])
-    np.testing.assert_array_equal(argmax, expected[1])
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    for grad, wanted in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, wanted)
+    assert_as_reference(*layer)
 
 
 @given(layers(awkward))
 def test_nan_and_infinity_come_out_as_in_float64(compiled, layer):
-    x, weight, bias, grad_y = layer
-    y, argmax = fa.linear_maxout(x, weight, bias)
-    expected = reference("linear_maxout", x, weight, bias)
-    np.testing.assert_array_equal(y, expected[0])
-    np.testing.assert_array_equal(argmax, expected[1])
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    for grad, wanted in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, wanted)
+    assert_as_reference(*layer)
 
 
 @given(layers(moderate))
@@ -99,12 +82,7 @@ def test_bare_maxout_is_numpys_maximum(compiled, data, dtype, shape):
 def test_a_linear_activation_is_the_product_and_the_activation(compiled, layer, activation):
     x, weight, bias, grad_y = layer
     weight, bias = np.ascontiguousarray(weight[:, 0]), np.ascontiguousarray(bias[:, 0])
-    y, saved = fa.linear_activation(x, weight, bias, activation)
-    np.testing.assert_array_equal(y, reference("linear_activation", x, weight, bias, activation)[0])
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, activation)
-    expected = reference("linear_activation_backward", grad_y, x, weight, saved, activation)
-    for grad, wanted in zip(grads, expected, strict=True):
-        np.testing.assert_array_equal(grad, wanted)
+    test_linear_activation.assert_as_reference(x, weight, bias, grad_y, activation)
 
 
 @given(layers(moderate))
