@@ -136,7 +136,7 @@ def floats():
 
 
 def floats_below_powers_of_two(z, exact):
-    """Every 16th of the floats next to those of z whose result `exact` is at most a tenth below a power of two.
+    """Every 16th of the floats beside those of z whose result `exact` is up to a tenth below a power of two.
 
     There an error relative to the result is the most ULP.  From 2^-10 to 2^7, where activations bend.
     """

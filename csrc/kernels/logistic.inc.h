@@ -1,5 +1,5 @@
-/* The activations with an exponential in lanes of floats, to less than 2 ULP; gelu_tanh and mish, which do not hold
- * that here, are in smooth.inc.h.
+/* The activations with an exponential in lanes of floats, to less than 2 ULP (gelu without FMA 2.13); gelu_tanh and
+ * mish, which do not hold that here, are in smooth.inc.h.
  *
  * With E = 2^n (1 + t) an exponential, q E is q + q t with its exponent raised, and 1 + E is 1 + 2^n + 2^n t, where
  * powers of two are exact: that carries fewer roundings than a rounded exponential would, that of t, of at most half an
