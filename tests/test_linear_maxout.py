@@ -23,7 +23,7 @@ SMALL = Shape(7, 5, 33, 3)
 # units, which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
 MANY_TABLES = [Shape(520, 150, 75, 8), Shape(1100, 150, 150, 8), Shape(1100, 40, 9, 64)]
 # Rows no more than pieces, and whole vectors of every instruction set: the weights are gathered from where
-# they are, 256 outputs at a time.
+# they are, 32 outputs at a time.
 NOT_PACKED = [Shape(1, 16, 3, 1), Shape(3, 192, 300, 3), Shape(2, 64, 2100, 4), Shape(1, 32, 4400, 5)]
 
 
@@ -92,13 +92,13 @@ def test_backward(backend, dtype, threads, shape, rng):
     assert_backward(grad_y, x, weight, argmax, grads, backend)
 
 
-def assert_as_reference(x, weight, bias, grad_y):
+def assert_as_reference(x, weight, bias, grad_y, **precision):
     """Forward and backward of numbers whose sums do not round."""
-    y, argmax = fa.linear_maxout(x, weight, bias)
+    y, argmax = fa.linear_maxout(x, weight, bias, **precision)
     expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
     np.testing.assert_array_equal(y, expected_y)
     np.testing.assert_array_equal(argmax, expected_argmax)
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, **precision)
     for grad, expected in zip(
         grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
     ):

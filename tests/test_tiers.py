@@ -4,7 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal, reference
+from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal
+from test_linear_maxout import assert_as_reference
 from threadpoolctl import threadpool_limits
 from tolerance import assert_same_bits, assert_within, sum_bound
 
@@ -103,16 +104,7 @@ def test_linear(compiled, tier, threads, shape, rng):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_whole_numbers_are_exact(compiled, tier, threads, shape, rng):
     """Up to 256 a bfloat16 carries them, so ties come out as in the reference."""
-    x, weight, bias, grad_y = maxout_inputs(rng, shape, np.float32, integers)
-    y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
-    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
-    np.testing.assert_array_equal(y, expected_y)
-    np.testing.assert_array_equal(argmax, expected_argmax)
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
-    for grad, expected in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, expected)
+    assert_as_reference(*maxout_inputs(rng, shape, np.float32, integers), precision=tier)
 
 
 def products(x, weight, grad_y):
