@@ -265,6 +265,25 @@ def test_in_place(backend, dtype, threads, case, rng):
             np.testing.assert_array_equal(result, wanted)
 
 
+@every_case
+def test_any_place_in_a_cache_line(compiled, dtype, case, rng):
+    """Kernels join cache lines: results are the same wherever the arrays begin, in place as well."""
+    for size in (1, 15, 16, 33, 47, 48, 49, 150):
+        z, grad_y = normal(rng, size, dtype), normal(rng, size, dtype)
+        keywords = case.keywords(size, dtype)
+        y = fa.activation(z, case.name, **keywords)
+        grad_z = as_tuple(fa.activation_backward(grad_y, z, case.name, **keywords))[0]
+        for start in range(64 // dtype.itemsize):
+            room = np.full((2, 16 + size + 16), np.nan, dtype)
+            first, second = room[0, start : start + size], room[1, 15 - start // 2 :][:size]
+            first[:], second[:] = z, grad_y
+            result = as_tuple(fa.activation_backward(second, first, case.name, **keywords))[0]
+            np.testing.assert_array_equal(result, grad_z)
+            fa.activation(first, case.name, out=first, **keywords)
+            np.testing.assert_array_equal(first, y)
+            assert np.isnan(np.delete(room[0], np.arange(start, start + size))).all()
+
+
 def test_in_place_in_a_strided_array(backend, dtype, rng):
     z = normal(rng, (9, 70), dtype)
     expected = fa.activation(z[:, ::-2].copy(), "silu")

@@ -44,6 +44,39 @@ static ALWAYS_INLINE vec tanh_grad(vec grad_y, vec y, vec slope) {
 
 /* ---- over arrays of n; slope (n), or one for all where slope_step is 0 */
 
+/* An array read in order.  Where a vector is a whole cache line, a load that begins elsewhere touches two: so lines are
+ * loaded, each once, and joined.  The backward of tanh over 65536 elements took 5.3 to 6.0 us with loads across lines
+ * and takes 3.2 to 3.5, as with aligned arrays (Zen 5, AVX-512, in L2). */
+struct stream {
+  const real *next;
+  vec line; /* the one before `next` */
+  int first;
+};
+
+/* Starts at p.  A vector before p and one behind what is taken have to be inside the array, since whole lines are read.
+ */
+static ALWAYS_INLINE struct stream stream_at(const real *p) {
+#ifdef FAST_JOIN
+  int first = (int)((uintptr_t)p % sizeof(vec) / sizeof(real));
+  const real *line = p - first;
+  return (struct stream){.next = line + LANES, .line = vec_load(line), .first = first};
+#else
+  return (struct stream){.next = p};
+#endif
+}
+
+static ALWAYS_INLINE vec stream_next(struct stream *s) {
+  vec line = vec_load(s->next);
+  s->next += LANES;
+#ifdef FAST_JOIN
+  vec joined = vec_join(s->line, line, s->first);
+  s->line = line;
+  return joined;
+#else
+  return line;
+#endif
+}
+
 static ALWAYS_INLINE vec load_slope(const real *slope, int64_t slope_step, int64_t i) {
   return slope_step ? vec_load(slope + i) : vec_set1(*slope);
 }
@@ -69,6 +102,12 @@ static ALWAYS_INLINE vec load_slope_rest(const real *slope, int64_t slope_step, 
 static ALWAYS_INLINE void map_lanes(vec (*f)(vec z, vec slope), const real *slope, int64_t slope_step, const real *z,
                                     real *y, int64_t n) {
   int64_t i = 0;
+  if (n >= 3 * LANES) {
+    vec_store(y, f(vec_load(z), load_slope(slope, slope_step, 0)));
+    struct stream rest = stream_at(z + LANES);
+    for (i = LANES; i + 2 * LANES <= n; i += LANES)
+      vec_store(y + i, f(stream_next(&rest), load_slope(slope, slope_step, i)));
+  }
   for (; i + LANES <= n; i += LANES) vec_store(y + i, f(vec_load(z + i), load_slope(slope, slope_step, i)));
   if (i < n) store_rest(y + i, f(load_rest(z + i, n - i), load_slope_rest(slope, slope_step, i, n - i)), n - i);
 }
@@ -77,6 +116,12 @@ static ALWAYS_INLINE void map_lanes(vec (*f)(vec z, vec slope), const real *slop
 static ALWAYS_INLINE void map_grad(vec (*f)(vec grad_y, vec saved, vec slope), const real *slope, int64_t slope_step,
                                    const real *grad_y, const real *saved, real *grad_z, int64_t n) {
   int64_t i = 0;
+  if (n >= 3 * LANES) {
+    vec_store(grad_z, f(vec_load(grad_y), vec_load(saved), load_slope(slope, slope_step, 0)));
+    struct stream grads = stream_at(grad_y + LANES), saves = stream_at(saved + LANES);
+    for (i = LANES; i + 2 * LANES <= n; i += LANES)
+      vec_store(grad_z + i, f(stream_next(&grads), stream_next(&saves), load_slope(slope, slope_step, i)));
+  }
   for (; i + LANES <= n; i += LANES)
     vec_store(grad_z + i, f(vec_load(grad_y + i), vec_load(saved + i), load_slope(slope, slope_step, i)));
   if (i < n) {

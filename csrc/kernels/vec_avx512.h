@@ -2,6 +2,7 @@
 
 #define VECTOR_REGISTERS 32
 #define FIRST(n) ((mask)((1u << (n)) - 1)) /* the mask of the first n lanes */
+#define FAST_JOIN                          /* vec_join is one instruction */
 
 #if REAL_BITS == 32
 
@@ -61,6 +62,11 @@ typedef __m512i lane_index;
 static inline lane_index vec_interval(vec a) { return _mm512_srli_epi32(_mm512_castps_si512(a), 21); }
 #define FAST_LOOKUP /* one instruction */
 static inline vec vec_lookup(const real *table, lane_index i) { return _mm512_permutexvar_ps(i, vec_load(table)); }
+/* lanes [first, first + LANES) of low and high side by side; first <= LANES */
+static inline vec vec_join(vec low, vec high, int first) {
+  __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_permutex2var_ps(low, _mm512_add_epi32(lane, _mm512_set1_epi32(first)), high);
+}
 static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
 /* integral lanes 0..255 as bytes */
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
@@ -114,6 +120,10 @@ static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
 static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
 static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_pd(a, n); }
+static inline vec vec_join(vec low, vec high, int first) {
+  __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm512_permutex2var_pd(low, _mm512_add_epi64(lane, _mm512_set1_epi64(first)), high);
+}
 static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi64_epi8(_mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a))); }
 static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storel_epi64((__m128i *)p, lane_bytes(a)); }
