@@ -8,7 +8,7 @@
 /* Elements that a kernel call takes where a slope does not bind it to rows: several calls' worth of overhead for each
  * thread's share, and little enough for a second pass to find them in L1. */
 #define BLOCK 2048
-/* Features that a task of a PReLU's gradient takes, and how many a single slope's are folded into. */
+/* Columns that a task of a PReLU's gradient takes, and how many at least a few slopes are folded into. */
 #define TASK_FEATURES 4096
 #define FOLDED_FEATURES 64
 
@@ -57,6 +57,17 @@ static void REAL(backward_block)(void *context, int64_t task) {
                                   e->grad_z + i, smaller(e->length, e->n - i));
 }
 
+/* A slope a feature: tasks of whole rows, and where rows are short of several, with as many copies of the slopes in
+ * `copies`.  300,000 elements of 2 features took 2253 us a row at a time, where relu takes 26. */
+static void REAL(by_rows)(struct REAL(elements) * e, int64_t rows, int64_t features, real copies[BLOCK]) {
+  int64_t count = larger(1, smaller(BLOCK / features, rows));
+  for (int64_t i = 0; i < count && count > 1; i++)
+    memcpy(copies + i * features, e->slope, (size_t)features * sizeof(real));
+  if (count > 1) e->slope = copies;
+  e->length = count * features;
+  e->step = 1;
+}
+
 void REAL(activate)(const struct REAL(kernels) * kernels, int64_t rows, int64_t features, int activation,
                     double parameter, const real *slope, int64_t slopes, const real *z, real *y, int threads) {
   struct REAL(elements) e = {
@@ -64,12 +75,13 @@ void REAL(activate)(const struct REAL(kernels) * kernels, int64_t rows, int64_t 
       .activation = activation,
       .parameter = parameter,
       .slope = slope,
-      .step = slopes > 1,
       .n = rows * features,
-      .length = slopes > 1 ? features : BLOCK,
+      .length = BLOCK,
       .z = z,
       .y = y,
   };
+  real copies[BLOCK];
+  if (slopes > 1) REAL(by_rows)(&e, rows, features, copies);
   int64_t tasks = e.n ? ceil_div(e.n, e.length) : 0;
   share_tasks(tasks, threads_for(threads, forward_work(activation, e.n)), REAL(activate_block), &e);
 }
@@ -80,12 +92,12 @@ int REAL(fa_activation)(int64_t rows, int64_t features, int activation, double p
   return FA_OK;
 }
 
-/* A PReLU's backward over elements in rows of `features`: grad_z, and the sums of its slopes' terms over each run of
- * DEPTH_CUT rows -> partial [runs][features], which starts as zeros.  Which terms a sum has, and in which order,
+/* A PReLU's backward over elements in rows of `width`: grad_z, and the sums of its slopes' terms over each run of
+ * DEPTH_CUT rows -> partial [runs][width], which starts as zeros.  Which terms a sum has, and in which order,
  * depends on the shape alone. */
 struct REAL(slope_sums) {
   struct REAL(elements) elements;
-  int64_t features, rows, strips; /* a task takes one strip of features of one run of rows */
+  int64_t width, rows, strips; /* a task takes one strip of columns of one run of rows */
   real *partial;
 };
 
@@ -93,25 +105,24 @@ static void REAL(prelu_block)(void *context, int64_t task) {
   const struct REAL(slope_sums) *s = context;
   const struct REAL(elements) *e = &s->elements;
   int64_t run = task / s->strips, first = task % s->strips * TASK_FEATURES;
-  int64_t count = smaller(TASK_FEATURES, s->features - first);
+  int64_t count = smaller(TASK_FEATURES, s->width - first);
   for (int64_t row = run * DEPTH_CUT; row < smaller(s->rows, (run + 1) * DEPTH_CUT); row++) {
-    int64_t i = row * s->features + first, inside = smaller(count, e->n - i);
-    e->kernels->add_slope_terms(inside, e->grad_y + i, e->saved + i, s->partial + run * s->features + first);
+    int64_t i = row * s->width + first, inside = smaller(count, e->n - i);
+    e->kernels->add_slope_terms(inside, e->grad_y + i, e->saved + i, s->partial + run * s->width + first);
     e->kernels->activation_backward(FA_PRELU, 0, e->slope + first * e->step, e->step, e->grad_y + i, e->saved + i,
                                     e->grad_z + i, inside);
   }
 }
 
-/* grad_slope (slopes) (+)= the sums over the runs, and over the features too where there is one slope */
-static void REAL(finish_slopes)(int64_t runs, int64_t features, const real *partial, int64_t slopes, int accumulate,
+/* grad_slope (slopes) (+)= the sums over the runs, and over the columns of each slope, which are `slopes` apart */
+static void REAL(finish_slopes)(int64_t runs, int64_t width, const real *partial, int64_t slopes, int accumulate,
                                 real *grad_slope) {
-  double total = 0;
-  for (int64_t j = 0; j < features; j++) {
-    if (slopes > 1) total = 0;
-    for (int64_t run = 0; run < runs; run++) total += (double)partial[run * features + j];
-    if (slopes > 1) grad_slope[j] = (real)total + (accumulate ? grad_slope[j] : 0);
+  for (int64_t j = 0; j < slopes; j++) {
+    double total = 0;
+    for (int64_t column = j; column < width; column += slopes)
+      for (int64_t run = 0; run < runs; run++) total += (double)partial[run * width + column];
+    grad_slope[j] = (real)total + (accumulate ? grad_slope[j] : 0);
   }
-  if (slopes == 1) grad_slope[0] = (real)total + (accumulate ? grad_slope[0] : 0);
 }
 
 int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation, double parameter, const real *slope,
@@ -123,19 +134,21 @@ int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation,
       .activation = activation,
       .parameter = parameter,
       .slope = slope,
-      .step = slopes > 1,
       .n = n,
-      .length = slopes > 1 ? features : BLOCK,
+      .length = BLOCK,
       .grad_y = grad_y,
       .saved = saved,
       .grad_z = grad_z,
   };
+  real copies[BLOCK];
+  if (slopes > 1) REAL(by_rows)(&e, rows, features, copies);
   if (!grad_slope) {
     int64_t tasks = n ? ceil_div(n, e.length) : 0;
     share_tasks(tasks, threads_for(threads, backward_work(activation, n)), REAL(backward_block), &e);
     return FA_OK;
   }
-  int64_t width = slopes > 1 ? features : FOLDED_FEATURES; /* one slope: the array as rows of any length */
+  int64_t period = slopes > 1 ? features : 1; /* of the slopes: the array may be taken as rows of several */
+  int64_t width = ceil_div(FOLDED_FEATURES, period) * period;
   int64_t runs = n ? ceil_div(ceil_div(n, width), DEPTH_CUT) : 0;
   /* not the thread's scratch memory: a caller may hold that */
   real *partial = calloc((size_t)(runs * width) + 1, sizeof(real));

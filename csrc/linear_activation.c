@@ -34,6 +34,10 @@ struct REAL(activation_context) {
 static void REAL(activate_block)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   const struct REAL(activation_context) *c = context;
   int64_t slope_step = c->slopes > 1;
+  if (columns == c->out_features && !slope_step) { /* the rows lie one after the other */
+    columns *= rows;
+    rows = 1;
+  }
   for (int64_t r = row; r < row + rows; r++) {
     int64_t at = r * c->out_features + column;
     c->kernels->activation(c->activation, c->parameter, c->slope + slope_step * column, slope_step, c->z + at,

@@ -115,6 +115,21 @@ def test_whole_numbers_are_exact(backend, dtype, threads, case, rng):
         np.testing.assert_array_equal(grad, wanted)
 
 
+@pytest.mark.parametrize("features", [1, 2, 3, 16, 31, 63, 64, 65, 1025, 2049])
+@pytest.mark.parametrize("size", [1, 5_000, 70_000])
+def test_a_slope_for_each_of_few_or_many_features(backend, dtype, threads, features, size, rng):
+    """Whole numbers; several rows at a time, in several runs, and in strips, the last ones not whole."""
+    shape = (-(-size // features), features)
+    z, grad_y = integers(rng, shape, dtype, 5), integers(rng, shape, dtype)
+    slope = integers(rng, features, dtype)
+    np.testing.assert_array_equal(fa.prelu(z, slope), np.where(z > 0, z, z * slope))
+    grad_z, grad_slope = fa.prelu_backward(grad_y, z, slope)
+    np.testing.assert_array_equal(grad_z, np.where(z > 0, grad_y, grad_y * slope))
+    np.testing.assert_array_equal(
+        grad_slope, np.where(z > 0, 0, np.multiply(z, grad_y, dtype=np.float64)).sum(0)
+    )
+
+
 def special(dtype):
     """NaN, infinities, and numbers near the largest, with room for a bound twice their size."""
     largest = np.finfo(dtype).max / 4
