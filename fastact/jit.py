@@ -559,6 +559,18 @@ def _preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers
 
 
 @_compiled
+def _maximum_of(z, at, step, pieces, y, y_at, argmax, argmax_at):
+    """Of the `pieces` values z[at + k * step] the first NaN, else the first largest."""
+    best, index = z[at], 0
+    for k in range(1, pieces):
+        value = z[at + k * step]
+        if best == best and not value <= best:
+            best, index = value, k
+    y[y_at] = best
+    argmax[argmax_at] = index
+
+
+@_compiled
 def _maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
     """Of the `pieces` values z[at + k * step + i], i < count, the first NaN, else the first largest.
 
@@ -569,13 +581,7 @@ def _maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
     for i in range(0, whole, lanes):
         _maximum(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
     for i in range(whole, count):
-        best, index = z[at + i], 0
-        for k in range(1, pieces):
-            value = z[at + k * step + i]
-            if best == best and not value <= best:
-                best, index = value, k
-        y[y_at + i] = best
-        argmax[argmax_at + i] = index
+        _maximum_of(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
 
 
 @_compiled
@@ -769,12 +775,18 @@ def _maxout_cells(z, y, argmax, first, last):
     across = (inner + count - 1) // count
     keep = argmax.size > 0
     flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(count, np.uint8)
+    narrow = inner < _lanes(z)
     for cell in range(first, last):
         row, start = cell // across * rows, cell % across * count
         width = min(count, inner - start)
         for o in range(row, min(row + rows, outer)):
             at, y_at = o * pieces * inner + start, o * inner + start
-            _maximum_row(flat, at, inner, pieces, width, flat_y, y_at, flat_argmax, y_at if keep else 0)
+            argmax_at = y_at if keep else 0
+            if narrow:
+                for i in range(inner):
+                    _maximum_of(flat, at + i, inner, pieces, flat_y, y_at + i, flat_argmax, argmax_at + i)
+            else:
+                _maximum_row(flat, at, inner, pieces, width, flat_y, y_at, flat_argmax, argmax_at)
 
 
 @_compiled

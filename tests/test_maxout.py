@@ -24,6 +24,10 @@ CASES = [
         ((3, 0), 0),
         ((4, 0, 3), -1),
         ((300, 513, 2), -1),
+        ((5000, 2, 3), 1),  # rows shorter than a vector
+        ((700, 3, 2), 1),
+        ((130, 256, 15), 1),
+        ((41, 5, 7), 1),
     ]
 ]
 
@@ -54,7 +58,7 @@ def test_backward(backend, dtype, threads, shape, axis, rng):
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5, 8, 17, 256])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_ties_and_nan_as_numpy_has_them(backend, dtype, threads, pieces, axis, rng):
-    shape = [11, 13, 35]
+    shape = [11, 35, 13]
     shape[axis] = pieces
     z = rng.choice(np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan], dtype), shape)
     y, argmax = fa.maxout(z, axis)

@@ -64,6 +64,7 @@ const struct REAL(kernels) KERNEL_TABLE = {
     .add_slope_terms = add_slope_terms,
     .maxout_rows = maxout_rows,
     .maxout_columns = maxout_columns,
+    .maxout_narrow = maxout_narrow,
     .mse = mse,
     .sgd = sgd,
     .adam = adam,

@@ -41,6 +41,20 @@ static void maxout_rows(int64_t pieces, int64_t n, const real *z, real *y, uint8
   }
 }
 
+/* z (outer, pieces, inner), inner < LANES: brought together to (pieces, some of the outer * inner) first, a vector at a
+ * time, of which what is too much is written over by the next. */
+static void maxout_narrow(int64_t outer, int64_t pieces, int64_t inner, const real *z, real *y, uint8_t *argmax) {
+  real together[(MAX_PIECES + 1) * LANES];
+  const int64_t most = MAX_PIECES * LANES / (pieces * inner);
+  for (int64_t o = 0; o < outer; o += most) {
+    const int64_t count = outer - o < most ? outer - o : most, width = count * inner;
+    for (int64_t k = 0; k < pieces; k++)
+      for (int64_t i = 0; i < count; i++)
+        vec_store(together + k * width + i * inner, vec_load_first(z + ((o + i) * pieces + k) * inner, inner));
+    maxout_steps(pieces, 1, width, width, together, y + o * inner, argmax ? argmax + o * inner : NULL);
+  }
+}
+
 /* n columns of z (pieces, inner) */
 static void maxout_columns(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax) {
   maxout_steps(pieces, 1, inner, n, z, y, argmax);

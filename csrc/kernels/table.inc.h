@@ -156,6 +156,7 @@ struct REAL(kernels) {
 
   void (*maxout_rows)(int64_t pieces, int64_t n, const real *z, real *y, uint8_t *argmax);
   void (*maxout_columns)(int64_t pieces, int64_t inner, int64_t n, const real *z, real *y, uint8_t *argmax);
+  void (*maxout_narrow)(int64_t outer, int64_t pieces, int64_t inner, const real *z, real *y, uint8_t *argmax);
 
   /* grad = scale (y - target) over arrays of n; returns the sum of the squares of y - target */
   real (*mse)(int64_t n, real scale, const real *y, const real *target, real *grad);
