@@ -6,7 +6,7 @@ static ALWAYS_INLINE void finish_block(const struct REAL(finish_units) * f, int6
   const int64_t pieces = f->pieces, stride = f->vectors * LANES, bias_step = f->bias != NULL;
   const real zero = 0, *bias = f->bias ? f->bias + unit * pieces : &zero;
   const real *sums = f->sums + unit * pieces * stride + sample;
-  vec best[LANES], index[LANES];
+  real best[LANES * LANES], index[LANES * LANES], turned[LANES * LANES];
   for (int64_t i = 0; i < units; i++) {
     vec largest = vec_add(vec_load(sums), vec_set1(*bias)), its_index = vec_set1(0), piece = vec_set1(0);
     sums += stride, bias += bias_step;
@@ -14,14 +14,21 @@ static ALWAYS_INLINE void finish_block(const struct REAL(finish_units) * f, int6
       piece = vec_add(piece, vec_set1(1));
       take_larger(vec_add(vec_load(sums), vec_set1(*bias)), piece, &largest, &its_index);
     }
-    best[i] = largest, index[i] = its_index;
+    vec_store(best + i * LANES, largest);
+    vec_store(index + i * LANES, its_index);
   }
-  for (int64_t i = units; i < LANES; i++) best[i] = index[i] = vec_set1(0);
-  transpose_vectors(best);
-  for (int64_t i = 0; i < samples; i++) store_columns(f->y + (sample + i) * f->y_stride + unit, best[i], units);
+  for (int64_t i = units * LANES; i < LANES * LANES; i++) best[i] = index[i] = 0;
+  real *y = f->y + sample * f->y_stride + unit;
+  if (units == LANES && samples == LANES) {
+    transpose_block(best, LANES, y, f->y_stride);
+  } else {
+    transpose_block(best, LANES, turned, LANES);
+    for (int64_t i = 0; i < samples; i++) store_columns(y + i * f->y_stride, vec_load(turned + i * LANES), units);
+  }
   if (!f->argmax) return;
-  transpose_vectors(index);
-  for (int64_t i = 0; i < samples; i++) store_bytes(f->argmax + (sample + i) * f->y_stride + unit, index[i], units);
+  transpose_block(index, LANES, turned, LANES);
+  uint8_t *argmax = f->argmax + sample * f->y_stride + unit;
+  for (int64_t i = 0; i < samples; i++) store_bytes(argmax + i * f->y_stride, vec_load(turned + i * LANES), units);
 }
 
 static void finish_units(const struct REAL(finish_units) * f) {

@@ -1,29 +1,26 @@
 /* Packing: an operand in the order in which the micro-kernel reads it. */
 
+/* src (rows, columns), at most LANES each -> dst (columns, LANES), zeros beyond `rows` */
+static void transpose_part(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
+                           int64_t dst_stride) {
+  vec v[LANES];
+  for (int64_t i = 0; i < LANES; i++) v[i] = i < rows ? vec_load_first(src + i * src_stride, columns) : vec_set1(0);
+  transpose_vectors(v);
+  for (int64_t i = 0; i < columns; i++) vec_store(dst + i * dst_stride, v[i]);
+}
+
 /* src (rows, columns) -> dst (columns, rows up to a multiple of LANES), zeros beyond `rows` */
 static int transpose(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
                      int64_t dst_stride) {
   for (int64_t r = 0; r < rows; r += LANES) {
-    for (int64_t c = 0; c < columns; c += LANES) {
-      const real *from = src + r * src_stride + c;
-      real *to = dst + c * dst_stride + r;
-      vec v[LANES];
-      if (r + LANES <= rows && c + LANES <= columns) {
-        UNROLL
-        for (int i = 0; i < LANES; i++) v[i] = vec_load(from + i * src_stride);
-      } else {
-        for (int64_t i = 0; i < LANES; i++)
-          v[i] = r + i < rows ? vec_load_first(from + i * src_stride, columns - c < LANES ? columns - c : LANES)
-                              : vec_set1(0);
-      }
-      transpose_vectors(v);
-      if (c + LANES <= columns) {
-        UNROLL
-        for (int i = 0; i < LANES; i++) vec_store(to + i * dst_stride, v[i]);
-      } else {
-        for (int64_t i = 0; i < columns - c; i++) vec_store(to + i * dst_stride, v[i]);
-      }
-    }
+    const real *from = src + r * src_stride;
+    real *to = dst + r;
+    int64_t c = 0;
+    for (; r + LANES <= rows && c + LANES <= columns; c += LANES)
+      transpose_block(from + c, src_stride, to + c * dst_stride, dst_stride);
+    for (; c < columns; c += LANES)
+      transpose_part(rows - r < LANES ? rows - r : LANES, columns - c < LANES ? columns - c : LANES, from + c,
+                     src_stride, to + c * dst_stride, dst_stride);
   }
   return 1;
 }

@@ -12,3 +12,15 @@ static ALWAYS_INLINE void transpose_vectors(vec *v) {
     for (int i = 0; i < LANES; i++) v[i] = riffle[i];
   }
 }
+
+#if !defined(FAST_TRANSPOSE)
+/* src (LANES, LANES) -> dst, its transpose */
+static inline void transpose_block(const real *src, int64_t src_stride, real *dst, int64_t dst_stride) {
+  vec v[LANES];
+  UNROLL
+  for (int i = 0; i < LANES; i++) v[i] = vec_load(src + i * src_stride);
+  transpose_vectors(v);
+  UNROLL
+  for (int i = 0; i < LANES; i++) vec_store(dst + i * dst_stride, v[i]);
+}
+#endif
