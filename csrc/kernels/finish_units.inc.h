@@ -7,14 +7,9 @@ static ALWAYS_INLINE void finish_block(const struct REAL(finish_units) * f, int6
   const real zero = 0, *bias = f->bias ? f->bias + unit * pieces : &zero;
   const real *sums = f->sums + unit * pieces * stride + sample;
   real best[LANES * LANES], index[LANES * LANES], turned[LANES * LANES];
-  for (int64_t i = 0; i < units; i++) {
-    vec largest = vec_add(vec_load(sums), vec_set1(*bias)), its_index = vec_set1(0), piece = vec_set1(0);
-    sums += stride, bias += bias_step;
-    for (int64_t k = 1; k < pieces; k++, sums += stride, bias += bias_step) {
-      piece = vec_add(piece, vec_set1(1));
-      take_larger(vec_add(vec_load(sums), vec_set1(*bias)), piece, &largest, &its_index);
-    }
-    vec_store(best + i * LANES, largest);
+  for (int64_t i = 0; i < units; i++, sums += pieces * stride, bias += pieces * bias_step) {
+    vec its_index;
+    vec_store(best + i * LANES, take_largest(pieces, sums, stride, bias, bias_step, 1, &its_index));
     vec_store(index + i * LANES, its_index);
   }
   for (int64_t i = units * LANES; i < LANES * LANES; i++) best[i] = index[i] = 0;

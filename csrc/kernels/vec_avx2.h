@@ -47,6 +47,7 @@ static inline vec vec_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f)
 static inline mask mask_gt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 static inline mask mask_le(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline int mask_any(mask a) { return _mm256_movemask_ps(a) != 0; }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_ps(a, b); }
 static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_ps(b, a); } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
@@ -131,6 +132,7 @@ static inline vec vec_abs(vec a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0),
 static inline mask mask_gt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
 static inline mask mask_le(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
+static inline int mask_any(mask a) { return _mm256_movemask_pd(a) != 0; }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_pd(a, b); }
 static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_pd(b, a); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }

@@ -74,6 +74,7 @@ static inline vec vec_abs(vec a) { return _mm512_abs_ps(a); }
 static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline mask mask_le(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+static inline int mask_any(mask a) { return a != 0; }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
 static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
@@ -140,6 +141,7 @@ static inline vec vec_abs(vec a) { return _mm512_abs_pd(a); }
 static inline mask mask_gt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
 static inline mask mask_le(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 static inline mask mask_nan(vec a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
+static inline int mask_any(mask a) { return a != 0; }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
 static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }

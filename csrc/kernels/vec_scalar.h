@@ -77,6 +77,11 @@ static inline void vec_keep(vec *a) { (void)a; }
 static inline mask mask_gt(vec a, vec b) { return a > b; }
 static inline mask mask_le(vec a, vec b) { return a <= b; }
 static inline mask mask_nan(vec a) { return a != a; }
+static inline int mask_any(mask a) {
+  lane_int any = 0;
+  for (int i = 0; i < LANES; i++) any |= a[i];
+  return any != 0;
+}
 static inline mask mask_or(mask a, mask b) { return a | b; }
 static inline mask mask_andnot(mask a, mask b) { return a & ~b; } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
