@@ -6,6 +6,11 @@
 #include "sizes.h"
 #include "threads.h"
 
+/* A large batch goes through hidden layers in parts, so that the scratch memory stays this small for each of the two
+ * buffers; of so many rows at least, a multiple of those that a product packs at once. */
+#define HIDDEN_BYTES (32 << 20)
+#define HIDDEN_ROWS 1024
+
 #define REAL_BITS 32
 #include "frozen.c"
 #undef REAL_BITS
@@ -122,14 +127,9 @@ static int REAL(run_layer)(const struct REAL(fa_frozen) * layer, int64_t rows, c
       layer->activation, layer->parameter, layer->slope, layer->slopes, y, threads);
 }
 
-int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t count, int64_t rows, const real *x,
-                        real *y, int threads) {
-  /* hidden layers write to two buffers in turn */
-  int64_t widest = 0;
-  for (int64_t i = 0; i + 1 < count; i++) widest = larger(widest, layers[i]->out_features);
-  size_t hidden_bytes = aligned((size_t)(rows * widest) * sizeof(real));
-  char *hidden = NULL;
-  if (count > 1 && !(hidden = scratch(SCRATCH_HIDDEN, 2 * hidden_bytes))) return FA_NO_MEMORY;
+/* hidden layers write to the two halves of `hidden` in turn */
+static int REAL(run_layers)(const struct REAL(fa_frozen) *const *layers, int64_t count, int64_t rows, const real *x,
+                            real *y, char *hidden, size_t hidden_bytes, int threads) {
   for (int64_t i = 0; i < count; i++) {
     real *to = i + 1 < count ? (real *)(hidden + (size_t)(i % 2) * hidden_bytes) : y;
     int status = REAL(run_layer)(layers[i], rows, x, to, threads);
@@ -137,6 +137,24 @@ int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t cou
     x = to;
   }
   return FA_OK;
+}
+
+int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t count, int64_t rows, const real *x,
+                        real *y, int threads) {
+  if (count == 1) return REAL(run_layer)(layers[0], rows, x, y, threads);
+  int64_t widest = 1;
+  for (int64_t i = 0; i + 1 < count; i++) widest = larger(widest, layers[i]->out_features);
+  int64_t most = HIDDEN_BYTES / (widest * (int64_t)sizeof(real)) / HIDDEN_ROWS * HIDDEN_ROWS;
+  most = smaller(rows, larger(most, HIDDEN_ROWS));
+  size_t hidden_bytes = aligned((size_t)(most * widest) * sizeof(real));
+  char *hidden = scratch(SCRATCH_HIDDEN, 2 * hidden_bytes);
+  if (!hidden) return FA_NO_MEMORY;
+  int64_t in_features = layers[0]->in_features, out_features = layers[count - 1]->out_features;
+  int status = FA_OK;
+  for (int64_t row = 0; row < rows && !status; row += most)
+    status = REAL(run_layers)(layers, count, smaller(most, rows - row), x + row * in_features, y + row * out_features,
+                              hidden, hidden_bytes, threads);
+  return status;
 }
 
 #endif

@@ -118,6 +118,18 @@ def test_a_network(backend, dtype, threads, rng):
     np.testing.assert_allclose(fa.freeze(model)(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_that_passes_hidden_layers_in_parts(compiled, dtype, threads, rng):
+    model = fa.Sequential(
+        fa.Maxout(3, 2500, rng=rng, dtype=dtype),
+        fa.PReLU(2500, dtype=dtype),
+        fa.Linear(2500, 2, activation="tanh", rng=rng, dtype=dtype),
+    )
+    frozen = fa.freeze(model)
+    x = normal(rng, (4099, 3), dtype)  # 32 MB hold 3072 rows of floats, 1024 of doubles
+    expected = np.concatenate([frozen(part) for part in np.array_split(x, 7)])
+    assert_same_bits(frozen(x), expected)
+
+
 @pytest.mark.parametrize("model", [fa.Dropout(0.5), fa.Sequential(), fa.Sequential(fa.Dropout(0.5))])
 def test_no_step_at_all(backend, dtype, rng, model):
     x = normal(rng, (3, 4), dtype)

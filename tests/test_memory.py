@@ -1,4 +1,4 @@
-"""A forward's memory does not grow with rows x out_features x pieces."""
+"""No forward takes memory for all its pre-activations, no frozen model for all its hidden layers."""
 
 import sys
 
@@ -6,14 +6,15 @@ import pytest
 from conftest import COMPILED_BACKENDS, output_of
 
 # rows x out_features x pieces pre-activations would take 512 MB; y, argmax and weight take 21 MB, or 5.
-MEASURE = """
+PEAK = """
 import numpy as np, fastact as fa
 from pathlib import Path
 
 def peak():
     line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
     return int(line.split()[1]) / 1024  # MB
-
+"""
+MEASURE = """
 fa.set_backend({backend!r})
 rows, in_features, out_features, pieces = {shape}
 x = np.ones((rows, in_features), np.float32)
@@ -29,11 +30,27 @@ print(peak() - before - (y.nbytes + argmax.nbytes) / 2**20)
 @pytest.mark.parametrize("shape", [(4096, 8, 1024, 32), (65536, 1, 16, 128)], ids=str)
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_no_array_of_preactivations(backend, shape):
-    assert float(output_of(MEASURE.format(backend=backend, shape=shape))) < 32
+    assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=shape))) < 32
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_no_copy_of_a_large_batch(backend):
     """x takes 23 MB, the weights 66."""
-    assert float(output_of(MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 12
+    assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+@pytest.mark.skipif("c" not in COMPILED_BACKENDS, reason="no C extension")
+def test_hidden_layers_of_a_frozen_model():
+    """They take 64 MB at the most, where all the rows' would take 480."""
+    code = """
+model = fa.Sequential(fa.Linear(2, 2048, activation="relu"), fa.Linear(2048, 1, activation="tanh"))
+frozen = fa.freeze(model, backend="c")
+x = np.ones((60000, 2), np.float32)
+frozen(x[:8])
+before = peak()
+frozen(x)
+print(peak() - before)
+"""
+    assert float(output_of(PEAK + code)) < 80
