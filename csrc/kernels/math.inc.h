@@ -34,15 +34,17 @@ static ALWAYS_INLINE wide REAL(polynomial)(int degree, const double *c, wide x) 
 }
 #define POLYNOMIAL(table, x) REAL(polynomial)((int)(sizeof(TABLE(table)) / sizeof(*TABLE(table))) - 1, TABLE(table), x)
 
-/* x = n ln 2 + r with |r| <= ln(2) / 2: returns r, and n; |x| <= LOWEST */
-static ALWAYS_INLINE wide REAL(reduce)(wide x, wide *n) {
-  *n = wide_round(wide_mul(x, wide_set1(0x1.71547652b82fep+0)));
+/* n with x = n ln 2 + r and |r| <= ln(2) / 2 */
+static ALWAYS_INLINE wide REAL(exponent)(wide x) { return wide_round(wide_mul(x, wide_set1(0x1.71547652b82fep+0))); }
+
+/* that r; |x| < 1024 */
+static ALWAYS_INLINE wide REAL(reduce)(wide x, wide n) {
 #if REAL_BITS == 32
-  return wide_fma(*n, wide_set1(-0x1.62e42fefa39efp-1), x);
+  return wide_fma(n, wide_set1(-0x1.62e42fefa39efp-1), x);
 #else
   /* ln 2 in two parts: n times the first, of 32 bits, is exact */
-  wide r = wide_fma(*n, wide_set1(-0x1.62e42feep-1), x);
-  return wide_fma(*n, wide_set1(-0x1.a39ef35793c76p-33), r);
+  wide r = wide_fma(n, wide_set1(-0x1.62e42feep-1), x);
+  return wide_fma(n, wide_set1(-0x1.a39ef35793c76p-33), r);
 #endif
 }
 
@@ -69,8 +71,8 @@ static ALWAYS_INLINE fraction REAL(power)(wide n, wide r) {
 }
 
 static ALWAYS_INLINE fraction REAL(exp)(wide x) {
-  wide n, r = REAL(reduce)(x, &n);
-  return REAL(power)(n, r);
+  wide n = REAL(exponent)(x);
+  return REAL(power)(n, REAL(reduce)(x, n));
 }
 
 /* exp(-|z|) */
@@ -78,16 +80,19 @@ static ALWAYS_INLINE fraction REAL(decay)(wide z) {
   return REAL(exp)(wide_max(wide_set1(-LOWEST), wide_sub(wide_set1(0), wide_abs(z))));
 }
 
-/* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)) */
+/* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)); e = exp(-|z|) */
+static ALWAYS_INLINE split REAL(mirrored)(wide z, fraction e) {
+  wide_mask negative = wide_gt(wide_set1(0), z);
+  return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
+                 wide_add(e.above, e.below)};
+}
+
 static ALWAYS_INLINE split REAL(logistic)(wide z) {
 #if REAL_BITS == 32
   fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
   return (split){e.above, e.below, wide_add(e.above, e.below)};
 #else
-  fraction e = REAL(decay)(z); /* exp(z) may be too large for a double */
-  wide_mask negative = wide_gt(wide_set1(0), z);
-  return (split){wide_select(negative, e.above, e.below), wide_select(negative, e.below, e.above),
-                 wide_add(e.above, e.below)};
+  return REAL(mirrored)(z, REAL(decay)(z)); /* exp(z) may be too large for a double */
 #endif
 }
 
@@ -96,7 +101,7 @@ static ALWAYS_INLINE split REAL(logistic)(wide z) {
 /* exp(x) - 1, |x| <= 100; sum gets exp(x) + 1, of the same denominator.  With e = 2^n, the numerators
  * e (c + r) -/+ (c - r) without their cancellation. */
 static ALWAYS_INLINE fraction REAL(expm1)(wide x, wide *sum) {
-  wide n, r = REAL(reduce)(x, &n), c = REAL(coth_factor)(r);
+  wide n = REAL(exponent)(x), r = REAL(reduce)(x, n), c = REAL(coth_factor)(r);
   wide e = wide_scale2(wide_set1(1), n);
   wide more = wide_add(e, wide_set1(1)), less = wide_sub(e, wide_set1(1));
   *sum = wide_fma(more, c, wide_mul(less, r));
@@ -115,8 +120,8 @@ static ALWAYS_INLINE fraction REAL(gaussian)(wide a) {
   /* an error of half an ULP in a^2 would be one of 400 ULP in the result: the square of a's first 26 bits is exact */
   wide first = wide_sub(wide_add(a, wide_set1(0x1.8p32)), wide_set1(0x1.8p32));
   wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
-  wide n, r = REAL(reduce)(wide_mul(wide_mul(wide_set1(-0.5), first), first), &n);
-  return REAL(power)(n, wide_fma(wide_set1(-0.5), rest, r));
+  wide x = wide_mul(wide_mul(wide_set1(-0.5), first), first), n = REAL(exponent)(x);
+  return REAL(power)(n, wide_fma(wide_set1(-0.5), rest, REAL(reduce)(x, n)));
 }
 
 /* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole

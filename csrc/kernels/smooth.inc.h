@@ -7,6 +7,11 @@
 /* 2 sqrt(2 / pi) */
 #define GELU_LINEAR 1.5957691216057307
 #define GELU_CUBIC (0.044715 * GELU_LINEAR)
+/* the same in two parts: the first of few bits, and what it leaves */
+#define GELU_LINEAR_FIRST 0x1.9884533d4364p+0
+#define GELU_LINEAR_REST 0x1.08d0fcb3c500cp-48
+#define GELU_CUBIC_FIRST 0x1.2444p-4
+#define GELU_CUBIC_REST 0x1.e549b1695e938p-21
 #define INVERSE_SQRT_2PI 0.3989422804014327
 
 /* Where tanh(softplus(z)) is 1, where exp(-z) - 1 is -1, and where tanh(z) is 1. */
@@ -22,15 +27,34 @@
 
 /* ---- y from z */
 
-/* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): returns 2 u */
-static ALWAYS_INLINE wide REAL(gelu_exponent)(wide z) {
-  return wide_mul(z, wide_fma(wide_mul(z, z), wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR)));
+/* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): the logistic function of 2 u */
+static ALWAYS_INLINE split REAL(gelu_logistic)(wide z) {
+#if REAL_BITS == 32
+  wide square = wide_mul(z, z);
+  return REAL(logistic)(wide_mul(z, wide_fma(square, wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR))));
+#else
+  /* An error of half an ULP in 2 u, up to 800, would be one of 400 ULP in the result.  So 2 |u| is x + rest, x exact:
+   * z and both factors are cut into a first part, of few enough bits for exact products, and what that leaves.  The
+   * first parts end at 2^-14 (z), 2^-46 and 2^-18 (the two constants) and 2^-28 (their sum). */
+  wide a = wide_min(wide_set1(CUBIC_END), wide_abs(z));
+  wide first = wide_sub(wide_add(a, wide_set1(0x1.8p38)), wide_set1(0x1.8p38)), left = wide_sub(a, first);
+  wide square = wide_mul(first, first), square_rest = wide_mul(left, wide_add(a, first));
+  wide factor = wide_fma(square, wide_set1(GELU_CUBIC_FIRST), wide_set1(GELU_LINEAR_FIRST));
+  wide factor_rest = wide_fma(square, wide_set1(GELU_CUBIC_REST), wide_set1(GELU_LINEAR_REST));
+  factor_rest = wide_fma(square_rest, wide_set1(GELU_CUBIC), factor_rest);
+  wide factor_first = wide_sub(wide_add(factor, wide_set1(0x1.8p24)), wide_set1(0x1.8p24));
+  wide x = wide_mul(first, factor_first), rest = wide_mul(first, wide_sub(factor, factor_first));
+  rest = wide_fma(left, factor, wide_fma(a, factor_rest, rest));
+  x = wide_sub(wide_set1(0), x);
+  wide n = REAL(exponent)(wide_sub(x, rest));
+  return REAL(mirrored)(z, REAL(power)(n, wide_sub(REAL(reduce)(x, n), rest)));
+#endif
 }
 
 static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
   (void)parameter;
   z = wide_max(wide_set1(-CUBIC_END), z);
-  split s = REAL(logistic)(REAL(gelu_exponent)(z));
+  split s = REAL(gelu_logistic)(z);
   return wide_mul(z, wide_div(s.part, s.whole));
 }
 
@@ -56,7 +80,7 @@ static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
   (void)parameter;
   z = REAL(clamp)(z, CUBIC_END);
   wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
-  return REAL(logistic_slope)(REAL(logistic)(REAL(gelu_exponent)(z)), wide_mul(z, inner));
+  return REAL(logistic_slope)(REAL(gelu_logistic)(z), wide_mul(z, inner));
 }
 
 /* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
