@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,11 +73,13 @@ def to_fastact(
         the same dtype.
 
     Raises:
-        TypeError: weight or bias is no array.
+        TypeError: weight or bias is no array, or pieces no int.
         ValueError: the order is unknown, shapes do not agree, or pieces does not divide the units.
     """
     axes, flat = _order(order)
     _check_ndim("weight", weight, 2 if flat else 3)
+    if pieces is not None and (isinstance(pieces, bool) or not isinstance(pieces, Integral)):
+        raise TypeError(f"pieces: got {pieces!r}, wanted an int")
     if flat:
         units, in_features = weight.shape
         if pieces is None or pieces < 1 or units % pieces:

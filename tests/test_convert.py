@@ -104,6 +104,7 @@ W, B = np.zeros((12, 5)), np.zeros(12)
         (ValueError, "pieces", ("torch", W, B)),
         (ValueError, "pieces", ("torch", W, B, 5)),
         (ValueError, "pieces", ("torch", W, B, 0)),
+        (TypeError, "pieces", ("torch", W, B, 3.0)),
         (ValueError, "pieces", ("keras", np.zeros((3, 5, 4)), None, 5)),
     ],
 )

@@ -12,6 +12,11 @@ from .. import activations, init, ops, settings
 from .functional import linear_activation, linear_maxout
 
 
+def _check_bias(bias: Any) -> None:
+    if not isinstance(bias, bool):  # `LinearActivation(784, 10, "gelu")` has its activation in bias's place
+        raise TypeError(f"bias: got {bias!r}, wanted True or False")
+
+
 class Maxout(nn.Module):
     """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
 
@@ -26,6 +31,7 @@ class Maxout(nn.Module):
     of `fastact.init.maxout_std`, and bias (out_features, pieces), which starts at 0.
 
     Raises:
+        TypeError: bias is no bool.
         ValueError: pieces is not in 1 to 256, or precision is no tier.
     """
 
@@ -42,6 +48,7 @@ class Maxout(nn.Module):
         precision: str | None = None,
     ) -> None:
         super().__init__()
+        _check_bias(bias)
         ops._check_pieces(pieces)
         self.in_features, self.out_features, self.pieces = in_features, out_features, pieces
         self.precision = precision if precision is None else settings.check_precision(precision)
@@ -106,7 +113,7 @@ class LinearActivation(nn.Linear):
             keyword, 0.25 unless given: a number for one slope, or a sequence of out_features.
 
     Raises:
-        TypeError: the activation does not take a keyword.
+        TypeError: bias is no bool, or the activation does not take a keyword.
         ValueError: the activation is unknown, or a keyword's value or the precision is bad.
     """
 
@@ -123,6 +130,7 @@ class LinearActivation(nn.Linear):
         precision: str | None = None,
         **keywords: Any,
     ) -> None:
+        _check_bias(bias)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.precision = precision if precision is None else settings.check_precision(precision)
         slope = None

@@ -786,6 +786,9 @@ def test_prelu_layer_learns_its_slope():
 def test_linear_activation_refuses_at_once():
     with pytest.raises(ValueError, match="activation: got 'swish'"):
         ft.LinearActivation(7, 5, activation="swish")
+    for module in (ft.Maxout, ft.LinearActivation):
+        with pytest.raises(TypeError, match="bias: got 'gelu', wanted True or False"):
+            module(7, 5, bias="gelu")
     with pytest.raises(TypeError, match="alpha: relu takes"):
         ft.LinearActivation(7, 5, alpha=0.5)
     assert "activation='elu', alpha=0.5" in repr(ft.LinearActivation(7, 5, activation="elu", alpha=0.5))
