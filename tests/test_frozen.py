@@ -19,7 +19,8 @@ from conftest import (
     output_of,
     reference,
 )
-from tolerance import assert_same_bits, assert_within, sum_bound
+from test_linear_activation import STEEPEST
+from tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
 
 import fastact as fa
 
@@ -54,6 +55,42 @@ def network(dtype=np.float32, rng=0):
     )
 
 
+def leaves(model):
+    return (
+        [leaf for layer in model.layers for leaf in leaves(layer)]
+        if isinstance(model, fa.Sequential)
+        else [model]
+    )
+
+
+def assert_computes(frozen, model, x):
+    """Each layer adds its own bound to what it makes of the errors before it."""
+    y, off = x.astype(np.float64), np.zeros(x.shape)
+    for layer in leaves(model):
+        name, keywords = None, {}
+        if isinstance(layer, fa.Linear | fa.Maxout):
+            weight = layer.weight.data.astype(np.float64)
+            bias = np.zeros(weight.shape[:-1]) if layer.bias is None else layer.bias.data.astype(np.float64)
+            magnitude = np.tensordot(abs(y) + off, abs(weight), (-1, -1)) + abs(bias)
+            own = sum_bound(magnitude, weight.shape[-1], x.dtype, frozen.backend)
+            y = np.tensordot(y, weight, (-1, -1)) + bias
+            off = np.tensordot(off, abs(weight), (-1, -1)) + own
+        if isinstance(layer, fa.Maxout):
+            y, off = y.max(-1), off.max(-1)
+        elif isinstance(layer, fa.Linear):
+            name, keywords = layer.activation, layer.keywords()
+        elif isinstance(layer, fa.PReLU):
+            name, keywords = "prelu", {"slope": layer.slope.data}
+        elif isinstance(layer, fa.Activation):
+            name, keywords = layer.name, layer.keywords
+        if name is not None:
+            z, y = y, reference("activation", y, activation=name, **keywords)
+            off = STEEPEST * off + activation_bound(z, y, STEEPEST, x.dtype)
+    result = frozen(x)
+    assert result.dtype == x.dtype
+    assert_within(result, y, off)
+
+
 # ---- what it computes
 
 
@@ -77,8 +114,7 @@ def test_linear_with_each_activation(backend, dtype, threads, rng, case, rows):
     layer = fa.Linear(17, 21, activation=case.name, rng=rng, dtype=dtype, **keywords)
     layer.bias.data[...] = normal(rng, 21, dtype)
     x = normal(rng, (rows, 17), dtype)
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    np.testing.assert_allclose(fa.freeze(layer)(x), layer(x), rtol=tolerance, atol=tolerance)
+    assert_computes(fa.freeze(layer), layer, x)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -92,7 +128,7 @@ def test_an_activation_alone(backend, dtype, threads, rng, case):
     x = normal(rng, (5, 21), dtype)
     assert_same_bits(fa.freeze(layer)(x), layer(x))
     between = fa.Sequential(layer, fa.Linear(21, 4, rng=rng, dtype=dtype))
-    np.testing.assert_allclose(fa.freeze(between)(x), between(x), rtol=1e-4, atol=1e-4)
+    assert_computes(fa.freeze(between), between, x)
 
 
 def test_whole_numbers_exactly(backend, dtype, threads, rng):
@@ -105,17 +141,20 @@ def test_whole_numbers_exactly(backend, dtype, threads, rng):
 
 def test_nan_infinity_and_ties(backend, dtype, rng):
     layer = maxout((0, 8, 19, 4), dtype, rng)
-    x = normal(rng, (6, 8), dtype)
+    for parameter in layer.parameters():
+        parameter.data[...] = rng.integers(-2, 3, parameter.data.shape)  # no sum rounds
+    x = rng.integers(-2, 3, (6, 8)).astype(dtype)
     x[0, 3], x[1, 2], x[2, 0] = np.nan, np.inf, -np.inf
     layer.weight.data[3, 2, 1] = layer.weight.data[5, 0, 1] = np.nan
     layer.weight.data[4] = layer.weight.data[4, 0]
-    np.testing.assert_allclose(fa.freeze(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
+    expected, _ = reference("linear_maxout", x, layer.weight.data, layer.bias.data)
+    np.testing.assert_array_equal(fa.freeze(layer)(x), expected)
 
 
 def test_a_network(backend, dtype, threads, rng):
     model = network(dtype)
     x = normal(rng, (30, 20), dtype)
-    np.testing.assert_allclose(fa.freeze(model)(x), model(x), rtol=1e-4, atol=1e-5)
+    assert_computes(fa.freeze(model), model, x)
 
 
 def test_a_batch_that_passes_hidden_layers_in_parts(compiled, dtype, threads, rng):
@@ -150,9 +189,9 @@ def test_an_activation_takes_any_shape(backend, dtype, rng):
 def test_any_leading_shape(backend, dtype, rng, leading):
     model = network(dtype)
     x = normal(rng, (*leading, 20), dtype)
-    y = fa.freeze(model)(x)
-    assert y.shape == (*leading, 10)
-    np.testing.assert_allclose(y, model(x), rtol=1e-4, atol=1e-5)
+    frozen = fa.freeze(model)
+    assert frozen(x).shape == (*leading, 10)
+    assert_computes(frozen, model, x)
 
 
 @INPUT_LAYOUTS
@@ -243,13 +282,16 @@ def test_pickles_and_copies(backend, dtype, rng, duplicate):
 
 
 def test_a_pickle_goes_to_the_backend_in_force(rng):
-    frozen, x = fa.freeze(network(), backend=None), normal(rng, (9, 20), np.dtype(np.float32))
-    data, bound = pickle.dumps(frozen), pickle.dumps(fa.freeze(network(), backend="numba"))
+    x = normal(rng, (9, 20), np.dtype(np.float32))
+    data, bound = (
+        pickle.dumps(fa.freeze(network(), backend=None)),
+        pickle.dumps(fa.freeze(network(), backend="numba")),
+    )
     try:
         fa.set_backend("numpy")
         assert pickle.loads(data).backend == "numpy"
         assert pickle.loads(bound).backend == "numba"
-        np.testing.assert_allclose(pickle.loads(data)(x), frozen(x), rtol=1e-4, atol=1e-5)
+        assert_computes(pickle.loads(data), network(), x)
     finally:
         fa.set_backend(None)
 
@@ -259,7 +301,7 @@ def test_backend_argument(rng):
     results = {name: fa.freeze(network(), backend=name) for name in ("numpy", *COMPILED_BACKENDS)}
     for name, frozen in results.items():
         assert frozen.backend == name
-        np.testing.assert_allclose(frozen(x), network()(x), rtol=1e-4, atol=1e-5)
+        assert_computes(frozen, network(), x)
 
 
 @pytest.mark.parametrize("precision", [None, "highest", "high", "medium"])
