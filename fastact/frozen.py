@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import activations, backends, ops, settings
+from . import activations, backends, checks, settings
 from .activations import Activation
 from .layers import Activation as ActivationLayer
 from .layers import Dropout, Layer, Linear, Maxout, PReLU, Sequential
@@ -94,15 +94,15 @@ class Frozen:
         return self._checked(x, out)
 
     def _checked(self, x: Any, out: Any) -> Array:
-        ops._check_array("x", x, self.dtype)
+        checks.check_array("x", x, self.dtype)
         shape = x.shape
         if self.in_features is not None:
             if x.ndim == 0 or x.shape[-1] != self.in_features:
                 raise ValueError(f"x: got shape {x.shape}, wanted (..., {self.in_features})")
             shape = (*x.shape[:-1], self.out_features)
-        arrays = ops._outputs(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
+        arrays = checks.output_arrays(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
         self._run(_rows(x, self.in_features), _rows(arrays[0], self.out_features), _requested_threads())
-        delivered: Array = ops._deliver(out, arrays)[0]
+        delivered: Array = checks.deliver(out, arrays)[0]
         return delivered
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,7 +118,7 @@ class Frozen:
 
 def _rows(value: Any, features: int | None) -> Array:
     """`value` as a C-contiguous (rows, features); where any number will do, rows of one."""
-    return ops._rows(value.reshape(-1, 1) if features is None else value)
+    return checks.contiguous_rows(value.reshape(-1, 1) if features is None else value)
 
 
 class _Steps:

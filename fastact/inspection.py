@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import checks, ops
 from .layers import Activation, Dropout, Layer, Linear, Maxout, PReLU, Sequential
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +44,7 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
         ValueError: x has no rows, or a shape that does not fit.
     """
     _check_model(model)
-    ops._check_array("x", x)
+    checks.check_array("x", x)
     if x.size == 0:
         raise ValueError(f"x: got shape {x.shape}, wanted at least one row")
     usage = {}
@@ -129,8 +129,8 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
     _check_model(model)
     _check_sample("start", start)
     _check_sample("end", end)
-    ops._check_array("end", end, start.dtype)
-    ops._check_shape("end", end.shape, start.shape)
+    checks.check_array("end", end, start.dtype)
+    checks.check_shape("end", end.shape, start.shape)
     model(start)  # raises what a forward raises where a sample does not fit
     t = np.array([0.0, 1.0])
     values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
@@ -234,6 +234,6 @@ def _check_model(model: Any) -> None:
 
 
 def _check_sample(name: str, x: Any) -> None:
-    ops._check_array(name, x)
+    checks.check_array(name, x)
     if x.ndim != 1:
         raise ValueError(f"{name}: got shape {x.shape}, wanted one sample, (in_features,)")

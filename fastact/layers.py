@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import activations, init, ops, settings
+from . import activations, checks, init, ops, settings
 from .state import check_entries
 
 Array = np.ndarray[Any, Any]
@@ -154,12 +154,6 @@ def _check_size(name: str, value: Any, smallest: int = 0, largest: int | None = 
     return int(value)
 
 
-def _check_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):  # `Linear(784, 10, "relu")` has its activation in bias's place
-        raise TypeError(f"{name}: got {value!r}, wanted True or False")
-    return bool(value)
-
-
 def _check_dtype(dtype: Any) -> np.dtype[Any]:
     got: Any = dtype
     with contextlib.suppress(TypeError):  # where it names none
@@ -198,8 +192,8 @@ def _set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array]) -
 
 
 def _check_grad(grad_y: Any, like: Array) -> None:
-    ops._check_array("grad_y", grad_y, like.dtype)
-    ops._check_shape("grad_y", grad_y.shape, like.shape)
+    checks.check_array("grad_y", grad_y, like.dtype)
+    checks.check_shape("grad_y", grad_y.shape, like.shape)
 
 
 class _Product(Layer):
@@ -211,7 +205,7 @@ class _Product(Layer):
     def __init__(self, in_features: int, out_features: int, bias: bool, precision: str | None) -> None:
         self.in_features = _check_size("in_features", in_features)
         self.out_features = _check_size("out_features", out_features)
-        _check_flag("bias", bias)
+        checks.check_flag("bias", bias)
         self.precision = None if precision is None else settings.check_precision(precision)
 
     def _tier(self) -> str:
@@ -262,14 +256,14 @@ class Maxout(_Product):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__(in_features, out_features, bias, precision)
-        self.pieces = _check_size("pieces", pieces, 1, ops.MAX_PIECES)
+        self.pieces = _check_size("pieces", pieces, 1, checks.MAX_PIECES)
         dtype = _check_dtype(dtype)
         shape = (self.out_features, self.pieces, self.in_features)
         self.weight = _weight(shape, init, rng, dtype)
         self.bias = Parameter(np.zeros(shape[:2], dtype), "bias", decay=False) if bias else None
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        ops._check_array("x", x, self.weight.data.dtype)
+        checks.check_array("x", x, self.weight.data.dtype)
         tier = self._tier()
         y, argmax = ops.linear_maxout(
             x, self.weight.data, _data(self.bias), return_argmax=training, precision=tier
@@ -371,7 +365,7 @@ class Linear(_Product):
         return self._constants if self.slope is None else {**self._constants, "slope": self.slope.data}
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        ops._check_array("x", x, self.weight.data.dtype)
+        checks.check_array("x", x, self.weight.data.dtype)
         tier = self._tier()
         y, saved = ops.linear_activation(
             x,
@@ -464,7 +458,7 @@ class PReLU(Layer):
         self.slope = _slope(np.full(features, slope), features, _check_dtype(dtype))
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        ops._check_array("x", x, self.slope.data.dtype)
+        checks.check_array("x", x, self.slope.data.dtype)
         return ops.activation(x, "prelu", slope=self.slope.data), x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
@@ -502,10 +496,10 @@ class Dropout(Layer):
     def __init__(
         self, p: float = 0.5, rescale: bool = True, *, rng: np.random.Generator | int | None = None
     ) -> None:
-        self.p = ops._check_number("p", p)
+        self.p = checks.check_number("p", p)
         if not 0 <= self.p < 1:
             raise ValueError(f"p: got {p}, wanted 0 <= p < 1")
-        self.rescale = _check_flag("rescale", rescale)
+        self.rescale = checks.check_flag("rescale", rescale)
         self.rng = np.random.default_rng(rng)
 
     def _apply(self, x: Array, keep: Array) -> Array:
@@ -515,7 +509,7 @@ class Dropout(Layer):
         return y
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        ops._check_array("x", x)
+        checks.check_array("x", x)
         if not training:
             return x, ()
         keep = np.greater_equal(self.rng.random(x.shape, np.float32), self.p)
@@ -523,8 +517,8 @@ class Dropout(Layer):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         keep, dtype = saved
-        ops._check_array("grad_y", grad_y, dtype)
-        ops._check_shape("grad_y", grad_y.shape, keep.shape)
+        checks.check_array("grad_y", grad_y, dtype)
+        checks.check_shape("grad_y", grad_y.shape, keep.shape)
         return self._apply(grad_y, keep)
 
     def _describe(self) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import backends, settings
 from .activations import ARRAYS
-from .ops import _check_array, _check_shape, _contiguous
+from .checks import check_array, check_shape, contiguous
 
 Array = np.ndarray[Any, Any]
 
@@ -33,13 +33,13 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         TypeError: logits are no float array, or labels no integer array.
         ValueError: shapes do not agree, or a label is out of range.
     """
-    _check_array("logits", logits)
+    check_array("logits", logits)
     if type(labels) not in ARRAYS or labels.dtype.kind not in "iu":
         got = f"dtype {labels.dtype}" if type(labels) in ARRAYS else type(labels).__name__
         raise TypeError(f"labels: got {got}, wanted a numpy.ndarray of integers")
     if logits.ndim == 0:
         raise ValueError("logits: got shape (), wanted (..., classes)")
-    _check_shape("labels", labels.shape, logits.shape[:-1])
+    check_shape("labels", labels.shape, logits.shape[:-1])
     classes = logits.shape[-1]
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {classes - 1}")
@@ -73,9 +73,9 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     Raises:
         TypeError: one is no array, or of another dtype.  ValueError: shapes do not agree.
     """
-    _check_array("y", y)
-    _check_array("target", target, y.dtype)
-    _check_shape("target", target.shape, y.shape)
+    check_array("y", y)
+    check_array("target", target, y.dtype)
+    check_shape("target", target.shape, y.shape)
     grad = np.empty(y.shape, y.dtype)
-    loss = backends.active().mse(_contiguous(y), _contiguous(target), grad, settings.requested_threads())
+    loss = backends.active().mse(contiguous(y), contiguous(target), grad, settings.requested_threads())
     return loss, grad

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import backends, settings
+from .checks import check_array, check_number, contiguous
 from .layers import Parameter
-from .ops import _check_array, _check_number, _contiguous
 from .state import check_entries
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ class Optimizer:
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")
-            _check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
+            check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
         if len(set(map(id, self.parameters))) < len(self.parameters):
             raise ValueError("parameters: got one twice, wanted each once")
         self.lr = _not_negative("lr", lr)
@@ -74,7 +74,7 @@ class Optimizer:
                 if data.ndim == 0:
                     raise ValueError(f"parameters[{i}] ({parameter.name}): max_norm wants data with an axis")
                 bound = _above_zero(f"parameters[{i}] ({parameter.name}): max_norm", parameter.max_norm)
-            updates.append((data, _contiguous(grad), decay, bound))
+            updates.append((data, contiguous(grad), decay, bound))
         return updates
 
     def _buffers(self) -> dict[str, Array]:
@@ -107,21 +107,21 @@ class Optimizer:
 
 
 def _not_negative(name: str, value: Any) -> float:
-    number = _check_number(name, value)
+    number = check_number(name, value)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name}: got {value}, wanted a number of 0 or more")
     return number
 
 
 def _below_one(name: str, value: Any) -> float:
-    number = _check_number(name, value)
+    number = check_number(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name}: got {value}, wanted 0 <= {name} < 1")
     return number
 
 
 def _above_zero(name: str, value: Any) -> float:
-    number = _check_number(name, value)
+    number = check_number(name, value)
     if not 0 < number < math.inf:
         raise ValueError(f"{name}: got {value}, wanted a number above 0")
     return number
@@ -260,11 +260,11 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
         ValueError: weight has no axis or is read-only, or max_norm is not positive.
     """
     data = weight.data if isinstance(weight, Parameter) else weight
-    _check_array("weight", data)
+    check_array("weight", data)
     if data.ndim == 0 or not data.flags.writeable:
         raise ValueError("weight: wanted a writeable array of shape (..., in_features)")
     bound = _above_zero("max_norm", max_norm)
-    array = _contiguous(data)
+    array = contiguous(data)
     backends.active().max_norm(array, bound, settings.requested_threads())
     if array is not data:
         data[...] = array

@@ -24,7 +24,7 @@ from thinc.api import Model, NumpyOps, get_current_ops, set_current_ops
 from thinc.layers.maxout import forward as thinc_forward
 from thinc.types import Floats2d
 
-from . import init, ops, settings
+from . import checks, init, ops, settings
 
 _log = logging.getLogger(__name__)
 AnyModel: TypeAlias = Model[Any, Any]
@@ -208,14 +208,14 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
 
     def maxout(self, X: Any) -> tuple[Any, Any]:
         """X (B, O, P) -> the largest of each P, (B, O), and its index, int32."""
-        if not _same_float_arrays(X) or not 1 <= X.shape[-1] <= ops.MAX_PIECES:
+        if not _same_float_arrays(X) or not 1 <= X.shape[-1] <= checks.MAX_PIECES:
             return super().maxout(X)  # type: ignore[no-any-return]
         best, which = ops.maxout(X)
         return best, which.astype(np.int32)
 
     def backprop_maxout(self, dY: Any, which: Any, P: int) -> Any:
         """dY (B, O), which (B, O) -> dX (B, O, P); IndexError for a value of `which` not in 0 to P - 1."""
-        if not _same_float_arrays(dY) or not 1 <= P <= ops.MAX_PIECES:
+        if not _same_float_arrays(dY) or not 1 <= P <= checks.MAX_PIECES:
             return super().backprop_maxout(dY, which, P)
         if which.size and (which.min() < 0 or which.max() >= P):
             raise IndexError(f"which: got values {which.min()} to {which.max()}, wanted 0 to {P - 1}")

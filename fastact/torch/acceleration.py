@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .. import ops
+from .. import checks
 from .modules import LinearActivation, PooledLinear
 from .tensors import FLOATS
 
@@ -110,7 +110,7 @@ def _fused_pair(linear: nn.Linear, after: Any) -> nn.Module | str | None:
     if kind is nn.MaxPool1d:
         pieces = _single(after.kernel_size)
         plain = (_single(after.stride), _single(after.padding), _single(after.dilation)) == (pieces, 0, 1)
-        if not plain or after.return_indices or linear.out_features % pieces or pieces > ops.MAX_PIECES:
+        if not plain or after.return_indices or linear.out_features % pieces or pieces > checks.MAX_PIECES:
             return f"{after} does not take the largest of whole groups of units"
         return _obstacle(linear, after) or PooledLinear(linear, pieces)
     if kind not in _KEYWORDS:

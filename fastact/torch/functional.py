@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import activations, backends, ops, settings
+from .. import activations, backends, checks, settings
 from .operators import (
     OperatorFunction,
     check_first_derivative,
@@ -44,8 +44,8 @@ _MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 
 def _check_linear_maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, ...]:
     shape = check_linear(x, weight, bias, _MAXOUT_WEIGHT)
-    if not 1 <= (pieces := weight.shape[1]) <= ops.MAX_PIECES:
-        ops._check_pieces(pieces)
+    if not 1 <= (pieces := weight.shape[1]) <= checks.MAX_PIECES:
+        checks.check_pieces(pieces)
     return shape
 
 
@@ -218,14 +218,14 @@ def _check_maxout(z: Tensor, dim: int) -> tuple[int, tuple[int, ...]]:
     """`dim` from the front, and the shape of y."""
     check_float("z", z)
     shape = tuple(z.shape)
-    dim = ops._check_axis(dim, len(shape))
-    ops._check_pieces(shape[dim])
+    dim = checks.check_axis(dim, len(shape))
+    checks.check_pieces(shape[dim])
     return dim, shape[:dim] + shape[dim + 1 :]
 
 
 def _maxout_cpu(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]:
     dim, shape = _check_maxout(z, dim)
-    blocks = ops._blocks(as_contiguous(z), dim)
+    blocks = checks.as_blocks(as_contiguous(z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
     y = new_tensor(shape, z.dtype)
     argmax = new_tensor(shape, torch.uint8) if save else None
@@ -250,8 +250,8 @@ def _check_maxout_backward(
     check_float("grad_y", grad_y)
     shape = tuple(grad_y.shape)
     check_tensor("argmax", argmax, torch.uint8, shape)
-    ops._check_pieces(pieces)
-    dim = ops._check_axis(dim, len(shape) + 1)
+    checks.check_pieces(pieces)
+    dim = checks.check_axis(dim, len(shape) + 1)
     return dim, (*shape[:dim], pieces, *shape[dim:])
 
 
@@ -259,7 +259,7 @@ def _maxout_backward_cpu(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) 
     dim, shape = _check_maxout_backward(grad_y, argmax, pieces, dim)
     which = as_contiguous(argmax)
     grad_z = new_tensor(shape, grad_y.dtype)
-    blocks = ops._blocks(as_array(grad_z), dim)
+    blocks = checks.as_blocks(as_array(grad_z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
     backends.active().maxout_backward(
         as_contiguous(grad_y).reshape(flat), which.reshape(flat), blocks, thread_count()
@@ -328,12 +328,12 @@ def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
 _ACTIVATION = "str activation, Tensor? slope, float? negative_slope, float? alpha, str? approximate"
 
 
-def _array_without_values(value: Tensor) -> ops.Array:
+def _array_without_values(value: Tensor) -> checks.Array:
     return np.empty(tuple(value.shape), NUMPY_DTYPES[value.dtype])
 
 
 def _check_linear_activation(
-    array: Callable[[Tensor], ops.Array],
+    array: Callable[[Tensor], checks.Array],
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -384,7 +384,7 @@ def _linear_activation_fake(
 
 
 def _check_linear_activation_backward(
-    array: Callable[[Tensor], ops.Array],
+    array: Callable[[Tensor], checks.Array],
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor,

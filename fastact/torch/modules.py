@@ -8,13 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import activations, init, ops, settings
+from .. import activations, checks, init, settings
 from .functional import linear_activation, linear_maxout
-
-
-def _check_bias(bias: Any) -> None:
-    if not isinstance(bias, bool):  # `LinearActivation(784, 10, "gelu")` has its activation in bias's place
-        raise TypeError(f"bias: got {bias!r}, wanted True or False")
 
 
 class Maxout(nn.Module):
@@ -48,8 +43,8 @@ class Maxout(nn.Module):
         precision: str | None = None,
     ) -> None:
         super().__init__()
-        _check_bias(bias)
-        ops._check_pieces(pieces)
+        checks.check_flag("bias", bias)
+        checks.check_pieces(pieces)
         self.in_features, self.out_features, self.pieces = in_features, out_features, pieces
         self.precision = precision if precision is None else settings.check_precision(precision)
         self.weight = nn.Parameter(
@@ -67,7 +62,7 @@ class Maxout(nn.Module):
 
         Raises ValueError where `pieces` does not divide the units.
         """
-        ops._check_pieces(pieces)
+        checks.check_pieces(pieces)
         if linear.out_features % pieces:
             raise ValueError(f"pieces: got {pieces}, which does not divide {linear.out_features} units")
         weight, bias = linear.weight.detach(), linear.bias
@@ -130,7 +125,7 @@ class LinearActivation(nn.Linear):
         precision: str | None = None,
         **keywords: Any,
     ) -> None:
-        _check_bias(bias)
+        checks.check_flag("bias", bias)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.precision = precision if precision is None else settings.check_precision(precision)
         slope = None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops, settings
+from .. import checks, settings
 
 NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
@@ -75,16 +75,16 @@ def addresses_of(tensors: tuple[Tensor | None, ...]) -> list[int] | None:
     return addresses
 
 
-def as_array(value: Tensor) -> ops.Array:
+def as_array(value: Tensor) -> checks.Array:
     return value.numpy(force=True)  # the memory of a CPU tensor, whether or not it requires a gradient
 
 
-def as_contiguous(value: Tensor) -> ops.Array:
-    return ops._contiguous(as_array(value))
+def as_contiguous(value: Tensor) -> checks.Array:
+    return checks.contiguous(as_array(value))
 
 
-def as_rows(value: Tensor) -> ops.Array:
-    return ops._rows(as_array(value))
+def as_rows(value: Tensor) -> checks.Array:
+    return checks.contiguous_rows(as_array(value))
 
 
 def new_gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:

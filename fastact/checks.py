@@ -1,0 +1,323 @@
+"""What a caller of `ops` and of the layers may get wrong, and arrays as the backends take them.
+
+A bad argument raises before anything is written, naming the argument, what it got and what it wanted.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from .activations import ARRAYS
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Needs = tuple[bool, ...]
+
+MAX_PIECES = 256  # an argmax is one byte
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+UINT8 = np.dtype(np.uint8)
+
+
+def check_types(**values: Any) -> None:
+    """Each of `values` is an array."""
+    for name, value in values.items():
+        if type(value) not in ARRAYS:
+            raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+
+
+def check_dtype(name: str, got: np.dtype[Any], wanted: np.dtype[Any] | None = None) -> None:
+    """An array's dtype is `wanted`, or a supported float type where that is None."""
+    if wanted is None:
+        if got not in _FLOATS:
+            raise TypeError(f"{name}: got dtype {got}, wanted float32 or float64")
+    elif got != wanted:
+        raise TypeError(f"{name}: got dtype {got}, wanted {wanted}")
+
+
+def check_shape(name: str, got: Shape, wanted: Shape) -> None:
+    if got != wanted:
+        raise ValueError(f"{name}: got shape {got}, wanted {wanted}")
+
+
+def check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
+    """`value` is an array of `dtype`, or of a supported float type where `dtype` is None."""
+    if type(value) not in ARRAYS:
+        check_types(**{name: value})
+    check_dtype(name, value.dtype, dtype)
+
+
+def check_number(name: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: got {value!r}, wanted a number")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):  # `Linear(784, 10, "relu")` has its activation in bias's place
+        raise TypeError(f"{name}: got {value!r}, wanted True or False")
+    return bool(value)
+
+
+def contiguous(value: Array) -> Array:
+    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
+    flags = value.flags
+    if flags.carray or (flags.c_contiguous and flags.aligned):  # `carray` is both, and writeable
+        return value
+    return np.array(value, order="C")
+
+
+def as_rows(value: Any) -> Any:
+    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1); None as it is."""
+    if value is None or value.ndim == 2:
+        return value
+    *rows, features = value.shape or (1,)
+    return value.reshape(math.prod(rows), features)
+
+
+def contiguous_rows(value: Array) -> Array:
+    """`value` (..., features) as a C-contiguous (rows, features)."""
+    rows: Array = as_rows(contiguous(value))
+    return rows
+
+
+def as_blocks(z: Array, axis: int) -> Array:
+    """A C-contiguous z as (outer, pieces, inner)."""
+    return z.reshape(math.prod(z.shape[:axis]), z.shape[axis], math.prod(z.shape[axis + 1 :]))
+
+
+def check_operand(name: str, value: Any, dtype: np.dtype[Any], shape: Shape) -> Array:
+    """`value`, which has to be of `dtype` and `shape`, as a kernel can read it."""
+    if type(value) not in ARRAYS or value.dtype != dtype or value.shape != shape:
+        check_array(name, value, dtype)
+        check_shape(name, value.shape, shape)
+    return contiguous(value)
+
+
+# A program has few different shapes, and passes each many times.
+_once_each = functools.lru_cache(maxsize=1024)
+MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
+LINEAR_WEIGHT = ("out_features", "in_features")
+
+
+@_once_each
+def _forward_shape(
+    sizes: tuple[str, ...],
+    x: Shape,
+    x_dtype: np.dtype[Any],
+    weight: Shape,
+    weight_dtype: np.dtype[Any],
+    bias: Shape | None = None,
+    bias_dtype: np.dtype[Any] | None = None,
+) -> Shape:
+    """x is (..., in_features), weight (sizes) and bias weight's but for in_features, of one dtype.
+
+    Returns the shape of y.
+    """
+    check_dtype("x", x_dtype)
+    check_dtype("weight", weight_dtype, x_dtype)
+    if len(weight) != len(sizes):
+        raise ValueError(f"weight: got shape {weight}, wanted ({', '.join(sizes)})")
+    if not x or x[-1] != weight[-1]:
+        raise ValueError(f"x: got shape {x}, wanted (..., {weight[-1]}) to match weight")
+    if sizes is MAXOUT_WEIGHT:
+        check_pieces(weight[1])
+    if bias is not None and bias_dtype is not None:
+        check_dtype("bias", bias_dtype, x_dtype)
+        check_shape("bias", bias, weight[:-1])
+    return (*x[:-1], weight[0])
+
+
+def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Shape:
+    """`_forward_shape` of what have to be arrays, or no bias."""
+    if type(x) not in ARRAYS or type(weight) not in ARRAYS:
+        check_types(x=x, weight=weight)
+    if bias is None:
+        return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
+    if type(bias) not in ARRAYS:
+        check_types(bias=bias)
+    return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+
+
+@_once_each
+def _check_backward_shapes(
+    sizes: tuple[str, ...],
+    x: Shape,
+    x_dtype: np.dtype[Any],
+    weight: Shape,
+    weight_dtype: np.dtype[Any],
+    grad_y: Shape,
+    grad_y_dtype: np.dtype[Any],
+    kept: Shape,
+    kept_dtype: np.dtype[Any],
+) -> None:
+    """x and weight are as in the forward, grad_y and what that kept, argmax or saved, like y."""
+    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
+    check_dtype("grad_y", grad_y_dtype, x_dtype)
+    check_shape("grad_y", grad_y, y)
+    dtype = UINT8 if sizes is MAXOUT_WEIGHT else x_dtype
+    check_dtype(_kept(sizes), kept_dtype, dtype)
+    check_shape(_kept(sizes), kept, y)
+
+
+def _kept(sizes: tuple[str, ...]) -> str:
+    return "argmax" if sizes is MAXOUT_WEIGHT else "saved"
+
+
+def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, kept: Any) -> None:
+    """`_check_backward_shapes` of what have to be arrays."""
+    if (
+        type(grad_y) not in ARRAYS
+        or type(x) not in ARRAYS
+        or type(weight) not in ARRAYS
+        or type(kept) not in ARRAYS
+    ):
+        check_types(grad_y=grad_y, x=x, weight=weight, **{_kept(sizes): kept})
+    _check_backward_shapes(
+        sizes,
+        x.shape,
+        x.dtype,
+        weight.shape,
+        weight.dtype,
+        grad_y.shape,
+        grad_y.dtype,
+        kept.shape,
+        kept.dtype,
+    )
+
+
+def check_pieces(pieces: int) -> None:
+    if not 1 <= pieces <= MAX_PIECES:
+        raise ValueError(f"pieces: got {pieces}, wanted 1 to {MAX_PIECES}")
+
+
+def check_axis(axis: Any, ndim: int) -> int:
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"axis: got {axis!r}, wanted an int")
+    if ndim == 0:
+        raise ValueError("axis: got an array without axes, wanted one of at least 1")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis: got {axis}, wanted {-ndim} to {ndim - 1}")
+    return int(axis) % ndim
+
+
+def check_needs(needs: Any, names: tuple[str, ...]) -> Needs:
+    if not isinstance(needs, (tuple, list)) or len(needs) != len(names):
+        raise ValueError(f"needs: got {needs!r}, wanted {len(names)} booleans for ({', '.join(names)})")
+    for need in needs:
+        if need is not True and need is not False and not isinstance(need, np.bool_):
+            raise TypeError(f"needs: got {need!r}, wanted booleans for ({', '.join(names)})")
+    return tuple(needs)
+
+
+def check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    if out is None:
+        return (None,) * len(names)
+    if len(names) == 1 and not isinstance(out, tuple):
+        return (out,)
+    if not isinstance(out, tuple):
+        raise TypeError(f"out: got {type(out).__name__}, wanted a tuple ({', '.join(names)})")
+    if len(out) != len(names):
+        raise ValueError(f"out: got {len(out)} arrays, wanted {len(names)}: ({', '.join(names)})")
+    return out
+
+
+def _allocation(array: Array) -> int:
+    """A number for the memory that `array` lies in, another one for other memory; 0 where it is unknown."""
+    owner = array if array.base is None else array.base
+    return id(owner) if type(owner) in ARRAYS and owner.flags.owndata else 0
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    return a is b or (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.shape == b.shape
+        and a.strides == b.strides
+    )
+
+
+def _check_overlap(
+    label: str, array: Array, inputs: Iterable[Array | None], in_place: Iterable[Array], earlier: list[Any]
+) -> None:
+    """`array` of `out` is apart from inputs and earlier arrays, and from what it may be, in part."""
+    for other in inputs:
+        if other is not None and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
+    for other in in_place:
+        if not _same_memory(array, other) and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
+    for other in earlier:
+        if other is not None and _overlap(array, other):
+            raise ValueError(f"{label}: got an array that overlaps another of out, wanted separate ones")
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    return np.may_share_memory(a, b) and np.shares_memory(a, b)
+
+
+def output_arrays(
+    out: Any,
+    names: tuple[str, ...],
+    wanted: Needs,
+    shapes: tuple[Shape, ...],
+    dtypes: tuple[np.dtype[Any], ...],
+    inputs: tuple[Array | None, ...],
+    *,
+    accumulate: bool = False,
+    in_place: tuple[Array, ...] = (),
+) -> list[Any]:
+    """The C-contiguous arrays to write, one a result, None where a result is not wanted.
+
+    They are the caller's own from `out`, new where it has None; a strided one of the caller's is stood in
+    for by a copy, which `deliver` writes back.  No array of `out` may overlap one of `inputs`; the first may
+    be one of `in_place`, but not overlap it in part.
+    """
+    given = check_out(out, names)
+    # The memory of each, by which most arrays are known to be apart for less than NumPy's own answer costs.
+    # What comes before the call of `_allocation` is its answer for most of them.
+    taken = {
+        id(other) if other.base is None and other.flags.owndata else _allocation(other)
+        for other in (*inputs, *in_place)
+        if other is not None
+    }
+    arrays: list[Any] = []
+    for i, (array, want) in enumerate(zip(given, wanted, strict=True)):
+        if not want:
+            arrays.append(None)
+        elif array is None:
+            if accumulate and names[i] not in ("grad_x", "grad_z"):
+                raise ValueError(f"accumulate: got True and no {_label(i, names)}, wanted an array to add to")
+            arrays.append(np.empty(shapes[i], dtypes[i]))
+        else:
+            if type(array) not in ARRAYS or array.dtype != dtypes[i] or array.shape != shapes[i]:
+                check_array(_label(i, names), array, dtypes[i])
+                check_shape(_label(i, names), array.shape, shapes[i])
+            if not array.flags.writeable:
+                raise ValueError(f"{_label(i, names)}: got a read-only array, wanted a writeable one")
+            own = _allocation(array)
+            if own in taken or 0 in taken or own == 0:
+                apart, alike = (inputs, in_place) if i == 0 else ((*inputs, *in_place), ())
+                earlier = [other for other, wanted_too in zip(given[:i], wanted, strict=False) if wanted_too]
+                _check_overlap(_label(i, names), array, apart, alike, earlier)
+            taken.add(own)
+            arrays.append(contiguous(array))
+    return arrays
+
+
+def _label(i: int, names: tuple[str, ...]) -> str:
+    return f"out[{i}] ({names[i]})"
+
+
+def deliver(out: Any, arrays: list[Array | None]) -> tuple[Any, ...]:
+    """The results as the caller sees them: strided arrays of `out` get their values here."""
+    given = out if isinstance(out, tuple) else (out,)
+    for i, array in enumerate(arrays):
+        if given[i] is not array and given[i] is not None and array is not None:
+            given[i][...] = array
+            arrays[i] = given[i]
+    return tuple(arrays)
