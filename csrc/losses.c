@@ -46,7 +46,8 @@ double REAL(fa_mse)(int64_t n, const real *y, const real *target, real *grad, in
       .grad = grad,
   };
   int64_t shares = ceil_div(n, m.share);
-  share_tasks(shares, threads_for(threads, n), REAL(mse_share), &m);
+  /* three arrays, where most elements are of two: 98,304 take two threads 5.8 us, one 10.5 us (AVX-512) */
+  share_tasks(shares, threads_for(threads, 3 * n / 2), REAL(mse_share), &m);
   double sum = 0;
   for (int64_t s = 0; s < shares; s++) sum += m.sums[s];
   return sum / (double)n;

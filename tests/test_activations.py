@@ -201,6 +201,15 @@ def test_grad_slope_by_finite_differences(backend, shape, rng):
         assert abs((losses[0] - losses[1]) / (2 * step) - grad_slope[index]) <= tolerance
 
 
+@pytest.mark.parametrize("alpha", [1e-30, 1e-25, 1e-18, 1e18, 1e30])
+def test_the_slope_of_elu_for_any_alpha(backend, dtype, alpha):
+    z = np.array([0, -1e-3, -1, -10, -30], dtype)
+    grad_z = fa.activation_backward(np.ones_like(z), z, "elu", alpha=alpha)
+    expected = alpha * np.exp(z.astype(np.float64))
+    subnormal = np.finfo(dtype).smallest_subnormal.astype(np.float64)
+    np.testing.assert_allclose(grad_z, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * subnormal)
+
+
 # ---- shapes, layouts, out
 
 

@@ -204,7 +204,9 @@ static ALWAYS_INLINE wide silu_slope(wide z, double parameter) {
 /* right where z > 0, left exp(z) elsewhere */
 static ALWAYS_INLINE wide exponential_slope(wide z, double right, double left) {
   wide x = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)), n, t = exponential(x, &n);
-  wide below = wide_mul(raised(t, n), wide_set1((real)(left * 0x1p-64)));
+  /* 2^n may be too small for a float; with the factor first, neither a small nor a large one leaves the range */
+  wide most = wide_max(wide_set1(-100), n), below = wide_mul(wide_add(wide_set1(1), t), wide_set1((real)left));
+  below = wide_scale2(wide_scale2(below, most), wide_sub(n, most));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1((real)right), below);
 }
 
