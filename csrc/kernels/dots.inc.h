@@ -70,36 +70,31 @@ static ALWAYS_INLINE void dot_tile(int rows, int units, const struct REAL(dots) 
   } while (d < t->depth);
 }
 
-/* A tile of the units from w on, which go to (*piece, *column) of the panel's sums and onwards */
-static ALWAYS_INLINE void dot_units(int rows, int units, const struct REAL(dots) * t, const real *x, const real *w,
-                                    real *sums, int *piece, int64_t *column) {
-  real tile[DOT_SUMS];
-  dot_tile(rows, units, t, x, w, tile);
-  UNROLL
-  for (int u = 0; u < units; u++) {
-    real *to = sums + *piece * LANES + *column;
-    UNROLL
-    for (int r = 0; r < rows; r++) to[r * t->sums_stride] = tile[r * units + u];
-    if (++*piece == t->pieces) {
-      *piece = 0;
-      ++*column;
-    }
-  }
-}
-
 /* All the units of a panel for `rows` rows, rows constant */
 static ALWAYS_INLINE void dot_rows(int rows, const struct REAL(dots) * t, const real *x, real *sums) {
   int64_t column = 0, units = t->columns * t->pieces;
   int piece = 0;
   const real *w = t->w;
   for (int64_t u = 0; u < units; u += DOT_UNITS, w += DOT_UNITS * t->unit_stride) {
-    switch (units - u) {
-    case 1: dot_units(rows, 1, t, x, w, sums, &piece, &column); break;
+    real tile[DOT_SUMS];
+    int n = units - u < DOT_UNITS ? (int)(units - u) : DOT_UNITS;
+    switch (n) {
 #if VECTOR_REGISTERS == 32
-    case 2: dot_units(rows, 2, t, x, w, sums, &piece, &column); break;
-    case 3: dot_units(rows, 3, t, x, w, sums, &piece, &column); break;
+    case 4: dot_tile(rows, 4, t, x, w, tile); break;
+    case 3: dot_tile(rows, 3, t, x, w, tile); break;
 #endif
-    default: dot_units(rows, DOT_UNITS, t, x, w, sums, &piece, &column); break;
+    case 2: dot_tile(rows, 2, t, x, w, tile); break;
+    default:
+      n = 1; /* so that a compiler sees all of tile written */
+      dot_tile(rows, 1, t, x, w, tile);
+      break;
+    }
+    for (int i = 0; i < n; i++) {
+      for (int r = 0; r < rows; r++) sums[r * t->sums_stride + piece * LANES + column] = tile[r * n + i];
+      if (++piece == t->pieces) {
+        piece = 0;
+        column++;
+      }
     }
   }
 }
