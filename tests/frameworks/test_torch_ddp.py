@@ -1,5 +1,6 @@
 """Maxout under DistributedDataParallel: two processes train as one does on the joined batch."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -86,3 +87,6 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
 
 if __name__ == "__main__":
     worker(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    # Not by the interpreter's exit, where PyTorch 2.13 aborts now and then after a process group: 3 of 60
+    # times with its own modules alone.
+    os._exit(0)
