@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #else
 #define SIMDE_ENABLE_NATIVE_ALIASES
+#include <math.h>
 #include <simde/x86/avx512.h>
 #include <string.h>
 
@@ -24,6 +25,25 @@ static inline double _mm512_reduce_add_pd(__m512d a) {
   for (int i = 0; i < 8; i++) sum += lanes[i];
   return sum;
 }
+
+/* a 2^floor(b); SIMDe's own makes a zero of a denormal a */
+#undef _mm512_scalef_ps
+#undef _mm512_scalef_pd
+static inline double scaled_lane(double a, double b) {
+  return isnan(b) ? b : ldexp(a, (int)fmin(5000, fmax(-5000, floor(b))));
+}
+#define SCALE(suffix, vector, lane, lanes)                                                                             \
+  static inline vector _mm512_scalef_##suffix(vector a, vector b) {                                                    \
+    lane scaled[lanes], exponents[lanes];                                                                              \
+    memcpy(scaled, &a, sizeof scaled);                                                                                 \
+    memcpy(exponents, &b, sizeof exponents);                                                                           \
+    for (int i = 0; i < lanes; i++) scaled[i] = (lane)scaled_lane(scaled[i], exponents[i]);                            \
+    memcpy(&a, scaled, sizeof a);                                                                                      \
+    return a;                                                                                                          \
+  }
+SCALE(ps, __m512, float, 16)
+SCALE(pd, __m512d, double, 8)
+#undef SCALE
 
 /* SIMDe's own read and write the lanes that the mask leaves out as well. */
 #undef _mm512_maskz_loadu_ps
