@@ -22,7 +22,7 @@
 struct REAL(fa_frozen) {
   int64_t in_features, out_features;
   int pieces;                 /* 0: no product, the activation alone */
-  struct REAL(packed) packed; /* its kernels serve the activation too */
+  struct REAL(packed) packed; /* its ISA serves the activation too */
   /* Its own, where there are no panels; the caller's, where panels of words may not carry some x; else NULL. */
   const real *weight, *bias;
   int64_t unit_stride; /* of weight */
@@ -43,7 +43,10 @@ static void REAL(copy_units)(int64_t units, int64_t in_features, const real *wei
 struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_features, int64_t pieces, const real *weight,
                                          const real *bias, int activation, double parameter, const real *slope,
                                          int64_t slopes, int precision) {
-  const struct REAL(kernels) *kernels = isa_active()->REAL(kernels), *tier = REAL(isa_tier)(precision, 0);
+  const struct isa *isa = isa_active();
+  const struct REAL(kernels) *kernels = isa->REAL(kernels),
+                             *tier = REAL(isa_tier)(isa, precision, INT64_MAX, INT64_MAX);
+  const struct REAL(kernels) *of_few_rows = REAL(isa_tier)(isa, precision, 1, 1);
   struct REAL(product) product = {
       .depth = in_features,
       .columns = out_features,
@@ -55,12 +58,13 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .bias = bias,
   };
   size_t slope_bytes = (size_t)slopes * sizeof(real), bias_bytes = (size_t)(out_features * pieces) * sizeof(real);
-  size_t unit_bytes = aligned((size_t)in_features * sizeof(real)), right_bytes = 0;
+  size_t unit_bytes = aligned((size_t)in_features * sizeof(real)), tier_bytes = 0, right_bytes = 0;
   size_t slope_at = aligned(sizeof(struct REAL(fa_frozen))), right_at = slope_at + aligned(slope_bytes);
-  int packs = pieces && REAL(worth_packing)(&product, tier);
+  int packs = pieces && REAL(worth_packing)(&product, of_few_rows), has_both = tier != of_few_rows;
   if (packs) {
-    size_t tier_bytes = REAL(packed_bytes)(&product, tier), panels_bytes = REAL(packed_bytes)(&product, kernels);
-    right_bytes = tier_bytes > panels_bytes ? tier_bytes : panels_bytes;
+    size_t panels_bytes = aligned(REAL(packed_bytes)(&product, kernels));
+    tier_bytes = aligned(REAL(packed_bytes)(&product, tier));
+    right_bytes = has_both ? tier_bytes + panels_bytes : tier_bytes > panels_bytes ? tier_bytes : panels_bytes;
   } else if (pieces) {
     right_bytes = aligned(bias_bytes) + (size_t)(out_features * pieces) * unit_bytes;
   }
@@ -73,18 +77,21 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .in_features = in_features,
       .out_features = out_features,
       .pieces = (int)pieces,
-      .packed = {.kernels = kernels, .tier = kernels},
+      .packed = {.isa = isa, .precision = precision, .tier = tier},
       .activation = activation,
       .parameter = parameter,
       .slopes = slopes,
       .slope = slopes_copy,
   };
   if (packs) {
-    layer->packed.panels = right;
-    if (!REAL(pack)(&product, tier, right)) {
-      REAL(pack)(&product, kernels, right); /* the tier's words can't carry the weights */
-    } else if (tier != kernels) {
-      layer->packed.tier = tier;
+    int carried =
+        tier != kernels && REAL(pack)(&product, tier, right); /* or the tier's words can't carry the weights */
+    if (!carried || has_both) {
+      layer->packed.panels = (real *)((char *)right + (carried ? tier_bytes : 0));
+      REAL(pack)(&product, kernels, layer->packed.panels);
+    }
+    if (carried) {
+      layer->packed.tier_panels = right;
       layer->weight = weight;
       layer->bias = bias;
       layer->unit_stride = in_features;
@@ -103,8 +110,8 @@ void REAL(fa_free_frozen)(struct REAL(fa_frozen) * layer) { free(layer); }
 
 static int REAL(run_layer)(const struct REAL(fa_frozen) * layer, int64_t rows, const real *x, real *y, int threads) {
   if (!layer->pieces) {
-    REAL(activate)(layer->packed.kernels, rows, layer->out_features, layer->activation, layer->parameter, layer->slope,
-                   layer->slopes, x, y, threads);
+    REAL(activate)(layer->packed.isa->REAL(kernels), rows, layer->out_features, layer->activation, layer->parameter,
+                   layer->slope, layer->slopes, x, y, threads);
     return FA_OK;
   }
   return REAL(activated_product)(

@@ -49,15 +49,16 @@ struct isa {
   int (*supported)(void); /* by this CPU and its operating system */
   const struct kernels_f32 *kernels_f32;
   const struct kernels_f64 *kernels_f64;
-  /* What a product of so many rows runs on at an enum fa_precision where that is not kernels_f32, else NULL; or NULL */
-  const struct kernels_f32 *(*tier)(int precision, int64_t rows);
+  /* What a product of so many rows, and so many products of two numbers, runs on at an enum fa_precision where that is
+   * not kernels_f32, else NULL; or NULL */
+  const struct kernels_f32 *(*tier)(int precision, int64_t rows, int64_t terms);
 };
 
 /* The ISA in force. */
 const struct isa *isa_active(void);
 
-/* The kernels that a product of so many rows runs on at a tier, an enum fa_precision. */
-const struct kernels_f32 *isa_tier_f32(int precision, int64_t rows);
-const struct kernels_f64 *isa_tier_f64(int precision, int64_t rows);
+/* The kernels that such a product runs on at a tier, an enum fa_precision. */
+const struct kernels_f32 *isa_tier_f32(const struct isa *, int precision, int64_t rows, int64_t terms);
+const struct kernels_f64 *isa_tier_f64(const struct isa *, int precision, int64_t rows, int64_t terms);
 
 #endif

@@ -48,7 +48,7 @@ static void REAL(activate_block)(const void *context, int64_t row, int64_t rows,
 int REAL(activated_product)(const struct REAL(product) * p, int activation, double parameter, const real *slope,
                             int64_t slopes, real *y, int threads) {
   struct REAL(activation_context) context = {
-      .kernels = p->packed ? p->packed->kernels : isa_active()->REAL(kernels),
+      .kernels = (p->packed ? p->packed->isa : isa_active())->REAL(kernels),
       .activation = activation,
       .parameter = parameter,
       .slope = slope,

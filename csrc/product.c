@@ -8,19 +8,19 @@
 #include "sizes.h"
 #include "threads.h"
 
-/* What stays in an L2 cache of 1 MiB.  Where all the rows of a task fit into WHOLE_LEFT_BYTES they pass each slice of
- * the right operand once, and it is packed just before.  Otherwise rows of LEFT_BLOCK_BYTES stay while
- * RIGHT_BLOCK_BYTES of packed panels pass by, again for each block of rows.  (1024, 1024, 1024, 2) and (2048, 2048,
- * 2048, 2) took 17.9 and 144 ms; with 128 and 640 KiB 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and
- * 384 17.8 and 147 (Zen 5, AVX-512, one thread, while the other core used the L3 cache too). */
-#define WHOLE_LEFT_BYTES (512 << 10)
-#define LEFT_BLOCK_BYTES (192 << 10)
-#define RIGHT_BLOCK_BYTES (512 << 10)
-
-/* Packed panels of so many bytes stay in L2 while the tiles pass over them.  Then a tile takes several runs of depth,
+/* What stays in L2.  Where all the rows of a task fit into half of it they pass each slice of the right operand once,
+ * and it is packed just before.  Otherwise 3/16 of rows stay while half of packed panels pass by, again for each block
+ * of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with 128 and 640 KiB of
+ * rows and panels 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and 384 17.8 and 147 (Zen 5, AVX-512, one
+ * thread, while the other core used the L3 cache too).
+ *
+ * A slice is the other half, so that it stays while the tiles pass over it.  Then a tile takes several runs of depth,
  * and its sums stay in L1: with a single run, 256, 512 and 1024 KiB (2048, 2048, 2048, 2) took 147, 142, 140 and 142
  * ms, (64, 8192, 512, 2) 4.60, 4.55, 4.40 and 4.88, and (100, 784, 240, 5) frozen 772, 760, 751 and 751 us. */
-#define SLICE_BYTES (512 << 10)
+#define WHOLE_LEFT(l2_bytes) ((l2_bytes) / 2)
+#define LEFT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 16 * 3)
+#define RIGHT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 2)
+#define SLICE_BYTES(l2_bytes) ((l2_bytes) / 2)
 
 /* The sums of a block of rows: with many pieces and little depth, those of all its rows would take more memory than all
  * the arrays. */
@@ -35,11 +35,19 @@
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
 
+/* The sums of one of several groups of vectors, which are finished after the last: they stay in L1.  Rows that most
+ * tiles divide. */
+#define BLOCK_SUMS_BYTES (24 << 10)
+#define BLOCK_STEP 24
+
 /* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
 
-/* Rows of the left operand that a thread packs at once, a multiple of the lanes. */
-#define LEFT_BLOCK 64
+/* Rows of the left operand that a thread packs at once, a multiple of the lanes and of every left_block. */
+#define LEFT_BLOCK 32
+
+/* Depth of a scattered left operand that is written at once, and stays in L1. */
+#define SCATTERED_DEPTH 64
 
 /* The most outputs of a panel. */
 #define MAX_PANEL_COLUMNS 64
@@ -61,35 +69,45 @@ enum panel_state { UNPACKED, PACKED, UNCARRIED };
 struct REAL(plan) {
   const struct REAL(kernels) * kernels;
   int panel_vectors;         /* the most of a panel */
-  int groups;                /* of a panel's vectors */
   int64_t depth, slice, run; /* in words of the kernels; of a slice and of a run the most */
   int64_t panels;
   int64_t panel_size;  /* reals of a packed panel: bias [vectors][lanes], then slices [depth][vectors][lanes] */
+  int64_t panel_step;  /* between panels; those that a task packs have the depth of a slab alone */
   int64_t row_chunk;   /* rows of the left operand that stay in L2 */
+  int64_t slab;        /* words of depth that all the rows of a task pass before the next; at most all */
   int64_t task_panels; /* panels of one task */
   int64_t task_rows;
-  int64_t row_step; /* rows that are finished together */
+  int64_t block_rows; /* of several groups of vectors, so that their sums stay in L1 */
+  int64_t row_step;   /* rows that are finished together */
   int64_t tasks;
-  int dots;         /* of rows and units where they lie: only bias is packed */
-  int in_place;     /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
-  int keep;         /* packed panels, for the chunks of rows after the first */
-  const real *left; /* words, depth contiguous */
-  int64_t left_stride;
+  int dots;            /* of rows and units where they lie: only bias is packed */
+  int in_place;        /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
+  int keep;            /* packed panels, for the chunks of rows after the first */
+  int whole_panels;    /* where packed panels are, is all of their depth */
+  int packs_rows;      /* of the left operand each task its own, a chunk at a time */
+  int64_t left_stride; /* of rows of words, depth contiguous */
 };
 
 /* What the threads of one product share. */
 struct REAL(job) {
   const struct REAL(product) * p;
   struct REAL(plan) plan;
-  real *packed_left;     /* or NULL: it is read in place */
+  real *packed_left;     /* all the rows; or NULL: each task packs its own, or they are read in place */
   uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
   real *panels;          /* all those of the right operand, packed before the tasks; or NULL */
   real *tail;            /* the last rows of the original that dots take, tail_stride apart */
   int64_t tail_stride;
-  char *rooms; /* one for each thread: packed panels or one slice, sums, states of the panels */
-  size_t room_bytes, right_bytes, sums_bytes;
+  char *rooms; /* one for each thread: packed panels or one slice, packed rows, sums, states of the panels */
+  size_t room_bytes, right_bytes, rows_bytes, sums_bytes;
   atomic_llong next_task;
   atomic_int status;
+};
+
+/* What a thread works with: packed panels, packed rows of the left operand, sums, an enum panel_state for each panel.
+ */
+struct REAL(room) {
+  real *right, *rows, *sums;
+  uint8_t *states;
 };
 
 struct REAL(panel) {
@@ -113,7 +131,8 @@ static struct REAL(panel)
  * ms and takes 18.0, (1024, 1024, 2048, 1) 18.7 and 18.1, (2048, 2048, 2048, 2) 153 and 148 (Zen 5, AVX-512, one
  * thread). */
 static int REAL(column_vectors)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  return p->pieces < kernels->panel_vectors ? kernels->panel_vectors / p->pieces : 1;
+  int vectors = p->pieces < kernels->panel_vectors ? kernels->panel_vectors / p->pieces : 1;
+  return kernels->paired && vectors * p->pieces % 2 ? 2 * vectors : vectors;
 }
 
 /* The part of a plan that does not depend on rows and threads: how the right operand is packed. */
@@ -123,14 +142,16 @@ static struct REAL(plan)
   int64_t vectors = ceil_div(p->columns, kernels->lanes);
   plan.panel_vectors = column_vectors * p->pieces;
   plan.panels = ceil_div(vectors, column_vectors);
-  plan.groups = (plan.panel_vectors + kernels->max_vectors - 1) / kernels->max_vectors;
   plan.depth = ceil_div(p->depth, kernels->step_terms) * kernels->step_words;
   int64_t runs = larger(1, ceil_div(plan.depth, kernels->run_words)); /* alike, and of whole blocks of packing */
   int64_t run_step = larger(RUN_STEP, kernels->step_words);
   plan.run = ceil_div(larger(1, ceil_div(plan.depth, runs)), run_step) * run_step;
   int64_t run_bytes = plan.run * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  plan.slice = larger(1, SLICE_BYTES / run_bytes) * plan.run;
+  plan.slice = larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
   plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
+  int64_t block_step = kernels->left_block > 1 ? kernels->left_block : BLOCK_STEP;
+  int64_t most = BLOCK_SUMS_BYTES / (plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real));
+  plan.block_rows = plan.panel_vectors <= kernels->max_vectors ? INT64_MAX : larger(1, most / block_step) * block_step;
   plan.row_step = p->original ? p->original->pieces * kernels->lanes : 1;
   return plan;
 }
@@ -161,40 +182,52 @@ static struct REAL(plan)
     vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; which panels carry words must not change */
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
-  plan.left = p->left;
   plan.left_stride = p->left_row_stride;
   int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
-  int whole = p->rows * row_bytes <= WHOLE_LEFT_BYTES;
+  int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
+  int narrow = kernels->left_block > 1 && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
+  int whole = !narrow && p->rows * row_bytes <= WHOLE_LEFT(kernels->l2_bytes);
   plan.dots = dots;
   plan.keep = p->packed || p->original || (!whole && !plan.dots);
   /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
    * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
   int cut = p->packed && plan.panels > threads && plan.panels % threads && plan.panels < 16 * threads;
   plan.task_panels = threads == 1 ? plan.panels : cut ? 1 : ceil_div(plan.panels, 4 * threads);
-  if (!whole)
-    plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES / (plan.panel_size * (int64_t)sizeof(real)) + 1);
+  plan.slab = kernels->left_block > 1 && !whole && !narrow ? plan.run : larger(1, plan.depth);
+  int64_t slab_bytes =
+      (smaller(plan.slab, plan.depth) + 1) * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
+  if (!whole) plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES(kernels->l2_bytes) / slab_bytes + 1);
+  plan.whole_panels = p->packed || p->original;
+  plan.panel_step = plan.whole_panels ? plan.panel_size : slab_bytes / (int64_t)sizeof(real);
   int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
-  int share_rows = p->original || (p->packed && column_tasks % threads); /* it costs no packing */
-  if (column_tasks < (share_rows ? 4 * threads : threads))               /* few columns: share the rows as well */
+  plan.packs_rows = kernels->pack_left && column_tasks == 1 && plan.slab >= plan.depth; /* no other task needs them */
+  int share_rows = p->original || (p->packed && column_tasks % threads);                /* it costs no packing */
+  if (column_tasks < (share_rows ? 4 * threads : threads)) /* few columns: share the rows as well */
     row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
   else if (cut)
     row_tasks = threads;
-  int64_t unit = p->original ? p->original->pieces : 1; /* rows that a task must not divide */
+  int64_t unit = p->original ? p->original->pieces : 1; /* rows that no task divides */
+  if (kernels->pack_left) unit = LEFT_BLOCK;
+  int64_t row_sums_bytes = plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
+  if (plan.slab < plan.depth)
+    row_tasks = larger(row_tasks, ceil_div(p->rows * plan.task_panels * row_sums_bytes, SUMS_BYTES));
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
-  int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, LEFT_BLOCK_BYTES / row_bytes + MAX_TILE_ROWS);
-  int64_t sums_bytes = plan.task_rows * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  chunks = larger(chunks, ceil_div(sums_bytes, SUMS_BYTES));
+  int64_t most_rows = (LEFT_BLOCK_BYTES(kernels->l2_bytes) / row_bytes + MAX_TILE_ROWS) / unit * unit;
+  if (kernels->left_block > 1) most_rows = kernels->left_block;
+  int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, larger(unit, most_rows));
+  chunks = larger(chunks, ceil_div(plan.task_rows * row_sums_bytes, SUMS_BYTES));
   plan.row_chunk = ceil_div(plan.task_rows, chunks);
-  int64_t step = plan.row_chunk < plan.row_step ? unit : plan.row_step;
+  int64_t step = plan.row_chunk < plan.row_step ? unit : larger(unit, plan.row_step);
   plan.row_chunk = ceil_div(plan.row_chunk, step) * step;
   return plan;
 }
 
-/* The vectors of group g: [start, start + size), sizes alike. */
-static int REAL(group_start)(const struct REAL(plan) * plan, int vectors, int group) {
-  return group * vectors / plan->groups;
+/* A panel's vectors are cut into groups that fit a tile, sizes alike: group g is [start, start + size). */
+static int REAL(groups)(const struct REAL(kernels) * kernels, int vectors) {
+  return (vectors + kernels->max_vectors - 1) / kernels->max_vectors;
 }
+static int REAL(group_start)(int vectors, int groups, int group) { return group * vectors / groups; }
 
 /* -> dst [vectors][lanes] */
 static void REAL(pack_bias)(const struct REAL(product) * p, int lanes, const struct REAL(panel) * panel, real *dst) {
@@ -268,51 +301,67 @@ static void REAL(finish_rows)(const struct REAL(product) * p, const struct REAL(
   }
 }
 
-/* One panel against the rows [row, row + rows), slice by slice, so that a slice stays in L2 while the tiles pass over
- * it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in the same place.  Returns
- * whether the words carry all the numbers of the panel; if not, nothing was finished. */
-static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row,
-                                int64_t rows, int64_t index, real *right, int pack, real *sums) {
+/* Words [from, to) of depth */
+struct REAL(slab) {
+  int64_t from, to;
+};
+
+/* One panel against the rows [row, row + rows), which are at `left`, slice by slice, so that a slice stays in L2 while
+ * the tiles pass over it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in the same
+ * place.  Returns whether the words carry all the numbers of the panel; if not, nothing was finished. */
+static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left,
+                                int64_t row, int64_t rows, int64_t index, struct REAL(slab) slab, real *right, int pack,
+                                real *sums) {
   const struct REAL(kernels) *kernels = plan->kernels;
   struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
   int64_t lanes = kernels->lanes, sums_stride = panel.vectors * lanes;
-  int conflicting = plan->left_stride * (int64_t)sizeof(real) % L1_WAY_BYTES == 0;
+  int conflicting = kernels->left_block == 1 && plan->left_stride * (int64_t)sizeof(real) % L1_WAY_BYTES == 0;
   int in_place = plan->in_place && panel.columns == sums_stride;
-  real *bias = right, *slice = right + sums_stride;
+  real *bias = right, *slice = right + sums_stride + (plan->whole_panels ? slab.from * sums_stride : 0);
   if (pack) REAL(pack_bias)(p, lanes, &panel, bias);
-  for (int g = 0; g < plan->groups; g++) {
-    int start = REAL(group_start)(plan, panel.vectors, g);
-    int vectors = REAL(group_start)(plan, panel.vectors, g + 1) - start;
-    int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
-    int64_t tiles = ceil_div(rows, most), depth = 0, finished = 0; /* heights alike */
-    do {
-      struct REAL(tile) tile = {
-          .depth = smaller(plan->slice, plan->depth - depth),
-          .run = plan->run,
-          .right = in_place ? p->right + panel.column + depth * p->right_depth_stride : slice,
-          .left_stride = plan->left_stride,
-          .right_stride = in_place ? p->right_depth_stride : vectors * lanes,
-          .sums_stride = sums_stride,
-          .add = depth > 0,
-      };
-      int last = g == plan->groups - 1 && depth + tile.depth == plan->depth;
-      if (pack && !in_place && !REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, tile.depth, slice))
-        return 0;
-      for (int64_t t = 0; t < tiles; t++) {
-        int64_t first = t * rows / tiles, height = (t + 1) * rows / tiles - first;
-        tile.rows = (int)height;
-        tile.left = plan->left + (row + first) * plan->left_stride + depth;
-        tile.sums = sums + first * sums_stride + start * lanes;
-        kernels->multiply[vectors][height](&tile);
-        if (!last) continue;
-        int64_t ready = t == tiles - 1 ? rows : (first + height) / plan->row_step * plan->row_step;
-        REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
-        finished = ready;
+  int groups = REAL(groups)(kernels, panel.vectors);
+  int64_t depth = slab.from, finished = 0;
+  do {
+    int64_t words = smaller(plan->slice, slab.to - depth);
+    int last_slice = depth + words == plan->depth;
+    for (int g = 0; g < groups && pack && !in_place; g++) {
+      int start = REAL(group_start)(panel.vectors, groups, g);
+      int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
+      if (!REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, words, slice + start * lanes * words)) return 0;
+    }
+    for (int64_t block = 0; block < rows; block += plan->block_rows) {
+      int64_t block_end = smaller(rows, block + plan->block_rows);
+      for (int g = 0; g < groups; g++) {
+        int start = REAL(group_start)(panel.vectors, groups, g);
+        int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
+        struct REAL(tile) tile = {
+            .depth = words,
+            .run = plan->run,
+            .right = in_place ? p->right + panel.column + depth * p->right_depth_stride : slice + start * lanes * words,
+            .left_stride = plan->left_stride,
+            .right_stride = in_place ? p->right_depth_stride : vectors * lanes,
+            .sums_stride = sums_stride,
+            .add = depth > 0,
+        };
+        int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
+        int64_t steps = ceil_div(block_end - block, kernels->left_block), tiles = ceil_div(block_end - block, most);
+        for (int64_t t = 0; t < tiles; t++) { /* heights alike */
+          int64_t first = block + t * steps / tiles * kernels->left_block;
+          int64_t end = smaller(block_end, block + (t + 1) * steps / tiles * kernels->left_block);
+          tile.rows = (int)(end - first);
+          tile.left = left + first * plan->left_stride + depth * kernels->left_block;
+          tile.sums = sums + first * sums_stride + start * lanes;
+          kernels->multiply[vectors][tile.rows](&tile);
+          if (!last_slice || g < groups - 1) continue;
+          int64_t ready = end == rows ? rows : end / plan->row_step * plan->row_step;
+          REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
+          finished = ready;
+        }
       }
-      depth += tile.depth;
-      if (plan->keep) slice += tile.depth * vectors * lanes;
-    } while (depth < plan->depth);
-  }
+    }
+    depth += words;
+    if (plan->keep) slice += words * sums_stride;
+  } while (depth < slab.to);
   return 1;
 }
 
@@ -372,7 +421,7 @@ static int REAL(multiply_uncarried)(const struct REAL(product) * p, const struct
   part.argmax = p->argmax && p->pieces > 1 ? argmax : NULL;
   part.accumulate = 0;
   part.after = NULL;
-  const struct REAL(kernels) *kernels = p->packed ? p->packed->kernels : isa_active()->REAL(kernels);
+  const struct REAL(kernels) *kernels = (p->packed ? p->packed->isa : isa_active())->REAL(kernels);
   int status = REAL(run)(&part, kernels, 0, SCRATCH_UNCARRIED, 1);
   for (int64_t r = 0; r < rows && !status; r++) {
     int64_t to = (row + r) * p->columns + panel.column, from = r * panel.columns;
@@ -384,8 +433,8 @@ static int REAL(multiply_uncarried)(const struct REAL(product) * p, const struct
 
 /* One panel against the rows [row, end): those whose numbers the words carry together, the others in blocks, since
  * which numbers come from which kernels must not depend on how the rows are shared out. */
-static int REAL(multiply_rows)(const struct REAL(job) * job, int64_t row, int64_t end, int64_t index, real *right,
-                               uint8_t *state, real *sums) {
+static int REAL(multiply_rows)(const struct REAL(job) * job, const real *left, int64_t row, int64_t end, int64_t index,
+                               struct REAL(slab) slab, real *right, uint8_t *state, real *sums) {
   const struct REAL(product) *p = job->p;
   int status = FA_OK;
   while (row < end) {
@@ -394,50 +443,18 @@ static int REAL(multiply_rows)(const struct REAL(job) * job, int64_t row, int64_
       stop = smaller(end, (stop / LEFT_BLOCK + 1) * LEFT_BLOCK);
     if (stop > row) {
       int pack = !job->panels && (*state == UNPACKED || !job->plan.keep);
-      int carried = REAL(multiply_panel)(p, &job->plan, row, stop - row, index, right, pack, sums);
+      int carried = REAL(multiply_panel)(p, &job->plan, left, row, stop - row, index, slab, right, pack, sums);
       *state = carried ? PACKED : UNCARRIED;
       if (!carried) continue;
     } else if (p->scattered) {
       return PRODUCT_UNCARRIED;
     } else {
       stop = smaller(end, (row / LEFT_BLOCK + 1) * LEFT_BLOCK);
-      status |= REAL(multiply_uncarried)(p, &job->plan, row, stop - row, index);
+      if (slab.to == job->plan.depth) status |= REAL(multiply_uncarried)(p, &job->plan, row, stop - row, index);
     }
+    left += (stop - row) * job->plan.left_stride;
+    sums += (stop - row) * REAL(panel_at)(p, &job->plan, index).vectors * job->plan.kernels->lanes;
     row = stop;
-  }
-  return status;
-}
-
-/* A task: some panels against some rows.  `room` is for panels, `states` for one of each. */
-static int REAL(run_task)(const struct REAL(job) * job, int64_t task, real *room, real *sums, uint8_t *states) {
-  const struct REAL(product) *p = job->p;
-  const struct REAL(plan) *plan = &job->plan;
-  int status = FA_OK;
-  int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
-  int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
-  int64_t start = task / column_tasks * plan->task_rows, end = smaller(start + plan->task_rows, p->rows);
-  real *right = job->panels ? job->panels + first * plan->panel_size : room;
-  memset(states, UNPACKED, (size_t)(last - first));
-  for (int64_t row = start; row < end; row += plan->row_chunk) {
-    int64_t rows = smaller(plan->row_chunk, end - row);
-    for (int64_t i = first; i < last; i++) {
-      real *panel = right + (plan->keep ? (i - first) * plan->panel_size : 0);
-      if (plan->dots)
-        REAL(dot_panel)(p, plan->kernels, row, rows, REAL(panel_at)(p, plan, i), panel, sums);
-      else
-        status |= REAL(multiply_rows)(job, row, row + rows, i, panel, states + i - first, sums);
-    }
-    struct REAL(panel) from = REAL(panel_at)(p, plan, first), to = REAL(panel_at)(p, plan, last - 1);
-    int64_t column = from.column, columns = to.column + to.columns - column;
-    const struct REAL(product) *original = p->original;
-    if (original && last == plan->panels && p->columns < original->rows) {
-      REAL(dot_tail)(job, row, rows, room, sums);
-      columns = original->rows - column;
-    }
-    if (p->after && original)
-      p->after(p->after_context, column, columns, row / original->pieces, rows / original->pieces);
-    else if (p->after)
-      p->after(p->after_context, row, rows, column, columns);
   }
   return status;
 }
@@ -447,27 +464,27 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, real *room
 static int REAL(pack_scattered)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
                                 int64_t rows, real *dst, int64_t stride) {
   const struct REAL(scattered) *s = p->scattered;
-  real block[LEFT_BLOCK * LEFT_BLOCK]; /* (samples, units) */
+  real block[LEFT_BLOCK * SCATTERED_DEPTH]; /* (samples, units) */
+  int64_t units = s->transposed ? LEFT_BLOCK : SCATTERED_DEPTH;
+  int64_t step = SCATTERED_DEPTH / kernels->step_terms * kernels->step_words * kernels->left_block;
   int carried = 1;
-  for (int64_t d = 0; d < p->depth; d += LEFT_BLOCK, dst += LEFT_BLOCK / kernels->step_terms * kernels->step_words) {
-    int64_t terms = smaller(LEFT_BLOCK, p->depth - d);
+  for (int64_t d = 0; d < p->depth; d += SCATTERED_DEPTH, dst += step) {
+    int64_t terms = smaller(SCATTERED_DEPTH, p->depth - d);
     int64_t sample = s->transposed ? d : row, samples = s->transposed ? terms : rows;
     kernels->scatter(samples, s->outputs, s->pieces, p->left + sample * s->outputs, s->argmax + sample * s->outputs,
-                     s->transposed ? row : d, s->transposed ? rows : terms, block, LEFT_BLOCK);
-    carried &= kernels->pack_left(rows, terms, block, s->transposed ? 1 : LEFT_BLOCK, s->transposed ? LEFT_BLOCK : 1,
-                                  dst, stride);
+                     s->transposed ? row : d, s->transposed ? rows : terms, block, units);
+    carried &=
+        kernels->pack_left(rows, terms, block, s->transposed ? 1 : units, s->transposed ? units : 1, dst, stride);
   }
   return carried;
 }
 
-/* Block `block` of LEFT_BLOCK rows of the left operand, into words. */
-static void REAL(pack_left)(void *context, int64_t block) {
-  struct REAL(job) *job = context;
+/* Block `block` of LEFT_BLOCK rows of the left operand, into words at `dst`. */
+static void REAL(pack_left_block)(const struct REAL(job) * job, int64_t block, real *dst) {
   const struct REAL(product) *p = job->p;
   const struct REAL(kernels) *kernels = job->plan.kernels;
   int64_t row = block * LEFT_BLOCK, rows = smaller(LEFT_BLOCK, p->rows - row), stride = job->plan.left_stride;
   const real *src = p->left + row * p->left_row_stride;
-  real *dst = job->packed_left + row * stride;
   job->left_carried[block] =
       (uint8_t)(p->scattered ? REAL(pack_scattered)(p, kernels, row, rows, dst, stride)
                 : kernels->pack_left
@@ -475,10 +492,80 @@ static void REAL(pack_left)(void *context, int64_t block) {
                     : kernels->transpose(p->depth, rows, src, p->left_depth_stride, dst, stride));
 }
 
+/* The panels [first, last) against the rows [row, row + rows) of a task, which starts `row_of_task` rows before. */
+static int REAL(multiply_panels)(const struct REAL(job) * job, int64_t row, int64_t rows, int64_t row_of_task,
+                                 int64_t first, int64_t last, struct REAL(slab) slab, const struct REAL(room) * room) {
+  const struct REAL(plan) *plan = &job->plan;
+  const real *left = (job->packed_left ? job->packed_left : job->p->left) + row * plan->left_stride;
+  real *panels = job->panels ? job->panels + first * plan->panel_size : room->right;
+  int64_t lanes = plan->kernels->lanes;
+  int status = FA_OK;
+  if (plan->packs_rows) {
+    left = room->rows;
+    for (int64_t r = 0; r < rows; r += LEFT_BLOCK)
+      REAL(pack_left_block)(job, (row + r) / LEFT_BLOCK, room->rows + r * plan->left_stride);
+  }
+  for (int64_t i = first; i < last; i++) {
+    struct REAL(panel) panel = REAL(panel_at)(job->p, plan, i);
+    real *right = panels + (plan->keep ? (i - first) * plan->panel_step : 0), *sums = room->sums;
+    if (plan->slab < plan->depth)
+      sums += ((i - first) * plan->task_rows * plan->panel_vectors + row_of_task * panel.vectors) * lanes;
+    if (plan->dots)
+      REAL(dot_panel)(job->p, plan->kernels, row, rows, panel, right, sums);
+    else
+      status |= REAL(multiply_rows)(job, left, row, row + rows, i, slab, right, room->states + i - first, sums);
+  }
+  return status;
+}
+
+/* What follows the panels [first, last): the rows that are in no panel, and the caller's own. */
+static void REAL(finish_task_rows)(const struct REAL(job) * job, int64_t row, int64_t rows, int64_t first, int64_t last,
+                                   const struct REAL(room) * room) {
+  const struct REAL(product) *p = job->p, *original = p->original;
+  struct REAL(panel) from = REAL(panel_at)(p, &job->plan, first), to = REAL(panel_at)(p, &job->plan, last - 1);
+  int64_t column = from.column, columns = to.column + to.columns - column;
+  if (original && last == job->plan.panels && p->columns < original->rows) {
+    REAL(dot_tail)(job, row, rows, room->right, room->sums);
+    columns = original->rows - column;
+  }
+  if (p->after && original)
+    p->after(p->after_context, column, columns, row / original->pieces, rows / original->pieces);
+  else if (p->after)
+    p->after(p->after_context, row, rows, column, columns);
+}
+
+/* A task: some panels against some rows, in room `room`. */
+static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const struct REAL(room) * room) {
+  const struct REAL(plan) *plan = &job->plan;
+  int status = FA_OK;
+  int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
+  int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
+  int64_t start = task / column_tasks * plan->task_rows, end = smaller(start + plan->task_rows, job->p->rows);
+  struct REAL(slab) slab = {0, 0};
+  memset(room->states, UNPACKED, (size_t)(last - first));
+  do {
+    slab = (struct REAL(slab)){slab.to, smaller(slab.to + plan->slab, plan->depth)};
+    for (int64_t i = 0; i < last - first; i++)
+      if (room->states[i] == PACKED) room->states[i] = UNPACKED;
+    for (int64_t row = start; row < end; row += plan->row_chunk) {
+      int64_t rows = smaller(plan->row_chunk, end - row);
+      status |= REAL(multiply_panels)(job, row, rows, row - start, first, last, slab, room);
+      if (slab.to == plan->depth) REAL(finish_task_rows)(job, row, rows, first, last, room);
+    }
+  } while (slab.to < plan->depth);
+  return status;
+}
+
+static void REAL(pack_left)(void *context, int64_t block) {
+  const struct REAL(job) *job = context;
+  REAL(pack_left_block)(job, block, job->packed_left + block * LEFT_BLOCK * job->plan.left_stride);
+}
+
 /* Panel `index` of the right operand, in its place. */
 static void REAL(pack_panel)(void *context, int64_t index) {
   struct REAL(job) *job = context;
-  REAL(multiply_panel)(job->p, &job->plan, 0, 0, index, job->panels + index * job->plan.panel_size, 1, NULL);
+  REAL(multiply_panel)(job->p, &job->plan, NULL, 0, 0, index, (struct REAL(slab)){0, job->plan.depth},
+                       job->panels + index * job->plan.panel_size, 1, NULL);
 }
 
 /* So that its vectors cross no cache line, as those of the units may: of (100, 784, 240, 5) the last 4 rows took 44 us,
@@ -494,12 +581,11 @@ static void REAL(copy_tail)(const struct REAL(job) * job) {
 static void REAL(work)(void *context, int64_t room) {
   struct REAL(job) *job = context;
   const struct REAL(kernels) *kernels = job->plan.kernels;
-  char *right = job->rooms + (size_t)room * job->room_bytes;
-  real *sums = (real *)(right + job->right_bytes);
-  uint8_t *states = (uint8_t *)sums + job->sums_bytes;
+  char *at = job->rooms + (size_t)room * job->room_bytes, *rows = at + job->right_bytes, *sums = rows + job->rows_bytes;
+  struct REAL(room) its_room = {(real *)at, (real *)rows, (real *)sums, (uint8_t *)sums + job->sums_bytes};
   if (kernels->begin) kernels->begin();
   for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->plan.tasks;)
-    atomic_fetch_or(&job->status, REAL(run_task)(job, task, (real *)right, sums, states));
+    atomic_fetch_or(&job->status, REAL(run_task)(job, task, &its_room));
   if (kernels->end) kernels->end();
 }
 
@@ -512,14 +598,17 @@ int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kern
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, REAL(column_vectors)(p, kernels));
   plan.keep = 1;
   for (int64_t i = 0; i < plan.panels; i++)
-    if (!REAL(multiply_panel)(p, &plan, 0, 0, i, panels + i * plan.panel_size, 1, NULL)) return 0;
+    if (!REAL(multiply_panel)(p, &plan, NULL, 0, 0, i, (struct REAL(slab)){0, plan.depth}, panels + i * plan.panel_size,
+                              1, NULL))
+      return 0;
   return 1;
 }
 
 /* Words between packed rows: whole vectors, and so that the rows do not fall into one set of L1. */
 static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
   int64_t lanes = plan->kernels->lanes, stride = ceil_div(plan->depth, lanes) * lanes;
-  return stride * (int64_t)sizeof(real) % L1_WAY_BYTES ? stride : stride + lanes;
+  int conflicting = plan->kernels->left_block == 1 && stride * (int64_t)sizeof(real) % L1_WAY_BYTES == 0;
+  return conflicting ? stride + lanes : stride;
 }
 
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
@@ -529,10 +618,15 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
   size_t left_bytes = 0, carried_bytes = 0, panels_bytes = 0, tail_bytes = 0;
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
     plan->left_stride = REAL(left_stride)(plan);
-    left_bytes = aligned((size_t)((p->rows + MAX_TILE_ROWS) * plan->left_stride) * sizeof(real));
+    left_bytes = aligned((size_t)(ceil_div(p->rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
     carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
   }
+  if (plan->packs_rows) {
+    left_bytes = 0;
+    job.rows_bytes = aligned((size_t)(plan->row_chunk * plan->left_stride) * sizeof(real));
+  }
   int64_t lanes = kernels->lanes, sums = plan->row_chunk * plan->panel_vectors;
+  if (plan->slab < plan->depth) sums = plan->task_rows * plan->task_panels * plan->panel_vectors;
   if (p->original) {
     panels_bytes = aligned((size_t)(plan->panels * plan->panel_size) * sizeof(real));
     job.right_bytes = aligned((size_t)(p->original->pieces * lanes) * sizeof(real)); /* the tail's bias */
@@ -541,18 +635,19 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
     job.tail_stride = ceil_div(p->depth, lanes) * lanes;
     tail_bytes = aligned((size_t)(tail_rows * job.tail_stride) * sizeof(real));
   } else if (!p->packed) {
-    job.right_bytes = aligned((size_t)((plan->keep ? plan->task_panels : 1) * plan->panel_size) * sizeof(real));
+    job.right_bytes = aligned((size_t)((plan->keep ? plan->task_panels : 1) * plan->panel_step) * sizeof(real));
   }
   job.sums_bytes = aligned((size_t)(sums * lanes) * sizeof(real));
-  job.room_bytes = job.right_bytes + job.sums_bytes + aligned((size_t)plan->task_panels);
+  job.room_bytes = job.right_bytes + job.rows_bytes + job.sums_bytes + aligned((size_t)plan->task_panels);
   size_t shared_bytes = left_bytes + carried_bytes + panels_bytes + tail_bytes;
   char *memory = scratch(user, shared_bytes + (size_t)threads * job.room_bytes);
   if (!memory) return FA_NO_MEMORY;
-  if (left_bytes) {
-    plan->left = job.packed_left = (real *)memory;
-    job.left_carried = (uint8_t *)memory + left_bytes;
-  }
-  job.panels = p->packed ? p->packed->panels : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
+  if (left_bytes) job.packed_left = (real *)memory;
+  if (carried_bytes) job.left_carried = (uint8_t *)memory + left_bytes;
+  real *packed = !p->packed                                 ? NULL
+                 : kernels == p->packed->isa->REAL(kernels) ? p->packed->panels
+                                                            : p->packed->tier_panels;
+  job.panels = packed ? packed : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
   job.tail = (real *)(memory + shared_bytes - tail_bytes);
   job.rooms = memory + shared_bytes;
   if (left_bytes) share_tasks(ceil_div(p->rows, LEFT_BLOCK), threads, REAL(pack_left), &job);
@@ -587,12 +682,16 @@ static int REAL(run_swapped)(const struct REAL(product) * p, const struct REAL(k
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
   threads = threads_for(threads, ceil_div(p->rows, 4) * p->columns * p->pieces * (p->depth + 1));
-  if (p->packed && !p->packed->panels) {
+  if (p->packed && !p->packed->panels && !p->packed->tier_panels) {
     struct REAL(product) lying = *p;
     lying.packed = NULL;
-    return REAL(run)(&lying, p->packed->kernels, 1, SCRATCH_KERNEL, threads);
+    return REAL(run)(&lying, p->packed->isa->REAL(kernels), 1, SCRATCH_KERNEL, threads);
   }
-  const struct REAL(kernels) *tier = p->packed ? p->packed->tier : REAL(isa_tier)(p->precision, p->rows);
+  int64_t terms = p->rows * p->columns * p->pieces * p->depth;
+  const struct isa *isa = p->packed ? p->packed->isa : isa_active();
+  const struct REAL(kernels) *tier =
+      REAL(isa_tier)(isa, p->packed ? p->packed->precision : p->precision, p->rows, terms);
+  if (p->packed && !p->packed->tier_panels) tier = isa->REAL(kernels);
   int64_t tail;
   enum order order = REAL(quickest_order)(p, tier, &tail);
   if (order == SWAPPED) return REAL(run_swapped)(p, tier, tail, threads);

@@ -1,10 +1,13 @@
 #include "real.h"
 
-/* The right operand of a product, and its bias, packed once: panels that the kernels of one ISA read. */
+/* The right operand of a product, and its bias, packed once, for one ISA and precision. */
 struct REAL(packed) {
-  const struct REAL(kernels) * kernels; /* of the ISA */
-  const struct REAL(kernels) * tier;    /* that the panels are for */
-  real *panels;                         /* 64-byte aligned; NULL: dots of rows and units where they lie */
+  const struct isa *isa;
+  int precision;                     /* enum fa_precision */
+  const struct REAL(kernels) * tier; /* that tier_panels are for */
+  /* 64-byte aligned.  panels, of the kernels of `real`, or NULL where the tier takes every product; tier_panels, or
+   * NULL. With neither, dots of rows and units where they lie. */
+  real *panels, *tier_panels;
 };
 
 /* A left operand S or its transpose, S (samples, outputs * pieces), that is made of left (samples, outputs) while it is

@@ -5,7 +5,7 @@
 
 static int TIER(pack_left)(int64_t rows, int64_t depth, const float *src, int64_t row_stride, int64_t depth_stride,
                            float *dst, int64_t dst_stride) {
-  return pack_rows(PARTS, rows, depth, src, row_stride, depth_stride, dst, dst_stride);
+  return pack_rows(PARTS, TILE_ROWS, rows, depth, src, row_stride, depth_stride, dst, dst_stride);
 }
 
 static int TIER(transpose)(int64_t rows, int64_t columns, const float *src, int64_t src_stride, float *dst,
@@ -18,25 +18,28 @@ static int TIER(copy_lanes)(int64_t rows, int64_t columns, const float *src, int
   return pack_lanes(PARTS, TILE_WORDS, columns, rows, src, 1, src_stride, dst, dst_stride);
 }
 
-#define MULTIPLY(vectors)                                                                                              \
-  static void TIER(multiply_##vectors)(const struct tile_f32 *t) { multiply_tile(PARTS, vectors, t); }
-MULTIPLY(1)
-MULTIPLY(2)
-MULTIPLY(3)
-MULTIPLY(4)
+#define MULTIPLY(tiles, vectors)                                                                                       \
+  static void TIER(multiply_##tiles##x##vectors)(const struct tile_f32 *t) { multiply_tile(PARTS, tiles, vectors, t); }
+MULTIPLY(1, 1)
+MULTIPLY(1, 2)
+MULTIPLY(2, 1)
+MULTIPLY(2, 2)
 #undef MULTIPLY
+#define HEIGHTS(vectors) {[1 ... 16] = TIER(multiply_1x##vectors), [17 ... TILE_ROWS] = TIER(multiply_2x##vectors)}
 
+#define RUN_TERMS (PARTS == 3 ? 512 : PARTS == 2 ? 1024 : 2048)
 const struct kernels_f32 TIER(kernels_amx) = {
     .unit = "AMX-BF16",
     .lanes = LANES,
     .step_terms = 2 * TILE_WORDS,
     .step_words = TILE_WORDS * PARTS,
-    .run_words = DEPTH_CUT / 2 * PARTS,
-    /* 203 to 231, 430 to 520 and 710 to 830 GFLOP/s of a prototype, packing included, where float32 reached 168 to 189
-     * (Xeon, Sapphire Rapids), rounded up.  An estimate: these kernels' own speed was not seen. */
-    .tile_tenths = PARTS == 3   ? 9
-                   : PARTS == 2 ? 4
-                                : 3,
+    .run_words = RUN_TERMS / 2 * PARTS,
+    .left_block = TILE_ROWS,
+    .l2_bytes = PARTS == 3 ? 3 << 19 : 2 << 20, /* of 2 MiB, that every CPU with AMX has */
+    /* about 300, 500 and 1200 GFLOP/s where float32 tiles reach 160 (Xeon, family 6 model 207) */
+    .tile_tenths = PARTS == 3   ? 6
+                   : PARTS == 2 ? 3
+                                : 1,
     .begin = tiles_begin,
     .end = tiles_end,
     .pack_left = TIER(pack_left),
@@ -44,16 +47,15 @@ const struct kernels_f32 TIER(kernels_amx) = {
     .transpose = TIER(transpose),
     .copy_lanes = TIER(copy_lanes),
     .panel_vectors = 2,
-    .max_vectors = 4,
-    .tile_rows = {0, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS},
-    .multiply = {{NULL},
-                 {[1 ... TILE_ROWS] = TIER(multiply_1)},
-                 {[1 ... TILE_ROWS] = TIER(multiply_2)},
-                 {[1 ... TILE_ROWS] = TIER(multiply_3)},
-                 {[1 ... TILE_ROWS] = TIER(multiply_4)}},
+    .max_vectors = 2,
+    .paired = 1,
+    .tile_rows = {0, TILE_ROWS, TILE_ROWS},
+    .multiply = {{NULL}, HEIGHTS(1), HEIGHTS(2)},
     .finish_linear = finish_linear,
     .finish_maxout = finish_maxout,
 };
+#undef RUN_TERMS
+#undef HEIGHTS
 #undef TIER
 #undef TIER_WITH
 #undef TIER_OF

@@ -38,7 +38,7 @@ static inline void accumulate_pairs(vec *acc, vec a, vec b) {
 
 static int pack_left(int64_t rows, int64_t depth, const float *src, int64_t row_stride, int64_t depth_stride,
                      float *dst, int64_t dst_stride) {
-  return pack_rows(1, rows, depth, src, row_stride, depth_stride, dst, dst_stride);
+  return pack_rows(1, 1, rows, depth, src, row_stride, depth_stride, dst, dst_stride);
 }
 
 static int transpose(int64_t rows, int64_t columns, const float *src, int64_t src_stride, float *dst,
@@ -62,6 +62,8 @@ const struct kernels_f32 kernels_avx512_bf16 = {
     .step_terms = 2,
     .step_words = 1,
     .run_words = RUN_WORDS,
+    .left_block = 1,
+    .l2_bytes = 1 << 20,
     .tile_tenths = 5,
     .pack_left = pack_left,
     .scatter = scatter,

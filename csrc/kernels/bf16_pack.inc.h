@@ -1,10 +1,9 @@
-/* Packing for bfloat16 units: each float32 is split into bfloat16 parts, the first the number rounded to nearest even,
- * each further one what the parts before it leave.  A word holds the same part of two neighbouring terms of depth, the
- * first in its low half.  Included inside a target region. */
+/* Packing for bfloat16 units: each float32 is split into bfloat16 parts, the first the nearest to the number, each
+ * further one to what the parts before it leave; of two as near the last part is the even one.  A word holds the same
+ * part of two terms of depth: of 32 terms the words pair the first with the 17th and so on, of a rest of fewer its
+ * first half with the second, so that no number has to change lanes.  Included inside a target region. */
 
 typedef uint32_t words16 __attribute__((vector_size(64)));
-typedef uint16_t halves32 __attribute__((vector_size(64)));
-typedef uint16_t halves16 __attribute__((vector_size(32)));
 
 #define MAX_PARTS 3
 
@@ -13,152 +12,193 @@ static ALWAYS_INLINE vec load_some(const float *p, int64_t count) {
   return vec_load_first(p, count < 0 ? 0 : count < 16 ? count : 16);
 }
 
-/* (a, b) rounded to bfloat16, side by side */
-static ALWAYS_INLINE halves32 round_side_by_side(vec a, vec b) {
-#if defined(FA_EMULATE_AVX512) || defined(FA_EMULATE_AMX)
-  words16 low = (words16)a, high = (words16)b;
-  low = (low + 0x7fff + (low >> 16 & 1)) >> 16;
-  high = (high + 0x7fff + (high >> 16 & 1)) >> 16;
-  halves16 l = __builtin_convertvector(low, halves16), h = __builtin_convertvector(high, halves16);
-  halves32 both;
-  memcpy(&both, &l, sizeof l);
-  memcpy((char *)&both + sizeof l, &h, sizeof h);
-  return both;
-#else
-  return (halves32)_mm512_cvtne2ps_pbh(b, a);
-#endif
-}
-
-/* 16 units (rows of the left operand, or lanes) times 32 terms.  By unit: words[u][i] holds the terms 2i and 2i + 1 of
- * unit u; by depth: words[i][u] does. */
-struct block {
-  vec words[MAX_PARTS][16];
-  int by_depth;
-};
-
-/* The largest magnitudes of first parts so far: an infinity's or NaN's where bfloat16 does not carry a number, because
- * it is none, or is rounded to an infinity. */
+/* The largest magnitudes so far.  Numbers from UNCARRIED on bfloat16 does not carry: they are rounded to an infinity,
+ * or are none. */
 typedef __m512i magnitudes;
+#define UNCARRIED_BITS 0x7f7f8000u
 
-static ALWAYS_INLINE void note(words16 part, magnitudes *largest) {
-  *largest = _mm512_max_epu16(*largest, (magnitudes)(part & 0x7fff7fffu));
+static ALWAYS_INLINE void note(vec a, magnitudes *largest) {
+  *largest = _mm512_max_epu32(*largest, (__m512i)((words16)a & 0x7fffffffu));
 }
 
 static ALWAYS_INLINE int carried(magnitudes largest) {
-  uint16_t halves[32], all = 0;
-  memcpy(halves, &largest, sizeof halves);
-  for (int i = 0; i < 32; i++)
-    if (halves[i] > all) all = halves[i];
-  return all < 0x7f80;
+  words16 numbers = (words16)largest;
+  uint32_t all = 0;
+  for (int i = 0; i < 16; i++)
+    if (numbers[i] > all) all = numbers[i];
+  return all < UNCARRIED_BITS;
 }
 
-/* One unit's 32 terms. */
-static ALWAYS_INLINE void split_unit(int parts, vec low, vec high, struct block *block, int unit, magnitudes *largest) {
+static ALWAYS_INLINE vec round_to_even(vec first, vec second) {
+#if defined(FA_EMULATE_AVX512) || defined(FA_EMULATE_AMX)
+  words16 low = (words16)first, high = (words16)second;
+  low += 0x7fffu + (low >> 16 & 1);
+  high += 0x7fffu + (high >> 16 & 1);
+  return (vec)(low >> 16 | (high & 0xffff0000u));
+#else
+  words16 pairs = {0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007,
+                   0x180008, 0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f};
+  return (vec)_mm512_permutexvar_epi16((__m512i)pairs, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+#endif
+}
+
+/* The words of the parts of two vectors. */
+static ALWAYS_INLINE void split(int parts, vec first, vec second, vec *words, magnitudes *largest) {
+  note(first, largest);
+  note(second, largest);
+  UNROLL
+  for (int p = 0; p + 1 < parts; p++) {
+    words16 low = ((words16)first + 0x8000u) & 0xffff0000u, high = ((words16)second + 0x8000u) & 0xffff0000u;
+    words[p] = (vec)(low >> 16 | high);
+    first -= (vec)low;
+    second -= (vec)high;
+  }
+  words[parts - 1] = round_to_even(first, second);
+}
+
+/* Up to 16 units (rows of the left operand, or lanes) times 32 terms: src(unit, term) */
+struct block {
+  int64_t units, terms;
+  const float *src;
+  int64_t unit_stride, depth_stride;
+};
+
+/* Where the words of a block go: `count` vectors `step` apart, those of the next part `part_step` further. */
+struct words_at {
+  float *dst;
+  int64_t count, step, part_step;
+};
+
+/* Vector i of the first terms of the pairs, and of their second, zeros beyond the block: a vector is a term of all the
+ * units, or all the terms of a unit. */
+static ALWAYS_INLINE void load_terms(const struct block *b, int64_t i, vec *first, vec *second) {
+  int64_t half = (b->terms + 1) / 2;
+  *first = load_some(b->src + i * b->depth_stride, i < half ? b->units : 0);
+  *second = load_some(b->src + (half + i) * b->depth_stride, half + i < b->terms ? b->units : 0);
+}
+
+static ALWAYS_INLINE void load_unit(const struct block *b, int64_t i, vec *first, vec *second) {
+  int64_t half = (b->terms + 1) / 2;
+  const float *unit = b->src + i * b->unit_stride;
+  float gathered[32];
+  if (b->depth_stride != 1) {
+    for (int64_t t = 0; i < b->units && t < b->terms; t++) gathered[t] = unit[t * b->depth_stride];
+    unit = gathered;
+  }
+  *first = load_some(unit, i < b->units ? half : 0);
+  *second = load_some(unit + half, i < b->units ? b->terms - half : 0);
+}
+
+static ALWAYS_INLINE void load_pair(int terms, const struct block *b, int64_t i, vec *first, vec *second) {
+  if (terms)
+    load_terms(b, i, first, second);
+  else
+    load_unit(b, i, first, second);
+}
+
+/* The words of a block, a vector a pair of terms if `by_depth`, else a unit.  Where the numbers lie the other way,
+ * three parts are made of transposed numbers, of which there are two vectors a word; fewer parts are transposed
+ * themselves. */
+static ALWAYS_INLINE void split_some(int parts, int by_depth, const struct block *b, const struct words_at *to,
+                                     magnitudes *largest) {
+  const int terms = b->unit_stride == 1 && b->depth_stride != 1, transposed = terms != by_depth;
+  vec first[16], second[16], words[2][16];
+  if (transposed && parts > 2 && b->units == 16 && b->terms == 32 && b->depth_stride == 1) {
+    transpose_block(b->src, b->unit_stride, (float *)first, LANES);
+    transpose_block(b->src + 16, b->unit_stride, (float *)second, LANES);
+  } else if (transposed && parts > 2) {
+    for (int i = 0; i < 16; i++) load_pair(terms, b, i, &first[i], &second[i]);
+    transpose_vectors(first);
+    transpose_vectors(second);
+  }
+  for (int i = 0; i < (transposed ? 16 : to->count); i++) {
+    vec one, other, split_words[MAX_PARTS];
+    if (transposed && parts > 2)
+      one = first[i], other = second[i];
+    else
+      load_pair(terms, b, i, &one, &other);
+    split(parts, one, other, split_words, largest);
+    UNROLL
+    for (int p = 0; p < parts; p++) {
+      if (transposed && parts <= 2)
+        words[p][i] = split_words[p];
+      else if (i < to->count)
+        vec_store(to->dst + i * to->step + p * to->part_step, split_words[p]);
+    }
+  }
+  if (!transposed || parts > 2) return;
   UNROLL
   for (int p = 0; p < parts; p++) {
-    halves32 part = round_side_by_side(low, high);
-    block->words[p][unit] = (vec)part;
-    if (p == 0) note((words16)part, largest);
-    if (p + 1 < parts) {
-      halves16 l, h;
-      memcpy(&l, &part, sizeof l);
-      memcpy(&h, (char *)&part + sizeof l, sizeof h);
-      low -= (vec)(__builtin_convertvector(l, words16) << 16);
-      high -= (vec)(__builtin_convertvector(h, words16) << 16);
-    }
+    transpose_vectors(words[p]);
+    for (int i = 0; i < to->count; i++) vec_store(to->dst + i * to->step + p * to->part_step, words[p][i]);
   }
 }
 
-/* Two neighbouring terms of 16 units. */
-static ALWAYS_INLINE void split_pair(int parts, vec even, vec odd, struct block *block, int pair, magnitudes *largest) {
-  UNROLL
-  for (int p = 0; p < parts; p++) {
-    halves32 part = round_side_by_side(even, odd);
-    words16 words = (words16)SHUFFLE(halves32, part, part, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
-                                     24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    block->words[p][pair] = (vec)words;
-    if (p == 0) note(words, largest);
-    even -= (vec)(words << 16);
-    odd -= (vec)(words & 0xffff0000u);
-  }
+/* Most blocks are whole, and lie one way or the other. */
+static ALWAYS_INLINE void split_block(int parts, int by_depth, const struct block *b, const struct words_at *to,
+                                      magnitudes *largest) {
+  const struct words_at all = {to->dst, 16, to->step, to->part_step};
+  int whole = b->units == 16 && b->terms == 32;
+  if (whole && b->depth_stride == 1)
+    split_some(parts, by_depth, &(struct block){16, 32, b->src, b->unit_stride, 1}, &all, largest);
+  else if (whole && b->unit_stride == 1)
+    split_some(parts, by_depth, &(struct block){16, 32, b->src, 1, b->depth_stride}, &all, largest);
+  else
+    split_some(parts, by_depth, b, to, largest);
 }
 
-/* src(unit, term) for units <= 16 and terms <= 32, zeros beyond */
-static ALWAYS_INLINE void load_block(int parts, int64_t units, int64_t terms, const float *src, int64_t unit_stride,
-                                     int64_t depth_stride, struct block *block, magnitudes *largest) {
-  block->by_depth = unit_stride == 1 && depth_stride != 1;
-  if (block->by_depth) {
-    for (int64_t d = 0; d < 32; d += 2) {
-      vec even = load_some(src + d * depth_stride, d < terms ? units : 0);
-      vec odd = load_some(src + (d + 1) * depth_stride, d + 1 < terms ? units : 0);
-      split_pair(parts, even, odd, block, (int)(d / 2), largest);
-    }
-    return;
-  }
-  for (int u = 0; u < 16; u++) {
-    const float *unit = src + u * unit_stride;
-    float gathered[32];
-    if (depth_stride != 1) {
-      for (int64_t t = 0; u < units && t < terms; t++) gathered[t] = unit[t * depth_stride];
-      unit = gathered;
-    }
-    int64_t count = u < units ? terms : 0;
-    split_unit(parts, load_some(unit, count), load_some(unit + 16, count - 16), block, u, largest);
-  }
-}
-
-/* src(row, d) -> dst (rows, [depth / 32][parts][16 words]), zeros beyond `depth`.  Returns whether bfloat16 carries all
- * the numbers. */
-static ALWAYS_INLINE int pack_rows(int parts, int64_t rows, int64_t depth, const float *src, int64_t row_stride,
-                                   int64_t depth_stride, float *dst, int64_t dst_stride) {
+/* src(row, d) -> dst, blocks of `block` rows dst_stride words a row apart, of 1 row [depth / 32][parts][16 words], of
+ * 32 rows [depth / 32][parts][32][16 words]; zeros beyond `depth`.  Returns whether bfloat16 carries all the numbers.
+ */
+static ALWAYS_INLINE int pack_rows(int parts, int block, int64_t rows, int64_t depth, const float *src,
+                                   int64_t row_stride, int64_t depth_stride, float *dst, int64_t dst_stride) {
   magnitudes largest = _mm512_setzero_si512();
   for (int64_t r = 0; r < rows; r += 16) {
-    int64_t units = rows - r < 16 ? rows - r : 16;
-    for (int64_t d = 0; d < depth; d += 32) {
-      struct block block;
-      load_block(parts, units, depth - d < 32 ? depth - d : 32, src + r * row_stride + d * depth_stride, row_stride,
-                 depth_stride, &block, &largest);
-      for (int p = 0; p < parts; p++) {
-        if (block.by_depth) transpose_vectors(block.words[p]);
-        for (int64_t u = 0; u < units; u++)
-          vec_store(dst + (r + u) * dst_stride + d / 2 * parts + p * 16, block.words[p][u]);
-      }
+    struct block b = {.units = rows - r < 16 ? rows - r : 16, .unit_stride = row_stride, .depth_stride = depth_stride};
+    struct words_at to = {.dst = dst + r / block * block * dst_stride + r % block * 16,
+                          .count = b.units,
+                          .step = block == 1 ? dst_stride : 16,
+                          .part_step = block * 16};
+    for (int64_t d = 0; d < depth; d += 32, to.dst += parts * to.part_step) {
+      b.terms = depth - d < 32 ? depth - d : 32;
+      b.src = src + r * row_stride + d * depth_stride;
+      split_block(parts, 0, &b, &to, &largest);
     }
   }
   return carried(largest);
 }
 
-/* src(lane, d) for at most 16 lanes -> dst ([depth / 2 / step_words][parts][step_words], 16 words), zeros beyond
- * `lanes` and `depth`.  step_words divides 16.  The result as above. */
+/* src(lane, d) for at most 16 lanes -> dst ([depth / 32][parts][16], 16 words), zeros beyond `lanes` and `depth`; of
+ * the last words of depth only those in use, up to a multiple of step_words.  The result as above. */
 static ALWAYS_INLINE int pack_lanes(int parts, int step_words, int64_t lanes, int64_t depth, const float *src,
                                     int64_t lane_stride, int64_t depth_stride, float *dst, int64_t dst_stride) {
   magnitudes largest = _mm512_setzero_si512();
-  for (int64_t d = 0; d < depth; d += 32) {
-    struct block block;
-    int64_t terms = depth - d < 32 ? depth - d : 32;
-    load_block(parts, lanes, terms, src + d * depth_stride, lane_stride, depth_stride, &block, &largest);
-    for (int p = 0; p < parts; p++) {
-      if (!block.by_depth) transpose_vectors(block.words[p]);
-      for (int w = 0; w < 16; w++) {
-        int step = w & -step_words;
-        if (2 * step >= terms) break;
-        vec_store(dst + ((d / 2 + step) * parts + p * step_words + w - step) * dst_stride, block.words[p][w]);
-      }
-    }
+  struct block b = {.units = lanes, .unit_stride = lane_stride, .depth_stride = depth_stride};
+  struct words_at to = {.dst = dst, .step = dst_stride, .part_step = 16 * dst_stride};
+  for (int64_t d = 0; d < depth; d += 32, to.dst += parts * to.part_step) {
+    b.terms = depth - d < 32 ? depth - d : 32;
+    b.src = src + d * depth_stride;
+    to.count = ((b.terms + 1) / 2 + step_words - 1) / step_words * step_words;
+    split_block(parts, 1, &b, &to, &largest);
   }
   return carried(largest);
 }
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-
 /* The first `count` of 16 bytes, then zeros, each in a word. */
 static ALWAYS_INLINE words16 load_bytes_some(const uint8_t *p, int64_t count) {
-  bytes16 loaded = {0};
-  if (count >= 16)
-    memcpy(&loaded, p, 16);
-  else if (count > 0)
-    memcpy(&loaded, p, (size_t)count);
-  return __builtin_convertvector(loaded, words16);
+  uint8_t some[16] = {0};
+  if (count < 16) p = memcpy(some, p, (size_t)count);
+  return (words16)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* 16 units of the scattered gradient: of each of their outputs the gradient where the unit's piece won. */
+static ALWAYS_INLINE void scatter_units(int64_t samples, int64_t outputs, int64_t count, words16 output, words16 piece,
+                                        const float *grad, const uint8_t *argmax, float *dst, int64_t dst_stride) {
+  for (int64_t n = 0; n < samples; n++, grad += outputs, argmax += outputs, dst += dst_stride) {
+    words16 g = (words16)_mm512_permutexvar_epi32((__m512i)output, (__m512i)load_some(grad, count));
+    words16 winner = (words16)_mm512_permutexvar_epi32((__m512i)output, (__m512i)load_bytes_some(argmax, count));
+    vec_store(dst, (vec)(g & (words16)(winner == piece)));
+  }
 }
 
 static void scatter(int64_t samples, int64_t outputs, int64_t pieces, const float *grad, const uint8_t *argmax,
@@ -166,16 +206,14 @@ static void scatter(int64_t samples, int64_t outputs, int64_t pieces, const floa
   for (int64_t u = 0; u < units; u += 16) {
     int64_t first = (unit + u) / pieces, count = outputs - first; /* the outputs of these 16 units start there */
     words16 output, piece;
-    for (int64_t l = 0; l < 16; l++) {
-      int64_t at = (unit + u) % pieces + l;
-      output[l] = (uint32_t)(at / pieces);
-      piece[l] = (uint32_t)(at % pieces);
+    for (uint32_t l = 0, o = 0, k = (uint32_t)((unit + u) % pieces); l < 16; l++, k++) {
+      if (k == pieces) k = 0, o++;
+      output[l] = o;
+      piece[l] = k;
     }
-    for (int64_t n = 0; n < samples; n++) {
-      vec g = load_some(grad + n * outputs + first, count);
-      words16 winner = load_bytes_some(argmax + n * outputs + first, count);
-      words16 won = (words16)(_mm512_permutexvar_epi32((__m512i)output, (__m512i)winner)) == piece;
-      vec_store(dst + n * dst_stride + u, (vec)((words16)_mm512_permutexvar_ps((__m512i)output, g) & (words16)won));
-    }
+    if (count >= 16)
+      scatter_units(samples, outputs, 16, output, piece, grad + first, argmax + first, dst + u, dst_stride);
+    else
+      scatter_units(samples, outputs, count, output, piece, grad + first, argmax + first, dst + u, dst_stride);
   }
 }

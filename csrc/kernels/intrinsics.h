@@ -81,6 +81,7 @@ MASKED(pd, __m512d, double, 8)
     return result;                                                                                                     \
   }
 CONVERT(_mm512_cvtepi32_epi8, __m128i, int8_t, __m512i, int32_t, 16, )
+CONVERT(_mm512_cvtepu8_epi32, __m512i, int32_t, __m128i, uint8_t, 16, )
 CONVERT(_mm512_cvtepi64_epi8, __m128i, int8_t, __m512i, int64_t, 8, )
 CONVERT(_mm512_cvtepi32_epi64, __m512i, int64_t, __m256i, int32_t, 8, )
 CONVERT(_mm512_cvtpd_epi32, __m256i, int32_t, __m512d, double, 8, __builtin_nearbyint)

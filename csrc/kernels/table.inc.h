@@ -4,7 +4,7 @@
  * added up */
 struct REAL(tile) {
   int64_t depth, run;
-  const real *left;  /* rows left_stride apart */
+  const real *left;  /* rows left_stride apart, or a block of packed rows */
   const real *right; /* rows right_stride apart */
   real *sums;        /* rows sums_stride apart */
   int64_t left_stride, right_stride, sums_stride;
@@ -109,6 +109,10 @@ struct REAL(kernels) {
    * time that it takes in a float32 one, times 10. */
   int step_terms, step_words, run_words, tile_tenths;
 
+  /* Packed rows of the left operand come in blocks of so many, side by side at each step of depth; 1: row after row. */
+  int left_block;
+  int64_t l2_bytes; /* of the cache that a product is blocked for */
+
   /* Around the tiles of each thread; or NULL. */
   void (*begin)(void);
   void (*end)(void);
@@ -128,6 +132,7 @@ struct REAL(kernels) {
   int (*copy_lanes)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst, int64_t dst_stride);
 
   int max_vectors;                     /* of a tile */
+  int paired;                          /* tiles of two vectors take as long as those of one */
   int panel_vectors;                   /* of a panel, more where one output has more pieces */
   int tile_rows[MAX_TILE_VECTORS + 1]; /* the most rows of a tile, for each number of vectors */
   void (*multiply[MAX_TILE_VECTORS + 1][MAX_TILE_ROWS + 1])(const struct REAL(tile) *); /* [vectors][rows], from 1 */
