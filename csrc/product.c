@@ -8,15 +8,21 @@
 #include "sizes.h"
 #include "threads.h"
 
-/* What stays in L2.  Where all the rows of a task fit into half of it they pass each slice of the right operand once,
- * and it is packed just before.  Otherwise 3/16 of rows stay while half of packed panels pass by, again for each block
- * of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with 128 and 640 KiB of
- * rows and panels 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and 384 17.8 and 147 (Zen 5, AVX-512, one
- * thread, while the other core used the L3 cache too).
+/* What stays in L2, of kernels->l2_bytes.  Where all the rows of a task fit into half of it they pass each slice of the
+ * right operand once, and it is packed just before.  Otherwise 3/16 of rows stay while half of packed panels pass by,
+ * again for each block of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with
+ * 128 and 640 KiB of rows and panels 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and 384 17.8 and 147 (Zen 5,
+ * AVX-512, one thread, while the other core used the L3 cache too).
  *
  * A slice is the other half, so that it stays while the tiles pass over it.  Then a tile takes several runs of depth,
  * and its sums stay in L1: with a single run, 256, 512 and 1024 KiB (2048, 2048, 2048, 2) took 147, 142, 140 and 142
- * ms, (64, 8192, 512, 2) 4.60, 4.55, 4.40 and 4.88, and (100, 784, 240, 5) frozen 772, 760, 751 and 751 us. */
+ * ms, (64, 8192, 512, 2) 4.60, 4.55, 4.40 and 4.88, and (100, 784, 240, 5) frozen 772, 760, 751 and 751 us.
+ *
+ * Kernels that read blocks of packed rows are so quick that L3 holds them up.  One block of rows passes half an L2 of
+ * panels: (1024, 1024, 1024, 2) at "highest" took 18.9 ms with 32 rows, 19.0 with 64, 19.8 with 128 and 23.2 with 256.
+ * Panels that fit are packed once, and then each block of rows just before its use: (1024, 288, 96, 3) at "medium" 335
+ * and 286 us.  Where they don't fit, all the rows pass one slab of depth, a single run, before the next, so that half
+ * an L2 holds more panels: 18.3 and 16.8 ms, and (2048, 2048, 2048, 2) 162 and 141 (Xeon, family 6 model 207, AMX). */
 #define WHOLE_LEFT(l2_bytes) ((l2_bytes) / 2)
 #define LEFT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 16 * 3)
 #define RIGHT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 2)
@@ -35,8 +41,9 @@
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
 
-/* The sums of one of several groups of vectors, which are finished after the last: they stay in L1.  Rows that most
- * tiles divide. */
+/* A panel of several groups of vectors is walked in blocks of rows, whose sums stay in L1 until the last group finishes
+ * them: (1024, 288, 96, 3) frozen at "high" took 439 us with all its rows at once, and takes 412 (AMX).  A block is a
+ * multiple of the rows of most tiles. */
 #define BLOCK_SUMS_BYTES (24 << 10)
 #define BLOCK_STEP 24
 
@@ -147,7 +154,7 @@ static struct REAL(plan)
   int64_t run_step = larger(RUN_STEP, kernels->step_words);
   plan.run = ceil_div(larger(1, ceil_div(plan.depth, runs)), run_step) * run_step;
   int64_t run_bytes = plan.run * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  plan.slice = larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
+  plan.slice = kernels->left_block > 1 ? plan.run : larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
   plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
   int64_t block_step = kernels->left_block > 1 ? kernels->left_block : BLOCK_STEP;
   int64_t most = BLOCK_SUMS_BYTES / (plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real));
@@ -185,7 +192,7 @@ static struct REAL(plan)
   plan.left_stride = p->left_row_stride;
   int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
   int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
-  int narrow = kernels->left_block > 1 && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
+  int blocks = kernels->left_block > 1, narrow = blocks && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
   int whole = !narrow && p->rows * row_bytes <= WHOLE_LEFT(kernels->l2_bytes);
   plan.dots = dots;
   plan.keep = p->packed || p->original || (!whole && !plan.dots);
@@ -193,7 +200,7 @@ static struct REAL(plan)
    * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
   int cut = p->packed && plan.panels > threads && plan.panels % threads && plan.panels < 16 * threads;
   plan.task_panels = threads == 1 ? plan.panels : cut ? 1 : ceil_div(plan.panels, 4 * threads);
-  plan.slab = kernels->left_block > 1 && !whole && !narrow ? plan.run : larger(1, plan.depth);
+  plan.slab = blocks && !whole && !narrow ? plan.run : larger(1, plan.depth);
   int64_t slab_bytes =
       (smaller(plan.slab, plan.depth) + 1) * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
   if (!whole) plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES(kernels->l2_bytes) / slab_bytes + 1);
@@ -214,7 +221,7 @@ static struct REAL(plan)
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
   int64_t most_rows = (LEFT_BLOCK_BYTES(kernels->l2_bytes) / row_bytes + MAX_TILE_ROWS) / unit * unit;
-  if (kernels->left_block > 1) most_rows = kernels->left_block;
+  if (blocks) most_rows = kernels->left_block;
   int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, larger(unit, most_rows));
   chunks = larger(chunks, ceil_div(plan.task_rows * row_sums_bytes, SUMS_BYTES));
   plan.row_chunk = ceil_div(plan.task_rows, chunks);

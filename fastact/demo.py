@@ -29,11 +29,18 @@ LEARNING_RATE = 0.1  # at the start; it falls to 0, else rounding alone would mo
 MOMENTUM = 0.9
 
 # The losses of the first steps may differ by rounding alone.  The longest sum in the network has 256
-# terms, whose relative error in float32 is at most about 256 half units in the last place.  At the other
-# tiers each product of two numbers is off by up to 2^-14 or 2^-7 of itself, and terms of random signs are
-# together up to about 16 times their sum.
+# terms, whose relative error in float32 is at most about 256 half units in the last place.  At "medium"
+# each product of two numbers is off by up to 2^-7 of itself, and terms of random signs are together up to
+# about 16 times their sum.  At "high" something else shows first: of 128 x 512 units a batch, where two
+# pieces are nearer than the error, 3e-6, rounding picks another winner, about every second step.  That
+# leads the gradient of one of 128 samples through other weights at one of 256 units, about
+# 1 / (128 sqrt(256)) of all of it.
 COMPARED_LOSSES = 20
-LOSS_TOLERANCES = {"highest": 256 * 2.0**-24, "high": 16 * 2.0**-14, "medium": 16 * 2.0**-7}
+LOSS_TOLERANCES = {
+    "highest": 256 * 2.0**-24,
+    "high": COMPARED_LOSSES / 2 / (BATCH * 16),
+    "medium": 16 * 2.0**-7,
+}
 
 
 class Digits(NamedTuple):

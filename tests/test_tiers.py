@@ -22,7 +22,7 @@ LARGEST_ERROR = {"high": 1e-5, "medium": 4e-3}
 TINY = float(np.finfo(np.float32).tiny)  # the units flush what is below
 
 # Edges of every tile: rows beside 12, 32 and 64, outputs beside 16 and 32, depths beside 32 and the cut of
-# sums; from 512 rows on "highest" runs on AMX tiles.
+# sums; from 96 rows and 6 million products of numbers on "highest" runs on AMX tiles.
 SHAPES = [
     Shape(5, 1, 1, 1),
     Shape(23, 31, 15, 2),
@@ -32,10 +32,11 @@ SHAPES = [
     Shape(25, 257, 40, 5),
     Shape(70, 513, 7, 9),
     Shape(12, 40, 3, 256),
-    Shape(513, 300, 33, 1),
+    Shape(513, 300, 40, 1),
     Shape(530, 65, 18, 2),
-    Shape(451, 33, 50, 3),
-    Shape(600, 40, 37, 4),
+    Shape(451, 97, 50, 3),
+    Shape(600, 70, 37, 4),
+    Shape(97, 520, 41, 3),
 ]
 SPECIAL = (np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -3.4e38, 1e-40)
 
@@ -157,7 +158,7 @@ def isa(backend):
 @pytest.mark.parametrize("value", SPECIAL, ids=str)
 @pytest.mark.parametrize("place", ["x", "weight"])
 @pytest.mark.parametrize(
-    "shape", [Shape(100, 70, 50, 1), Shape(100, 70, 50, 3), Shape(530, 40, 20, 2)], ids=str
+    "shape", [Shape(100, 70, 50, 1), Shape(100, 70, 50, 3), Shape(200, 160, 98, 2)], ids=str
 )
 def test_special_values(compiled, tier, threads, value, place, shape, rng):
     """They come out as float32 arithmetic gives them, and leave the other rows or outputs alone."""
@@ -184,7 +185,7 @@ def test_special_values(compiled, tier, threads, value, place, shape, rng):
 @pytest.mark.parametrize("pieces", [2, 3, 4, 5])
 @pytest.mark.parametrize("rows", [100, 600])
 def test_a_loser_contributes_nothing(compiled, tier, threads, value, rows, pieces, rng):
-    shape = Shape(rows, 40, 30, pieces)
+    shape = Shape(rows, 100, 60, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
     argmax = rng.integers(0, pieces - 1, grad_y.shape, dtype=np.uint8)  # the last piece never wins
     weight[:, -1] = value
@@ -199,20 +200,20 @@ def test_a_loser_contributes_nothing(compiled, tier, threads, value, rows, piece
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4])
 def test_a_special_gradient_reaches_the_winner_alone(compiled, tier, threads, pieces, rng):
-    x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 40, 30, pieces), np.float32)
+    x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 100, 60, pieces), np.float32)
     argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
     grad_y[17, 5] = np.inf
     grad_x, grad_weight, _ = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
     touched = np.zeros(len(x), bool)
     touched[17] = True
     np.testing.assert_array_equal(~np.isfinite(grad_x).all(1), touched)
-    units = np.zeros((30, pieces), bool)
+    units = np.zeros((60, pieces), bool)
     units[5, argmax[17, 5]] = True
     np.testing.assert_array_equal(~np.isfinite(grad_weight).all(2), units)
 
 
 def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
-    x, weight, _, _ = maxout_inputs(rng, Shape(600, 100, 20, 2), np.float32)
+    x, weight, _, _ = maxout_inputs(rng, Shape(600, 100, 60, 2), np.float32)
     x *= np.float32(1e-39)
     z = np.einsum("ni,jki->njk", *double(x, weight))
     y, argmax = fa.linear_maxout(x, weight, None, precision=tier)
@@ -249,7 +250,7 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, specia
 
 @pytest.mark.parametrize("special", [False, True])
 def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng):
-    for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1), Shape(600, 33, 20, 2)):
+    for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1), Shape(600, 100, 60, 2)):
         x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
         if special:
             x[7, 3] = np.inf
@@ -273,7 +274,7 @@ def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng)
 # ---- frozen layers
 
 
-@pytest.mark.parametrize("rows", [1, 5, 70])
+@pytest.mark.parametrize("rows", [1, 5, 70, 150])
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7])
 def test_frozen(compiled, tier, threads, rows, pieces, rng):
     x, weight, bias, _ = maxout_inputs(rng, Shape(rows, 301, 70, pieces), np.float32)
@@ -286,6 +287,33 @@ def test_frozen(compiled, tier, threads, rows, pieces, rng):
     allowed = bound(magnitude, 301, tier, compiled, weight).max(-1)
     assert_within(y, z.max(-1), allowed)
     assert_same_bits(pickle.loads(pickle.dumps(frozen))(x), y)
+
+
+@pytest.mark.parametrize("shape", [Shape(260, 1300, 96, 3), Shape(300, 2100, 130, 2)], ids=str)
+@pytest.mark.parametrize("special", [False, True])
+def test_more_than_a_cache_holds(compiled, tier, shape, special, rng):
+    """All the rows pass one part of the depth before the next."""
+    x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
+    if special:
+        x[70, 1000], weight[1, 0, shape.in_features - 1] = np.inf, np.nan
+    layer = fa.Maxout(shape.in_features, shape.out_features, pieces=shape.pieces, precision=tier)
+    layer.weight.data[...], layer.bias.data[...] = weight, bias
+    frozen = fa.freeze(layer)
+    results = []
+    for threads in (1, 2):
+        with settings.num_threads(threads), np.errstate(all="ignore"):
+            results.append((*fa.linear_maxout(x, weight, bias, precision=tier), frozen(x)))
+    assert_same_bits(results[0], results[1])
+    with np.errstate(invalid="ignore"):
+        z = np.einsum("ni,jki->njk", *double(x, weight), optimize=True) + bias
+        magnitude = np.einsum("ni,jki->njk", *(abs(a) for a in double(x, weight)), optimize=True) + abs(bias)
+        allowed = bound(magnitude, shape.in_features, tier, compiled, np.nan_to_num(weight))
+    y, argmax, frozen_y = results[0]
+    finite = np.isfinite(z).all(-1)
+    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(z.max(-1)))
+    np.testing.assert_array_equal(np.isnan(frozen_y), np.isnan(y))
+    assert_within(y[finite], at(z, argmax)[finite], at(allowed, argmax)[finite])
+    assert_within(frozen_y[finite], z.max(-1)[finite], allowed.max(-1)[finite])
 
 
 @pytest.mark.parametrize("value", SPECIAL, ids=str)
