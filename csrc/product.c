@@ -53,6 +53,11 @@
 /* Rows of the left operand that a thread packs at once, a multiple of the lanes and of every left_block. */
 #define LEFT_BLOCK 32
 
+/* The words of so many bytes of rows, or of so many rows, are packed at once: a larger batch goes in bands, for each of
+ * which the right operand is packed again. */
+#define MOST_LEFT_BYTES (16 << 20)
+#define MIN_BAND_ROWS 256
+
 /* Depth of a scattered left operand that is written at once, and stays in L1. */
 #define SCATTERED_DEPTH 64
 
@@ -99,13 +104,14 @@ struct REAL(plan) {
 struct REAL(job) {
   const struct REAL(product) * p;
   struct REAL(plan) plan;
-  real *packed_left;     /* all the rows; or NULL: each task packs its own, or they are read in place */
+  real *packed_left;     /* the rows of the band; or NULL: each task packs its own, or they are read in place */
   uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
   real *panels;          /* all those of the right operand, packed before the tasks; or NULL */
   real *tail;            /* the last rows of the original that dots take, tail_stride apart */
   int64_t tail_stride;
   char *rooms; /* one for each thread: packed panels or one slice, packed rows, sums, states of the panels */
   size_t room_bytes, right_bytes, rows_bytes, sums_bytes;
+  int64_t band, band_rows; /* the rows [band, band + band_rows) are under way */
   atomic_llong next_task;
   atomic_int status;
 };
@@ -219,7 +225,6 @@ static struct REAL(plan)
   if (plan.slab < plan.depth)
     row_tasks = larger(row_tasks, ceil_div(p->rows * plan.task_panels * row_sums_bytes, SUMS_BYTES));
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
-  plan.tasks = column_tasks * ceil_div(p->rows, plan.task_rows);
   int64_t most_rows = (LEFT_BLOCK_BYTES(kernels->l2_bytes) / row_bytes + MAX_TILE_ROWS) / unit * unit;
   if (blocks) most_rows = kernels->left_block;
   int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, larger(unit, most_rows));
@@ -503,7 +508,8 @@ static void REAL(pack_left_block)(const struct REAL(job) * job, int64_t block, r
 static int REAL(multiply_panels)(const struct REAL(job) * job, int64_t row, int64_t rows, int64_t row_of_task,
                                  int64_t first, int64_t last, struct REAL(slab) slab, const struct REAL(room) * room) {
   const struct REAL(plan) *plan = &job->plan;
-  const real *left = (job->packed_left ? job->packed_left : job->p->left) + row * plan->left_stride;
+  const real *left = job->packed_left ? job->packed_left + (row - job->band) * plan->left_stride
+                                      : job->p->left + row * plan->left_stride;
   real *panels = job->panels ? job->panels + first * plan->panel_size : room->right;
   int64_t lanes = plan->kernels->lanes;
   int status = FA_OK;
@@ -547,7 +553,8 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const stru
   int status = FA_OK;
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
-  int64_t start = task / column_tasks * plan->task_rows, end = smaller(start + plan->task_rows, job->p->rows);
+  int64_t start = job->band + task / column_tasks * plan->task_rows;
+  int64_t end = smaller(start + plan->task_rows, job->band + job->band_rows);
   struct REAL(slab) slab = {0, 0};
   memset(room->states, UNPACKED, (size_t)(last - first));
   do {
@@ -563,9 +570,11 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const stru
   return status;
 }
 
+/* Block `block` of the band. */
 static void REAL(pack_left)(void *context, int64_t block) {
   const struct REAL(job) *job = context;
-  REAL(pack_left_block)(job, block, job->packed_left + block * LEFT_BLOCK * job->plan.left_stride);
+  real *dst = job->packed_left + block * LEFT_BLOCK * job->plan.left_stride;
+  REAL(pack_left_block)(job, job->band / LEFT_BLOCK + block, dst);
 }
 
 /* Panel `index` of the right operand, in its place. */
@@ -618,14 +627,33 @@ static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
   return conflicting ? stride + lanes : stride;
 }
 
+/* Takes all tasks of one band of rows after the other. */
+static void REAL(run_bands)(struct REAL(job) * job, int64_t rows, int threads) {
+  struct REAL(plan) *plan = &job->plan;
+  for (job->band = 0; job->band < job->p->rows; job->band += rows) {
+    job->band_rows = smaller(rows, job->p->rows - job->band);
+    plan->tasks = ceil_div(plan->panels, plan->task_panels) * ceil_div(job->band_rows, plan->task_rows);
+    job->next_task = 0;
+    if (job->packed_left) share_tasks(ceil_div(job->band_rows, LEFT_BLOCK), threads, REAL(pack_left), job);
+    share_tasks(threads, threads, REAL(work), job);
+  }
+}
+
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
                      enum scratch_user user, int threads) {
+  struct REAL(product) band = *p;
   struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
   struct REAL(plan) *plan = &job.plan;
+  if (kernels->pack_left && !plan->packs_rows) {
+    int64_t most = MOST_LEFT_BYTES / ((plan->depth + 1) * (int64_t)sizeof(real)) / LEFT_BLOCK * LEFT_BLOCK;
+    int64_t bands = ceil_div(p->rows, larger(most, MIN_BAND_ROWS));
+    band.rows = smaller(p->rows, ceil_div(ceil_div(p->rows, bands), LEFT_BLOCK) * LEFT_BLOCK);
+    if (bands > 1) *plan = REAL(make_plan)(&band, kernels, dots, threads);
+  }
   size_t left_bytes = 0, carried_bytes = 0, panels_bytes = 0, tail_bytes = 0;
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
     plan->left_stride = REAL(left_stride)(plan);
-    left_bytes = aligned((size_t)(ceil_div(p->rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
+    left_bytes = aligned((size_t)(ceil_div(band.rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
     carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
   }
   if (plan->packs_rows) {
@@ -657,10 +685,9 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
   job.panels = packed ? packed : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
   job.tail = (real *)(memory + shared_bytes - tail_bytes);
   job.rooms = memory + shared_bytes;
-  if (left_bytes) share_tasks(ceil_div(p->rows, LEFT_BLOCK), threads, REAL(pack_left), &job);
   if (tail_bytes) REAL(copy_tail)(&job);
   if (p->original) share_tasks(plan->panels, panels_bytes < MIN_SHARED_BYTES ? 1 : threads, REAL(pack_panel), &job);
-  share_tasks(threads, threads, REAL(work), &job);
+  REAL(run_bands)(&job, band.rows, threads);
   return job.status;
 }
 
