@@ -18,6 +18,7 @@ _DECLARATIONS = """
 int64_t register_fma(int64_t repeats, float *result);
 int64_t load_fma(int64_t repeats, const void *memory, int64_t bytes, float *result);
 int64_t read_memory(const void *memory, int64_t bytes, float *result);
+int64_t tile_bf16(int64_t repeats, float *result);
 """
 _SECONDS = 0.1  # for one run
 _RUNS = 7
@@ -67,7 +68,8 @@ def _repeats(work: Callable[[int], int]) -> int:
 
 
 def measure(threads: int) -> dict[str, float] | None:
-    """GFLOP/s of FMA in registers and with a load from L1 each, GB/s of reading memory, on `threads` threads.
+    """GFLOP/s of FMA in registers and with a load from L1 each, and of bfloat16 tiles where the CPU has AMX;
+    GB/s of reading memory; on `threads` threads.
 
     None where no C compiler is there.
     """
@@ -89,5 +91,8 @@ def measure(threads: int) -> dict[str, float] | None:
             ),
             "read_gbytes": lambda thread: lib.read_memory(aligned[thread], _READ_BYTES, results[thread]),
         }
+        if lib.tile_bf16(1, results[0]):
+            in_tiles = _repeats(lambda repeats: lib.tile_bf16(repeats, results[0]))
+            kernels["tile_bf16_gflops"] = lambda thread: lib.tile_bf16(in_tiles, results[thread])
         rates = {name: _best_rate(kernel, threads) for name, kernel in kernels.items()}
     return {name: float(f"{rate:.4g}") for name, rate in rates.items()}

@@ -1,7 +1,8 @@
 """The file of results: reading, merging, looking up.
 
 {"environment": {cpu, instructions, versions, ...},
- "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes}, ...},      by threads
+ "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes, with AMX tile_bf16_gflops}, ...},
+            by threads
  "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}},
  "results": [{threads, shape, mode, contender, p20, p50, p80 (microseconds a call),
               rounds, calls, error (the largest, as a share of its bound), norm_error (of the forward,

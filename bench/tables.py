@@ -150,6 +150,9 @@ def limits_lines(results: Results) -> str:
             f"- {threads_text(int(threads))}: FMA in registers {registers:.0f} GFLOP/s, from L1 "
             f"{l1:.0f} GFLOP/s, reading memory {memory:.0f} GB/s"
         )
+        if "tile_bf16_gflops" in limits:
+            lines[-1] += f"; bfloat16 tiles of AMX {limits['tile_bf16_gflops']:,.0f} GFLOP/s"
+
     return "\n".join(lines)
 
 

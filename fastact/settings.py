@@ -66,13 +66,12 @@ def set_float32_matmul_precision(precision: str) -> None:
     `show_config` says what each tier runs on here.
 
         tier       norm of the error            on AVX512-BF16           on AMX-BF16
-        "highest"  about 2e-7, no worse than    float32                  from 512 rows: 3 parts, 6 products,
-                   NumPy's float32                                       about the float32 rate
-        "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 3 products, 2 to 2.5 times
-        "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.6 to 2 times   1 part, 3.5 times
+        "highest"  about 2e-7, no worse than    float32                  from 96 rows and 6 million products:
+                   NumPy's float32                                       3 parts, 1.1 to 1.6 times
+        "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 1.2 to 2.5 times
+        "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.6 to 2 times   1 part, 2 to 5 times
 
-    Speed is relative to float32 kernels: measured for AVX512-BF16 (Zen 5, forward), and for AMX-BF16 that of
-    a prototype (Xeon, Sapphire Rapids), since these kernels ran only on a model of its instructions.  The
+    Speed is relative to float32 kernels on the same CPU, forward (Zen 5; a Xeon of family 6, model 207).  The
     backward of `linear_maxout` takes a tier where pieces are few and rows many.  Products of a few rows,
     float64, the Numba backend and the NumPy reference ignore tiers.
 
