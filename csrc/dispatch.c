@@ -10,12 +10,17 @@
   extern const struct kernels_f64 kernels_##isa##_f64;
 #define ENTRY(isa, tier) {#isa, isa##_supported, &kernels_##isa##_f32, &kernels_##isa##_f64, tier}
 
-/* From so many rows and products of numbers on "highest" runs on AMX tiles: splitting the weights into three parts has
- * to be shared by many rows.  On (64, 288, 96, 3) float32 took 73 us and three parts 75, on (96, 288, 96, 3) 110 and
- * 94, (100, 784, 240, 5) 1188 and 1078, (256, 128, 128, 2) 121 and 94, but (97, 131, 57, 3) 39 and 49, and (1024, 64,
- * 64, 1) 65 and 69 (Xeon, family 6 model 207). */
+/* What "highest" runs on AMX tiles: to split weights and rows into three parts has to be shared by many rows and units,
+ * and the lanes have to be filled.  On (64, 288, 96, 3) float32 took 73 us and three parts 75, on (96, 288, 96, 3) 110
+ * and 94, (100, 784, 240, 5) 1188 and 1078, (256, 128, 128, 2) 121 and 94, but (97, 131, 57, 3) 39 and 49, (1024, 64,
+ * 64, 1) 65 and 69, (2048, 96, 64, 1) 167 and 168, (4096, 1024, 16, 1) 1118 and 1747, (200, 300, 2, 256) 389 and 833
+ * (Xeon, family 6 model 207). */
 #define MIN_HIGHEST_ROWS 96
+#define MIN_HIGHEST_COLUMNS 48
+#define MIN_HIGHEST_UNITS 96
 #define MIN_HIGHEST_TERMS 6000000
+
+const struct product_sizes least_product = {1, 1, 1, 1}, largest_product = {1 << 20, 1 << 20, 1 << 20, 1};
 
 DECLARE(scalar)
 static int scalar_supported(void) { return 1; }
@@ -42,17 +47,22 @@ static int amx_supported(void) { return avx512_supported(); }
 static int amx_supported(void) { return avx512_supported() && __builtin_cpu_supports("avx512bf16") && !why_no_amx(); }
 #endif
 
-static const struct kernels_f32 *avx512_tier(int precision, int64_t rows, int64_t terms) {
-  (void)rows, (void)terms;
+static const struct kernels_f32 *avx512_tier(int precision, const struct product_sizes *sizes) {
+  (void)sizes;
 #if !defined(FA_EMULATE_AVX512)
   if (!__builtin_cpu_supports("avx512bf16")) return NULL;
 #endif
   return precision == FA_MEDIUM ? &kernels_avx512_bf16 : NULL;
 }
 
-static const struct kernels_f32 *amx_tier(int precision, int64_t rows, int64_t terms) {
-  if (precision == FA_HIGHEST) return rows >= MIN_HIGHEST_ROWS && terms >= MIN_HIGHEST_TERMS ? &kernels_amx_3 : NULL;
-  return precision == FA_HIGH ? &kernels_amx_2 : &kernels_amx_1;
+static const struct kernels_f32 *amx_tier(int precision, const struct product_sizes *s) {
+  if (precision == FA_MEDIUM) return &kernels_amx_1;
+  if (precision == FA_HIGH) return &kernels_amx_2;
+  int64_t units = s->columns * s->pieces;
+  return s->rows >= MIN_HIGHEST_ROWS && s->columns >= MIN_HIGHEST_COLUMNS && units >= MIN_HIGHEST_UNITS &&
+                 s->rows * s->depth * units >= MIN_HIGHEST_TERMS
+             ? &kernels_amx_3
+             : NULL;
 }
 #endif
 
@@ -78,13 +88,13 @@ const struct isa *isa_active(void) {
   return isa;
 }
 
-const struct kernels_f32 *isa_tier_f32(const struct isa *isa, int precision, int64_t rows, int64_t terms) {
-  const struct kernels_f32 *tier = isa->tier ? isa->tier(precision, rows, terms) : NULL;
+const struct kernels_f32 *isa_tier_f32(const struct isa *isa, int precision, const struct product_sizes *sizes) {
+  const struct kernels_f32 *tier = isa->tier ? isa->tier(precision, sizes) : NULL;
   return tier ? tier : isa->kernels_f32;
 }
 
-const struct kernels_f64 *isa_tier_f64(const struct isa *isa, int precision, int64_t rows, int64_t terms) {
-  (void)precision, (void)rows, (void)terms; /* float64 has no tiers */
+const struct kernels_f64 *isa_tier_f64(const struct isa *isa, int precision, const struct product_sizes *sizes) {
+  (void)precision, (void)sizes; /* float64 has no tiers */
   return isa->kernels_f64;
 }
 
@@ -106,6 +116,6 @@ int fa_isa_supported(int index) { return isas[index].supported(); }
 const char *fa_why_no_amx(void) { return why_no_amx(); }
 
 const char *fa_tier_unit(int precision) {
-  const char *unit = isa_tier_f32(isa_active(), precision, INT64_MAX, INT64_MAX)->unit;
+  const char *unit = isa_tier_f32(isa_active(), precision, &largest_product)->unit;
   return unit ? unit : "float32";
 }

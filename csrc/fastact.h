@@ -104,8 +104,8 @@ int fa_linear_activation_backward_f64(int64_t rows, int64_t in_features, int64_t
 
 /* A frozen layer: a linear layer, each output the largest of `pieces` units, then an activation; or for pieces = 0 the
  * activation alone, with in_features = out_features.  It keeps its own copy of weight, bias and slope, packed for the
- * instruction set in force when it is made, and always runs on that one's kernels; below FA_HIGHEST the given weight
- * and bias have to outlive it, for rows that the packed weights can't serve.  Any number of threads may use it, until
+ * instruction set in force when it is made, and always runs on that one's kernels; the given weight and
+ * bias have to outlive it, for rows that the packed weights can't serve.  Any number of threads may use it, until
  * fa_free_frozen.  fa_freeze returns NULL where there is no memory. */
 struct fa_frozen_f32;
 struct fa_frozen_f64;

@@ -7,9 +7,10 @@
 #include "threads.h"
 
 /* A large batch goes through hidden layers in parts, so that the scratch memory stays this small for each of the two
- * buffers; of so many rows at least, a multiple of those that a product packs at once. */
+ * buffers; of so many rows at least, a multiple of HIDDEN_STEP, which is one of those that a product packs at once. */
 #define HIDDEN_BYTES (32 << 20)
 #define HIDDEN_ROWS 1024
+#define HIDDEN_STEP 64
 
 #define REAL_BITS 32
 #include "frozen.c"
@@ -44,9 +45,8 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
                                          const real *bias, int activation, double parameter, const real *slope,
                                          int64_t slopes, int precision) {
   const struct isa *isa = isa_active();
-  const struct REAL(kernels) *kernels = isa->REAL(kernels),
-                             *tier = REAL(isa_tier)(isa, precision, INT64_MAX, INT64_MAX);
-  const struct REAL(kernels) *of_few_rows = REAL(isa_tier)(isa, precision, 1, 1);
+  const struct REAL(kernels) *kernels = isa->REAL(kernels), *tier = REAL(isa_tier)(isa, precision, &largest_product);
+  const struct REAL(kernels) *of_few_rows = REAL(isa_tier)(isa, precision, &least_product);
   struct REAL(product) product = {
       .depth = in_features,
       .columns = out_features,
@@ -77,15 +77,15 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .in_features = in_features,
       .out_features = out_features,
       .pieces = (int)pieces,
-      .packed = {.isa = isa, .precision = precision, .tier = tier},
+      .packed = {.isa = isa, .precision = precision},
       .activation = activation,
       .parameter = parameter,
       .slopes = slopes,
       .slope = slopes_copy,
   };
   if (packs) {
-    int carried =
-        tier != kernels && REAL(pack)(&product, tier, right); /* or the tier's words can't carry the weights */
+    /* where the tier has kernels of its own, and their words carry the weights */
+    int carried = tier != kernels && REAL(pack)(&product, tier, right);
     if (!carried || has_both) {
       layer->packed.panels = (real *)((char *)right + (carried ? tier_bytes : 0));
       REAL(pack)(&product, kernels, layer->packed.panels);
@@ -152,7 +152,9 @@ int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t cou
   int64_t widest = 1;
   for (int64_t i = 0; i + 1 < count; i++) widest = larger(widest, layers[i]->out_features);
   int64_t most = HIDDEN_BYTES / (widest * (int64_t)sizeof(real)) / HIDDEN_ROWS * HIDDEN_ROWS;
-  most = smaller(rows, larger(most, HIDDEN_ROWS));
+  most = larger(most, HIDDEN_ROWS);
+  int64_t parts = larger(1, ceil_div(rows, most)), step = HIDDEN_STEP; /* alike, so that they run on the same kernels */
+  most = smaller(rows, ceil_div(ceil_div(rows, parts), step) * step);
   size_t hidden_bytes = aligned((size_t)(most * widest) * sizeof(real));
   char *hidden = scratch(SCRATCH_HIDDEN, 2 * hidden_bytes);
   if (!hidden) return FA_NO_MEMORY;

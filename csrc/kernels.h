@@ -44,21 +44,28 @@ struct smooth {
   void (*backward)(int activation, double parameter, const float *grad_y, const float *z, float *grad_z, int64_t n);
 };
 
+/* (rows, depth) @ (depth, columns * pieces) */
+struct product_sizes {
+  int64_t rows, depth, columns, pieces;
+};
+
 struct isa {
   const char *name;
   int (*supported)(void); /* by this CPU and its operating system */
   const struct kernels_f32 *kernels_f32;
   const struct kernels_f64 *kernels_f64;
-  /* What a product of so many rows, and so many products of two numbers, runs on at an enum fa_precision where that is
-   * not kernels_f32, else NULL; or NULL */
-  const struct kernels_f32 *(*tier)(int precision, int64_t rows, int64_t terms);
+  /* What a product runs on at an enum fa_precision where that is not kernels_f32, else NULL; or NULL */
+  const struct kernels_f32 *(*tier)(int precision, const struct product_sizes *);
 };
 
 /* The ISA in force. */
 const struct isa *isa_active(void);
 
 /* The kernels that such a product runs on at a tier, an enum fa_precision. */
-const struct kernels_f32 *isa_tier_f32(const struct isa *, int precision, int64_t rows, int64_t terms);
-const struct kernels_f64 *isa_tier_f64(const struct isa *, int precision, int64_t rows, int64_t terms);
+const struct kernels_f32 *isa_tier_f32(const struct isa *, int precision, const struct product_sizes *);
+const struct kernels_f64 *isa_tier_f64(const struct isa *, int precision, const struct product_sizes *);
+
+/* The smallest and the largest product that there may be. */
+extern const struct product_sizes least_product, largest_product;
 
 #endif

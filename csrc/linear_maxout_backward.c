@@ -271,23 +271,23 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
 
 /* ---- both as dense products over the gradient scattered over the winners */
 
-/* Whether a product of so many rows does it in less time than the sums over the winners.  In tenths of the time of a
- * term in a full float32 tile: the sums take 14 a term (166 GFLOP/s where tiles reach 240), but a dense product has
- * `pieces` times as many terms, and packing takes 280 for each weight.  That is 2 pieces on AVX512-BF16, where
- * (1024, 1024, 1024, 2) took 26.3 ms by the winners and 23.9 dense, (256, 512, 512, 2) 1.59 and 1.41, but (128, 1024,
- * 1024, 2) 3.48 and 3.64 and (1024, 288, 96, 3) 715 and 966 us (Zen 5).  On AMX it is 2 pieces at "highest", 4 at
- * "high" and about 10 at "medium": (1024, 1024, 1024, 2) took 22.7 ms by the winners' grad_x, and dense 19.5, 12.3
- * and 5.9; (1024, 1024, 340, 3) 7.7, and 8.7, 5.4 and 3.1; (1024, 1024, 512, 4) 13.4, and 21, 13.4 and 5.8; (1024, 512,
- * 256, 8) 4.1, and 10.4, 6.1 and 2.9 (Xeon, family 6 model 207). */
-static int REAL(is_dense)(const struct REAL(backward) * b, int precision, int64_t product_rows) {
-  int64_t terms = b->rows * b->in_features * b->out_features * b->pieces;
-  const struct REAL(kernels) *tier = REAL(isa_tier)(isa_active(), precision, product_rows, terms);
+/* Whether a product of so many rows and so much depth does it in less time than the sums over the winners.  In tenths
+ * of the time of a term in a full float32 tile: the sums take 14 a term (166 GFLOP/s where tiles reach 240), but a
+ * dense product has `pieces` times as many terms, and packing takes 280 for each weight.  That is 2 pieces on
+ * AVX512-BF16, where (1024, 1024, 1024, 2) took 26.3 ms by the winners and 23.9 dense, (256, 512, 512, 2) 1.59
+ * and 1.41, but (128, 1024, 1024, 2) 3.48 and 3.64 and (1024, 288, 96, 3) 715 and 966 us (Zen 5).  On AMX it is 2
+ * pieces at "highest", 4 at "high" and about 10 at "medium": (1024, 1024, 1024, 2) took 22.7 ms by the winners' grad_x,
+ * and dense 19.5, 12.3 and 5.9; (1024, 1024, 340, 3) 7.7, and 8.7, 5.4 and 3.1; (1024, 1024, 512, 4) 13.4, and 21, 13.4
+ * and 5.8; (1024, 512, 256, 8) 4.1, and 10.4, 6.1 and 2.9 (Xeon, family 6 model 207). */
+static int REAL(is_dense)(const struct REAL(backward) * b, int precision, int64_t rows, int64_t depth) {
+  struct product_sizes sizes = {rows, depth, b->in_features, 1};
+  const struct REAL(kernels) *tier = REAL(isa_tier)(isa_active(), precision, &sizes);
   return tier->scatter && b->pieces * (tier->tile_tenths * b->rows + 280) < 14 * b->rows;
 }
 
 /* These two return PRODUCT_UNCARRIED where the winners' sums have to do it. */
 static int REAL(dense_x)(const struct REAL(backward) * b, int precision, int threads) {
-  if (!REAL(is_dense)(b, precision, b->rows)) return PRODUCT_UNCARRIED;
+  if (!REAL(is_dense)(b, precision, b->rows, b->out_features * b->pieces)) return PRODUCT_UNCARRIED;
   struct REAL(scattered) s = {b->out_features, b->pieces, b->argmax, .transposed = 0};
   return REAL(product)(
       &(struct REAL(product)){
@@ -310,7 +310,7 @@ static int REAL(dense_x)(const struct REAL(backward) * b, int precision, int thr
 static int REAL(dense_weight)(const struct REAL(backward) * b, int precision, int threads) {
   struct REAL(scattered) s = {b->out_features, b->pieces, b->argmax, .transposed = 1};
   int64_t units = b->out_features * b->pieces, count = units * b->in_features;
-  if (!REAL(is_dense)(b, precision, units)) return PRODUCT_UNCARRIED;
+  if (!REAL(is_dense)(b, precision, units, b->rows)) return PRODUCT_UNCARRIED;
   real *y = b->accumulate ? scratch(SCRATCH_GRADIENT, (size_t)count * sizeof(real)) : b->grad_weight;
   if (!y) return FA_NO_MEMORY;
   int status = REAL(product)(

@@ -41,16 +41,15 @@
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
 
-/* A panel of several groups of vectors is walked in blocks of rows, whose sums stay in L1 until the last group finishes
- * them: (1024, 288, 96, 3) frozen at "high" took 439 us with all its rows at once, and takes 412 (AMX).  A block is a
- * multiple of the rows of most tiles. */
+/* Blocks of packed rows pass all the groups of vectors of a panel, so many that their sums stay in L1 until the last
+ * group finishes them: (1024, 288, 96, 3) frozen at "high" took 439 us with all its rows at once, and takes 412. */
 #define BLOCK_SUMS_BYTES (24 << 10)
-#define BLOCK_STEP 24
 
 /* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
 
-/* Rows of the left operand that a thread packs at once, a multiple of the lanes and of every left_block. */
+/* Rows of the left operand that a thread packs at once, a multiple of the lanes and of every left_block (which is
+ * MAX_TILE_ROWS at most). */
 #define LEFT_BLOCK 32
 
 /* From so many rows on threads share the rows of a product whose panels all fit into L2: (1024, 288, 96, 3) on two
@@ -58,7 +57,7 @@
 #define MIN_ROWS_TO_SHARE 256
 
 /* The words of so many bytes of rows, or of so many rows, are packed at once: a larger batch goes in bands, for each of
- * which the right operand is packed again. */
+ * which the right operand is packed again, if it is not frozen. */
 #define MOST_LEFT_BYTES (16 << 20)
 #define MIN_BAND_ROWS 256
 
@@ -90,10 +89,10 @@ struct REAL(plan) {
   int64_t panel_size;  /* reals of a packed panel: bias [vectors][lanes], then slices [depth][vectors][lanes] */
   int64_t panel_step;  /* between panels; those that a task packs have the depth of a slab alone */
   int64_t row_chunk;   /* rows of the left operand that stay in L2 */
-  int64_t slab;        /* words of depth that all the rows of a task pass before the next; at most all */
+  int64_t slab_words;  /* words of depth that all the rows of a task pass before the next; at most all */
   int64_t task_panels; /* panels of one task */
   int64_t task_rows;
-  int64_t block_rows; /* of several groups of vectors, so that their sums stay in L1 */
+  int64_t block_rows; /* that pass all the groups of vectors of a panel before the next */
   int64_t row_step;   /* rows that are finished together */
   int64_t tasks;
   int dots;            /* of rows and units where they lie: only bias is packed */
@@ -109,11 +108,11 @@ struct REAL(job) {
   const struct REAL(product) * p;
   struct REAL(plan) plan;
   real *packed_left;     /* the rows of the band; or NULL: each task packs its own, or they are read in place */
-  uint8_t *left_carried; /* for each LEFT_BLOCK rows of it whether the words carry their numbers */
+  uint8_t *left_carried; /* for each LEFT_BLOCK rows whether the words carry their numbers; NULL: all do */
   real *panels;          /* all those of the right operand, packed before the tasks; or NULL */
   real *tail;            /* the last rows of the original that dots take, tail_stride apart */
   int64_t tail_stride;
-  char *rooms; /* one for each thread: packed panels or one slice, packed rows, sums, states of the panels */
+  char *rooms; /* one for each thread: packed panels or one, packed rows, sums, states of the panels */
   size_t room_bytes, right_bytes, rows_bytes, sums_bytes;
   int64_t band, band_rows; /* the rows [band, band + band_rows) are under way */
   atomic_llong next_task;
@@ -166,9 +165,9 @@ static struct REAL(plan)
   int64_t run_bytes = plan.run * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
   plan.slice = kernels->left_block > 1 ? plan.run : larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
   plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
-  int64_t block_step = kernels->left_block > 1 ? kernels->left_block : BLOCK_STEP;
-  int64_t most = BLOCK_SUMS_BYTES / (plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real));
-  plan.block_rows = plan.panel_vectors <= kernels->max_vectors ? INT64_MAX : larger(1, most / block_step) * block_step;
+  int64_t sums_rows = BLOCK_SUMS_BYTES / (plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real));
+  plan.block_rows =
+      kernels->left_block == 1 ? INT64_MAX : larger(1, sums_rows / kernels->left_block) * kernels->left_block;
   plan.row_step = p->original ? p->original->pieces * kernels->lanes : 1;
   return plan;
 }
@@ -210,27 +209,29 @@ static struct REAL(plan)
    * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
   int cut = p->packed && plan.panels > threads && plan.panels % threads && plan.panels < 16 * threads;
   plan.task_panels = threads == 1 ? plan.panels : cut ? 1 : ceil_div(plan.panels, (blocks ? 2 : 4) * threads);
-  int by_rows = narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels */
+  int by_rows = narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
   if (by_rows) plan.task_panels = plan.panels;
-  plan.slab = blocks && !whole && !narrow ? plan.run : larger(1, plan.depth);
-  int64_t slab_bytes =
-      (smaller(plan.slab, plan.depth) + 1) * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
+  plan.slab_words = blocks && !whole && !narrow ? plan.run : larger(1, plan.depth);
+  int64_t slab_size = (smaller(plan.slab_words, plan.depth) + 1) * plan.panel_vectors * kernels->lanes;
+  int64_t slab_bytes = slab_size * (int64_t)sizeof(real);
   if (!whole) plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES(kernels->l2_bytes) / slab_bytes + 1);
   plan.whole_panels = p->packed || p->original;
-  plan.panel_step = plan.whole_panels ? plan.panel_size : slab_bytes / (int64_t)sizeof(real);
+  plan.panel_step = plan.whole_panels ? plan.panel_size : slab_size;
   int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
-  plan.packs_rows = kernels->pack_left && column_tasks == 1 && plan.slab >= plan.depth; /* no other task needs them */
-  int share_rows = p->original || (p->packed && column_tasks % threads);                /* it costs no packing */
+  plan.packs_rows =
+      kernels->pack_left && column_tasks == 1 && plan.slab_words >= plan.depth; /* no other task needs them */
+  int share_rows = p->original || (p->packed && column_tasks % threads);        /* it costs no packing */
   if (by_rows)
-    row_tasks = threads;
+    row_tasks = (p->packed ? 4 : 1) * threads;
   else if (column_tasks < (share_rows ? 4 * threads : threads)) /* few columns: share the rows as well */
     row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
   else if (cut)
     row_tasks = threads;
-  int64_t unit = p->original ? p->original->pieces : 1; /* rows that no task divides */
-  if (kernels->pack_left) unit = LEFT_BLOCK;
+  int64_t unit = kernels->pack_left ? LEFT_BLOCK
+                 : p->original      ? p->original->pieces
+                                    : 1; /* rows that no task divides */
   int64_t row_sums_bytes = plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  if (plan.slab < plan.depth)
+  if (plan.slab_words < plan.depth)
     row_tasks = larger(row_tasks, ceil_div(p->rows * plan.task_panels * row_sums_bytes, SUMS_BYTES));
   plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
   int64_t most_rows = (LEFT_BLOCK_BYTES(kernels->l2_bytes) / row_bytes + MAX_TILE_ROWS) / unit * unit;
@@ -326,9 +327,9 @@ struct REAL(slab) {
   int64_t from, to;
 };
 
-/* One panel against the rows [row, row + rows), which are at `left`, slice by slice, so that a slice stays in L2 while
- * the tiles pass over it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in the same
- * place.  Returns whether the words carry all the numbers of the panel; if not, nothing was finished. */
+/* One slab of a panel against the rows [row, row + rows), which are at `left`, slice by slice, so that a slice stays in
+ * L2 while the tiles pass over it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in
+ * the same place.  Returns whether the words carry all the numbers; if not, nothing was finished. */
 static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left,
                                 int64_t row, int64_t rows, int64_t index, struct REAL(slab) slab, real *right, int pack,
                                 real *sums) {
@@ -529,7 +530,7 @@ static int REAL(multiply_panels)(const struct REAL(job) * job, int64_t row, int6
   for (int64_t i = first; i < last; i++) {
     struct REAL(panel) panel = REAL(panel_at)(job->p, plan, i);
     real *right = panels + (plan->keep ? (i - first) * plan->panel_step : 0), *sums = room->sums;
-    if (plan->slab < plan->depth)
+    if (plan->slab_words < plan->depth)
       sums += ((i - first) * plan->task_rows * plan->panel_vectors + row_of_task * panel.vectors) * lanes;
     if (plan->dots)
       REAL(dot_panel)(job->p, plan->kernels, row, rows, panel, right, sums);
@@ -566,7 +567,7 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const stru
   struct REAL(slab) slab = {0, 0};
   memset(room->states, UNPACKED, (size_t)(last - first));
   do {
-    slab = (struct REAL(slab)){slab.to, smaller(slab.to + plan->slab, plan->depth)};
+    slab = (struct REAL(slab)){slab.to, smaller(slab.to + plan->slab_words, plan->depth)};
     for (int64_t i = 0; i < last - first; i++)
       if (room->states[i] == PACKED) room->states[i] = UNPACKED;
     for (int64_t row = start; row < end; row += plan->row_chunk) {
@@ -662,14 +663,15 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
   if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
     plan->left_stride = REAL(left_stride)(plan);
     left_bytes = aligned((size_t)(ceil_div(band.rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
-    carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
+    carried_bytes = plan->left_stride ? aligned((size_t)ceil_div(p->rows, LEFT_BLOCK)) : 0;
   }
+  plan->packs_rows &= plan->left_stride > 0;
   if (plan->packs_rows) {
     left_bytes = 0;
     job.rows_bytes = aligned((size_t)(plan->row_chunk * plan->left_stride) * sizeof(real));
   }
   int64_t lanes = kernels->lanes, sums = plan->row_chunk * plan->panel_vectors;
-  if (plan->slab < plan->depth) sums = plan->task_rows * plan->task_panels * plan->panel_vectors;
+  if (plan->slab_words < plan->depth) sums = plan->task_rows * plan->task_panels * plan->panel_vectors;
   if (p->original) {
     panels_bytes = aligned((size_t)(plan->panels * plan->panel_size) * sizeof(real));
     job.right_bytes = aligned((size_t)(p->original->pieces * lanes) * sizeof(real)); /* the tail's bias */
@@ -729,10 +731,9 @@ int REAL(product)(const struct REAL(product) * p, int threads) {
     lying.packed = NULL;
     return REAL(run)(&lying, p->packed->isa->REAL(kernels), 1, SCRATCH_KERNEL, threads);
   }
-  int64_t terms = p->rows * p->columns * p->pieces * p->depth;
+  struct product_sizes sizes = {p->rows, p->depth, p->columns, p->pieces};
   const struct isa *isa = p->packed ? p->packed->isa : isa_active();
-  const struct REAL(kernels) *tier =
-      REAL(isa_tier)(isa, p->packed ? p->packed->precision : p->precision, p->rows, terms);
+  const struct REAL(kernels) *tier = REAL(isa_tier)(isa, p->packed ? p->packed->precision : p->precision, &sizes);
   if (p->packed && !p->packed->tier_panels) tier = isa->REAL(kernels);
   int64_t tail;
   enum order order = REAL(quickest_order)(p, tier, &tail);

@@ -81,7 +81,8 @@ enum order REAL(quickest_order)(const struct REAL(product) * p, const struct REA
     return TILES;
   if (REAL(is_short)(p, kernels)) return DOTS;
   int64_t dots = REAL(dots_cost)(p, kernels, p->rows);
-  int64_t tiles = REAL(packing_cost)(p, kernels, p->columns * p->pieces) + REAL(tiles_cost)(p, kernels, p->rows);
+  int64_t packed = p->columns * p->pieces + (kernels->pack_left ? p->rows : 0);
+  int64_t tiles = REAL(packing_cost)(p, kernels, packed) + REAL(tiles_cost)(p, kernels, p->rows);
   if (!kernels->pack_left && p->rows >= MIN_SWAPPED_ROWS &&
       p->rows * p->depth * (int64_t)sizeof(real) <= MOST_SWAPPED_BYTES) {
     *tail = REAL(tail_rows)(p, kernels);

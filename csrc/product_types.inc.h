@@ -3,8 +3,7 @@
 /* The right operand of a product, and its bias, packed once, for one ISA and precision. */
 struct REAL(packed) {
   const struct isa *isa;
-  int precision;                     /* enum fa_precision */
-  const struct REAL(kernels) * tier; /* that tier_panels are for */
+  int precision; /* enum fa_precision */
   /* 64-byte aligned.  panels, of the kernels of `real`, or NULL where the tier takes every product; tier_panels, or
    * NULL. With neither, dots of rows and units where they lie. */
   real *panels, *tier_panels;
@@ -44,7 +43,7 @@ struct REAL(product) {
 
 /* Returns FA_OK, FA_NO_MEMORY, or for a scattered operand PRODUCT_UNCARRIED with nothing promised of y: where the words
  * don't carry all the numbers, since 0 times an infinity would spoil what a loser does not touch.  The order of each
- * sum depends on the shape alone, and of tiles on depth alone. */
+ * sum depends on the shape alone, and of tiles on their kernels and depth alone. */
 int REAL(product)(const struct REAL(product) * p, int threads);
 
 /* Packs the right operand and the bias of a product for one table of kernels: `packed_bytes` at `panels`.  Of the

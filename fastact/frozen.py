@@ -74,8 +74,8 @@ class Frozen:
             out: an array to write y to, which must not overlap x.
 
         Returns:
-            y (..., out_features), of x's dtype: of one row the same bits in any batch, on any number of
-            threads.
+            y (..., out_features), of x's dtype, the same bits on any number of threads; on float32 kernels a
+            row has the same bits in any batch.  On AMX a large batch runs on its tiles.
 
         Raises:
             TypeError, ValueError: x or out is no array, of another dtype, or of a shape that does not fit.

@@ -1,4 +1,4 @@
-/* The multiply of the AMX kernels: 2 x 2 tiles of sums, two tiles of rows and two of columns.
+/* The multiply of the AMX kernels: up to 2 x 2 tiles of sums, one or two tiles of rows and of columns.
  *
  * Numbers in parts a0 + a1 + a2 and b0 + b1 + b2 have the products ai bj of weight 2^(-8 (i + j)); those of weight down
  * to that of the last part are summed, at each step of depth the small ones first.  An instruction sums 32 terms on

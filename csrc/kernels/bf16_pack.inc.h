@@ -56,7 +56,7 @@ static ALWAYS_INLINE void split(int parts, vec first, vec second, vec *words, ma
   words[parts - 1] = round_to_even(first, second);
 }
 
-/* Up to 16 units (rows of the left operand, or lanes) times 32 terms: src(unit, term) */
+/* Up to 16 units (rows of the left operand, or lanes) times 32 terms: src(unit, term), one of the strides 1 */
 struct block {
   int64_t units, terms;
   const float *src;
@@ -80,11 +80,6 @@ static ALWAYS_INLINE void load_terms(const struct block *b, int64_t i, vec *firs
 static ALWAYS_INLINE void load_unit(const struct block *b, int64_t i, vec *first, vec *second) {
   int64_t half = (b->terms + 1) / 2;
   const float *unit = b->src + i * b->unit_stride;
-  float gathered[32];
-  if (b->depth_stride != 1) {
-    for (int64_t t = 0; i < b->units && t < b->terms; t++) gathered[t] = unit[t * b->depth_stride];
-    unit = gathered;
-  }
   *first = load_some(unit, i < b->units ? half : 0);
   *second = load_some(unit + half, i < b->units ? b->terms - half : 0);
 }
@@ -148,8 +143,8 @@ static ALWAYS_INLINE void split_block(int parts, int by_depth, const struct bloc
 }
 
 /* src(row, d) -> dst, blocks of `block` rows dst_stride words a row apart, of 1 row [depth / 32][parts][16 words], of
- * 32 rows [depth / 32][parts][32][16 words]; zeros beyond `depth`.  Returns whether bfloat16 carries all the numbers.
- */
+ * 32 rows [depth / 32][parts][32][16 words]; zeros beyond `depth`.  Rows that lack in a block stay as they were: their
+ * sums are never read.  Returns whether bfloat16 carries all the numbers. */
 static ALWAYS_INLINE int pack_rows(int parts, int block, int64_t rows, int64_t depth, const float *src,
                                    int64_t row_stride, int64_t depth_stride, float *dst, int64_t dst_stride) {
   magnitudes largest = _mm512_setzero_si512();
