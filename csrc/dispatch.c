@@ -13,11 +13,12 @@
 /* What "highest" runs on AMX tiles: to split weights and rows into three parts has to be shared by many rows and units,
  * and the lanes have to be filled.  On (64, 288, 96, 3) float32 took 73 us and three parts 75, on (96, 288, 96, 3) 110
  * and 94, (100, 784, 240, 5) 1188 and 1078, (256, 128, 128, 2) 121 and 94, but (97, 131, 57, 3) 39 and 49, (1024, 64,
- * 64, 1) 65 and 69, (2048, 96, 64, 1) 167 and 168, (4096, 1024, 16, 1) 1118 and 1747, (200, 300, 2, 256) 389 and 833
- * (Xeon, family 6 model 207). */
+ * 64, 1) 65 and 69, (20000, 16, 100, 1) 1067 and 1378, (2048, 96, 64, 1) 167 and 168, (4096, 1024, 16, 1) 1118 and
+ * 1747, (200, 300, 2, 256) 389 and 833 (Xeon, family 6 model 207). */
 #define MIN_HIGHEST_ROWS 96
 #define MIN_HIGHEST_COLUMNS 48
 #define MIN_HIGHEST_UNITS 96
+#define MIN_HIGHEST_DEPTH 32
 #define MIN_HIGHEST_TERMS 6000000
 
 const struct product_sizes least_product = {1, 1, 1, 1}, largest_product = {1 << 20, 1 << 20, 1 << 20, 1};
@@ -59,8 +60,8 @@ static const struct kernels_f32 *amx_tier(int precision, const struct product_si
   if (precision == FA_MEDIUM) return &kernels_amx_1;
   if (precision == FA_HIGH) return &kernels_amx_2;
   int64_t units = s->columns * s->pieces;
-  return s->rows >= MIN_HIGHEST_ROWS && s->columns >= MIN_HIGHEST_COLUMNS && units >= MIN_HIGHEST_UNITS &&
-                 s->rows * s->depth * units >= MIN_HIGHEST_TERMS
+  return s->rows >= MIN_HIGHEST_ROWS && s->depth >= MIN_HIGHEST_DEPTH && s->columns >= MIN_HIGHEST_COLUMNS &&
+                 units >= MIN_HIGHEST_UNITS && s->rows * s->depth * units >= MIN_HIGHEST_TERMS
              ? &kernels_amx_3
              : NULL;
 }
