@@ -66,9 +66,10 @@ def set_float32_matmul_precision(precision: str) -> None:
     `show_config` says what each tier runs on here.
 
         tier       norm of the error            on AVX512-BF16           on AMX-BF16
-        "highest"  about 2e-7, no worse than    float32                  from 96 rows, 32 inputs, 48 outputs and
-                   NumPy's float32                                       6 million products of numbers on: 3
-                                                                         parts, 1.1 to 1.6 times
+        "highest"  about 2e-7, no worse than    float32                  for 96 rows, 32 inputs, 48 outputs,
+                   NumPy's float32                                       96 units, 6 million products of
+                                                                         numbers and more: 3 parts, 1.1 to
+                                                                         1.6 times
         "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 1.2 to 2.5 times
         "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.6 to 2 times   1 part, 2 to 5 times
 
