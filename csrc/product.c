@@ -99,6 +99,8 @@ struct REAL(plan) {
   int in_place;        /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
   int keep;            /* packed panels, for the chunks of rows after the first */
   int whole_panels;    /* where packed panels are, is all of their depth */
+  int whole;           /* all the rows of a task stay in L2, and each panel passes once */
+  int narrow;          /* all the panels stay in L2, and blocks of packed rows pass */
   int packs_rows;      /* of the left operand each task its own, a chunk at a time */
   int64_t left_stride; /* of rows of words, depth contiguous */
 };
@@ -183,6 +185,62 @@ static int REAL(in_place_vectors)(const struct REAL(product) * p, const struct R
   return vectors > 1 ? vectors : 0;
 }
 
+static int64_t REAL(row_bytes)(const struct REAL(plan) * plan) { return (plan->depth + 1) * (int64_t)sizeof(real); }
+
+/* Rows that no task and no chunk of a task divides. */
+static int64_t REAL(row_unit)(const struct REAL(product) * p, const struct REAL(plan) * plan) {
+  if (plan->kernels->pack_left) return LEFT_BLOCK;
+  return p->original ? p->original->pieces : 1;
+}
+
+/* Bytes of a row of sums of a panel. */
+static int64_t REAL(sums_bytes)(const struct REAL(plan) * plan) {
+  return plan->panel_vectors * plan->kernels->lanes * (int64_t)sizeof(real);
+}
+
+/* Which panels and which rows make a task. */
+static void REAL(plan_tasks)(const struct REAL(product) * p, struct REAL(plan) * plan, int threads) {
+  const struct REAL(kernels) *kernels = plan->kernels;
+  int64_t panels = plan->panels, row_tasks = 1;
+  int blocks = kernels->left_block > 1;
+  /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
+   * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
+  int cut = p->packed && panels > threads && panels % threads && panels < 16 * threads;
+  int by_rows = plan->narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
+  plan->task_panels = threads == 1 || by_rows ? panels : cut ? 1 : ceil_div(panels, (blocks ? 2 : 4) * threads);
+  plan->slab_words = blocks && !plan->whole && !plan->narrow ? plan->run : larger(1, plan->depth);
+  int64_t slab_size = (smaller(plan->slab_words, plan->depth) + 1) * plan->panel_vectors * kernels->lanes;
+  int64_t most_panels = RIGHT_BLOCK_BYTES(kernels->l2_bytes) / (slab_size * (int64_t)sizeof(real)) + 1;
+  if (!plan->whole) plan->task_panels = smaller(plan->task_panels, most_panels);
+  plan->panel_step = plan->whole_panels ? plan->panel_size : slab_size;
+  int64_t column_tasks = ceil_div(panels, plan->task_panels);
+  plan->packs_rows =
+      kernels->pack_left && column_tasks == 1 && plan->slab_words >= plan->depth; /* no other needs them */
+  int share_rows = p->original || (p->packed && column_tasks % threads);          /* it costs no packing */
+  if (by_rows)
+    row_tasks = (p->packed ? 4 : 1) * threads;
+  else if (column_tasks < (share_rows ? 4 * threads : threads)) /* few columns: share the rows as well */
+    row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
+  else if (cut)
+    row_tasks = threads;
+  if (plan->slab_words < plan->depth) /* the sums of all the rows of a task stay from slab to slab */
+    row_tasks = larger(row_tasks, ceil_div(p->rows * plan->task_panels * REAL(sums_bytes)(plan), SUMS_BYTES));
+  int64_t unit = REAL(row_unit)(p, plan);
+  plan->task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
+}
+
+/* The rows of a task that pass all its panels before the next. */
+static void REAL(plan_chunks)(const struct REAL(product) * p, struct REAL(plan) * plan) {
+  const struct REAL(kernels) *kernels = plan->kernels;
+  int64_t unit = REAL(row_unit)(p, plan), rows = LEFT_BLOCK_BYTES(kernels->l2_bytes) / REAL(row_bytes)(plan);
+  rows = kernels->left_block > 1 ? kernels->left_block : larger(unit, (rows + MAX_TILE_ROWS) / unit * unit);
+  int64_t chunks = plan->whole ? 1 : ceil_div(plan->task_rows, rows);
+  chunks = larger(chunks, ceil_div(plan->task_rows * REAL(sums_bytes)(plan), SUMS_BYTES));
+  plan->row_chunk = ceil_div(plan->task_rows, chunks);
+  int64_t step = plan->row_chunk < plan->row_step ? unit : larger(unit, plan->row_step);
+  plan->row_chunk = ceil_div(plan->row_chunk, step) * step;
+}
+
 static struct REAL(plan)
     REAL(make_plan)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots, int threads) {
   int in_place = dots ? 0 : REAL(in_place_vectors)(p, kernels);
@@ -198,49 +256,15 @@ static struct REAL(plan)
     vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; which panels carry words must not change */
   struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
   plan.in_place = in_place > 0;
-  plan.left_stride = p->left_row_stride;
-  int64_t row_bytes = (plan.depth + 1) * (int64_t)sizeof(real);
-  int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
-  int blocks = kernels->left_block > 1, narrow = blocks && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
-  int whole = !narrow && p->rows * row_bytes <= WHOLE_LEFT(kernels->l2_bytes);
   plan.dots = dots;
-  plan.keep = p->packed || p->original || (!whole && !plan.dots);
-  /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
-   * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
-  int cut = p->packed && plan.panels > threads && plan.panels % threads && plan.panels < 16 * threads;
-  plan.task_panels = threads == 1 ? plan.panels : cut ? 1 : ceil_div(plan.panels, (blocks ? 2 : 4) * threads);
-  int by_rows = narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
-  if (by_rows) plan.task_panels = plan.panels;
-  plan.slab_words = blocks && !whole && !narrow ? plan.run : larger(1, plan.depth);
-  int64_t slab_size = (smaller(plan.slab_words, plan.depth) + 1) * plan.panel_vectors * kernels->lanes;
-  int64_t slab_bytes = slab_size * (int64_t)sizeof(real);
-  if (!whole) plan.task_panels = smaller(plan.task_panels, RIGHT_BLOCK_BYTES(kernels->l2_bytes) / slab_bytes + 1);
+  plan.left_stride = p->left_row_stride;
+  int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
+  plan.narrow = kernels->left_block > 1 && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
+  plan.whole = !plan.narrow && p->rows * REAL(row_bytes)(&plan) <= WHOLE_LEFT(kernels->l2_bytes);
   plan.whole_panels = p->packed || p->original;
-  plan.panel_step = plan.whole_panels ? plan.panel_size : slab_size;
-  int64_t column_tasks = ceil_div(plan.panels, plan.task_panels), row_tasks = 1;
-  plan.packs_rows =
-      kernels->pack_left && column_tasks == 1 && plan.slab_words >= plan.depth; /* no other task needs them */
-  int share_rows = p->original || (p->packed && column_tasks % threads);        /* it costs no packing */
-  if (by_rows)
-    row_tasks = (p->packed ? 4 : 1) * threads;
-  else if (column_tasks < (share_rows ? 4 * threads : threads)) /* few columns: share the rows as well */
-    row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
-  else if (cut)
-    row_tasks = threads;
-  int64_t unit = kernels->pack_left ? LEFT_BLOCK
-                 : p->original      ? p->original->pieces
-                                    : 1; /* rows that no task divides */
-  int64_t row_sums_bytes = plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  if (plan.slab_words < plan.depth)
-    row_tasks = larger(row_tasks, ceil_div(p->rows * plan.task_panels * row_sums_bytes, SUMS_BYTES));
-  plan.task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
-  int64_t most_rows = (LEFT_BLOCK_BYTES(kernels->l2_bytes) / row_bytes + MAX_TILE_ROWS) / unit * unit;
-  if (blocks) most_rows = kernels->left_block;
-  int64_t chunks = whole ? 1 : ceil_div(plan.task_rows, larger(unit, most_rows));
-  chunks = larger(chunks, ceil_div(plan.task_rows * row_sums_bytes, SUMS_BYTES));
-  plan.row_chunk = ceil_div(plan.task_rows, chunks);
-  int64_t step = plan.row_chunk < plan.row_step ? unit : larger(unit, plan.row_step);
-  plan.row_chunk = ceil_div(plan.row_chunk, step) * step;
+  plan.keep = plan.whole_panels || (!plan.whole && !dots);
+  REAL(plan_tasks)(p, &plan, threads);
+  REAL(plan_chunks)(p, &plan);
   return plan;
 }
 
