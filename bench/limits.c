@@ -65,7 +65,7 @@ int64_t read_memory(const void *memory, int64_t bytes, float *result) {
   return size * VECTOR_BYTES;
 }
 
-/* Products of bfloat16 tiles, of random numbers: with zeros the CPU keeps a clock a quarter higher.  Returns 0 without
+/* Products of bfloat16 tiles, of random numbers: with zeros the CPU keeps a higher clock.  Returns 0 without
  * AMX, or where the process may not use it. */
 #if defined(__AMX_BF16__) && defined(__linux__)
 #include <immintrin.h>

@@ -152,7 +152,6 @@ def limits_lines(results: Results) -> str:
         )
         if "tile_bf16_gflops" in limits:
             lines[-1] += f"; bfloat16 tiles of AMX {limits['tile_bf16_gflops']:,.0f} GFLOP/s"
-
     return "\n".join(lines)
 
 

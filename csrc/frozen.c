@@ -7,7 +7,7 @@
 #include "threads.h"
 
 /* A large batch goes through hidden layers in parts, so that the scratch memory stays this small for each of the two
- * buffers; of so many rows at least, a multiple of HIDDEN_STEP, which is one of those that a product packs at once. */
+ * buffers; of so many rows at least, and a multiple of HIDDEN_STEP, whole blocks of the rows that a product packs. */
 #define HIDDEN_BYTES (32 << 20)
 #define HIDDEN_ROWS 1024
 #define HIDDEN_STEP 64
@@ -153,8 +153,8 @@ int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t cou
   for (int64_t i = 0; i + 1 < count; i++) widest = larger(widest, layers[i]->out_features);
   int64_t most = HIDDEN_BYTES / (widest * (int64_t)sizeof(real)) / HIDDEN_ROWS * HIDDEN_ROWS;
   most = larger(most, HIDDEN_ROWS);
-  int64_t parts = larger(1, ceil_div(rows, most)), step = HIDDEN_STEP; /* alike, so that they run on the same kernels */
-  most = smaller(rows, ceil_div(ceil_div(rows, parts), step) * step);
+  int64_t parts = larger(1, ceil_div(rows, most)); /* alike, so that they run on the same kernels */
+  most = smaller(rows, ceil_div(ceil_div(rows, parts), HIDDEN_STEP) * HIDDEN_STEP);
   size_t hidden_bytes = aligned((size_t)(most * widest) * sizeof(real));
   char *hidden = scratch(SCRATCH_HIDDEN, 2 * hidden_bytes);
   if (!hidden) return FA_NO_MEMORY;

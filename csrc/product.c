@@ -41,10 +41,6 @@
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
 
-/* Blocks of packed rows pass all the groups of vectors of a panel, so many that their sums stay in L1 until the last
- * group finishes them: (1024, 288, 96, 3) frozen at "high" took 439 us with all its rows at once, and takes 412. */
-#define BLOCK_SUMS_BYTES (24 << 10)
-
 /* A run of depth is a multiple of so many words, or the rest. */
 #define RUN_STEP 16
 
@@ -92,8 +88,7 @@ struct REAL(plan) {
   int64_t slab_words;  /* words of depth that all the rows of a task pass before the next; at most all */
   int64_t task_panels; /* panels of one task */
   int64_t task_rows;
-  int64_t block_rows; /* that pass all the groups of vectors of a panel before the next */
-  int64_t row_step;   /* rows that are finished together */
+  int64_t row_step; /* rows that are finished together */
   int64_t tasks;
   int dots;            /* of rows and units where they lie: only bias is packed */
   int in_place;        /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
@@ -167,9 +162,6 @@ static struct REAL(plan)
   int64_t run_bytes = plan.run * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
   plan.slice = kernels->left_block > 1 ? plan.run : larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
   plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
-  int64_t sums_rows = BLOCK_SUMS_BYTES / (plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real));
-  plan.block_rows =
-      kernels->left_block == 1 ? INT64_MAX : larger(1, sums_rows / kernels->left_block) * kernels->left_block;
   plan.row_step = p->original ? p->original->pieces * kernels->lanes : 1;
   return plan;
 }
@@ -374,34 +366,31 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
       int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
       if (!REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, words, slice + start * lanes * words)) return 0;
     }
-    for (int64_t block = 0; block < rows; block += plan->block_rows) {
-      int64_t block_end = smaller(rows, block + plan->block_rows);
-      for (int g = 0; g < groups; g++) {
-        int start = REAL(group_start)(panel.vectors, groups, g);
-        int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
-        struct REAL(tile) tile = {
-            .depth = words,
-            .run = plan->run,
-            .right = in_place ? p->right + panel.column + depth * p->right_depth_stride : slice + start * lanes * words,
-            .left_stride = plan->left_stride,
-            .right_stride = in_place ? p->right_depth_stride : vectors * lanes,
-            .sums_stride = sums_stride,
-            .add = depth > 0,
-        };
-        int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
-        int64_t steps = ceil_div(block_end - block, kernels->left_block), tiles = ceil_div(block_end - block, most);
-        for (int64_t t = 0; t < tiles; t++) { /* heights alike */
-          int64_t first = block + t * steps / tiles * kernels->left_block;
-          int64_t end = smaller(block_end, block + (t + 1) * steps / tiles * kernels->left_block);
-          tile.rows = (int)(end - first);
-          tile.left = left + first * plan->left_stride + depth * kernels->left_block;
-          tile.sums = sums + first * sums_stride + start * lanes;
-          kernels->multiply[vectors][tile.rows](&tile);
-          if (!last_slice || g < groups - 1) continue;
-          int64_t ready = end == rows ? rows : end / plan->row_step * plan->row_step;
-          REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
-          finished = ready;
-        }
+    for (int g = 0; g < groups; g++) {
+      int start = REAL(group_start)(panel.vectors, groups, g);
+      int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
+      struct REAL(tile) tile = {
+          .depth = words,
+          .run = plan->run,
+          .right = in_place ? p->right + panel.column + depth * p->right_depth_stride : slice + start * lanes * words,
+          .left_stride = plan->left_stride,
+          .right_stride = in_place ? p->right_depth_stride : vectors * lanes,
+          .sums_stride = sums_stride,
+          .add = depth > 0,
+      };
+      int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
+      int64_t blocks = ceil_div(rows, kernels->left_block), tiles = ceil_div(rows, most);
+      for (int64_t t = 0; t < tiles; t++) { /* heights alike */
+        int64_t first = t * blocks / tiles * kernels->left_block;
+        int64_t end = smaller(rows, (t + 1) * blocks / tiles * kernels->left_block);
+        tile.rows = (int)(end - first);
+        tile.left = left + first * plan->left_stride + depth * kernels->left_block;
+        tile.sums = sums + first * sums_stride + start * lanes;
+        kernels->multiply[vectors][tile.rows](&tile);
+        if (!last_slice || g < groups - 1) continue;
+        int64_t ready = end == rows ? rows : end / plan->row_step * plan->row_step;
+        REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
+        finished = ready;
       }
     }
     depth += words;

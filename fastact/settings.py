@@ -73,7 +73,8 @@ def set_float32_matmul_precision(precision: str) -> None:
         "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 1.2 to 2.5 times
         "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.6 to 2 times   1 part, 2 to 5 times
 
-    Speed is relative to float32 kernels on the same CPU, forward (Zen 5; a Xeon of family 6, model 207).  The
+    Speed is relative to float32 kernels on the same CPU, forward (Zen 5; a Xeon of family 6, model 207, where
+    FASTACT_ISA=avx512 leaves AMX out).  The
     backward of `linear_maxout` takes a tier where pieces are few and rows many.  Products of a few rows,
     float64, the Numba backend and the NumPy reference ignore tiers.
 

@@ -12,8 +12,8 @@ static ALWAYS_INLINE vec load_some(const float *p, int64_t count) {
   return vec_load_first(p, count < 0 ? 0 : count < 16 ? count : 16);
 }
 
-/* The largest magnitudes so far.  Numbers from UNCARRIED on bfloat16 does not carry: they are rounded to an infinity,
- * or are none. */
+/* The largest magnitudes so far.  Numbers from UNCARRIED_BITS on bfloat16 does not carry: they are rounded to an
+ * infinity, or are none. */
 typedef __m512i magnitudes;
 #define UNCARRIED_BITS 0x7f7f8000u
 
@@ -29,6 +29,7 @@ static ALWAYS_INLINE int carried(magnitudes largest) {
   return all < UNCARRIED_BITS;
 }
 
+/* The words of two vectors rounded to bfloat16. */
 static ALWAYS_INLINE vec round_to_even(vec first, vec second) {
 #if defined(FA_EMULATE_AVX512) || defined(FA_EMULATE_AMX)
   words16 low = (words16)first, high = (words16)second;
