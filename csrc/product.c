@@ -1,61 +1,15 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
-#include "product.h"
-
 #include <stdatomic.h>
 
 #include "fastact_abi.h"
 #include "product_order.h"
+#include "product_plan.h"
 #include "sizes.h"
 #include "threads.h"
-
-/* What stays in L2, of kernels->l2_bytes.  Where all the rows of a task fit into half of it they pass each slice of the
- * right operand once, and it is packed just before.  Otherwise 3/16 of rows stay while half of packed panels pass by,
- * again for each block of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with
- * 128 and 640 KiB of rows and panels 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and 384 17.8 and 147 (Zen 5,
- * AVX-512, one thread, while the other core used the L3 cache too).
- *
- * A slice is the other half, so that it stays while the tiles pass over it.  Then a tile takes several runs of depth,
- * and its sums stay in L1: with a single run, 256, 512 and 1024 KiB (2048, 2048, 2048, 2) took 147, 142, 140 and 142
- * ms, (64, 8192, 512, 2) 4.60, 4.55, 4.40 and 4.88, and (100, 784, 240, 5) frozen 772, 760, 751 and 751 us.
- *
- * Kernels that read blocks of packed rows are so quick that L3 holds them up.  One block of rows passes half an L2 of
- * panels: (1024, 1024, 1024, 2) at "highest" took 18.9 ms with 32 rows, 19.0 with 64, 19.8 with 128 and 23.2 with 256.
- * Panels that fit are packed once, and then each block of rows just before its use: (1024, 288, 96, 3) at "medium" 335
- * and 286 us.  Where they don't fit, all the rows pass one slab of depth, a single run, before the next, so that half
- * an L2 holds more panels: 18.3 and 16.8 ms, and (2048, 2048, 2048, 2) 162 and 141 (Xeon, family 6 model 207, AMX). */
-#define WHOLE_LEFT(l2_bytes) ((l2_bytes) / 2)
-#define LEFT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 16 * 3)
-#define RIGHT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 2)
-#define SLICE_BYTES(l2_bytes) ((l2_bytes) / 2)
-
-/* The sums of a block of rows: with many pieces and little depth, those of all its rows would take more memory than all
- * the arrays. */
-#define SUMS_BYTES (4 << 20)
-
-/* Rows this many bytes apart fall into one set of an L1 cache with 64 sets.  A tile of 8 such rows fits where a set has
- * 8 lines; where it has 12, a tile of 12 gains 1%. */
-#define L1_WAY_BYTES 4096
-#define MAX_CONFLICTING_ROWS 8
 
 /* Fewer bytes of panels one thread packs alone, since a team takes longer to begin: with two threads (32, 64, 64, 2)
  * took 3.6 us shared and 3.4 so, (15, 288, 96, 3) 9.5 and 8.9. */
 #define MIN_SHARED_BYTES (128 << 10)
-
-/* A run of depth is a multiple of so many words, or the rest. */
-#define RUN_STEP 16
-
-/* Rows of the left operand that a thread packs at once, a multiple of the lanes and of every left_block (which is
- * MAX_TILE_ROWS at most). */
-#define LEFT_BLOCK 32
-
-/* From so many rows on threads share the rows of a product whose panels all fit into L2: (1024, 288, 96, 3) on two
- * threads took 689 us by its 3 panels, and takes 380 (AMX). */
-#define MIN_ROWS_TO_SHARE 256
-
-/* The words of so many bytes of rows, or of so many rows, are packed at once: a larger batch goes in bands, for each of
- * which the right operand is packed again, if it is not frozen. */
-#define MOST_LEFT_BYTES (16 << 20)
-#define MIN_BAND_ROWS 256
 
 /* Depth of a scattered left operand that is written at once, and stays in L1. */
 #define SCATTERED_DEPTH 64
@@ -74,32 +28,6 @@ enum panel_state { UNPACKED, PACKED, UNCARRIED };
 #else
 #include "real.h"
 
-/* How a product is cut.  A panel is the right operand for some outputs: a vector of them with all its pieces, or for
- * few pieces some such vectors side by side.  It is walked in slices: a group of its vectors, as many as fit the
- * registers, times some runs of depth. */
-struct REAL(plan) {
-  const struct REAL(kernels) * kernels;
-  int panel_vectors;         /* the most of a panel */
-  int64_t depth, slice, run; /* in words of the kernels; of a slice and of a run the most */
-  int64_t panels;
-  int64_t panel_size;  /* reals of a packed panel: bias [vectors][lanes], then slices [depth][vectors][lanes] */
-  int64_t panel_step;  /* between panels; those that a task packs have the depth of a slab alone */
-  int64_t row_chunk;   /* rows of the left operand that stay in L2 */
-  int64_t slab_words;  /* words of depth that all the rows of a task pass before the next; at most all */
-  int64_t task_panels; /* panels of one task */
-  int64_t task_rows;
-  int64_t row_step; /* rows that are finished together */
-  int64_t tasks;
-  int dots;            /* of rows and units where they lie: only bias is packed */
-  int in_place;        /* panels of whole vectors are not packed, so that no tile reads beyond the right operand */
-  int keep;            /* packed panels, for the chunks of rows after the first */
-  int whole_panels;    /* where packed panels are, is all of their depth */
-  int whole;           /* all the rows of a task stay in L2, and each panel passes once */
-  int narrow;          /* all the panels stay in L2, and blocks of packed rows pass */
-  int packs_rows;      /* of the left operand each task its own, a chunk at a time */
-  int64_t left_stride; /* of rows of words, depth contiguous */
-};
-
 /* What the threads of one product share. */
 struct REAL(job) {
   const struct REAL(product) * p;
@@ -111,7 +39,8 @@ struct REAL(job) {
   int64_t tail_stride;
   char *rooms; /* one for each thread: packed panels or one, packed rows, sums, states of the panels */
   size_t room_bytes, right_bytes, rows_bytes, sums_bytes;
-  int64_t band, band_rows; /* the rows [band, band + band_rows) are under way */
+  int64_t band, band_end; /* the rows [band, band_end) are under way */
+  int64_t tasks;
   atomic_llong next_task;
   atomic_int status;
 };
@@ -122,143 +51,6 @@ struct REAL(room) {
   real *right, *rows, *sums;
   uint8_t *states;
 };
-
-struct REAL(panel) {
-  int64_t column, columns; /* columns inside the result; the vectors may reach beyond */
-  int vectors;
-};
-
-static struct REAL(panel)
-    REAL(panel_at)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t index) {
-  int64_t lanes = plan->kernels->lanes, vectors = ceil_div(p->columns, lanes);
-  int64_t first = index * vectors / plan->panels, last = (index + 1) * vectors / plan->panels;
-  return (struct REAL(panel)){
-      .column = first * lanes,
-      .columns = smaller(last * lanes, p->columns) - first * lanes,
-      .vectors = (int)(last - first) * p->pieces,
-  };
-}
-
-/* Vectors of columns side by side that, with all their pieces, make a panel as wide as a tile should be.  With 4
- * vectors instead of 2 fewer rows of the left operand pass by for each product: (1024, 1024, 1024, 2) frozen took 18.5
- * ms and takes 18.0, (1024, 1024, 2048, 1) 18.7 and 18.1, (2048, 2048, 2048, 2) 153 and 148 (Zen 5, AVX-512, one
- * thread). */
-static int REAL(column_vectors)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  int vectors = p->pieces < kernels->panel_vectors ? kernels->panel_vectors / p->pieces : 1;
-  return kernels->paired && vectors * p->pieces % 2 ? 2 * vectors : vectors;
-}
-
-/* The part of a plan that does not depend on rows and threads: how the right operand is packed. */
-static struct REAL(plan)
-    REAL(plan_panels)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int column_vectors) {
-  struct REAL(plan) plan = {.kernels = kernels};
-  int64_t vectors = ceil_div(p->columns, kernels->lanes);
-  plan.panel_vectors = column_vectors * p->pieces;
-  plan.panels = ceil_div(vectors, column_vectors);
-  plan.depth = ceil_div(p->depth, kernels->step_terms) * kernels->step_words;
-  int64_t runs = larger(1, ceil_div(plan.depth, kernels->run_words)); /* alike, and of whole blocks of packing */
-  int64_t run_step = larger(RUN_STEP, kernels->step_words);
-  plan.run = ceil_div(larger(1, ceil_div(plan.depth, runs)), run_step) * run_step;
-  int64_t run_bytes = plan.run * plan.panel_vectors * kernels->lanes * (int64_t)sizeof(real);
-  plan.slice = kernels->left_block > 1 ? plan.run : larger(1, SLICE_BYTES(kernels->l2_bytes) / run_bytes) * plan.run;
-  plan.panel_size = (plan.depth + 1) * plan.panel_vectors * kernels->lanes;
-  plan.row_step = p->original ? p->original->pieces * kernels->lanes : 1;
-  return plan;
-}
-
-/* The width in vectors of panels that the tiles read where they lie, since a single tile takes all the rows and would
- * use a packed panel once; 0 where panels are packed.  As wide as such a tile can be, so that more is read from each
- * row of the right operand: one row times (1024, 1024) took 350 us packed, and in place 296 with 2 vectors, 100 with
- * 4 and 87 with 5; 8 rows took 412 packed, and 115 to 136 in place with 3 (Zen 5, AVX-512). */
-static int REAL(in_place_vectors)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  if (p->pieces > 1 || p->right_column_stride != 1 || p->packed || p->original || kernels->pack_left) return 0;
-  int vectors = kernels->max_vectors;
-  while (vectors > 1 && p->rows > kernels->tile_rows[vectors]) vectors--;
-  return vectors > 1 ? vectors : 0;
-}
-
-static int64_t REAL(row_bytes)(const struct REAL(plan) * plan) { return (plan->depth + 1) * (int64_t)sizeof(real); }
-
-/* Rows that no task and no chunk of a task divides. */
-static int64_t REAL(row_unit)(const struct REAL(product) * p, const struct REAL(plan) * plan) {
-  if (plan->kernels->pack_left) return LEFT_BLOCK;
-  return p->original ? p->original->pieces : 1;
-}
-
-/* Bytes of a row of sums of a panel. */
-static int64_t REAL(sums_bytes)(const struct REAL(plan) * plan) {
-  return plan->panel_vectors * plan->kernels->lanes * (int64_t)sizeof(real);
-}
-
-/* Which panels and which rows make a task. */
-static void REAL(plan_tasks)(const struct REAL(product) * p, struct REAL(plan) * plan, int threads) {
-  const struct REAL(kernels) *kernels = plan->kernels;
-  int64_t panels = plan->panels, row_tasks = 1;
-  int blocks = kernels->left_block > 1;
-  /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
-   * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
-  int cut = p->packed && panels > threads && panels % threads && panels < 16 * threads;
-  int by_rows = plan->narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
-  plan->task_panels = threads == 1 || by_rows ? panels : cut ? 1 : ceil_div(panels, (blocks ? 2 : 4) * threads);
-  plan->slab_words = blocks && !plan->whole && !plan->narrow ? plan->run : larger(1, plan->depth);
-  int64_t slab_size = (smaller(plan->slab_words, plan->depth) + 1) * plan->panel_vectors * kernels->lanes;
-  int64_t most_panels = RIGHT_BLOCK_BYTES(kernels->l2_bytes) / (slab_size * (int64_t)sizeof(real)) + 1;
-  if (!plan->whole) plan->task_panels = smaller(plan->task_panels, most_panels);
-  plan->panel_step = plan->whole_panels ? plan->panel_size : slab_size;
-  int64_t column_tasks = ceil_div(panels, plan->task_panels);
-  plan->packs_rows =
-      kernels->pack_left && column_tasks == 1 && plan->slab_words >= plan->depth; /* no other needs them */
-  int share_rows = p->original || (p->packed && column_tasks % threads);          /* it costs no packing */
-  if (by_rows)
-    row_tasks = (p->packed ? 4 : 1) * threads;
-  else if (column_tasks < (share_rows ? 4 * threads : threads)) /* few columns: share the rows as well */
-    row_tasks = ceil_div((share_rows ? 4 : 2) * threads, column_tasks);
-  else if (cut)
-    row_tasks = threads;
-  if (plan->slab_words < plan->depth) /* the sums of all the rows of a task stay from slab to slab */
-    row_tasks = larger(row_tasks, ceil_div(p->rows * plan->task_panels * REAL(sums_bytes)(plan), SUMS_BYTES));
-  int64_t unit = REAL(row_unit)(p, plan);
-  plan->task_rows = ceil_div(ceil_div(p->rows, row_tasks), unit) * unit;
-}
-
-/* The rows of a task that pass all its panels before the next. */
-static void REAL(plan_chunks)(const struct REAL(product) * p, struct REAL(plan) * plan) {
-  const struct REAL(kernels) *kernels = plan->kernels;
-  int64_t unit = REAL(row_unit)(p, plan), rows = LEFT_BLOCK_BYTES(kernels->l2_bytes) / REAL(row_bytes)(plan);
-  rows = kernels->left_block > 1 ? kernels->left_block : larger(unit, (rows + MAX_TILE_ROWS) / unit * unit);
-  int64_t chunks = plan->whole ? 1 : ceil_div(plan->task_rows, rows);
-  chunks = larger(chunks, ceil_div(plan->task_rows * REAL(sums_bytes)(plan), SUMS_BYTES));
-  plan->row_chunk = ceil_div(plan->task_rows, chunks);
-  int64_t step = plan->row_chunk < plan->row_step ? unit : larger(unit, plan->row_step);
-  plan->row_chunk = ceil_div(plan->row_chunk, step) * step;
-}
-
-static struct REAL(plan)
-    REAL(make_plan)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots, int threads) {
-  int in_place = dots ? 0 : REAL(in_place_vectors)(p, kernels);
-  /* swapped, wide panels: each passes all the weights.  With 2, 3, 4 and 5 vectors (64, 288, 96, 3)
-   * took 46.3, 46.3, 45.0 and 45.0 us, (128, 256, 96, 16) 414, 411, 407 and 409 */
-  int vectors = in_place ? in_place : REAL(column_vectors)(p, kernels);
-  if (p->original) /* a panel for each thread: two that write to one line of y or argmax disturb each other */
-    vectors = (int)smaller(kernels->max_vectors - 1, ceil_div(ceil_div(p->columns, kernels->lanes), threads));
-  else if (dots) /* so many outputs stay in L1 while rows pass by */
-    vectors = p->pieces == 1 ? 2 : 1;
-  else if (threads > 1 && !in_place && !p->packed && !kernels->pack_left &&
-           ceil_div(p->columns, kernels->lanes) < 4 * threads * vectors)
-    vectors = (vectors + 1) / 2; /* more panels to share, of the same sums; which panels carry words must not change */
-  struct REAL(plan) plan = REAL(plan_panels)(p, kernels, vectors);
-  plan.in_place = in_place > 0;
-  plan.dots = dots;
-  plan.left_stride = p->left_row_stride;
-  int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
-  plan.narrow = kernels->left_block > 1 && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
-  plan.whole = !plan.narrow && p->rows * REAL(row_bytes)(&plan) <= WHOLE_LEFT(kernels->l2_bytes);
-  plan.whole_panels = p->packed || p->original;
-  plan.keep = plan.whole_panels || (!plan.whole && !dots);
-  REAL(plan_tasks)(p, &plan, threads);
-  REAL(plan_chunks)(p, &plan);
-  return plan;
-}
 
 /* A panel's vectors are cut into groups that fit a tile, sizes alike: group g is [start, start + size). */
 static int REAL(groups)(const struct REAL(kernels) * kernels, int vectors) {
@@ -277,7 +69,7 @@ static void REAL(pack_bias)(const struct REAL(product) * p, int lanes, const str
 
 /* Vectors [start, start + vectors) of a panel over the words [word, word + words) of depth -> dst
  * [words][vectors][lanes].  Returns whether the words carry all the numbers. */
-static int REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
+static int REAL(pack_group)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
                             const struct REAL(panel) * panel, int start, int vectors, int64_t word, int64_t words,
                             real *dst) {
   int64_t lanes = kernels->lanes, depth = word / kernels->step_words * kernels->step_terms;
@@ -292,6 +84,32 @@ static int REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(ke
     else
       carried &= kernels->transpose(columns, run, from, p->right_column_stride, dst + v * lanes, vectors * lanes);
   }
+  return carried;
+}
+
+/* The words [word, word + words) of a panel -> dst, one group after the other.  Returns whether the words carry all the
+ * numbers; if not, some may not be written. */
+static int REAL(pack_slice)(const struct REAL(product) * p, const struct REAL(kernels) * kernels,
+                            const struct REAL(panel) * panel, int64_t word, int64_t words, real *dst) {
+  int groups = REAL(groups)(kernels, panel->vectors), carried = 1;
+  for (int g = 0; g < groups && carried; g++) {
+    int start = REAL(group_start)(panel->vectors, groups, g);
+    int vectors = REAL(group_start)(panel->vectors, groups, g + 1) - start;
+    carried = REAL(pack_group)(p, kernels, panel, start, vectors, word, words, dst + start * kernels->lanes * words);
+  }
+  return carried;
+}
+
+/* The whole of a panel and its bias -> dst.  Returns as pack_slice does. */
+static int REAL(pack_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t index, real *dst) {
+  const struct REAL(kernels) *kernels = plan->kernels;
+  struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
+  int64_t size = panel.vectors * kernels->lanes;
+  int carried = 1;
+  REAL(pack_bias)(p, kernels->lanes, &panel, dst);
+  for (int64_t word = 0; word < plan->depth && carried; word += plan->slice)
+    carried =
+        REAL(pack_slice)(p, kernels, &panel, word, smaller(plan->slice, plan->depth - word), dst + (word + 1) * size);
   return carried;
 }
 
@@ -343,16 +161,21 @@ struct REAL(slab) {
   int64_t from, to;
 };
 
-/* One slab of a panel against the rows [row, row + rows), which are at `left`, slice by slice, so that a slice stays in
- * L2 while the tiles pass over it.  With `pack` each slice is packed first.  Without plan->keep they are all packed in
- * the same place.  Returns whether the words carry all the numbers; if not, nothing was finished. */
-static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan, const real *left,
-                                int64_t row, int64_t rows, int64_t index, struct REAL(slab) slab, real *right, int pack,
-                                real *sums) {
+/* The rows [row, row + rows) of the left operand, which are at `left`, and the place of their sums with a panel. */
+struct REAL(strip) {
+  int64_t row, rows;
+  const real *left;
+  real *sums;
+};
+
+/* One slab of a panel against a strip, slice by slice, so that a slice stays in L2 while the tiles pass over it.  With
+ * `pack` each slice is packed first.  Without plan->keep they are all packed in the same place.  Returns whether the
+ * words carry all the numbers; if not, nothing was finished. */
+static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REAL(plan) * plan,
+                                const struct REAL(strip) * strip, struct REAL(panel) panel, struct REAL(slab) slab,
+                                real *right, int pack) {
   const struct REAL(kernels) *kernels = plan->kernels;
-  struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
-  int64_t lanes = kernels->lanes, sums_stride = panel.vectors * lanes;
-  int conflicting = kernels->left_block == 1 && plan->left_stride * (int64_t)sizeof(real) % L1_WAY_BYTES == 0;
+  int64_t lanes = kernels->lanes, sums_stride = panel.vectors * lanes, rows = strip->rows;
   int in_place = plan->in_place && panel.columns == sums_stride;
   real *bias = right, *slice = right + sums_stride + (plan->whole_panels ? slab.from * sums_stride : 0);
   if (pack) REAL(pack_bias)(p, lanes, &panel, bias);
@@ -361,11 +184,7 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
   do {
     int64_t words = smaller(plan->slice, slab.to - depth);
     int last_slice = depth + words == plan->depth;
-    for (int g = 0; g < groups && pack && !in_place; g++) {
-      int start = REAL(group_start)(panel.vectors, groups, g);
-      int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
-      if (!REAL(pack_slice)(p, kernels, &panel, start, vectors, depth, words, slice + start * lanes * words)) return 0;
-    }
+    if (pack && !in_place && !REAL(pack_slice)(p, kernels, &panel, depth, words, slice)) return 0;
     for (int g = 0; g < groups; g++) {
       int start = REAL(group_start)(panel.vectors, groups, g);
       int vectors = REAL(group_start)(panel.vectors, groups, g + 1) - start;
@@ -378,18 +197,19 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
           .sums_stride = sums_stride,
           .add = depth > 0,
       };
-      int64_t most = smaller(kernels->tile_rows[vectors], conflicting ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS);
+      int64_t most = smaller(kernels->tile_rows[vectors], plan->most_tile_rows);
       int64_t blocks = ceil_div(rows, kernels->left_block), tiles = ceil_div(rows, most);
       for (int64_t t = 0; t < tiles; t++) { /* heights alike */
         int64_t first = t * blocks / tiles * kernels->left_block;
         int64_t end = smaller(rows, (t + 1) * blocks / tiles * kernels->left_block);
         tile.rows = (int)(end - first);
-        tile.left = left + first * plan->left_stride + depth * kernels->left_block;
-        tile.sums = sums + first * sums_stride + start * lanes;
+        tile.left = strip->left + first * plan->left_stride + depth * kernels->left_block;
+        tile.sums = strip->sums + first * sums_stride + start * lanes;
         kernels->multiply[vectors][tile.rows](&tile);
         if (!last_slice || g < groups - 1) continue;
         int64_t ready = end == rows ? rows : end / plan->row_step * plan->row_step;
-        REAL(finish_rows)(p, kernels, &panel, row + finished, ready - finished, bias, sums + finished * sums_stride);
+        REAL(finish_rows)(p, kernels, &panel, strip->row + finished, ready - finished, bias,
+                          strip->sums + finished * sums_stride);
         finished = ready;
       }
     }
@@ -439,9 +259,8 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
 
 /* One panel against at most LEFT_BLOCK rows, where the words can't carry the numbers of one of the two: on the kernels
  * of `real`. */
-static int REAL(multiply_uncarried)(const struct REAL(product) * p, const struct REAL(plan) * plan, int64_t row,
-                                    int64_t rows, int64_t index) {
-  struct REAL(panel) panel = REAL(panel_at)(p, plan, index);
+static int REAL(multiply_uncarried)(const struct REAL(product) * p, struct REAL(panel) panel, int64_t row,
+                                    int64_t rows) {
   real y[LEFT_BLOCK * MAX_PANEL_COLUMNS];
   uint8_t argmax[LEFT_BLOCK * MAX_PANEL_COLUMNS];
   struct REAL(product) part = *p;
@@ -465,30 +284,34 @@ static int REAL(multiply_uncarried)(const struct REAL(product) * p, const struct
   return status;
 }
 
-/* One panel against the rows [row, end): those whose numbers the words carry together, the others in blocks, since
+/* One slab of a panel against a strip: the rows whose numbers the words carry together, the others in blocks, since
  * which numbers come from which kernels must not depend on how the rows are shared out. */
-static int REAL(multiply_rows)(const struct REAL(job) * job, const real *left, int64_t row, int64_t end, int64_t index,
-                               struct REAL(slab) slab, real *right, uint8_t *state, real *sums) {
+static int REAL(multiply_strip)(const struct REAL(job) * job, struct REAL(strip) strip, int64_t index,
+                                struct REAL(slab) slab, real *right, uint8_t *state) {
   const struct REAL(product) *p = job->p;
+  struct REAL(panel) panel = REAL(panel_at)(p, &job->plan, index);
+  int64_t end = strip.row + strip.rows;
   int status = FA_OK;
-  while (row < end) {
-    int64_t stop = row;
+  while (strip.row < end) {
+    int64_t stop = strip.row;
     while (*state != UNCARRIED && stop < end && (!job->left_carried || job->left_carried[stop / LEFT_BLOCK]))
       stop = smaller(end, (stop / LEFT_BLOCK + 1) * LEFT_BLOCK);
-    if (stop > row) {
+    if (stop > strip.row) {
       int pack = !job->panels && (*state == UNPACKED || !job->plan.keep);
-      int carried = REAL(multiply_panel)(p, &job->plan, left, row, stop - row, index, slab, right, pack, sums);
+      strip.rows = stop - strip.row;
+      int carried = REAL(multiply_panel)(p, &job->plan, &strip, panel, slab, right, pack);
       *state = carried ? PACKED : UNCARRIED;
       if (!carried) continue;
     } else if (p->scattered) {
       return PRODUCT_UNCARRIED;
     } else {
-      stop = smaller(end, (row / LEFT_BLOCK + 1) * LEFT_BLOCK);
-      if (slab.to == job->plan.depth) status |= REAL(multiply_uncarried)(p, &job->plan, row, stop - row, index);
+      stop = smaller(end, (strip.row / LEFT_BLOCK + 1) * LEFT_BLOCK);
+      strip.rows = stop - strip.row;
+      if (slab.to == job->plan.depth) status |= REAL(multiply_uncarried)(p, panel, strip.row, strip.rows);
     }
-    left += (stop - row) * job->plan.left_stride;
-    sums += (stop - row) * REAL(panel_at)(p, &job->plan, index).vectors * job->plan.kernels->lanes;
-    row = stop;
+    strip.left += strip.rows * job->plan.left_stride;
+    strip.sums += strip.rows * panel.vectors * job->plan.kernels->lanes;
+    strip.row = stop;
   }
   return status;
 }
@@ -548,7 +371,8 @@ static int REAL(multiply_panels)(const struct REAL(job) * job, int64_t row, int6
     if (plan->dots)
       REAL(dot_panel)(job->p, plan->kernels, row, rows, panel, right, sums);
     else
-      status |= REAL(multiply_rows)(job, left, row, row + rows, i, slab, right, room->states + i - first, sums);
+      status |= REAL(multiply_strip)(job, (struct REAL(strip)){row, rows, left, sums}, i, slab, right,
+                                     room->states + i - first);
   }
   return status;
 }
@@ -576,7 +400,7 @@ static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const stru
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t start = job->band + task / column_tasks * plan->task_rows;
-  int64_t end = smaller(start + plan->task_rows, job->band + job->band_rows);
+  int64_t end = smaller(start + plan->task_rows, job->band_end);
   struct REAL(slab) slab = {0, 0};
   memset(room->states, UNPACKED, (size_t)(last - first));
   do {
@@ -600,10 +424,9 @@ static void REAL(pack_left)(void *context, int64_t block) {
 }
 
 /* Panel `index` of the right operand, in its place. */
-static void REAL(pack_panel)(void *context, int64_t index) {
-  struct REAL(job) *job = context;
-  REAL(multiply_panel)(job->p, &job->plan, NULL, 0, 0, index, (struct REAL(slab)){0, job->plan.depth},
-                       job->panels + index * job->plan.panel_size, 1, NULL);
+static void REAL(pack_right)(void *context, int64_t index) {
+  const struct REAL(job) *job = context;
+  REAL(pack_panel)(job->p, &job->plan, index, job->panels + index * job->plan.panel_size);
 }
 
 /* So that its vectors cross no cache line, as those of the units may: of (100, 784, 240, 5) the last 4 rows took 44 us,
@@ -622,67 +445,52 @@ static void REAL(work)(void *context, int64_t room) {
   char *at = job->rooms + (size_t)room * job->room_bytes, *rows = at + job->right_bytes, *sums = rows + job->rows_bytes;
   struct REAL(room) its_room = {(real *)at, (real *)rows, (real *)sums, (uint8_t *)sums + job->sums_bytes};
   if (kernels->begin) kernels->begin();
-  for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->plan.tasks;)
+  for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->tasks;)
     atomic_fetch_or(&job->status, REAL(run_task)(job, task, &its_room));
   if (kernels->end) kernels->end();
 }
 
 size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
-  struct REAL(plan) plan = REAL(plan_panels)(p, kernels, REAL(column_vectors)(p, kernels));
+  struct REAL(plan) plan = REAL(packed_plan)(p, kernels);
   return (size_t)(plan.panels * plan.panel_size) * sizeof(real);
 }
 
 int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, real *panels) {
-  struct REAL(plan) plan = REAL(plan_panels)(p, kernels, REAL(column_vectors)(p, kernels));
-  plan.keep = 1;
-  for (int64_t i = 0; i < plan.panels; i++)
-    if (!REAL(multiply_panel)(p, &plan, NULL, 0, 0, i, (struct REAL(slab)){0, plan.depth}, panels + i * plan.panel_size,
-                              1, NULL))
-      return 0;
-  return 1;
-}
-
-/* Words between packed rows: whole vectors, and so that the rows do not fall into one set of L1. */
-static int64_t REAL(left_stride)(const struct REAL(plan) * plan) {
-  int64_t lanes = plan->kernels->lanes, stride = ceil_div(plan->depth, lanes) * lanes;
-  int conflicting = plan->kernels->left_block == 1 && stride * (int64_t)sizeof(real) % L1_WAY_BYTES == 0;
-  return conflicting ? stride + lanes : stride;
+  struct REAL(plan) plan = REAL(packed_plan)(p, kernels);
+  int carried = 1;
+  for (int64_t i = 0; i < plan.panels && carried; i++)
+    carried = REAL(pack_panel)(p, &plan, i, panels + i * plan.panel_size);
+  return carried;
 }
 
 /* Takes all tasks of one band of rows after the other. */
-static void REAL(run_bands)(struct REAL(job) * job, int64_t rows, int threads) {
-  struct REAL(plan) *plan = &job->plan;
-  for (job->band = 0; job->band < job->p->rows; job->band += rows) {
-    job->band_rows = smaller(rows, job->p->rows - job->band);
-    plan->tasks = ceil_div(plan->panels, plan->task_panels) * ceil_div(job->band_rows, plan->task_rows);
+static void REAL(run_bands)(struct REAL(job) * job, int threads) {
+  const struct REAL(plan) *plan = &job->plan;
+  for (job->band = 0; job->band < job->p->rows; job->band += plan->band_rows) {
+    job->band_end = smaller(job->p->rows, job->band + plan->band_rows);
+    job->tasks = ceil_div(plan->panels, plan->task_panels) * ceil_div(job->band_end - job->band, plan->task_rows);
     job->next_task = 0;
-    if (job->packed_left) share_tasks(ceil_div(job->band_rows, LEFT_BLOCK), threads, REAL(pack_left), job);
+    if (job->packed_left) share_tasks(ceil_div(job->band_end - job->band, LEFT_BLOCK), threads, REAL(pack_left), job);
     share_tasks(threads, threads, REAL(work), job);
   }
 }
 
+/* The panels packed by the caller for these kernels. */
+static real *REAL(packed_panels)(const struct REAL(packed) * packed, const struct REAL(kernels) * kernels) {
+  return kernels == packed->isa->REAL(kernels) ? packed->panels : packed->tier_panels;
+}
+
 static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
                      enum scratch_user user, int threads) {
-  struct REAL(product) band = *p;
   struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
-  struct REAL(plan) *plan = &job.plan;
-  if (kernels->pack_left && !plan->packs_rows) {
-    int64_t most = MOST_LEFT_BYTES / ((plan->depth + 1) * (int64_t)sizeof(real)) / LEFT_BLOCK * LEFT_BLOCK;
-    int64_t bands = ceil_div(p->rows, larger(most, MIN_BAND_ROWS));
-    band.rows = smaller(p->rows, ceil_div(ceil_div(p->rows, bands), LEFT_BLOCK) * LEFT_BLOCK);
-    if (bands > 1) *plan = REAL(make_plan)(&band, kernels, dots, threads);
-  }
+  const struct REAL(plan) *plan = &job.plan;
   size_t left_bytes = 0, carried_bytes = 0, panels_bytes = 0, tail_bytes = 0;
-  if (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1)) {
-    plan->left_stride = REAL(left_stride)(plan);
-    left_bytes = aligned((size_t)(ceil_div(band.rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
-    carried_bytes = plan->left_stride ? aligned((size_t)ceil_div(p->rows, LEFT_BLOCK)) : 0;
-  }
-  plan->packs_rows &= plan->left_stride > 0;
-  if (plan->packs_rows) {
-    left_bytes = 0;
+  if (plan->packs_left) carried_bytes = aligned((size_t)ceil_div(p->rows, LEFT_BLOCK));
+  if (plan->packs_rows)
     job.rows_bytes = aligned((size_t)(plan->row_chunk * plan->left_stride) * sizeof(real));
-  }
+  else if (plan->packs_left)
+    left_bytes =
+        aligned((size_t)(ceil_div(plan->band_rows, LEFT_BLOCK) * LEFT_BLOCK * plan->left_stride) * sizeof(real));
   int64_t lanes = kernels->lanes, sums = plan->row_chunk * plan->panel_vectors;
   if (plan->slab_words < plan->depth) sums = plan->task_rows * plan->task_panels * plan->panel_vectors;
   if (p->original) {
@@ -702,15 +510,13 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
   if (!memory) return FA_NO_MEMORY;
   if (left_bytes) job.packed_left = (real *)memory;
   if (carried_bytes) job.left_carried = (uint8_t *)memory + left_bytes;
-  real *packed = !p->packed                                 ? NULL
-                 : kernels == p->packed->isa->REAL(kernels) ? p->packed->panels
-                                                            : p->packed->tier_panels;
-  job.panels = packed ? packed : p->original ? (real *)(memory + left_bytes + carried_bytes) : NULL;
+  if (p->packed) job.panels = REAL(packed_panels)(p->packed, kernels);
+  if (p->original) job.panels = (real *)(memory + left_bytes + carried_bytes);
   job.tail = (real *)(memory + shared_bytes - tail_bytes);
   job.rooms = memory + shared_bytes;
   if (tail_bytes) REAL(copy_tail)(&job);
-  if (p->original) share_tasks(plan->panels, panels_bytes < MIN_SHARED_BYTES ? 1 : threads, REAL(pack_panel), &job);
-  REAL(run_bands)(&job, band.rows, threads);
+  if (p->original) share_tasks(plan->panels, panels_bytes < MIN_SHARED_BYTES ? 1 : threads, REAL(pack_right), &job);
+  REAL(run_bands)(&job, threads);
   return job.status;
 }
 
