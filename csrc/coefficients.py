@@ -1,4 +1,5 @@
-"""Writes kernels/coefficients.h, the tables of the activations: run it after a change; it needs mpmath.
+"""Writes kernels/coefficients.h, the tables of the activations: run it after a change, and clang-format; it
+needs mpmath.
 
 Each function is interpolated at Chebyshev nodes, in 60 digits; the largest relative error of the quantity
 that the kernels need, found on a dense grid, is written beside its table.
@@ -146,18 +147,23 @@ def center(f: Function, low: Number, high: Number) -> Number:
     return min(tries, key=lambda b: abs(nearest_float(f(b)) / f(b) - 1))
 
 
-def write_pieces(file: TextIO, name: str, text: str, f: Function, scale: Number, limit: list[Number]) -> None:
+def pieces(
+    f: Function, scale: Number, limit: list[Number], exact: Number = 0, size: Function | None = None
+) -> tuple[str, Number]:
     """The polynomials of f on 16 intervals, those of 1 + scale a with four to each power of two.
 
     `limit` is b, c[0], ... of the last interval, which has no end; [] where a is never beyond it.  Where
-    f(0) = 0, b and c[0] of the first interval are 0, so that it holds to relative accuracy.
+    f(0) = 0, b and c[0] of the first interval are 0, so that it holds to relative accuracy.  Where c[0] is 0
+    `exact` a is left out, for the kernel to add.
+
+    Returns the initialiser of a `struct pieces` and the largest error in units of size(a), by default |f(a)|.
     """
-    degree, columns, error = 6, [], mpf(0)
+    degree, columns, error, size = 6, [], mpf(0), size or f
     for number in range(16):
         low, high = ((1 + mpf(i % 4) / 4) * 2 ** (i // 4) / scale - 1 / scale for i in (number, number + 1))
         if number == 0 and f(mpf(0)) == 0:
-            slope = nearest_float(mpmath.diff(f, 0))  # exactly, where it is a float
-            rest = polynomial(lambda a, c=slope: (f(a) / a - c) / a, degree - 2, low, high)
+            slope = nearest_float(mpmath.diff(f, 0) - exact)  # exactly, where it is a float
+            rest = polynomial(lambda a, c=slope: (f(a) / a - exact - c) / a, degree - 2, low, high)
             column = [mpf(0), mpf(0), slope, *rest]
         elif number == 15 and limit:
             column = limit + [mpf(0)] * (degree + 2 - len(limit))
@@ -165,14 +171,42 @@ def write_pieces(file: TextIO, name: str, text: str, f: Function, scale: Number,
             b = center(f, low, high)
             rest = polynomial(lambda d, b=b: (f(b + d) - f(b)) / d, degree - 1, low - b, high - b)
             column = [b, nearest_float(f(b)), *rest]
-        fitted = worst(lambda a, c=column: value(c[1:], a - c[0]), f, low, high)
-        error = max(error, fitted)
+
+        def fitted(a: Number, c: list[Number] = column) -> Number:
+            return value(c[1:], a - c[0]) + (exact * a if c[1] == 0 else 0)
+
+        grid = mpmath.linspace(low, high, 4001)[1:-1]
+        error = max(error, *(abs((fitted(a) - f(a)) / size(a)) for a in grid))
         columns.append([nearest_float(c) for c in column])
     columns = columns[4:] + columns[:4]  # the last bits of the exponent of 1 are 11, of 2 are 00
-    file.write(comment(text, error) + f"static const struct pieces {name} = {{{float(scale).hex()}f, {{\n")
-    for row in zip(*columns, strict=True):
-        file.write("    {" + ", ".join(f"{float(c).hex()}f" for c in row) + "},\n")
-    file.write("}};\n")
+    rows = [", ".join(f"{float(c).hex()}f" for c in row) for row in zip(*columns, strict=True)]
+    body = "".join(f"{{{row}}},\n" for row in rows)
+    return f"{{{float(scale).hex()}f, {{\n{body}}}}}", error
+
+
+def write_pieces(file: TextIO, name: str, text: str, f: Function, scale: Number, limit: list[Number]) -> None:
+    body, error = pieces(f, scale, limit)
+    file.write(comment(text, error) + f"static const struct pieces {name} = {body};\n")
+
+
+def write_mish(file: TextIO, scale: Number) -> None:
+    def right(a: Number) -> Number:
+        e = exp(-a)
+        return 2 * a * e / (1 + 2 * e + 2 * e**2)
+
+    def left(a: Number) -> Number:
+        e = exp(-a)
+        return a * (2 + e) / (2 + 2 * e + e**2)
+
+    half = mpf(1) / 2
+    sides = [  # far right nothing is left of it, and far left it is a
+        pieces(right, scale, [mpf(0)], size=lambda a: a * exp(a)),
+        pieces(left, scale, [mpf(0), mpf(0), 1 - half], exact=half),
+    ]
+    bodies, errors = zip(*sides, strict=True)
+    text = "(max(z, 0) - mish(z)) exp(a), z = a and z = -a; on the left, where c[0] is 0, without a / 2"
+    file.write(comment(text, max(errors)))
+    file.write(f"static const struct pieces mish_pieces[2] = {{{', '.join(bodies)}}};\n")
 
 
 def write_all_pieces(file: TextIO) -> None:
@@ -196,6 +230,7 @@ struct pieces {
     write_pieces(file, "gelu_slope_pieces", text, lambda a: mills(a) - a / sqrt(2 * pi), one, [])
     text = "-log(1 + exp(-a)) exp(a)"
     write_pieces(file, "softplus_pieces", text, lambda a: -log1p(exp(-a)) * exp(a), far, [mpf(20), -one])
+    write_mish(file, far)
 
 
 if __name__ == "__main__":

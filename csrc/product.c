@@ -199,9 +199,8 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
       };
       int64_t most = smaller(kernels->tile_rows[vectors], plan->most_tile_rows);
       int64_t blocks = ceil_div(rows, kernels->left_block), tiles = ceil_div(rows, most);
-      for (int64_t t = 0; t < tiles; t++) { /* heights alike */
-        int64_t first = t * blocks / tiles * kernels->left_block;
-        int64_t end = smaller(rows, (t + 1) * blocks / tiles * kernels->left_block);
+      for (int64_t t = 0, first = 0, end; t < tiles; t++, first = end) { /* heights alike */
+        end = smaller(rows, (t + 1) * blocks / tiles * kernels->left_block);
         tile.rows = (int)(end - first);
         tile.left = strip->left + first * plan->left_stride + depth * kernels->left_block;
         tile.sums = strip->sums + first * sums_stride + start * lanes;

@@ -148,6 +148,9 @@ static void activation(int activation, double parameter, const real *slope, int6
   case FA_SELU: REAL(map)(selu, parameter, z, y, n); break;
   case FA_GELU: REAL(map)(gelu, parameter, z, y, n); break;
   case FA_SILU: REAL(map)(silu, parameter, z, y, n); break;
+#ifdef FAST_LOOKUP
+  case FA_MISH: REAL(map)(mish, parameter, z, y, n); break;
+#endif
   case FA_SOFTPLUS: REAL(map)(softplus, parameter, z, y, n); break;
   case FA_SIGMOID: REAL(map)(sigmoid, parameter, z, y, n); break;
   case FA_TANH: REAL(map)(tanh_wide, parameter, z, y, n); break;

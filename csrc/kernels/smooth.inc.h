@@ -1,6 +1,7 @@
 /* The activations with an exponential in lanes of doubles: all of them over doubles, and over floats gelu_tanh and
- * mish, which in lanes of floats would not hold 2 ULP without a second word for the rounding errors (the others are in
- * logistic.inc.h).  In doubles a float needs no care for overflow, cancellation or subnormal results either. */
+ * mish, which in lanes of floats would not hold 2 ULP without a second word for the rounding errors or a table for each
+ * side (the others, and mish where look-ups are fast, are in logistic.inc.h).  In doubles a float needs no care for
+ * overflow, cancellation or subnormal results either. */
 #include "math.inc.h"
 #include "wide_loops.inc.h"
 

@@ -87,6 +87,14 @@ typedef __m512i lane_index;
 static inline lane_index vec_interval(vec a) { return _mm512_srli_epi32(_mm512_castps_si512(a), 21); }
 #define FAST_LOOKUP /* one instruction */
 static inline vec vec_lookup(const real *table, lane_index i) { return _mm512_permutexvar_ps(i, vec_load(table)); }
+/* The same index where `sign` has none, and 16 more where it has one; and a look-up in two tables by it. */
+static inline lane_index vec_signed_interval(vec a, vec sign) {
+  __m512i last = _mm512_srli_epi32(_mm512_castps_si512(sign), 27);
+  return _mm512_ternarylogic_epi32(vec_interval(a), last, _mm512_set1_epi32(15), 0xe4); /* a's 4 bits, then sign's */
+}
+static inline vec vec_lookup_two(const real *first, const real *second, lane_index i) {
+  return _mm512_permutex2var_ps(vec_load(first), i, vec_load(second));
+}
 /* lanes [first, first + LANES) of low and high side by side; first <= LANES */
 static inline vec vec_join(vec low, vec high, int first) {
   __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -55,6 +55,19 @@ static ALWAYS_INLINE wide_index wide_interval(wide a) {
   for (int i = 0; i < WIDTH; i++) r.i[i] = vec_interval(a.v[i]);
   return r;
 }
+
+#ifdef FAST_LOOKUP
+static ALWAYS_INLINE wide wide_lookup_two(const real *first, const real *second, wide_index at) {
+  EACH(vec_lookup_two(first, second, at.i[i]));
+}
+
+static ALWAYS_INLINE wide_index wide_signed_interval(wide a, wide sign) {
+  wide_index r;
+  UNROLL
+  for (int i = 0; i < WIDTH; i++) r.i[i] = vec_signed_interval(a.v[i], sign.v[i]);
+  return r;
+}
+#endif
 #else
 static ALWAYS_INLINE wide wide_load_f32(const float *p) { EACH(vec_load_f32(p + i * LANES)); }
 
