@@ -40,7 +40,7 @@ def _run(benchmark: Any, problem: Problem, where: str, mode: str, group: str) ->
     benchmark(getattr(contender, mode))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES["layers"])
 @pytest.mark.parametrize("name", peers.LAYERS)
 def test_layer(benchmark: Any, problem: Problem, name: str, mode: str) -> None:
     _run(benchmark, problem, peers.LAYERS[name], mode, mode)

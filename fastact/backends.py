@@ -37,10 +37,8 @@ def why_c_is_missing() -> str | None:
     """Why the C extension can't be used here, or None where it can."""
     try:
         importlib.import_module("._native", __package__)
-    except ModuleNotFoundError:
-        return _why_it_was_not_built()
-    except ImportError as error:
-        return str(error)
+    except ImportError as error:  # the extension itself, or what it needs
+        return _why_it_was_not_built() if error.name == f"{__package__}._native" else str(error)
     return None
 
 

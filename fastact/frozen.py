@@ -197,11 +197,17 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
     if kind is Dropout:
         return []
     if isinstance(layer, Linear | Maxout) and kind in (Linear, Maxout):
-        weight = _copy(layer.weight.data)
-        bias = None if layer.bias is None else _copy(layer.bias.data)
+        weight, bias = layer.weight.data, None if layer.bias is None else layer.bias.data
+        sizes = checks.MAXOUT_WEIGHT if isinstance(layer, Maxout) else checks.LINEAR_WEIGHT
+        try:  # what was put in place of a parameter's data
+            checks.check_array("weight", weight)
+            checks.check_forward(sizes, np.empty((0, *weight.shape[-1:]), weight.dtype), weight, bias)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"model: {kind.__name__}: {error}") from None
+        weight, bias = _copy(weight), None if bias is None else _copy(bias)
         act = _LINEAR
         if isinstance(layer, Linear):
-            act = activations.resolve(layer.activation, layer.out_features, weight.dtype, layer.keywords())
+            act = activations.resolve(layer.activation, len(weight), weight.dtype, layer.keywords())
         return [Step(repr(layer), weight, bias, act, precision or layer._tier())]
     if isinstance(layer, PReLU) and kind is PReLU:
         slope = layer.slope.data

@@ -6,8 +6,9 @@
     y = model(x, training=True)       # keeps what backward needs
     grad_x = model.backward(grad_y)   # overwrites each parameter's .grad
 
-A training forward keeps x by reference: leave it unchanged until backward has run.  A layer remembers
-its last training forward only, and a backward uses it up.
+A training forward keeps x, and may keep the y that it returns, by reference: leave both unchanged until
+backward has run.  A layer remembers its last training forward only, and a backward uses it up.  Outside
+training a Dropout, like an empty Sequential, returns x itself.
 """
 
 from __future__ import annotations
@@ -114,18 +115,32 @@ class Layer:
         raise NotImplementedError
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter with its name, inside a `Sequential` with its place: "0.weight"."""
-        for value in vars(self).values():
+        """Each parameter with its name, that of a layer inside this one after where it is: "0.weight"."""
+        for attribute, value in vars(self).items():
             if isinstance(value, Parameter):
                 yield value.name, value
+            elif isinstance(value, Layer):
+                for name, parameter in value.named_parameters():
+                    yield f"{attribute}.{name}", parameter
 
     def parameters(self) -> list[Parameter]:
         """The parameters, in the order of `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
+    def _by_name(self) -> dict[str, Parameter]:
+        parameters = dict(self.named_parameters())
+        if len(parameters) < len(self.parameters()):
+            raise ValueError(
+                f"{type(self).__name__}: got two parameters of one name, wanted names of their own"
+            )
+        return parameters
+
     def state_dict(self) -> dict[str, Array]:
-        """A copy of each parameter's values, by name."""
-        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+        """A copy of each parameter's values, by name.
+
+        Raises ValueError where two parameters have one name.
+        """
+        return {name: parameter.data.copy() for name, parameter in self._by_name().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Set the parameters, in place, to what `state_dict` returned.
@@ -133,7 +148,7 @@ class Layer:
         Raises ValueError, and changes nothing, where entries are missing, unexpected, or of another shape
         or dtype; the message names them.
         """
-        parameters = dict(self.named_parameters())
+        parameters = self._by_name()
         check_entries({name: parameter.data for name, parameter in parameters.items()}, state)
         for name, parameter in parameters.items():
             parameter.data[...] = state[name]
@@ -306,6 +321,8 @@ def _default_init(activation: str, keywords: dict[str, Any]) -> Callable[..., Ar
 def _slope(values: Any, features: int, dtype: np.dtype[Any]) -> Parameter:
     """A PReLU's slope, one or one a feature; He et al. 2015 start it at 0.25 and do not decay it."""
     slope = Parameter(np.array(values, dtype, ndmin=1), "slope", decay=False)
+    if not np.isfinite(slope.data).all():  # None is a NaN as well
+        raise ValueError(f"slope: got {values!r}, wanted finite numbers")
     activations.resolve("prelu", features, dtype, {"slope": slope.data})
     return slope
 

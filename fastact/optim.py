@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import backends, settings
-from .checks import check_array, check_number, contiguous
+from .checks import check_array, check_flag, check_number, check_types, contiguous
 from .layers import Parameter
 from .state import check_entries
 
@@ -54,6 +54,8 @@ class Optimizer:
             shape, dtype = data.shape, data.dtype
             if grad is None:
                 raise RuntimeError(f"parameters[{i}] ({parameter.name}) has no gradient: run backward first")
+            check_array(f"parameters[{i}] ({parameter.name})", data)
+            check_types(**{f"parameters[{i}] ({parameter.name}).grad": grad})
             if grad.shape != shape or grad.dtype != dtype:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got a gradient of {grad.dtype} {grad.shape}, "
@@ -161,7 +163,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
         self.momentum = _not_negative("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = check_flag("nesterov", nesterov)
         self._state = self._velocity = self._zeros()
 
     def step(self) -> None:
@@ -230,11 +232,11 @@ class Adam(Optimizer):
         Raises RuntimeError where a parameter has no gradient yet; nothing is changed then.
         """
         step, threads = backends.active().adam, settings.requested_threads()
-        updates = self._updates()
-        self.steps += 1
+        updates, steps = self._updates(), self.steps + 1
         beta1, beta2, eps = float(self.beta1), float(self.beta2), float(self.eps)
-        rate = float(self.lr) / (1 - beta1**self.steps)
-        unbias = 1 / (1 - beta2**self.steps) ** 0.5
+        rate = float(self.lr) / (1 - beta1**steps)
+        unbias = 1 / (1 - beta2**steps) ** 0.5
+        self.steps = steps
         for i, (data, grad, decay, bound) in enumerate(updates):
             mean, square = self._mean[i], self._square[i]
             step(data, grad, mean, square, rate, beta1, beta2, unbias, eps, decay, bound, threads)

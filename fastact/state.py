@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -87,7 +87,8 @@ def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
 
     Args:
         path: the file.
-        **objects: what to load into: all that was saved, by the same names.
+        **objects: what to load into: all that was saved, by the same names.  A dict gets what is in the file,
+            whatever it held.
 
     Returns:
         The states, a dict of arrays for each name.
@@ -95,7 +96,7 @@ def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
     Raises:
         ValueError: the file is no such file, or has missing, unexpected, misshapen or otherwise wrong
             entries, which the message names.  Every object is then as it was.
-        TypeError: an object has no `load_state_dict()` and is no `np.random.Generator`.
+        TypeError: an object has no `load_state_dict()` and is no `np.random.Generator` or dict.
     """
     groups = _read(path)
     if not objects:
@@ -152,7 +153,17 @@ def _check(name: str, obj: Any, state: State) -> Callable[[], None]:
     if isinstance(obj, np.random.Generator):
         return _check_generator(name, obj, state)
     if not hasattr(obj, "load_state_dict"):
-        raise TypeError(f"{name}: got {type(obj).__name__}, wanted something with a load_state_dict()")
+        if isinstance(obj, MutableMapping):
+
+            def replace() -> None:
+                obj.clear()
+                obj.update(state)
+
+            return replace
+        raise TypeError(
+            f"{name}: got {type(obj).__name__}, wanted something with a load_state_dict(), a Generator or "
+            "a dict"
+        )
     check_entries(obj.state_dict(), state, f"{name}.")
     return lambda: obj.load_state_dict(state)
 

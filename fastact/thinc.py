@@ -45,13 +45,13 @@ def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Cal
     """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
 
     X (rows, nI), the parameters W (nO, nP, nI) and b (nO, nP) -> Y (rows, nO) and a callback that takes
-    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact
-    does not take, a GPU's arrays, other dtypes or mixed ones, goes to Thinc's own forward.
+    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact does not
+    take, a GPU's arrays, other dtypes, mixed ones or too many pieces, goes to Thinc's own forward.
     """
     W: Any = model.get_param("W")
     b: Any = model.get_param("b")
     x: Any = X
-    if not _same_float_arrays(x, W, b):
+    if not _same_float_arrays(x, W, b) or not 1 <= W.shape[1] <= checks.MAX_PIECES:
         return thinc_forward(model, X, is_train)
     Y: Any
     tier = settings.get_float32_matmul_precision()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import goals, records, shapes, tables, timing
+from bench.measure import Run
+from bench.peers import LAYERS, load
 from bench.problem import BFLOAT16_ROUNDOFF, FLOAT32_ROUNDOFF, Interval, Problem, Truth
 from bench.shapes import MAIN, Shape
 
@@ -305,3 +308,45 @@ class TestGoals:
 
     def test_backward_needs_the_winners_alone(self) -> None:
         assert goals.useful_flop("forward_backward", MAIN[4]) == 2 * MAIN[4].dense_flop
+
+
+class TestSuite:
+    def test_pytest_runs_each_contender_that_is_here(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "bench",
+            "--shapes",
+            str(SMALL),
+            "--benchmark-disable",
+            "-rA",
+        ]
+        done = subprocess.run(
+            command, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        for test in (
+            "layer[7x5x3x4-NumPy-forward]",
+            "layer[7x5x3x4-NumPy-step]",
+            "frozen[7x5x3x4-fastact Numba]",
+        ):
+            assert f"PASSED bench/test_layers.py::test_{test}" in done.stdout
+
+    def test_a_run_checks_and_times(self) -> None:
+        run = Run(1, 0.0)
+        run.measure(SMALL, "layers", {"NumPy": load(LAYERS["NumPy"])})
+        assert [record["mode"] for record in run.records] == ["forward", "forward_backward", "step"]
+        assert all(record["p50"] > 0 and record["error"] <= 1 for record in run.records)
+        assert run.wrong == []
+
+    def test_a_wrong_result_is_not_timed(self) -> None:
+        class Wrong(load(LAYERS["NumPy"])):
+            def forward(self):
+                return super().forward() + 1
+
+        run = Run(1, 0.0)
+        run.measure(SMALL, "layers", {"wrong": Wrong})
+        assert run.records == []
+        assert len(run.wrong) == 1
+        assert "wrong, forward: the error is" in run.wrong[0]

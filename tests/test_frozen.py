@@ -434,6 +434,32 @@ def test_models_that_cannot_run_are_refused():
         fa.freeze(fa.Sequential(fa.Linear(3, 4), fa.Linear(4, 6, dtype=np.float64)))
 
 
+@pytest.mark.parametrize(
+    ("attribute", "data", "error", "message"),
+    [
+        ("weight", np.zeros((1000, 4), np.float32), ValueError, r"bias: got shape \(6,\), wanted \(1000,\)"),
+        ("weight", np.zeros((6, 2, 4), np.float32), ValueError, r"weight: got shape \(6, 2, 4\)"),
+        ("weight", np.zeros((6, 4), np.float16), TypeError, "got dtype float16"),
+        ("weight", [[0.0]], TypeError, "weight: got list"),
+        ("bias", np.zeros(5, np.float32), ValueError, r"bias: got shape \(5,\), wanted \(6,\)"),
+        ("bias", np.zeros(6), TypeError, "bias: got dtype float64, wanted float32"),
+        ("slope", np.zeros(5, np.float32), ValueError, r"slope: got shape \(5,\)"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(attribute, data, error, message):
+    layer = fa.Linear(4, 6, activation="prelu")
+    getattr(layer, attribute).data = data
+    with pytest.raises(error, match=message):
+        fa.freeze(fa.Sequential(layer))
+
+
+def test_too_many_pieces_are_refused():
+    layer = fa.Maxout(2, 3, bias=False)
+    layer.weight.data = np.zeros((3, 257, 2), np.float32)
+    with pytest.raises(ValueError, match="model: Maxout: pieces: got 257, wanted 1 to 256"):
+        fa.freeze(layer)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="precision: got 'low', wanted one of highest, high, medium"):
         fa.freeze(fa.Linear(3, 4), "low")

@@ -331,6 +331,40 @@ def test_parameters_have_names_and_say_whether_they_decay():
     assert shapes == [(5, 3, 6), (5, 3), (5,), (1,), (4, 5), (4,), (3, 4)]
 
 
+class Doubled(fa.Layer):
+    """Twice what an inner layer says, plus a parameter of its own."""
+
+    def __init__(self):
+        self.inner = fa.Sequential(fa.Linear(3, 3))
+        self.shift = fa.Parameter(np.zeros(3, np.float32), "shift")
+
+    def _forward(self, x, training):
+        return 2 * self.inner(x, training) + self.shift.data, True
+
+    def _backward(self, grad_y, saved, accumulate, needs_input_grad):
+        self.shift.grad = grad_y.sum(axis=0)
+        return self.inner.backward(2 * grad_y, accumulate, needs_input_grad)
+
+
+def test_layers_inside_a_layer_are_trained_and_saved(rng):
+    model = fa.Sequential(Doubled(), fa.Linear(3, 2))
+    assert list(model.state_dict()) == [
+        "0.inner.0.weight", "0.inner.0.bias", "0.shift", "1.weight", "1.bias"
+    ]  # fmt: skip
+    model(rng.standard_normal((4, 3)).astype(np.float32), training=True)
+    model.backward(np.ones((4, 2), np.float32), needs_input_grad=False)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_two_parameters_of_one_name_are_refused():
+    layer = Doubled()
+    layer.scale = fa.Parameter(np.ones(3, np.float32), "shift")
+    assert len(layer.parameters()) == 4
+    for call in (layer.state_dict, lambda: layer.load_state_dict({})):
+        with pytest.raises(ValueError, match="Doubled: got two parameters of one name"):
+            call()
+
+
 def test_state_dict_is_a_copy_and_loads_in_place(rng):
     model, other = small_model(1), small_model(2)
     state = model.state_dict()
@@ -425,6 +459,12 @@ def test_repr():
         (lambda: fa.Linear(2, 2, activation="swish"), ValueError, "activation: got 'swish'"),
         (lambda: fa.Linear(2, 2, activation="relu", alpha=1.0), TypeError, "alpha: relu takes no parameter"),
         (lambda: fa.Linear(2, 2, activation="prelu", slope=np.ones(3)), ValueError, "slope: got shape"),
+        (
+            lambda: fa.Linear(2, 2, activation="prelu", slope=None),
+            ValueError,
+            "slope: got None, wanted finite",
+        ),
+        (lambda: fa.PReLU(2, np.inf), ValueError, "slope: got .*inf.*, wanted finite numbers"),
         (lambda: fa.Linear(2, 2, precision="low"), ValueError, "precision: got 'low'"),
         (lambda: fa.Linear(2, 2, dtype=np.float16), TypeError, "dtype: got float16"),
         (lambda: fa.Linear(2, 2, dtype=None), TypeError, "dtype: got None, wanted float32 or float64"),

@@ -111,6 +111,31 @@ def test_lr_and_momentum_may_change_between_steps(rng):
     np.testing.assert_allclose(pair[0].data, expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("make", [lambda p: fa.SGD(p, 0.1, 0.9), lambda p: fa.Adam(p)])
+def test_a_gradient_that_is_no_array_is_refused(backend, make):
+    parameter = fa.Parameter(np.array(1.0, np.float32), "scale")
+    optimizer = make([parameter])
+    parameter.grad = np.ones(3, np.float32).sum()  # a NumPy number
+    with pytest.raises(
+        TypeError, match=r"parameters\[0\] \(scale\).grad: got float32, wanted a numpy.ndarray"
+    ):
+        optimizer.step()
+    assert parameter.data == 1
+    parameter.grad, parameter.data = np.array(1.0, np.float32), np.float32(1)
+    with pytest.raises(TypeError, match=r"parameters\[0\] \(scale\): got float32, wanted a numpy.ndarray"):
+        optimizer.step()
+
+
+def test_a_refused_step_leaves_adam_where_it_was(rng):
+    pair = parameters(rng)
+    optimizer = fa.Adam(pair)
+    new_gradients(pair, rng)
+    optimizer.lr = "0.1 or so"
+    with pytest.raises(ValueError, match="could not convert"):
+        optimizer.step()
+    assert optimizer.steps == 0
+
+
 def test_a_constant_gradient_moves_adam_by_lr():
     # algorithm 1 of the paper: with a constant gradient both averages are exact at every step
     parameter = fa.Parameter(np.zeros(3), "weight")

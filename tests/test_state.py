@@ -177,9 +177,21 @@ def test_save_refuses_what_it_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match=r"a\.b: wanted a name without a dot"):
         fa.save(path, **{"a.b": {}})
     assert not path.exists()
-    fa.save(path, history={"losses": np.zeros(3)})
-    with pytest.raises(TypeError, match="history: got dict, wanted something with a load_state_dict"):
-        fa.load(path, history={})
+
+
+def test_a_dict_is_saved_and_filled(tmp_path):
+    path = tmp_path / "run.npz"
+    model, history = fa.Linear(2, 3), {"losses": np.arange(3.0), "epoch": np.array(7)}
+    fa.save(path, model=model, history=history)
+    found = {"other": np.zeros(1)}
+    fa.load(path, model=model, history=found)
+    assert found.keys() == {"losses", "epoch"}
+    np.testing.assert_array_equal(found["losses"], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"model\.weight"):
+        fa.load(path, model=fa.Linear(5, 3), history=(kept := {"other": np.zeros(1)}))
+    assert kept.keys() == {"other"}
+    with pytest.raises(TypeError, match="history: got list, wanted something with a load_state_dict"):
+        fa.load(path, model=model, history=[])
 
 
 def test_a_model_without_parameters(tmp_path):

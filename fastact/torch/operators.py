@@ -41,12 +41,12 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) ->
 
 
 def define_autocast(operator: Any) -> None:
-    """Under autocast: float32 inputs, the tier "medium", and y in the autocast dtype."""
+    """Under autocast: float32 inputs, the tier "medium" unless one is given, and y in the autocast dtype."""
     names = [argument.name for argument in operator._schema.arguments]
 
     def cast(name: str, value: Any) -> Any:
         if name == "precision":
-            return "medium"
+            return "medium" if value is None else value
         low = isinstance(value, Tensor) and value.is_floating_point() and value.dtype is not torch.float64
         return value.float() if low else value
 
@@ -122,14 +122,16 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transform = torch._C._functorch.peek_interpreter_stack
 _tracer = torch._C._get_tracing_state
 _autocasts = torch._C._is_any_autocast_enabled
+_profiles = torch._C._autograd._profiler_enabled
 
 
 def is_plain(tensors: tuple[Any, ...]) -> bool:
     """Whether the dispatcher would find nothing else to do than autograd and the CPU kernel.
 
     Then both may be called at once, which saves some microseconds.  Whatever else may want to see an
-    operator sees one: compilers and tracers, modes, torch.func, autocast, subclasses, and tensors that are
-    more, or less, than memory of this machine's.  Their dispatch keys would tell too, in twice the time.
+    operator sees one: compilers and tracers, profilers, modes, torch.func, autocast, subclasses, and tensors
+    that are more, or less, than memory of this machine's.  Their dispatch keys would tell of most, in twice
+    the time.
     """
     if (
         _compiles()
@@ -138,6 +140,7 @@ def is_plain(tensors: tuple[Any, ...]) -> bool:
         or _transform() is not None
         or _tracer() is not None
         or _autocasts()
+        or _profiles()
     ):
         return False
     try:
@@ -174,8 +177,9 @@ def execute(
 def recorded_tier(precision: str | None) -> str | None:
     """The tier to record with an operator, so that its backward takes the forward's.
 
-    Compiled code asks for the tier in force each time it runs, in the forward and in the backward.
+    Compiled code asks for the tier in force each time it runs, in the forward and in the backward.  Autocast
+    has a tier of its own.
     """
-    if precision is None and not torch.compiler.is_compiling():
+    if precision is None and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         return settings.get_float32_matmul_precision()
     return precision

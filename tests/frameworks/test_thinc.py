@@ -337,6 +337,14 @@ def test_ops_backprop_maxout_checks_the_range_before_the_cast_to_a_byte(bad):
         FastactOps().backprop_maxout(np.ones((1, 2), "f"), which, 3)
 
 
+def test_the_layer_leaves_more_than_256_pieces_to_thinc():
+    model = make_layer(4, 3, 300)
+    X = arrays(5, 4, 3)[0]
+    wanted = model.predict(X)
+    accelerate(model)
+    np.testing.assert_array_equal(model.predict(X), wanted)
+
+
 def test_ops_leave_more_than_256_pieces_to_thinc():
     X = np.zeros((2, 3, 300), "f")
     X[..., 299] = 1

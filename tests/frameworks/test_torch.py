@@ -589,6 +589,22 @@ def test_autocast_runs_in_float32_at_medium_and_returns_bfloat16(spy):
     assert spy.calls[-1][1][-1] == "medium"
 
 
+def test_autocast_obeys_a_tier_that_is_asked_for(spy):
+    net = ft.Maxout(7, 5, precision="highest")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = net(randn(6, 7))
+    assert (spy.calls[-1][1][-1], y.dtype) == ("highest", torch.bfloat16)
+    y.float().sum().backward()
+    assert spy.calls[-1][1][-1] == "highest"
+
+
+def test_a_profiler_sees_the_operators():
+    net = ft.Maxout(7, 5)
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        net(randn(6, 7))
+    assert "fastact::linear_maxout" in {event.key for event in profile.key_averages()}
+
+
 def test_autocast_of_the_others():
     x, weight, bias = linear_tensors()
     z = randn(4, 3)
