@@ -1,6 +1,4 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
-#include <stdlib.h>
-
 #include "activations.h"
 #include "sizes.h"
 #include "threads.h"
@@ -150,15 +148,15 @@ int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation,
   int64_t period = slopes > 1 ? features : 1; /* of the slopes: the array may be taken as rows of several */
   int64_t width = ceil_div(FOLDED_FEATURES, period) * period;
   int64_t runs = n ? ceil_div(ceil_div(n, width), DEPTH_CUT) : 0;
-  /* not the thread's scratch memory: a caller may hold that */
-  real *partial = calloc((size_t)(runs * width) + 1, sizeof(real));
+  size_t bytes = (size_t)(runs * width) * sizeof(real);
+  real *partial = scratch(SCRATCH_KERNEL, bytes);
   if (!partial) return FA_NO_MEMORY;
+  memset(partial, 0, bytes);
   if (n) {
     struct REAL(slope_sums) s = {e, width, ceil_div(n, width), ceil_div(width, TASK_FEATURES), partial};
     share_tasks(runs * s.strips, threads_for(threads, n), REAL(prelu_block), &s);
   }
   REAL(finish_slopes)(runs, width, partial, slopes, accumulate, grad_slope);
-  free(partial);
   return FA_OK;
 }
 

@@ -26,6 +26,8 @@ static const char *find_missing(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (AMX_BF16 | AMX_TILE)) != (AMX_BF16 | AMX_TILE))
     return "this CPU has none";
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bf16"))
+    return "this CPU has it without AVX-512, or without its bfloat16 instructions";
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return "the operating system does not save its state";
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));

@@ -3,9 +3,9 @@
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
 
 Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors.
-FASTACT_EMULATE_AVX512=FOLDER builds the AVX-512 kernels on the portable intrinsics of SIMDe, whose headers
-are in FOLDER, to test them on a CPU without AVX-512.
 FASTACT_EMULATE_AMX=1 builds the AMX kernels on a plain C model of its tile instructions.
+FASTACT_EMULATE_AVX512=FOLDER does that too, and builds the AVX-512 kernels on the portable intrinsics of
+SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class build_ext(_build_ext):
         develop = ["-Werror"] if os.environ.get("FASTACT_DEVELOP") == "1" else []
         simde = os.environ.get("FASTACT_EMULATE_AVX512")
         emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
-        if os.environ.get("FASTACT_EMULATE_AMX") == "1":
+        if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.sources = [*ext.sources, str(source)]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]

@@ -131,10 +131,10 @@ def write_half_exp(file: TextIO, degree: int) -> None:
     def rest(r: Number) -> Number:
         return expm1(-r / 2) / r if mpmath.chop(r) else mpf(-1) / 2
 
-    high = mpf("0.72")  # ln 2, and what the square of a number's first bits leaves out
+    high = mpf("0.76")  # ln 2, and what the square of a number's first bits leaves out
     p = polynomial(rest, degree, -high, high)
     error = worst(lambda r: 1 + r * value(p, r), lambda r: exp(-r / 2), -high, high)
-    file.write(comment("exp(-r / 2) = 1 + r p(r), |r| <= 0.72", error) + table("half_exp_p", p))
+    file.write(comment("exp(-r / 2) = 1 + r p(r), |r| <= 0.76", error) + table("half_exp_p", p))
 
 
 def nearest_float(x: Number) -> Number:

@@ -21,8 +21,6 @@
 #define MIN_HIGHEST_DEPTH 32
 #define MIN_HIGHEST_TERMS 6000000
 
-const struct product_sizes least_product = {1, 1, 1, 1}, largest_product = {1 << 20, 1 << 20, 1 << 20, 1};
-
 DECLARE(scalar)
 static int scalar_supported(void) { return 1; }
 
@@ -45,7 +43,7 @@ static int avx512_supported(void) {
 #if defined(FA_EMULATE_AVX512) || defined(FA_EMULATE_AMX)
 static int amx_supported(void) { return avx512_supported(); }
 #else
-static int amx_supported(void) { return avx512_supported() && __builtin_cpu_supports("avx512bf16") && !why_no_amx(); }
+static int amx_supported(void) { return avx512_supported() && !why_no_amx(); }
 #endif
 
 static const struct kernels_f32 *avx512_tier(int precision, const struct product_sizes *sizes) {
@@ -117,6 +115,7 @@ int fa_isa_supported(int index) { return isas[index].supported(); }
 const char *fa_why_no_amx(void) { return why_no_amx(); }
 
 const char *fa_tier_unit(int precision) {
-  const char *unit = isa_tier_f32(isa_active(), precision, &largest_product)->unit;
+  const struct product_sizes large = {1 << 20, 1 << 20, 1 << 20, 1};
+  const char *unit = isa_tier_f32(isa_active(), precision, &large)->unit;
   return unit ? unit : "float32";
 }

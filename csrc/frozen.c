@@ -45,8 +45,10 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
                                          const real *bias, int activation, double parameter, const real *slope,
                                          int64_t slopes, int precision) {
   const struct isa *isa = isa_active();
-  const struct REAL(kernels) *kernels = isa->REAL(kernels), *tier = REAL(isa_tier)(isa, precision, &largest_product);
-  const struct REAL(kernels) *of_few_rows = REAL(isa_tier)(isa, precision, &least_product);
+  const struct product_sizes many_rows = {1 << 20, in_features, out_features, pieces};
+  const struct product_sizes one_row = {1, in_features, out_features, pieces};
+  const struct REAL(kernels) *kernels = isa->REAL(kernels), *tier = REAL(isa_tier)(isa, precision, &many_rows);
+  const struct REAL(kernels) *of_few_rows = REAL(isa_tier)(isa, precision, &one_row);
   struct REAL(product) product = {
       .depth = in_features,
       .columns = out_features,

@@ -16,9 +16,10 @@
  * 4096 has 3 to 8 times the error of NumPy's product, runs of 256 have 0.6 to 0.9 times. */
 #define DEPTH_CUT 256
 
-/* The most vectors and rows of a register tile, and the most sums in one. */
+/* The most vectors and rows of a tile, the most rows of one whose sums are in registers, and the most sums of that. */
 #define MAX_TILE_VECTORS 5
 #define MAX_TILE_ROWS 32
+#define MAX_REGISTER_ROWS 12
 #define MAX_TILE_SUMS 25
 
 /* Rows of the table that a sum over winners gathers from, at the most columns that it takes: 40 KiB of L1 with AVX-512,
@@ -38,7 +39,7 @@
 #include "kernels/table.inc.h"
 #undef REAL_BITS
 
-/* The activations with an exponential over arrays of floats, computed in doubles. */
+/* The activations over arrays of floats that are computed in lanes of doubles. */
 struct smooth {
   void (*forward)(int activation, double parameter, const float *z, float *y, int64_t n);
   void (*backward)(int activation, double parameter, const float *grad_y, const float *z, float *grad_z, int64_t n);
@@ -64,8 +65,5 @@ const struct isa *isa_active(void);
 /* The kernels that such a product runs on at a tier, an enum fa_precision. */
 const struct kernels_f32 *isa_tier_f32(const struct isa *, int precision, const struct product_sizes *);
 const struct kernels_f64 *isa_tier_f64(const struct isa *, int precision, const struct product_sizes *);
-
-/* The smallest and the largest product that there may be. */
-extern const struct product_sizes least_product, largest_product;
 
 #endif

@@ -31,7 +31,7 @@ struct REAL(activation_context) {
   real *y;
 };
 
-static void REAL(activate_block)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+static void REAL(finish_activation)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   const struct REAL(activation_context) *c = context;
   int64_t slope_step = c->slopes > 1;
   if (columns == c->out_features && !slope_step) { /* the rows lie one after the other */
@@ -58,7 +58,7 @@ int REAL(activated_product)(const struct REAL(product) * p, int activation, doub
       .y = y,
   };
   struct REAL(product) product = *p;
-  if (activation != FA_LINEAR) product.after = REAL(activate_block);
+  if (activation != FA_LINEAR) product.after = REAL(finish_activation);
   product.after_context = &context;
   return REAL(product)(&product, threads);
 }

@@ -1,7 +1,6 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
 #include "fastact_abi.h"
 #include "product.h"
-#include "threads.h"
 
 #define REAL_BITS 32
 #include "linear_maxout.c"

@@ -1,6 +1,4 @@
 #ifndef REAL_BITS /* this file is its own template: once for float, once for double */
-#include <stdatomic.h>
-
 #include "argmax.h"
 #include "fastact_abi.h"
 #include "grad_bias.h"
@@ -25,6 +23,8 @@
  * and mostly 0.4 to 0.9 times.  (1000, 16, 640, 1) took 654, 502 and 479 us, (1024, 32, 512, 2) 485, 426 and 411,
  * (1024, 96, 256, 1) 302, 303 and 317 (Zen 5, AVX-512). */
 #define TABLE_OUTPUTS 32
+/* Numbers of a gradient that a task adds. */
+#define ADD_BLOCK 65536
 /* Tables whose sums are added up before those of all runs: where a table has a few terms for each sum, 32 at a time had
  * up to 1.5 times the error of NumPy's product, 8 at most 1.1 times. */
 #define RUN_TABLES 8
@@ -38,6 +38,7 @@
 #include "real.h"
 
 struct REAL(backward) {
+  const struct isa *isa;
   const struct REAL(kernels) * kernels;
   int64_t rows, in_features, out_features, pieces;
   const real *grad_y, *x, *weight;
@@ -90,19 +91,15 @@ static struct REAL(sums) REAL(sums_to)(const struct REAL(backward) * b, const st
   };
 }
 
-/* What the threads of one gradient share; each takes the next task until there is none. */
+/* What the threads of one gradient share. */
 struct REAL(gradient_job) {
   const struct REAL(backward) * b;
   int64_t chunk; /* rows of grad_x, or outputs of grad_weight */
-  int64_t tasks;
-  atomic_llong next_task;
-  char *rooms; /* one for each thread */
+  char *rooms;   /* one for each thread */
   size_t room_bytes;
   /* of the parts of a room: of grad_weight's alone the first two */
   size_t grad_bytes, set_bytes, table_bytes, sums_bytes;
 };
-
-static int64_t REAL(next_task)(struct REAL(gradient_job) * job) { return atomic_fetch_add(&job->next_task, 1); }
 
 static struct REAL(room) REAL(room_at)(const struct REAL(gradient_job) * job, char *at) {
   return (struct REAL(room)){
@@ -142,15 +139,12 @@ static void REAL(grad_x_block)(const struct REAL(backward) * b, int64_t row, int
   }
 }
 
-static void REAL(grad_x_tasks)(void *context, int64_t thread) {
-  struct REAL(gradient_job) *job = context;
+static void REAL(grad_x_task)(void *context, int64_t task, int64_t thread) {
+  const struct REAL(gradient_job) *job = context;
   const struct REAL(backward) *b = job->b;
   struct REAL(room) room = REAL(room_at)(job, job->rooms + (size_t)thread * job->room_bytes);
-  int64_t tiles = REAL(column_tiles)(b);
-  for (int64_t task; (task = REAL(next_task)(job)) < job->tasks;) {
-    int64_t row = task / tiles * job->chunk;
-    REAL(grad_x_block)(b, row, smaller(job->chunk, b->rows - row), REAL(column_tile)(b, task % tiles), &room);
-  }
+  int64_t tiles = REAL(column_tiles)(b), row = task / tiles * job->chunk;
+  REAL(grad_x_block)(b, row, smaller(job->chunk, b->rows - row), REAL(column_tile)(b, task % tiles), &room);
 }
 
 /* Into how many chunks to cut the rows so that the thread with the most to do has the least; each chunk packs all the
@@ -177,14 +171,13 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   struct REAL(gradient_job) job = {
       .b = b,
       .chunk = chunk,
-      .tasks = tiles * ceil_div(b->rows, chunk),
       .table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width,
       .sums_bytes = (size_t)chunk * width,
   };
   job.room_bytes = job.table_bytes + 2 * job.sums_bytes;
   job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
   if (!job.rooms) return FA_NO_MEMORY;
-  share_tasks(threads, threads, REAL(grad_x_tasks), &job);
+  queue_tasks(tiles * ceil_div(b->rows, chunk), threads, REAL(grad_x_task), &job);
   return FA_OK;
 }
 
@@ -223,24 +216,22 @@ static void REAL(grad_weight_block)(const struct REAL(backward) * b, int64_t out
   }
 }
 
-static void REAL(grad_weight_tasks)(void *context, int64_t thread) {
-  struct REAL(gradient_job) *job = context;
+static void REAL(grad_weight_task)(void *context, int64_t task, int64_t thread) {
+  const struct REAL(gradient_job) *job = context;
   const struct REAL(backward) *b = job->b;
   char *at = job->rooms + (size_t)thread * job->room_bytes;
   struct REAL(winners) w = {.grad = (real *)at, .rows = (uint64_t *)(at + job->grad_bytes)};
   struct REAL(room) room = REAL(room_at)(job, at + job->grad_bytes + job->set_bytes);
   int64_t tiles = REAL(column_tiles)(b), blocks = REAL(row_blocks)(b);
-  for (int64_t task; (task = REAL(next_task)(job)) < job->tasks;) {
-    int64_t output = task * job->chunk, outputs = smaller(job->chunk, b->out_features - output);
-    for (int64_t block = 0; block < blocks; block++) {
-      int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
-      int64_t first = row * b->out_features + output;
-      b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax ? b->argmax + first : NULL,
-                               b->out_features, w.grad + block * outputs * TABLE_ROWS,
-                               w.rows + block * outputs * b->pieces);
-    }
-    for (int64_t t = 0; t < tiles; t++) REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);
+  int64_t output = task * job->chunk, outputs = smaller(job->chunk, b->out_features - output);
+  for (int64_t block = 0; block < blocks; block++) {
+    int64_t row = REAL(block_start)(b, block), rows = REAL(block_start)(b, block + 1) - row;
+    int64_t first = row * b->out_features + output;
+    b->kernels->find_winners(rows, outputs, b->pieces, b->grad_y + first, b->argmax ? b->argmax + first : NULL,
+                             b->out_features, w.grad + block * outputs * TABLE_ROWS,
+                             w.rows + block * outputs * b->pieces);
   }
+  for (int64_t t = 0; t < tiles; t++) REAL(grad_weight_block)(b, output, outputs, REAL(column_tile)(b, t), &w, &room);
 }
 
 static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
@@ -256,7 +247,6 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   struct REAL(gradient_job) job = {
       .b = b,
       .chunk = chunk,
-      .tasks = ceil_div(b->out_features, chunk),
       .grad_bytes = aligned((size_t)(chunk * blocks * TABLE_ROWS) * sizeof(real)),
       .set_bytes = aligned((size_t)(chunk * blocks * b->pieces) * sizeof(uint64_t)),
       .table_bytes = TABLE_ROWS * width,
@@ -265,7 +255,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   job.room_bytes = job.grad_bytes + job.set_bytes + job.table_bytes + 2 * job.sums_bytes;
   job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
   if (!job.rooms) return FA_NO_MEMORY;
-  share_tasks(threads, threads, REAL(grad_weight_tasks), &job);
+  queue_tasks(ceil_div(b->out_features, chunk), threads, REAL(grad_weight_task), &job);
   return FA_OK;
 }
 
@@ -281,7 +271,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
  * and 5.8; (1024, 512, 256, 8) 4.1, and 10.4, 6.1 and 2.9 (Xeon, family 6 model 207). */
 static int REAL(is_dense)(const struct REAL(backward) * b, int precision, int64_t rows, int64_t depth) {
   struct product_sizes sizes = {rows, depth, b->in_features, 1};
-  const struct REAL(kernels) *tier = REAL(isa_tier)(isa_active(), precision, &sizes);
+  const struct REAL(kernels) *tier = REAL(isa_tier)(b->isa, precision, &sizes);
   return tier->scatter && b->pieces * (tier->tile_tenths * b->rows + 280) < 14 * b->rows;
 }
 
@@ -301,9 +291,21 @@ static int REAL(dense_x)(const struct REAL(backward) * b, int precision, int thr
           .right_column_stride = 1,
           .right_depth_stride = b->in_features,
           .y = b->grad_x,
+          .isa = b->isa,
           .precision = precision,
       },
       threads);
+}
+
+struct REAL(addition) {
+  int64_t n;
+  const real *terms;
+  real *sums;
+};
+
+static void REAL(add_block)(void *context, int64_t task) {
+  const struct REAL(addition) *a = context;
+  for (int64_t i = task * ADD_BLOCK; i < smaller(a->n, (task + 1) * ADD_BLOCK); i++) a->sums[i] += a->terms[i];
 }
 
 /* The sums that are to be added go elsewhere first: nothing may be added where the product turns out not to serve. */
@@ -325,10 +327,13 @@ static int REAL(dense_weight)(const struct REAL(backward) * b, int precision, in
           .right_column_stride = 1,
           .right_depth_stride = b->in_features,
           .y = y,
+          .isa = b->isa,
           .precision = precision,
       },
       threads);
-  for (int64_t i = 0; b->accumulate && !status && i < count; i++) b->grad_weight[i] += y[i];
+  if (b->accumulate && !status)
+    share_tasks(ceil_div(count, ADD_BLOCK), threads_for(threads, count), REAL(add_block),
+                &(struct REAL(addition)){count, y, b->grad_weight});
   return status;
 }
 
@@ -354,8 +359,10 @@ int REAL(fa_linear_maxout_backward)(int64_t rows, int64_t in_features, int64_t o
                                     real *grad_x, real *grad_weight, real *grad_bias, int accumulate, int threads,
                                     int precision) {
   if (!argmax_fits(rows * out_features, argmax, pieces)) return FA_BAD_ARGMAX;
+  const struct isa *isa = isa_active();
   struct REAL(backward) b = {
-      .kernels = isa_active()->REAL(kernels),
+      .isa = isa,
+      .kernels = isa->REAL(kernels),
       .rows = rows,
       .in_features = in_features,
       .out_features = out_features,

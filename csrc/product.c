@@ -14,8 +14,8 @@
 /* Depth of a scattered left operand that is written at once, and stays in L1. */
 #define SCATTERED_DEPTH 64
 
-/* The most outputs of a panel. */
-#define MAX_PANEL_COLUMNS 64
+/* The most outputs of a panel of a tier, whose words may not carry a number. */
+#define MAX_TIER_COLUMNS 64
 
 /* What a task knows of a panel; UNCARRIED: the words can't carry one of its numbers. */
 enum panel_state { UNPACKED, PACKED, UNCARRIED };
@@ -40,8 +40,6 @@ struct REAL(job) {
   char *rooms; /* one for each thread: packed panels or one, packed rows, sums, states of the panels */
   size_t room_bytes, right_bytes, rows_bytes, sums_bytes;
   int64_t band, band_end; /* the rows [band, band_end) are under way */
-  int64_t tasks;
-  atomic_llong next_task;
   atomic_int status;
 };
 
@@ -218,7 +216,8 @@ static int REAL(multiply_panel)(const struct REAL(product) * p, const struct REA
   return 1;
 }
 
-/* The same without packing: dots of rows and units where they lie. */
+/* The same without packing: dots of rows and units where they lie.  Lanes beyond the columns keep what was there, and
+ * nothing of them is stored. */
 static void REAL(dot_panel)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
                             int64_t rows, struct REAL(panel) panel, real *bias, real *sums) {
   REAL(pack_bias)(p, kernels->lanes, &panel, bias);
@@ -253,15 +252,19 @@ static void REAL(dot_tail)(const struct REAL(job) * job, int64_t row, int64_t ro
   }
 }
 
-static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
-                     enum scratch_user user, int threads);
+static const struct isa *REAL(isa_of)(const struct REAL(product) * p) {
+  return p->packed ? p->packed->isa : p->isa ? p->isa : isa_active();
+}
+
+static int REAL(run_on)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
+                        enum scratch_user user, int threads);
 
 /* One panel against at most LEFT_BLOCK rows, where the words can't carry the numbers of one of the two: on the kernels
  * of `real`. */
 static int REAL(multiply_uncarried)(const struct REAL(product) * p, struct REAL(panel) panel, int64_t row,
                                     int64_t rows) {
-  real y[LEFT_BLOCK * MAX_PANEL_COLUMNS];
-  uint8_t argmax[LEFT_BLOCK * MAX_PANEL_COLUMNS];
+  real y[LEFT_BLOCK * MAX_TIER_COLUMNS];
+  uint8_t argmax[LEFT_BLOCK * MAX_TIER_COLUMNS];
   struct REAL(product) part = *p;
   part.rows = rows;
   part.columns = panel.columns;
@@ -273,8 +276,7 @@ static int REAL(multiply_uncarried)(const struct REAL(product) * p, struct REAL(
   part.argmax = p->argmax && p->pieces > 1 ? argmax : NULL;
   part.accumulate = 0;
   part.after = NULL;
-  const struct REAL(kernels) *kernels = (p->packed ? p->packed->isa : isa_active())->REAL(kernels);
-  int status = REAL(run)(&part, kernels, 0, SCRATCH_UNCARRIED, 1);
+  int status = REAL(run_on)(&part, REAL(isa_of)(p)->REAL(kernels), 0, SCRATCH_UNCARRIED, 1);
   for (int64_t r = 0; r < rows && !status; r++) {
     int64_t to = (row + r) * p->columns + panel.column, from = r * panel.columns;
     for (int64_t j = 0; j < panel.columns; j++) p->y[to + j] = (p->accumulate ? p->y[to + j] : 0) + y[from + j];
@@ -315,8 +317,8 @@ static int REAL(multiply_strip)(const struct REAL(job) * job, struct REAL(strip)
   return status;
 }
 
-/* Some rows of a scattered left operand, into words, a square block at a time, which stays in L1.  Returns whether the
- * words carry all the numbers. */
+/* Some rows of a scattered left operand, into words, a block of depth at a time, which stays in L1.  Returns whether
+ * the words carry all the numbers. */
 static int REAL(pack_scattered)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t row,
                                 int64_t rows, real *dst, int64_t stride) {
   const struct REAL(scattered) *s = p->scattered;
@@ -392,27 +394,39 @@ static void REAL(finish_task_rows)(const struct REAL(job) * job, int64_t row, in
     p->after(p->after_context, row, rows, column, columns);
 }
 
-/* A task: some panels against some rows, in room `room`. */
-static int REAL(run_task)(const struct REAL(job) * job, int64_t task, const struct REAL(room) * room) {
+/* What thread `thread` works with. */
+static struct REAL(room) REAL(room_at)(const struct REAL(job) * job, int64_t thread) {
+  char *right = job->rooms + (size_t)thread * job->room_bytes, *rows = right + job->right_bytes;
+  char *sums = rows + job->rows_bytes, *states = sums + job->sums_bytes;
+  return (struct REAL(room)){(real *)right, (real *)rows, (real *)sums, (uint8_t *)states};
+}
+
+/* A task: some panels against some rows. */
+static void REAL(run_task)(void *context, int64_t task, int64_t thread) {
+  struct REAL(job) *job = context;
   const struct REAL(plan) *plan = &job->plan;
+  const struct REAL(kernels) *kernels = plan->kernels;
+  struct REAL(room) room = REAL(room_at)(job, thread);
   int status = FA_OK;
   int64_t column_tasks = ceil_div(plan->panels, plan->task_panels);
   int64_t first = task % column_tasks * plan->task_panels, last = smaller(first + plan->task_panels, plan->panels);
   int64_t start = job->band + task / column_tasks * plan->task_rows;
   int64_t end = smaller(start + plan->task_rows, job->band_end);
   struct REAL(slab) slab = {0, 0};
-  memset(room->states, UNPACKED, (size_t)(last - first));
+  memset(room.states, UNPACKED, (size_t)(last - first));
+  if (kernels->begin) kernels->begin();
   do {
     slab = (struct REAL(slab)){slab.to, smaller(slab.to + plan->slab_words, plan->depth)};
     for (int64_t i = 0; i < last - first; i++)
-      if (room->states[i] == PACKED) room->states[i] = UNPACKED;
+      if (room.states[i] == PACKED) room.states[i] = UNPACKED;
     for (int64_t row = start; row < end; row += plan->row_chunk) {
       int64_t rows = smaller(plan->row_chunk, end - row);
-      status |= REAL(multiply_panels)(job, row, rows, row - start, first, last, slab, room);
-      if (slab.to == plan->depth) REAL(finish_task_rows)(job, row, rows, first, last, room);
+      status |= REAL(multiply_panels)(job, row, rows, row - start, first, last, slab, &room);
+      if (slab.to == plan->depth) REAL(finish_task_rows)(job, row, rows, first, last, &room);
     }
   } while (slab.to < plan->depth);
-  return status;
+  if (kernels->end) kernels->end();
+  atomic_fetch_or(&job->status, status);
 }
 
 /* Block `block` of the band. */
@@ -437,18 +451,6 @@ static void REAL(copy_tail)(const struct REAL(job) * job) {
            (size_t)original->depth * sizeof(real));
 }
 
-/* Takes tasks until there are none, in room `room`. */
-static void REAL(work)(void *context, int64_t room) {
-  struct REAL(job) *job = context;
-  const struct REAL(kernels) *kernels = job->plan.kernels;
-  char *at = job->rooms + (size_t)room * job->room_bytes, *rows = at + job->right_bytes, *sums = rows + job->rows_bytes;
-  struct REAL(room) its_room = {(real *)at, (real *)rows, (real *)sums, (uint8_t *)sums + job->sums_bytes};
-  if (kernels->begin) kernels->begin();
-  for (int64_t task; (task = atomic_fetch_add(&job->next_task, 1)) < job->tasks;)
-    atomic_fetch_or(&job->status, REAL(run_task)(job, task, &its_room));
-  if (kernels->end) kernels->end();
-}
-
 size_t REAL(packed_bytes)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {
   struct REAL(plan) plan = REAL(packed_plan)(p, kernels);
   return (size_t)(plan.panels * plan.panel_size) * sizeof(real);
@@ -462,15 +464,15 @@ int REAL(pack)(const struct REAL(product) * p, const struct REAL(kernels) * kern
   return carried;
 }
 
-/* Takes all tasks of one band of rows after the other. */
+/* All the tasks of one band of rows after the other. */
 static void REAL(run_bands)(struct REAL(job) * job, int threads) {
   const struct REAL(plan) *plan = &job->plan;
   for (job->band = 0; job->band < job->p->rows; job->band += plan->band_rows) {
     job->band_end = smaller(job->p->rows, job->band + plan->band_rows);
-    job->tasks = ceil_div(plan->panels, plan->task_panels) * ceil_div(job->band_end - job->band, plan->task_rows);
-    job->next_task = 0;
-    if (job->packed_left) share_tasks(ceil_div(job->band_end - job->band, LEFT_BLOCK), threads, REAL(pack_left), job);
-    share_tasks(threads, threads, REAL(work), job);
+    int64_t rows = job->band_end - job->band;
+    if (job->packed_left) share_tasks(ceil_div(rows, LEFT_BLOCK), threads, REAL(pack_left), job);
+    queue_tasks(ceil_div(plan->panels, plan->task_panels) * ceil_div(rows, plan->task_rows), threads, REAL(run_task),
+                job);
   }
 }
 
@@ -479,8 +481,8 @@ static real *REAL(packed_panels)(const struct REAL(packed) * packed, const struc
   return kernels == packed->isa->REAL(kernels) ? packed->panels : packed->tier_panels;
 }
 
-static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
-                     enum scratch_user user, int threads) {
+static int REAL(run_on)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int dots,
+                        enum scratch_user user, int threads) {
   struct REAL(job) job = {.p = p, .plan = REAL(make_plan)(p, kernels, dots, threads)};
   const struct REAL(plan) *plan = &job.plan;
   size_t left_bytes = 0, carried_bytes = 0, panels_bytes = 0, tail_bytes = 0;
@@ -500,7 +502,11 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
     job.tail_stride = ceil_div(p->depth, lanes) * lanes;
     tail_bytes = aligned((size_t)(tail_rows * job.tail_stride) * sizeof(real));
   } else if (!p->packed) {
-    job.right_bytes = aligned((size_t)((plan->keep ? plan->task_panels : 1) * plan->panel_step) * sizeof(real));
+    int64_t bias = plan->panel_vectors * lanes, slice = smaller(plan->slice, plan->depth) * bias;
+    job.right_bytes = aligned((size_t)(plan->dots   ? bias
+                                       : plan->keep ? plan->task_panels * plan->panel_step
+                                                    : bias + slice) *
+                              sizeof(real));
   }
   job.sums_bytes = aligned((size_t)(sums * lanes) * sizeof(real));
   job.room_bytes = job.right_bytes + job.rows_bytes + job.sums_bytes + aligned((size_t)plan->task_panels);
@@ -522,7 +528,7 @@ static int REAL(run)(const struct REAL(product) * p, const struct REAL(kernels) 
 /* Rows of x in the lanes, but for the last `tail`; the units are read where they lie. */
 static int REAL(run_swapped)(const struct REAL(product) * p, const struct REAL(kernels) * kernels, int64_t tail,
                              int threads) {
-  return REAL(run)(
+  return REAL(run_on)(
       &(struct REAL(product)){
           .rows = p->columns * p->pieces,
           .depth = p->depth,
@@ -544,20 +550,20 @@ static int REAL(run_swapped)(const struct REAL(product) * p, const struct REAL(k
 int REAL(product)(const struct REAL(product) * p, int threads) {
   if (p->rows == 0 || p->columns == 0) return FA_OK;
   threads = threads_for(threads, ceil_div(p->rows, 4) * p->columns * p->pieces * (p->depth + 1));
+  const struct isa *isa = REAL(isa_of)(p);
   if (p->packed && !p->packed->panels && !p->packed->tier_panels) {
     struct REAL(product) lying = *p;
     lying.packed = NULL;
-    return REAL(run)(&lying, p->packed->isa->REAL(kernels), 1, SCRATCH_KERNEL, threads);
+    return REAL(run_on)(&lying, isa->REAL(kernels), 1, SCRATCH_KERNEL, threads);
   }
   struct product_sizes sizes = {p->rows, p->depth, p->columns, p->pieces};
-  const struct isa *isa = p->packed ? p->packed->isa : isa_active();
   const struct REAL(kernels) *tier = REAL(isa_tier)(isa, p->packed ? p->packed->precision : p->precision, &sizes);
   if (p->packed && !p->packed->tier_panels) tier = isa->REAL(kernels);
   int64_t tail;
   enum order order = REAL(quickest_order)(p, tier, &tail);
   if (order == SWAPPED) return REAL(run_swapped)(p, tier, tail, threads);
   int dots = order == DOTS;
-  return REAL(run)(p, dots ? isa_active()->REAL(kernels) : tier, dots, SCRATCH_KERNEL, threads);
+  return REAL(run_on)(p, dots ? isa->REAL(kernels) : tier, dots, SCRATCH_KERNEL, threads);
 }
 
 #endif

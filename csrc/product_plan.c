@@ -5,7 +5,7 @@
 
 /* What stays in L2, of kernels->l2_bytes.  Where all the rows of a task fit into half of it they pass each slice of the
  * right operand once, and it is packed just before.  Otherwise 3/16 of rows stay while half of packed panels pass by,
- * again for each block of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with
+ * again for each chunk of rows.  With 1 MiB (1024, 1024, 1024, 2) and (2048, 2048, 2048, 2) took 17.9 and 144 ms; with
  * 128 and 640 KiB of rows and panels 17.9 and 155, with 256 and 384 17.7 and 149, with 384 and 384 17.8 and 147 (Zen 5,
  * AVX-512, one thread, while the other core used the L3 cache too).
  *
@@ -19,8 +19,8 @@
  * and 286 us.  Where they don't fit, all the rows pass one slab of depth, a single run, before the next, so that half
  * an L2 holds more panels: 18.3 and 16.8 ms, and (2048, 2048, 2048, 2) 162 and 141 (Xeon, family 6 model 207, AMX). */
 #define WHOLE_LEFT(l2_bytes) ((l2_bytes) / 2)
-#define LEFT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 16 * 3)
-#define RIGHT_BLOCK_BYTES(l2_bytes) ((l2_bytes) / 2)
+#define ROW_CHUNK_BYTES(l2_bytes) ((l2_bytes) / 16 * 3)
+#define PANELS_BYTES(l2_bytes) ((l2_bytes) / 2)
 #define SLICE_BYTES(l2_bytes) ((l2_bytes) / 2)
 
 /* The sums of a block of rows: with many pieces and little depth, those of all its rows would take more memory than all
@@ -121,12 +121,13 @@ static void REAL(plan_tasks)(const struct REAL(product) * p, struct REAL(plan) *
   /* several tasks a thread, so that they finish together; few panels that can't be shared out evenly are cut, where
    * none has to be packed for each part: 15 panels took two threads 393 us for (100, 784, 240, 5), 413 uncut */
   int cut = p->packed && panels > threads && panels % threads && panels < 16 * threads;
-  int by_rows = plan->narrow && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
+  int by_rows =
+      plan->panels_stay && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if they are not */
   plan->task_panels = threads == 1 || by_rows ? panels : cut ? 1 : ceil_div(panels, (blocks ? 2 : 4) * threads);
-  plan->slab_words = blocks && !plan->whole && !plan->narrow ? plan->run : larger(1, plan->depth);
+  plan->slab_words = blocks && !plan->rows_stay && !plan->panels_stay ? plan->run : larger(1, plan->depth);
   int64_t slab_size = (smaller(plan->slab_words, plan->depth) + 1) * plan->panel_vectors * kernels->lanes;
-  int64_t most_panels = RIGHT_BLOCK_BYTES(kernels->l2_bytes) / (slab_size * (int64_t)sizeof(real)) + 1;
-  if (!plan->whole) plan->task_panels = smaller(plan->task_panels, most_panels);
+  int64_t most_panels = PANELS_BYTES(kernels->l2_bytes) / (slab_size * (int64_t)sizeof(real)) + 1;
+  if (!plan->rows_stay) plan->task_panels = smaller(plan->task_panels, most_panels);
   plan->panel_step = plan->whole_panels ? plan->panel_size : slab_size;
   int64_t column_tasks = ceil_div(panels, plan->task_panels);
   plan->packs_rows =
@@ -147,9 +148,9 @@ static void REAL(plan_tasks)(const struct REAL(product) * p, struct REAL(plan) *
 /* The rows of a task that pass all its panels before the next. */
 static void REAL(plan_chunks)(const struct REAL(product) * p, struct REAL(plan) * plan) {
   const struct REAL(kernels) *kernels = plan->kernels;
-  int64_t unit = REAL(row_unit)(p, plan), rows = LEFT_BLOCK_BYTES(kernels->l2_bytes) / REAL(row_bytes)(plan);
+  int64_t unit = REAL(row_unit)(p, plan), rows = ROW_CHUNK_BYTES(kernels->l2_bytes) / REAL(row_bytes)(plan);
   rows = kernels->left_block > 1 ? kernels->left_block : larger(unit, (rows + MAX_TILE_ROWS) / unit * unit);
-  int64_t chunks = plan->whole ? 1 : ceil_div(plan->task_rows, rows);
+  int64_t chunks = plan->rows_stay ? 1 : ceil_div(plan->task_rows, rows);
   chunks = larger(chunks, ceil_div(plan->task_rows * REAL(sums_bytes)(plan), SUMS_BYTES));
   plan->row_chunk = ceil_div(plan->task_rows, chunks);
   int64_t step = plan->row_chunk < plan->row_step ? unit : larger(unit, plan->row_step);
@@ -193,10 +194,10 @@ static struct REAL(plan)
   plan.in_place = in_place > 0;
   plan.dots = dots;
   int64_t panels_bytes = plan.panels * plan.panel_size * (int64_t)sizeof(real);
-  plan.narrow = kernels->left_block > 1 && panels_bytes <= RIGHT_BLOCK_BYTES(kernels->l2_bytes);
-  plan.whole = !plan.narrow && p->rows * REAL(row_bytes)(&plan) <= WHOLE_LEFT(kernels->l2_bytes);
+  plan.panels_stay = kernels->left_block > 1 && panels_bytes <= PANELS_BYTES(kernels->l2_bytes);
+  plan.rows_stay = !plan.panels_stay && p->rows * REAL(row_bytes)(&plan) <= WHOLE_LEFT(kernels->l2_bytes);
   plan.whole_panels = p->packed || p->original;
-  plan.keep = plan.whole_panels || (!plan.whole && !dots);
+  plan.keep = plan.whole_panels || (!plan.rows_stay && !dots);
   REAL(plan_tasks)(p, &plan, threads);
   REAL(plan_chunks)(p, &plan);
   REAL(plan_left)(p, &plan);

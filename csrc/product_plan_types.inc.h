@@ -15,7 +15,8 @@ struct REAL(plan) {
   int panel_vectors;         /* the most of a panel */
   int64_t depth, slice, run; /* in words of the kernels; of a slice and of a run the most */
   int64_t panels;
-  int64_t panel_size; /* reals of a packed panel: bias [vectors][lanes], then slices [depth][vectors][lanes] */
+  int64_t panel_size; /* reals of a packed panel: bias [vectors][lanes], then slices, group after group [words][lanes
+                         of the group] */
 
   /* What is not packed. */
   int dots;     /* of rows and units where they lie: only bias is packed */
@@ -23,14 +24,14 @@ struct REAL(plan) {
 
   /* What a task is, and in which order it passes panels, rows and depth. */
   int64_t task_panels, task_rows; /* the most of one */
-  int64_t slab_words;             /* words of depth that all the rows of a task pass before the next; at most all */
+  int64_t slab_words;             /* words of depth that all the rows of a task pass before the next */
   int64_t row_chunk;              /* rows that pass all the panels of a task before the next, and stay in L2 */
   int64_t row_step;               /* rows that are finished together */
   int64_t panel_step;             /* between panels; those that a task packs have the depth of a slab alone */
   int keep;                       /* packed panels, for the chunks of rows after the first */
   int whole_panels;               /* where packed panels are, is all of their depth */
-  int whole;                      /* all the rows of a task stay in L2, and each panel passes once */
-  int narrow;                     /* all the panels stay in L2, and blocks of packed rows pass */
+  int rows_stay;                  /* all the rows of a task stay in L2, and each panel passes once */
+  int panels_stay;                /* all the panels stay in L2, and blocks of packed rows pass */
 
   /* How the left operand is packed. */
   int64_t band_rows; /* so many rows at once, and all the tasks of one band before the next */

@@ -30,9 +30,10 @@ struct REAL(product) {
   const real *bias;                   /* (columns, pieces), or NULL */
   const struct REAL(packed) * packed; /* used instead of right and bias where its words carry x; or NULL */
   real *y;
-  uint8_t *argmax; /* or NULL; for pieces > 1 */
-  int precision;   /* enum fa_precision */
-  int accumulate;  /* for pieces == 1: add to y */
+  uint8_t *argmax;       /* or NULL; for pieces > 1 */
+  const struct isa *isa; /* NULL: the one in force, or of packed panels theirs */
+  int precision;         /* enum fa_precision */
+  int accumulate;        /* for pieces == 1: add to y */
   /* Called for each block of y when it is finished and still in cache; or NULL. */
   void (*after)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns);
   const void *after_context;

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 #ifdef _OPENMP
@@ -33,7 +34,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { forked = 1; }
 
-/* Run when the library is loaded, before any thread can fork with a parallel region behind it. */
+/* Run when the library is loaded, before it has a parallel region behind it.  What another library's regions left in a
+ * process that forked before that can't be known here. */
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 
 int fa_has_openmp(void) {
@@ -81,6 +83,22 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
   }
   int64_t ended = nanoseconds();
   if (ended - finished > finished - started + LATE_NANOSECONDS) alone_until = ended + ALONE_NANOSECONDS;
+}
+
+struct queue {
+  atomic_llong next;
+  int64_t tasks;
+  void (*run)(void *context, int64_t task, int64_t thread);
+  void *context;
+};
+
+static void take_tasks(void *context, int64_t thread) {
+  struct queue *q = context;
+  for (int64_t task; (task = atomic_fetch_add(&q->next, 1)) < q->tasks;) q->run(q->context, task, thread);
+}
+
+void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context) {
+  share_tasks(threads, threads, take_tasks, &(struct queue){.tasks = tasks, .run = run, .context = context});
 }
 
 struct buffer {

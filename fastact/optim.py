@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import backends, settings
+from .activations import ARRAYS
 from .checks import check_array, check_flag, check_number, check_types, contiguous
 from .layers import Parameter
 from .state import check_entries
@@ -51,11 +52,12 @@ class Optimizer:
         updates = []
         for i, parameter in enumerate(self.parameters):
             data, grad, state = parameter.data, parameter.grad, self._state[i]
-            shape, dtype = data.shape, data.dtype
             if grad is None:
                 raise RuntimeError(f"parameters[{i}] ({parameter.name}) has no gradient: run backward first")
-            check_array(f"parameters[{i}] ({parameter.name})", data)
-            check_types(**{f"parameters[{i}] ({parameter.name}).grad": grad})
+            if type(data) not in ARRAYS or type(grad) not in ARRAYS:
+                name = f"parameters[{i}] ({parameter.name})"
+                check_types(**{name: data, f"{name}.grad": grad})
+            shape, dtype = data.shape, data.dtype
             if grad.shape != shape or grad.dtype != dtype:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got a gradient of {grad.dtype} {grad.shape}, "

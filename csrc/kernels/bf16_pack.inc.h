@@ -7,11 +7,6 @@ typedef uint32_t words16 __attribute__((vector_size(64)));
 
 #define MAX_PARTS 3
 
-/* The first `count` of 16 reals, then zeros. */
-static ALWAYS_INLINE vec load_some(const float *p, int64_t count) {
-  return vec_load_first(p, count < 0 ? 0 : count < 16 ? count : 16);
-}
-
 /* The largest magnitudes so far.  Numbers from UNCARRIED_BITS on bfloat16 does not carry: they are rounded to an
  * infinity, or are none. */
 typedef __m512i magnitudes;
@@ -74,15 +69,15 @@ struct words_at {
  * units, or all the terms of a unit. */
 static ALWAYS_INLINE void load_terms(const struct block *b, int64_t i, vec *first, vec *second) {
   int64_t half = (b->terms + 1) / 2;
-  *first = load_some(b->src + i * b->depth_stride, i < half ? b->units : 0);
-  *second = load_some(b->src + (half + i) * b->depth_stride, half + i < b->terms ? b->units : 0);
+  *first = vec_load_first(b->src + i * b->depth_stride, i < half ? b->units : 0);
+  *second = vec_load_first(b->src + (half + i) * b->depth_stride, half + i < b->terms ? b->units : 0);
 }
 
 static ALWAYS_INLINE void load_unit(const struct block *b, int64_t i, vec *first, vec *second) {
   int64_t half = (b->terms + 1) / 2;
   const float *unit = b->src + i * b->unit_stride;
-  *first = load_some(unit, i < b->units ? half : 0);
-  *second = load_some(unit + half, i < b->units ? b->terms - half : 0);
+  *first = vec_load_first(unit, i < b->units ? half : 0);
+  *second = vec_load_first(unit + half, i < b->units ? b->terms - half : 0);
 }
 
 static ALWAYS_INLINE void load_pair(int terms, const struct block *b, int64_t i, vec *first, vec *second) {
@@ -191,7 +186,7 @@ static ALWAYS_INLINE words16 load_bytes_some(const uint8_t *p, int64_t count) {
 static ALWAYS_INLINE void scatter_units(int64_t samples, int64_t outputs, int64_t count, words16 output, words16 piece,
                                         const float *grad, const uint8_t *argmax, float *dst, int64_t dst_stride) {
   for (int64_t n = 0; n < samples; n++, grad += outputs, argmax += outputs, dst += dst_stride) {
-    words16 g = (words16)_mm512_permutexvar_epi32((__m512i)output, (__m512i)load_some(grad, count));
+    words16 g = (words16)_mm512_permutexvar_epi32((__m512i)output, (__m512i)vec_load_first(grad, count));
     words16 winner = (words16)_mm512_permutexvar_epi32((__m512i)output, (__m512i)load_bytes_some(argmax, count));
     vec_store(dst, (vec)(g & (words16)(winner == piece)));
   }

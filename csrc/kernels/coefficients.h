@@ -36,10 +36,10 @@ static const double exp_p[] = {
     0x1.0000000000000p-1, 0x1.5554dd04e58bep-3, 0x1.55551933893e6p-5, 0x1.120b616c43f75p-7, 0x1.6d10fc65baf1cp-10,
 };
 
-/* exp(-r / 2) = 1 + r p(r), |r| <= 0.72; largest relative error 6.6e-9 */
+/* exp(-r / 2) = 1 + r p(r), |r| <= 0.76; largest relative error 9.7e-9 */
 static const double half_exp_p[] = {
-    -0x1.0000003a2022bp-1, 0x1.0000000e8606bp-3,   -0x1.55545913dd605p-6,
-    0x1.5554d74561d45p-9,  -0x1.125548839968ep-12, 0x1.6d5ad74174da7p-16,
+    -0x1.000000506ca03p-1, 0x1.00000014180fbp-3,   -0x1.55541c14b915ap-6,
+    0x1.5554b8cc3f983p-9,  -0x1.127a643e11052p-12, 0x1.6d7feadbe2afep-16,
 };
 
 /* tanh(z) = z + z^3 p(z^2), |z| <= 0.55; largest relative error 3.8e-9 */

@@ -3,7 +3,7 @@
 static ALWAYS_INLINE void store_columns(real *y, vec a, int64_t columns) {
   if (columns >= LANES)
     vec_store(y, a);
-  else if (columns > 0)
+  else
     vec_store_first(y, a, columns);
 }
 

@@ -3,8 +3,8 @@
  * tables is slower than lanes of doubles.
  *
  * With E = 2^n (1 + t) an exponential, q E is q + q t with its exponent raised, and 1 + E is 1 + 2^n + 2^n t, where
- * powers of two are exact: that carries fewer roundings than a rounded exponential would, that of t, of at most half an
- * ULP of a quarter, and its own.
+ * powers of two are exact.  That carries fewer roundings than a rounded exponential would: that of t, whose magnitude
+ * is below 0.42 and its rounding below 2^-26, and that of the sum.
  *
  * gelu(z), softplus(z) and mish(z) are, with a = |z|, max(z, 0) less E(a) q(a), where q (of mish two, one a side)
  * changes so little that a polynomial on each of 16 intervals has it to half an ULP.  The derivatives of those and of
@@ -19,8 +19,9 @@
 /* Where exp(-z) - 1 is -1, and where tanh(z) is 1. */
 #define ELU_END 40.0f
 #define TANH_END 9.2f
-/* 2^n is a normal number for all n of an exponential times this */
+/* 2^(n + RAISED) is a normal number for every n of an exponential; LOWERED takes that back */
 #define RAISED 64.0f
+#define LOWERED 0x1p-64f
 
 /* c[0] + c[1] x + ... + c[degree] x^degree */
 static ALWAYS_INLINE wide polynomial(int degree, const double *c, wide x) {
@@ -104,13 +105,13 @@ static ALWAYS_INLINE wide gaussian_tail(const struct pieces *q, wide z) {
 
 /* max(z, 0) - tail */
 static ALWAYS_INLINE wide less_tail(wide z, wide tail) {
-  return wide_fma(tail, wide_set1(-0x1p-64f), wide_max(wide_set1(0), z));
+  return wide_fma(tail, wide_set1(-LOWERED), wide_max(wide_set1(0), z));
 }
 
 /* tail on the left, 1 - tail on the right */
 static ALWAYS_INLINE wide mirrored_tail(wide z, wide tail) {
   wide_mask right = wide_gt(z, wide_set1(0));
-  wide sign = wide_select(right, wide_set1(-0x1p-64f), wide_set1(0x1p-64f));
+  wide sign = wide_select(right, wide_set1(-LOWERED), wide_set1(LOWERED));
   return wide_fma(tail, sign, wide_select(right, wide_set1(1), wide_set1(0)));
 }
 
@@ -171,7 +172,7 @@ static ALWAYS_INLINE wide sigmoid(wide z, double parameter) {
   (void)parameter;
   z = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(LOGISTIC_END), z));
   wide n, t = exponential(wide_sub(wide_set1(0), z), &n);
-  wide one = wide_set1(0x1p-64f), power = wide_scale2(wide_set1(1), wide_sub(n, wide_set1(RAISED)));
+  wide one = wide_set1(LOWERED), power = wide_scale2(wide_set1(1), wide_sub(n, wide_set1(RAISED)));
   return wide_div(one, sum_of(one, power, t));
 }
 
@@ -223,16 +224,18 @@ static ALWAYS_INLINE wide gelu_slope(wide z, double parameter) {
 static ALWAYS_INLINE wide silu_slope(wide z, double parameter) {
   (void)parameter;
   wide a = magnitude(z, LOWEST), n, t = exponential(wide_sub(wide_set1(0), a), &n);
-  wide tail = raised(t, n), sum = wide_fma(tail, wide_set1(0x1p-64f), wide_set1(1));
+  wide tail = raised(t, n), sum = wide_fma(tail, wide_set1(LOWERED), wide_set1(1));
   return mirrored_tail(z, wide_div(wide_mul(tail, wide_sub(sum, a)), wide_mul(sum, sum)));
 }
 
 /* right where z > 0, left exp(z) elsewhere */
 static ALWAYS_INLINE wide exponential_slope(wide z, double right, double left) {
   wide x = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)), n, t = exponential(x, &n);
-  /* 2^n may be too small for a float; with the factor first, neither a small nor a large one leaves the range */
-  wide most = wide_max(wide_set1(-100), n), below = wide_mul(wide_add(wide_set1(1), t), wide_set1((real)left));
-  below = wide_scale2(wide_scale2(below, most), wide_sub(n, most));
+  /* 2^n may be too small for a float.  The factor comes before it, so that a small one does not leave the range, and
+   * after a half, so that a large one does not. */
+  wide half = wide_set1(0.5f), below = wide_mul(wide_fma(t, half, half), wide_set1((real)left));
+  wide exponent = wide_add(n, wide_set1(1)), most = wide_max(wide_set1(-100), exponent);
+  below = wide_scale2(wide_scale2(below, most), wide_sub(exponent, most));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1((real)right), below);
 }
 

@@ -75,6 +75,13 @@ static ALWAYS_INLINE fraction REAL(exp)(wide x) {
   return REAL(power)(n, REAL(reduce)(x, n));
 }
 
+#if REAL_BITS == 32
+static ALWAYS_INLINE split REAL(logistic)(wide z) {
+  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
+  return (split){e.above, e.below, wide_add(e.above, e.below)};
+}
+#else
+
 /* exp(-|z|) */
 static ALWAYS_INLINE fraction REAL(decay)(wide z) {
   return REAL(exp)(wide_max(wide_set1(-LOWEST), wide_sub(wide_set1(0), wide_abs(z))));
@@ -87,16 +94,8 @@ static ALWAYS_INLINE split REAL(mirrored)(wide z, fraction e) {
                  wide_add(e.above, e.below)};
 }
 
-static ALWAYS_INLINE split REAL(logistic)(wide z) {
-#if REAL_BITS == 32
-  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
-  return (split){e.above, e.below, wide_add(e.above, e.below)};
-#else
-  return REAL(mirrored)(z, REAL(decay)(z)); /* exp(z) may be too large for a double */
-#endif
-}
-
-#if REAL_BITS == 64
+/* exp(z) itself may be too large for a double */
+static ALWAYS_INLINE split REAL(logistic)(wide z) { return REAL(mirrored)(z, REAL(decay)(z)); }
 
 /* exp(x) - 1, |x| <= 100; sum gets exp(x) + 1, of the same denominator.  With e = 2^n, the numerators
  * e (c + r) -/+ (c - r) without their cancellation. */

@@ -104,7 +104,7 @@ static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
 static ALWAYS_INLINE wide REAL(elu)(wide z, double alpha) {
   wide sum;
   fraction f = REAL(expm1)(wide_max(wide_set1(-ELU_END), wide_min(wide_set1(0), z)), &sum);
-  wide below = wide_div(wide_mul(wide_set1(alpha), f.above), f.below);
+  wide below = wide_mul(wide_set1(alpha), wide_div(f.above, f.below));
   return wide_select(wide_gt(z, wide_set1(0)), z, below);
 }
 
@@ -149,7 +149,8 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
 
 static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
   fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
-  wide below = wide_div(wide_mul(wide_set1(alpha), e.above), e.below);
+  /* of a fourth, so that no large alpha leaves the range */
+  wide below = wide_div(wide_mul(wide_set1(alpha / 4), e.above), wide_mul(wide_set1(0.25), e.below));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
 }
 

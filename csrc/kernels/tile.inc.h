@@ -33,7 +33,7 @@ static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const r
 
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct REAL(tile) * t) {
   vec acc[MAX_TILE_SUMS];
-  const real *left[MAX_TILE_ROWS / 3], *right = t->right;
+  const real *left[MAX_REGISTER_ROWS / 3], *right = t->right;
   int64_t rest = t->depth, stride = t->left_stride, right_stride = t->right_stride;
   int add = t->add;
   UNROLL

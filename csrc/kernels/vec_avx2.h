@@ -49,7 +49,6 @@ static inline mask mask_le(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ
 static inline mask mask_nan(vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 static inline int mask_any(mask a) { return _mm256_movemask_ps(a) != 0; }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_ps(a, b); }
-static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_ps(b, a); } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 /* a * 2^n for integral n where 2^n is a normal number */
 static inline vec vec_scale2(vec a, vec n) {
@@ -134,7 +133,6 @@ static inline mask mask_le(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ
 static inline mask mask_nan(vec a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 static inline int mask_any(mask a) { return _mm256_movemask_pd(a) != 0; }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_pd(a, b); }
-static inline mask mask_andnot(mask a, mask b) { return _mm256_andnot_pd(b, a); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
 static inline vec vec_scale2(vec a, vec n) {
   /* 1.5 * 2^52 leaves the sum's integer in its low bits, where there is no conversion from double to int64 */

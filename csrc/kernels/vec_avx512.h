@@ -76,7 +76,6 @@ static inline mask mask_le(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_
 static inline mask mask_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 static inline int mask_any(mask a) { return a != 0; }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
-static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
 /* a * 2^n for integral n where 2^n is a normal number */
 static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_ps(a, n); }
@@ -151,7 +150,6 @@ static inline mask mask_le(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_
 static inline mask mask_nan(vec a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
 static inline int mask_any(mask a) { return a != 0; }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
-static inline mask mask_andnot(mask a, mask b) { return (mask)(a & ~b); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
 static inline vec vec_scale2(vec a, vec n) { return _mm512_scalef_pd(a, n); }
 static inline vec vec_join(vec low, vec high, int first) {

@@ -83,7 +83,6 @@ static inline int mask_any(mask a) {
   return any != 0;
 }
 static inline mask mask_or(mask a, mask b) { return a | b; }
-static inline mask mask_andnot(mask a, mask b) { return a & ~b; } /* a and not b */
 static inline vec vec_select(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
 static inline vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); } /* b where either is NaN */
 static inline vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
