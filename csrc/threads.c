@@ -17,13 +17,14 @@
  * while it took 4 us more for one to hear from the other: the cores of a virtual machine move (Zen 5). */
 #define MIN_WORK_PER_THREAD 65536
 
-/* A team may come late, and the caller waits for it.  After a pause of 20 ms Linux woke the second thread on the core
- * of the first, where it stayed for 8 ms, until the load was balanced (two cores of a virtual machine); after a product
- * of NumPy's, whose threads look out for more work for 100 ms, it did so every other time.  A call of 0.05 ms took as
- * long.  So after a team that came LATE_NANOSECONDS after its caller was done, and as long again as that took, the
- * caller works alone for ALONE_NANOSECONDS, where that takes less than about 8 ms. */
+/* A team may come late.  After a pause of 20 ms Linux woke the second thread on the core of the first, where the two
+ * waited for each other for 8 ms, until the load was balanced (two cores of a virtual machine); after a product of
+ * NumPy's, whose threads look out for more work for 100 ms, it did so every other time.  A call of 0.05 ms took as
+ * long.  So after a team that took LATE_NANOSECONDS longer than all its threads together worked, the caller works alone
+ * for ALONE_TIMES as long as it lost, where that takes less than about 8 ms: a team that is always late costs a tenth.
+ */
 #define LATE_NANOSECONDS 1000000
-#define ALONE_NANOSECONDS 100000000
+#define ALONE_TIMES 10
 #define MOST_ALONE ((int64_t)1 << 28)
 
 static int forked;
@@ -73,16 +74,16 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
     for (int64_t task = 0; task < tasks; task++) run(context, task);
     return;
   }
-  int64_t started = nanoseconds(), finished = started;
-#pragma omp parallel num_threads(threads)
+  int64_t started = nanoseconds(), worked = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : worked)
   {
+    int64_t began = nanoseconds();
 #pragma omp for schedule(static) nowait
     for (int64_t task = 0; task < tasks; task++) run(context, task);
-#pragma omp master
-    finished = nanoseconds();
+    worked += nanoseconds() - began;
   }
-  int64_t ended = nanoseconds();
-  if (ended - finished > finished - started + LATE_NANOSECONDS) alone_until = ended + ALONE_NANOSECONDS;
+  int64_t ended = nanoseconds(), lost = ended - started - worked;
+  if (lost > LATE_NANOSECONDS) alone_until = ended + ALONE_TIMES * lost;
 }
 
 struct queue {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,12 @@ def check_number(name: str, value: Any) -> float:
     if not isinstance(value, Real):
         raise TypeError(f"{name}: got {value!r}, wanted a number")
     return float(value)
+
+
+def check_int(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):  # a NumPy integer is one too
+        raise TypeError(f"{name}: got {value!r}, wanted an int")
+    return int(value)
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -197,13 +203,12 @@ def check_pieces(pieces: int) -> None:
 
 
 def check_axis(axis: Any, ndim: int) -> int:
-    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
-        raise TypeError(f"axis: got {axis!r}, wanted an int")
+    number = check_int("axis", axis)
     if ndim == 0:
         raise ValueError("axis: got an array without axes, wanted one of at least 1")
-    if not -ndim <= axis < ndim:
+    if not -ndim <= number < ndim:
         raise ValueError(f"axis: got {axis}, wanted {-ndim} to {ndim - 1}")
-    return int(axis) % ndim
+    return number % ndim
 
 
 def check_needs(needs: Any, names: tuple[str, ...]) -> Needs:

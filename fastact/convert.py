@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .checks import check_int
 
 Array = np.ndarray[Any, Any]
 
@@ -78,8 +79,8 @@ def to_fastact(
     """
     axes, flat = _order(order)
     _check_ndim("weight", weight, 2 if flat else 3)
-    if pieces is not None and (isinstance(pieces, bool) or not isinstance(pieces, Integral)):
-        raise TypeError(f"pieces: got {pieces!r}, wanted an int")
+    if pieces is not None:
+        pieces = check_int("pieces", pieces)
     if flat:
         units, in_features = weight.shape
         if pieces is None or pieces < 1 or units % pieces:

@@ -161,12 +161,11 @@ class Layer:
 
 
 def _check_size(name: str, value: Any, smallest: int = 0, largest: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: got {value!r}, wanted an int")
-    if value < smallest or (largest is not None and value > largest):
+    size = checks.check_int(name, value)
+    if size < smallest or (largest is not None and size > largest):
         upwards = "or more" if largest is None else f"to {largest}"
         raise ValueError(f"{name}: got {value}, wanted {smallest} {upwards}")
-    return int(value)
+    return size
 
 
 def _check_dtype(dtype: Any) -> np.dtype[Any]:

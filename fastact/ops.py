@@ -23,6 +23,7 @@ from .checks import (
     check_axis,
     check_backward,
     check_forward,
+    check_int,
     check_needs,
     check_operand,
     check_out,
@@ -251,9 +252,7 @@ def maxout_backward(
     """
     run = backends.get(backend)
     check_array("grad_y", grad_y)
-    if isinstance(pieces, bool) or not isinstance(pieces, int | np.integer):
-        raise TypeError(f"pieces: got {pieces!r}, wanted an int")
-    pieces = int(pieces)
+    pieces = check_int("pieces", pieces)
     check_pieces(pieces)
     winners = check_operand("argmax", argmax, UINT8, grad_y.shape)  # the backend checks its values
     axis = check_axis(axis, grad_y.ndim + 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Integral
+
+from .checks import check_int
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -20,11 +21,10 @@ _precision: ContextVar[str | None] = ContextVar("fastact_precision", default=Non
 
 
 def _check_threads(threads: int) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, Integral):  # a NumPy integer is one too
-        raise TypeError(f"threads: got {threads!r}, wanted an int")
-    if not 1 <= threads <= 1024:
+    number = check_int("threads", threads)
+    if not 1 <= number <= 1024:
         raise ValueError(f"threads: got {threads}, wanted 1 to 1024")
-    return int(threads)
+    return number
 
 
 def check_precision(precision: str) -> str:
@@ -66,21 +66,20 @@ def set_float32_matmul_precision(precision: str) -> None:
     `show_config` says what each tier runs on here.
 
         tier       norm of the error            on AVX512-BF16           on AMX-BF16
-        "highest"  about 2e-7, no worse than    float32                  for 96 rows, 32 inputs, 48 outputs,
-                   NumPy's float32                                       96 units, 6 million products of
-                                                                         numbers and more: 3 parts, 1.1 to
-                                                                         1.6 times
+        "highest"  about 2e-7, no worse than    float32                  3 parts, 1.1 to 1.6 times; float32
+                   NumPy's float32                                       below 96 rows, 32 inputs, 48 outputs,
+                                                                         96 units (outputs x pieces) or 6
+                                                                         million multiplications
         "high"     at most 1e-5 (seen 4.5e-6)   float32                  2 parts, 1.2 to 2.5 times
         "medium"   at most 4e-3 (seen 2.3e-3)   1 part, 1.6 to 2 times   1 part, 2 to 5 times
 
     Speed is relative to float32 kernels on the same CPU, forward (Zen 5; a Xeon of family 6, model 207, where
-    FASTACT_ISA=avx512 leaves AMX out).  The
-    backward of `linear_maxout` takes a tier where pieces are few and rows many.  Products of a few rows,
-    float64, the Numba backend and the NumPy reference ignore tiers.
+    FASTACT_ISA=avx512 leaves AMX out).  The backward of `linear_maxout` takes a tier where pieces are few and
+    rows many.  Products of a few rows, float64, the Numba backend and the NumPy reference ignore tiers.
 
-    Infinities, NaN and numbers that bfloat16 would round to an infinity come out as in float32.  Those
-    units take what is below 1.2e-38 in magnitude for zero: an absolute error of that size times the other
-    factor, for each term.
+    Infinities, NaN and numbers that bfloat16 would round to an infinity come out as in float32; but a sum
+    whose terms come within 1% of the largest float32 may overflow a little early.  Those units take what is
+    below 1.2e-38 in magnitude for zero: an absolute error of that size times the other factor, for each term.
 
     Raises ValueError for any other word.
     """

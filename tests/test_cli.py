@@ -144,8 +144,3 @@ def test_a_missing_package_names_the_extra(monkeypatch, missing):
     assert "the demo needs" in str(stop.value.code)
     assert missing in str(stop.value.code)
     assert 'pip install -e ".[demo]"' in str(stop.value.code)
-
-
-def test_everything_exported_exists_and_is_documented():
-    for name in fa.__all__:
-        assert getattr(fa, name).__doc__, name

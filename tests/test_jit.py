@@ -1,8 +1,6 @@
 """What only the Numba backend has to promise: concurrency, fork, lazy import, its cache, its memory."""
 
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import output_of
 
 import fastact as fa
 from fastact import jit, pool, settings
@@ -18,15 +17,10 @@ ROOT = Path(fa.__file__).parents[1]
 
 
 def run_python(code: str, **environment: str) -> str:
-    """The output of `code` in a new interpreter; the time limit tells a hang."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    ).stdout.strip()
+    """The output of `code` in a new interpreter that knows this checkout alone."""
+    return output_of(
+        textwrap.dedent(code), 120, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error", **environment
+    ).strip()
 
 
 @pytest.fixture

@@ -154,11 +154,13 @@ def test_a_team_that_comes_late_is_not_waited_for_again():
         core = min(os.sched_getaffinity(0))
         for thread in os.listdir("/proc/self/task"):
             os.sched_setaffinity(int(thread), {core})  # one waits on the core that the other needs
-        late = 0
-        for _ in range(100):
-            started = time.monotonic()
-            fa.linear_maxout(x, weight)
-            late += time.monotonic() - started > 0.001  # 0.05 ms alone
+        late, ends = 100, time.monotonic() + 10
+        while late >= 50 and time.monotonic() < ends:  # whoever else wants the core may make some late
+            late = 0
+            for _ in range(100):
+                started = time.monotonic()
+                fa.linear_maxout(x, weight)
+                late += time.monotonic() - started > 0.001  # 0.05 ms alone
         print(late)
     """
     if not os.path.isdir("/proc/self/task"):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..layers import Dropout, Linear, Maxout, Sequential
 from ..losses import softmax_cross_entropy
-from ..optim import SGD, max_norm_
+from ..optim import SGD
 from ..state import check_entries, load, save
 from .data import Images, split_validation
 
@@ -71,7 +71,9 @@ class Trainer:
         self.rng = np.random.default_rng(seed)  # of the weights, the dropout and the batches
         self.model = build(kind, self.rng)
         self.optimizer = SGD(self.model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
-        self.weights = [p for p in self.model.parameters() if p.name == "weight"]
+        for parameter in self.model.parameters():
+            if parameter.name == "weight":
+                parameter.max_norm = MAX_NORM  # after each update, in the same pass
 
     def train_epoch(self, x: Array, labels: Array, share: float) -> None:
         """One epoch with the momentum that is `share` of the way from the first to the final one."""
@@ -83,8 +85,6 @@ class Trainer:
             self.model.backward(grad, needs_input_grad=False)
             self.optimizer.step()
             self.optimizer.lr /= LEARNING_RATE_DECAY
-            for weight in self.weights:
-                max_norm_(weight, MAX_NORM)
 
 
 class Run:
