@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class Neighbours:
         if self._start is None or now is None:
             return None
         return round(max(0.0, now[1] - self._start[1]) / max(now[0] - self._start[0], 1e-9), 4)
+
+
+def commit() -> str | None:
+    """The commit of this checkout, "-dirty" where files of it differ; None where git can't say."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def describe() -> dict[str, Any]:

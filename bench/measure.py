@@ -90,6 +90,7 @@ class Run:
     def __init__(self, threads: int, seconds: float) -> None:
         self._threads = threads
         self._seconds = seconds  # for one mode of a main shape
+        self._commit = machine.commit()
         self.records: list[dict[str, Any]] = []
         self.wrong: list[str] = []  # what was not timed, and why
 
@@ -125,6 +126,7 @@ class Run:
                         **sample._asdict(),
                         "error": float(f"{errors[name][mode]:.3g}"),
                         "norm_error": float(f"{norm_errors[name]:.3g}"),
+                        "commit": self._commit,
                         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     }
                 )

@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 LEARNING_RATE = 0.1
 FLOAT32_ROUNDOFF = 2.0**-24
-BFLOAT16_ROUNDOFF = 2.0**-9
+BFLOAT16_ROUNDOFF = 2.0**-8
 TWO_PARTS_ROUNDOFF = 2.0**-16  # of two bfloat16 parts
 
 

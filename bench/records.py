@@ -6,7 +6,7 @@
  "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}},
  "results": [{threads, shape, mode, contender, p20, p50, p80 (microseconds a call),
               rounds, calls, error (the largest, as a share of its bound), norm_error (of the forward,
-              relative to the norm of float64's result), date}, ...]}
+              relative to the norm of float64's result), commit (or null), date}, ...]}
 """
 
 from __future__ import annotations

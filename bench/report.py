@@ -1,18 +1,20 @@
 """README's tables, complete tables and pictures from a file of results.
 
-python -m bench.report bench/results/FILE.json
+python -m bench.report bench/results/FILE.json [--sections bench tiers]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import goals, records, run, tables
 from .shapes import MAIN, ODD
 
 ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = ("bench", "tiers")  # of README, between its markers
 
 
 def readme_sections(results: records.Results, stem: str) -> dict[str, str]:
@@ -29,7 +31,12 @@ def readme_sections(results: records.Results, stem: str) -> dict[str, str]:
                 f"![GFLOP/s by shape](bench/results/{stem}-rates.svg)",
             ]
         ),
-        "tiers": tables.section(results, ("tiers", "tiers_backward"), [1], MAIN),
+        "tiers": "\n\n".join(
+            [
+                tables.section(results, ("tiers", "tiers_backward"), [1], MAIN),
+                f"Measured on: {tables.machine_line(results)} [All of it](bench/results/{stem}.md).",
+            ]
+        ),
     }
 
 
@@ -62,6 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--readme", type=Path, default=ROOT / "README.md", help="replace its sections (default: README.md)"
     )
     parser.add_argument(
+        "--sections",
+        nargs="*",
+        choices=SECTIONS,
+        default=SECTIONS,
+        help="which of README's sections to replace (default: both)",
+    )
+    parser.add_argument(
         "--goals", action="store_true", help="print what is aimed at and pass or fail, write nothing"
     )
     options = parser.parse_args(arguments)
@@ -70,20 +84,21 @@ def main(arguments: list[str] | None = None) -> int:
         if options.goals:
             run.show_outcomes(run.console(), goals.outcomes(results))
             return 0
-        write(results, options.file, options.readme)
+        write(results, options.file, options.readme, options.sections)
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write(results: records.Results, path: Path, readme: Path) -> None:
+def write(results: records.Results, path: Path, readme: Path, sections: Iterable[str] = SECTIONS) -> None:
     """Write README's sections, and tables and pictures beside the file of results, under its name."""
     from . import plots
 
     text = readme.read_text()
-    for name, content in readme_sections(results, path.stem).items():
-        text = tables.replace_between_markers(text, name, content)
+    contents = readme_sections(results, path.stem)
+    for name in sections:
+        text = tables.replace_between_markers(text, name, contents[name])
     path.with_suffix(".md").write_text(full_report(results, path.stem) + "\n")
     for name, figure in (("rates", plots.rates(results, 1)), ("growth", plots.growth(results, 1))):
         plots.save(figure, path.with_name(f"{path.stem}-{name}"))

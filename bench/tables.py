@@ -129,13 +129,14 @@ def summary(results: Results, shapes: Iterable[Shape]) -> str:
 
 
 def machine_line(results: Results) -> str:
-    """What was measured on, with what."""
+    """What was measured on, with what, at which commits."""
     about = results["environment"]
+    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
     instructions = ", ".join(about["instructions"]) or "none of those looked for"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{about['cpu']} (family/model {about['family_model']}, {about['cores']} cores; {instructions}), "
-        f"{about['system']}; {versions}."
+        f"{about['system']}; {versions}{'; commit ' if commits else ''}{', '.join(commits)}."
     )
 
 

@@ -17,8 +17,8 @@
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the
 others save z.  Adding one: a row here and in `_TABLE` with its code in `csrc/fastact.h`, a formula in
-`reference.py`, one in `jit.py` and one in `csrc/kernels/activations.inc.h`, or `smooth.inc.h` if it has an
-exponential.  Its two functions are in `elementwise.py`.
+`reference.py`, one in `jit.py` and one in `csrc/kernels/activations.inc.h`, by way of `smooth.inc.h` or
+`logistic.inc.h` if it has an exponential.  Its two functions are in `elementwise.py`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ def result(
         "calls": 1,
         "error": 0.1,
         "norm_error": 1e-7,
+        "commit": "0123abc",
         "date": "2026-01-01T00:00:00+00:00",
     }
 
@@ -164,6 +165,16 @@ class TestErrorBounds:
         assert Truth(problem, BFLOAT16_ROUNDOFF).y.excess(y) <= 1
         assert Truth(problem, FLOAT32_ROUNDOFF).y.excess(y) > 1
 
+    def test_one_term_of_rounded_factors_is_right(self) -> None:
+        problem = Problem(Shape(256, 1, 256, 3))
+
+        def rounded(array: np.ndarray) -> np.ndarray:
+            bits = array.view(np.uint32)
+            return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+        y = rounded(problem.x) @ rounded(problem.weight.reshape(-1, 1)).T + problem.bias.reshape(-1)
+        assert Truth(problem, BFLOAT16_ROUNDOFF).y.excess(y.reshape(256, 256, 3).max(-1)) <= 1
+
 
 class TestTables:
     def test_losses_show(self) -> None:
@@ -176,6 +187,13 @@ class TestTables:
         found = results(result("fastact C", 2.0), result("NumPy", 3.0), result("NumPy", 5.5, MAIN[1]))
         assert "| 64x288x96x3 |  | **5.5** |  |" in tables.section(found, ("forward",), [1])
         assert "Thinc: not installed" in tables.missing_line(found)
+
+    def test_the_machine_and_the_commits_are_named(self) -> None:
+        found = results(result("NumPy", 1.0), result("JAX", 1.0), result("Thinc", 1.0) | {"commit": None})
+        line = tables.machine_line(found)
+        assert (
+            line == "Example CPU (family/model 1/2, 2 cores; avx2), Linux x86_64; numpy 2.0; commit 0123abc."
+        )
 
     def test_a_disturbed_run_says_so(self) -> None:
         assert "0.4% (1 thread)" in tables.neighbours_line(results())
