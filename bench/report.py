@@ -1,6 +1,6 @@
 """README's tables, complete tables and pictures from a file of results.
 
-python -m bench.report bench/results/FILE.json [--sections bench tiers]
+python -m bench.report bench/results/FILE.json
 """
 
 from __future__ import annotations
@@ -69,11 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--readme", type=Path, default=ROOT / "README.md", help="replace its sections (default: README.md)"
     )
     parser.add_argument(
-        "--sections",
-        nargs="*",
+        "--section",
+        action="append",
         choices=SECTIONS,
-        default=SECTIONS,
-        help="which of README's sections to replace (default: both)",
+        help="which of README's sections to replace, may be given again (default: all)",
     )
     parser.add_argument(
         "--goals", action="store_true", help="print what is aimed at and pass or fail, write nothing"
@@ -84,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.goals:
             run.show_outcomes(run.console(), goals.outcomes(results))
             return 0
-        write(results, options.file, options.readme, options.sections)
+        write(results, options.file, options.readme, options.section or SECTIONS)
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

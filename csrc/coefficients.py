@@ -204,7 +204,10 @@ def write_mish(file: TextIO, scale: Number) -> None:
         pieces(left, scale, [mpf(0), mpf(0), 1 - half], exact=half),
     ]
     bodies, errors = zip(*sides, strict=True)
-    text = "(max(z, 0) - mish(z)) exp(a), z = a and z = -a; on the left, where c[0] is 0, without a / 2"
+    text = (
+        "(max(z, 0) - mish(z)) exp(a), z = a and z = -a; on the left, where c[0] is 0, without a / 2; on the "
+        "right beside a exp(a)"
+    )
     file.write(comment(text, max(errors)))
     file.write(f"static const struct pieces mish_pieces[2] = {{{', '.join(bodies)}}};\n")
 

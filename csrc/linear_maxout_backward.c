@@ -189,8 +189,8 @@ static int64_t REAL(block_start)(const struct REAL(backward) * b, int64_t block)
   return block * b->rows / REAL(row_blocks)(b);
 }
 
-/* The rows seen from the outputs of a task, one block after the other.  Of all that a thread keeps this alone grows with
- * the batch: (1000000, 784, 240, 5) takes 0.3 GB of it. */
+/* The rows seen from the outputs of a task, one block after the other.  Of all that a thread keeps this alone grows
+ * with the batch: (1000000, 784, 240, 5) takes 0.3 GB of it. */
 struct REAL(winners) {
   real *grad;     /* [blocks][outputs][TABLE_ROWS] */
   uint64_t *rows; /* [blocks][outputs][pieces] */

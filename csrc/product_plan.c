@@ -23,7 +23,7 @@
 #define PANELS_BYTES(l2_bytes) ((l2_bytes) / 2)
 #define SLICE_BYTES(l2_bytes) ((l2_bytes) / 2)
 
-/* The sums of a block of rows: with many pieces and little depth, those of all its rows would take more memory than all
+/* The sums of a chunk of rows: with many pieces and little depth, those of all its rows would take more memory than all
  * the arrays. */
 #define SUMS_BYTES (4 << 20)
 
@@ -161,13 +161,13 @@ static void REAL(plan_chunks)(const struct REAL(product) * p, struct REAL(plan) 
 static void REAL(plan_left)(const struct REAL(product) * p, struct REAL(plan) * plan) {
   const struct REAL(kernels) *kernels = plan->kernels;
   int64_t lanes = kernels->lanes, way = L1_WAY_BYTES / (int64_t)sizeof(real);
-  int rows_in_place = kernels->left_block == 1;
+  int row_after_row = kernels->left_block == 1;
   plan->band_rows = p->rows;
   plan->packs_left = plan->depth > 0 && (kernels->pack_left || (p->left_depth_stride != 1 && p->depth > 1));
   plan->packs_rows &= plan->packs_left;
   plan->left_stride = plan->packs_left ? ceil_div(plan->depth, lanes) * lanes : p->left_row_stride;
-  if (plan->packs_left && rows_in_place && plan->left_stride % way == 0) plan->left_stride += lanes;
-  plan->most_tile_rows = rows_in_place && plan->left_stride % way == 0 ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS;
+  if (plan->packs_left && row_after_row && plan->left_stride % way == 0) plan->left_stride += lanes;
+  plan->most_tile_rows = row_after_row && plan->left_stride % way == 0 ? MAX_CONFLICTING_ROWS : MAX_TILE_ROWS;
 }
 
 struct REAL(plan) REAL(packed_plan)(const struct REAL(product) * p, const struct REAL(kernels) * kernels) {

@@ -22,9 +22,11 @@
  * NumPy's, whose threads look out for more work for 100 ms, it did so every other time.  A call of 0.05 ms took as
  * long.  So after a team that took LATE_NANOSECONDS longer than all its threads together worked, the caller works alone
  * for ALONE_TIMES as long as it lost, where that takes less than about 8 ms: a team that is always late costs a tenth.
- */
+ * (A thread that is interrupted in its work counts as working.)  A process may have been stopped meanwhile, so at most
+ * for MOST_ALONE_NANOSECONDS. */
 #define LATE_NANOSECONDS 1000000
 #define ALONE_TIMES 10
+#define MOST_ALONE_NANOSECONDS 1000000000
 #define MOST_ALONE ((int64_t)1 << 28)
 
 static int forked;
@@ -35,8 +37,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) { forked = 1; }
 
-/* Run when the library is loaded, before it has a parallel region behind it.  What another library's regions left in a
- * process that forked before that can't be known here. */
+/* Run when this library is loaded.  A child that was forked before that, of a process in which another library had used
+ * OpenMP, can't be told from other processes. */
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 
 int fa_has_openmp(void) {
@@ -83,7 +85,7 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
     worked += nanoseconds() - began;
   }
   int64_t ended = nanoseconds(), lost = ended - started - worked;
-  if (lost > LATE_NANOSECONDS) alone_until = ended + ALONE_TIMES * lost;
+  if (lost > LATE_NANOSECONDS) alone_until = ended + smaller(ALONE_TIMES * lost, MOST_ALONE_NANOSECONDS);
 }
 
 struct queue {

@@ -211,6 +211,7 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
         return [Step(repr(layer), weight, bias, act, precision or layer._tier())]
     if isinstance(layer, PReLU) and kind is PReLU:
         slope = layer.slope.data
+        checks.check_array("model: PReLU: slope", slope)
         act = activations.resolve("prelu", slope.size, slope.dtype, {"slope": slope})
         return [Step(repr(layer), None, None, act, "highest")]
     if isinstance(layer, ActivationLayer) and kind is ActivationLayer:
@@ -241,7 +242,8 @@ def freeze(model: Layer, precision: str | None = None, *, backend: str | None = 
 
     Raises:
         TypeError: model is something else, an instance of a subclass included, or its layers differ in dtype.
-        ValueError: an unknown precision or backend, or a layer does not take the features that it gets.
+        ValueError: an unknown precision or backend, or a layer does not take the features that it gets, or
+            its parameters do not fit each other.
         ImportError: the backend can't load.
     """
     if precision is not None:

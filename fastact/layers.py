@@ -115,11 +115,14 @@ class Layer:
         raise NotImplementedError
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter with its name, that of a layer inside this one after where it is: "0.weight"."""
+        """Each parameter with its name, that of a layer inside this one after where it is: "0.weight".
+
+        Parameters and layers are found as attributes, and a `Sequential`'s layers; not in other lists.
+        """
         for attribute, value in vars(self).items():
             if isinstance(value, Parameter):
                 yield value.name, value
-            elif isinstance(value, Layer):
+            elif isinstance(value, Layer) and attribute != "_saved":
                 for name, parameter in value.named_parameters():
                     yield f"{attribute}.{name}", parameter
 

@@ -78,7 +78,7 @@ def set_float32_matmul_precision(precision: str) -> None:
     rows many.  Products of a few rows, float64, the Numba backend and the NumPy reference ignore tiers.
 
     Infinities, NaN and numbers that bfloat16 would round to an infinity come out as in float32; but a sum
-    whose terms come within 1% of the largest float32 may overflow a little early.  Those units take what is
+    that comes, in whole or in part, within 1% of the largest float32 may overflow.  Those units take what is
     below 1.2e-38 in magnitude for zero: an absolute error of that size times the other factor, for each term.
 
     Raises ValueError for any other word.

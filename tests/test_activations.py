@@ -18,6 +18,7 @@ from conftest import (
 from tolerance import activation_bound, assert_within, derivative_bound, sum_bound
 
 import fastact as fa
+from fastact import activations
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -65,6 +66,11 @@ FORMULAS = {
     "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
     "tanh": math.tanh,
 }
+
+
+def test_every_activation_is_tested():
+    assert {case.name for case in CASES} == set(activations.NAMES)
+    assert {"prelu"} | FORMULAS.keys() - {"gelu_tanh"} == set(activations.NAMES)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

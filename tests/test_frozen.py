@@ -453,6 +453,14 @@ def test_parameters_that_do_not_fit_are_refused(attribute, data, error, message)
         fa.freeze(fa.Sequential(layer))
 
 
+@pytest.mark.parametrize("data", [np.zeros(3, np.float16), np.zeros(3, np.int32), [0.0, 0.0, 0.0]])
+def test_a_slope_of_another_type_is_refused(data):
+    layer = fa.PReLU(3)
+    layer.slope.data = data
+    with pytest.raises(TypeError, match="model: PReLU: slope: got"):
+        fa.freeze(layer)
+
+
 def test_too_many_pieces_are_refused():
     layer = fa.Maxout(2, 3, bias=False)
     layer.weight.data = np.zeros((3, 257, 2), np.float32)

@@ -6,10 +6,10 @@ float64 forward.  No result goes through more than DOUBLE_ULPS roundings whose e
 most: they are half an ULP each, up to twice that where the result is just below a power of two.
 
 float32 forward.  Held to FLOAT_ULPS, gelu on a CPU without FMA to WITHOUT_FMA_ULPS (over all floats the worst
-is 2.13 at -0.14057003; where there is FMA 1.86 at -1.851284, and next come selu, 1.90 without and 1.81 with
-it, mish on AVX-512, 1.87, and silu, 1.81); gelu_tanh, and mish elsewhere, are computed in doubles, so only
-the last rounding counts, of 0.5 ULP, and the error of the tables in csrc/kernels/coefficients.h, of at most
-TABLES: another 0.016 ULP.
+is 2.13 at -0.14057003; where there is FMA mish on AVX-512, 1.87 at -5.1978, and gelu, 1.86 at -1.851284, and
+next come selu, 1.90 without and 1.81 with it, and silu, 1.81); gelu_tanh, and mish elsewhere, are computed in
+doubles, so only the last rounding counts, of 0.5 ULP, and the error of the tables in
+csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
 
 Backward.  A derivative is a sum of terms of the size of 1, and its error is relative to those.  A float32 one
 has FLOAT_ROUNDINGS roundings: of its exponential, of what that is multiplied by, and of the product with

@@ -206,8 +206,8 @@ static const struct pieces softplus_pieces = {
          0x1.c840ee0000000p-13f, 0x1.5a36ca0000000p-14f, -0x1.2b1fb60000000p-15f},
     }};
 
-/* (max(z, 0) - mish(z)) exp(a), z = a and z = -a; on the left, where c[0] is 0, without a / 2; largest relative
- * error 2.1e-8 */
+/* (max(z, 0) - mish(z)) exp(a), z = a and z = -a; on the left, where c[0] is 0, without a / 2; on the right beside a
+ * exp(a); largest relative error 2.1e-8 */
 static const struct pieces mish_pieces[2] = {
     {0x1.70a3d70a3d70ap-1f,
      {

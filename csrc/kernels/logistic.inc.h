@@ -139,7 +139,8 @@ static ALWAYS_INLINE struct steps mish_steps(wide z, wide a) {
   wide sum = wide_lookup_two(right->rows[7], left->rows[7], interval);
   UNROLL
   for (int i = 6; i >= 2; i--) sum = wide_fma(sum, d, wide_lookup_two(right->rows[i], left->rows[i], interval));
-  /* elsewhere c[0] is more than a / 2 */
+  /* On the left c[0] is 0 in the first and in the last interval, whose tables leave a / 2 out: there this is a / 2.  In
+   * the others c[0] is larger, and on the right -z / 2 is negative. */
   wide first = wide_lookup_two(right->rows[1], left->rows[1], interval);
   return (struct steps){wide_max(wide_mul(wide_set1(-0.5f), z), first), d, sum};
 }
@@ -231,8 +232,8 @@ static ALWAYS_INLINE wide silu_slope(wide z, double parameter) {
 /* right where z > 0, left exp(z) elsewhere */
 static ALWAYS_INLINE wide exponential_slope(wide z, double right, double left) {
   wide x = wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)), n, t = exponential(x, &n);
-  /* 2^n may be too small for a float.  The factor comes before it, so that a small one does not leave the range, and
-   * after a half, so that a large one does not. */
+  /* 2^n may be too small for a float: the factor is multiplied in before it, and by (1 + t) / 2, so that the largest
+   * does not overflow. */
   wide half = wide_set1(0.5f), below = wide_mul(wide_fma(t, half, half), wide_set1((real)left));
   wide exponent = wide_add(n, wide_set1(1)), most = wide_max(wide_set1(-100), exponent);
   below = wide_scale2(wide_scale2(below, most), wide_sub(exponent, most));

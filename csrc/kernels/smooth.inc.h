@@ -149,7 +149,7 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
 
 static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
   fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
-  /* of a fourth, so that no large alpha leaves the range */
+  /* both divided by 4: near 0 the numerator is more than 2, and alpha times that might overflow */
   wide below = wide_div(wide_mul(wide_set1(alpha / 4), e.above), wide_mul(wide_set1(0.25), e.below));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
 }

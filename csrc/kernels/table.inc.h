@@ -113,7 +113,7 @@ struct REAL(kernels) {
   int left_block;
   int64_t l2_bytes; /* of the cache that a product is blocked for */
 
-  /* Around the tiles of each thread; or NULL. */
+  /* Around the tiles of each task, on its thread; or NULL. */
   void (*begin)(void);
   void (*end)(void);
 

@@ -177,9 +177,9 @@ def execute(
 def recorded_tier(precision: str | None) -> str | None:
     """The tier to record with an operator, so that its backward takes the forward's.
 
-    Compiled code asks for the tier in force each time it runs, in the forward and in the backward.  Autocast
-    has a tier of its own.
+    Compiled code asks for the tier in force each time it runs, in the forward and in the backward.  A graph
+    that `make_fx` traces keeps what is recorded here.
     """
-    if precision is None and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+    if precision is None and not torch.compiler.is_compiling():
         return settings.get_float32_matmul_precision()
     return precision
