@@ -88,20 +88,37 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
   if (lost > LATE_NANOSECONDS) alone_until = ended + smaller(ALONE_TIMES * lost, MOST_ALONE_NANOSECONDS);
 }
 
+/* The tasks [next, end) of one thread, which others take when they have none left of their own.  So a thread comes back
+ * to the part of an array that it wrote in the call before, which may be in a cache of its core alone: forward and
+ * backward of (1, 1024, 1024, 2) took 495 us with one queue for both threads, and takes 181, while the two cores of a
+ * virtual machine read memory at 80 GB/s, so had an L3 cache each; 220 and 177 while they read 45 GB/s (Zen 5). */
+struct share {
+  _Alignas(64) atomic_llong next;
+  int64_t end;
+};
+
 struct queue {
-  atomic_llong next;
-  int64_t tasks;
+  struct share *shares; /* (threads) */
+  int threads;
   void (*run)(void *context, int64_t task, int64_t thread);
   void *context;
 };
 
 static void take_tasks(void *context, int64_t thread) {
-  struct queue *q = context;
-  for (int64_t task; (task = atomic_fetch_add(&q->next, 1)) < q->tasks;) q->run(q->context, task, thread);
+  const struct queue *q = context;
+  for (int64_t i = 0; i < q->threads; i++) {
+    struct share *share = &q->shares[(thread + i) % q->threads];
+    for (int64_t task; (task = atomic_fetch_add(&share->next, 1)) < share->end;) q->run(q->context, task, thread);
+  }
 }
 
 void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context) {
-  share_tasks(threads, threads, take_tasks, &(struct queue){.tasks = tasks, .run = run, .context = context});
+  struct share shares[threads];
+  for (int64_t i = 0; i < threads; i++) {
+    atomic_init(&shares[i].next, i * tasks / threads);
+    shares[i].end = (i + 1) * tasks / threads;
+  }
+  share_tasks(threads, threads, take_tasks, &(struct queue){shares, threads, run, context});
 }
 
 struct buffer {

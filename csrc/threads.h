@@ -15,8 +15,8 @@ int threads_for(int requested, int64_t work);
  * on the calling thread alone where that is 1. */
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context);
 
-/* Calls run(context, task, thread) for each task < tasks, on `threads` threads, thread < threads, each of which takes
- * the next task when it has finished one. */
+/* The same with run(context, task, thread), thread < threads, for tasks of unlike length: a thread that is done with
+ * its share takes what is left of the others'. */
 void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context);
 
 /* Who uses the calling thread's scratch memory: one buffer each. */
