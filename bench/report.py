@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write(results: records.Results, path: Path, readme: Path, sections: Iterable[str] = SECTIONS) -> None:
+def write(results: records.Results, path: Path, readme: Path, sections: Iterable[str]) -> None:
     """Write README's sections, and tables and pictures beside the file of results, under its name."""
     from . import plots
 

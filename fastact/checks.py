@@ -58,6 +58,14 @@ def check_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite_numbers(name: str, value: Any, dtype: Any) -> Array:
+    """`value`, a number or numbers, as an array of at least one axis."""
+    numbers = np.array(value, dtype, ndmin=1)
+    if not np.isfinite(numbers).all():  # None is a NaN as well
+        raise ValueError(f"{name}: got {value!r}, wanted finite numbers")
+    return numbers
+
+
 def check_int(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):  # a NumPy integer is one too
         raise TypeError(f"{name}: got {value!r}, wanted an int")

@@ -322,9 +322,7 @@ def _default_init(activation: str, keywords: dict[str, Any]) -> Callable[..., Ar
 
 def _slope(values: Any, features: int, dtype: np.dtype[Any]) -> Parameter:
     """A PReLU's slope, one or one a feature; He et al. 2015 start it at 0.25 and do not decay it."""
-    slope = Parameter(np.array(values, dtype, ndmin=1), "slope", decay=False)
-    if not np.isfinite(slope.data).all():  # None is a NaN as well
-        raise ValueError(f"slope: got {values!r}, wanted finite numbers")
+    slope = Parameter(checks.finite_numbers("slope", values, dtype), "slope", decay=False)
     activations.resolve("prelu", features, dtype, {"slope": slope.data})
     return slope
 

@@ -104,17 +104,10 @@ def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
     unexpected = ", ".join(sorted(groups.keys() - objects.keys()))
     if unexpected:
         raise ValueError(f"{path} also has {unexpected}: give what to load it into")
-    absent = ", ".join(name for name, obj in objects.items() if name not in groups and _is_dict(obj))
-    if absent:
-        raise ValueError(f"{path} has no {absent}, or it was empty")
     writes = [_check(name, obj, groups.get(name, {})) for name, obj in objects.items()]
     for write in writes:
         write()
     return groups
-
-
-def _is_dict(obj: Any) -> bool:
-    return isinstance(obj, MutableMapping) and not hasattr(obj, "load_state_dict")
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, State]:
@@ -159,20 +152,25 @@ def _check(name: str, obj: Any, state: State) -> Callable[[], None]:
     """Check that `state` fits `obj`; return the function that writes it there."""
     if isinstance(obj, np.random.Generator):
         return _check_generator(name, obj, state)
-    if _is_dict(obj):
+    if hasattr(obj, "load_state_dict"):
+        check_entries(obj.state_dict(), state, f"{name}.")
+        return lambda: obj.load_state_dict(state)
+    if isinstance(obj, MutableMapping):
+        return _check_dict(name, obj, state)
+    raise TypeError(
+        f"{name}: got {type(obj).__name__}, wanted something with a load_state_dict(), a Generator or a dict"
+    )
 
-        def replace() -> None:
-            obj.clear()
-            obj.update(state)
 
-        return replace
-    if not hasattr(obj, "load_state_dict"):
-        raise TypeError(
-            f"{name}: got {type(obj).__name__}, wanted something with a load_state_dict(), a Generator or "
-            "a dict"
-        )
-    check_entries(obj.state_dict(), state, f"{name}.")
-    return lambda: obj.load_state_dict(state)
+def _check_dict(name: str, obj: MutableMapping[str, Array], state: State) -> Callable[[], None]:
+    if not state:
+        raise ValueError(f"{name}: missing, or empty when it was saved")
+
+    def write() -> None:
+        obj.clear()
+        obj.update(state)
+
+    return write
 
 
 def _check_generator(name: str, rng: np.random.Generator, state: State) -> Callable[[], None]:

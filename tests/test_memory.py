@@ -36,7 +36,7 @@ def test_no_array_of_preactivations(backend, shape):
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_no_copy_of_a_large_batch(backend):
-    """x takes 23 MB, the weights 66."""
+    """x takes 23 MB, the weights 66; AMX copies bands of x of at most 16 MB, and half a cache of weights."""
     assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 20
 
 

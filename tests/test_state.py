@@ -190,7 +190,7 @@ def test_a_dict_is_saved_and_filled(tmp_path):
     with pytest.raises(ValueError, match=r"model\.weight"):
         fa.load(path, model=fa.Linear(5, 3), history=(kept := {"other": np.zeros(1)}))
     assert kept.keys() == {"other"}
-    with pytest.raises(ValueError, match=r"run\.npz has no notes, or it was empty"):
+    with pytest.raises(ValueError, match="notes: missing, or empty"):
         fa.load(path, model=model, history={}, notes=kept)
     assert kept.keys() == {"other"}
     with pytest.raises(TypeError, match="history: got list, wanted something with a load_state_dict"):

@@ -22,8 +22,8 @@ LARGEST_ERROR = {"high": 1e-5, "medium": 4e-3}
 TINY = float(np.finfo(np.float32).tiny)  # the units flush what is below
 
 # Edges of every tile: rows beside 12, 32 and 64, outputs beside 16 and 32, depths beside 32 and the cut of
-# sums; from 96 rows, 48 outputs, 96 units and 6 million products of numbers on
-# "highest" runs on AMX tiles.
+# sums; from 96 rows, 32 inputs, 48 outputs, 96 units and 6 million multiplications on "highest" runs on
+# AMX tiles.
 SHAPES = [
     Shape(5, 1, 1, 1),
     Shape(23, 31, 15, 2),

@@ -130,10 +130,7 @@ class LinearActivation(nn.Linear):
         self.precision = precision if precision is None else settings.check_precision(precision)
         slope = None
         if activation == "prelu":
-            start = keywords.pop("slope", 0.25)
-            values = np.atleast_1d(np.array(start, np.float64))
-            if not np.isfinite(values).all():  # None is a NaN as well
-                raise ValueError(f"slope: got {start!r}, wanted finite numbers")
+            values = checks.finite_numbers("slope", keywords.pop("slope", 0.25), np.float64)
             activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
             slope = nn.Parameter(torch.tensor(values, device=device, dtype=self.weight.dtype))
         else:
