@@ -340,9 +340,11 @@ static int REAL(dense_weight)(const struct REAL(backward) * b, int precision, in
 
 int REAL(outer_products)(int64_t rows, int64_t in_features, int64_t out_features, const real *grad_z, const real *x,
                          real *grad_weight, int accumulate, int threads) {
+  const struct isa *isa = isa_active();
   return REAL(backward_weight)(
       &(struct REAL(backward)){
-          .kernels = isa_active()->REAL(kernels),
+          .isa = isa,
+          .kernels = isa->REAL(kernels),
           .rows = rows,
           .in_features = in_features,
           .out_features = out_features,
