@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 
 from . import backends, settings
-from .activations import ARRAYS
-from .checks import check_array, check_shape, contiguous
+from .checks import ARRAYS, check_array, check_shape, contiguous
 
 Array = np.ndarray[Any, Any]
+
+# Above it, squares that underflow are too small to count in a mean of squares; by the char of a dtype.
+_SMALLEST_MEAN_SQUARE = {char: float(np.finfo(char).tiny / np.finfo(char).eps) for char in "fd"}
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """The mean of -log softmax(logits)[label], and its gradient (softmax(logits) - one_hot(labels)) / rows.
 
-    The largest logit of a row is taken off first, so that no exponential overflows.
+    The largest logit of a row is taken off first, so that no exponential overflows.  The memory layout of the
+    logits does not change a bit of the result, and `np.seterr` does not matter.  A row with a NaN, or whose
+    largest logit is infinite, makes the loss and its own gradient NaN.
 
     Args:
         logits: (..., classes), float32 or float64.
@@ -30,8 +34,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         The loss, and grad_logits, of the shape and dtype of logits.
 
     Raises:
-        TypeError: logits are no float array, or labels no integer array.
-        ValueError: shapes do not agree, or a label is out of range.
+        TypeError: logits are not a float array, or labels not an integer array.
+        ValueError: shapes do not agree, there are rows but no classes, or a label is out of range.
     """
     check_array("logits", logits)
     if type(labels) not in ARRAYS or labels.dtype.kind not in "iu":
@@ -40,29 +44,34 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     if logits.ndim == 0:
         raise ValueError("logits: got shape (), wanted (..., classes)")
     check_shape("labels", labels.shape, logits.shape[:-1])
-    classes = logits.shape[-1]
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+    rows, classes = labels.size, logits.shape[-1]
+    if rows and not classes:
+        raise ValueError(f"logits: got shape {logits.shape}, wanted at least one class")
+    if rows and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {classes - 1}")
 
-    rows = labels.size
     index = labels.reshape(rows, 1).astype(np.intp)
-    with np.errstate(invalid="ignore"):  # a row with an infinite largest logit has a loss of NaN
-        grad = logits.reshape(rows, classes)
-        grad = grad - grad.max(axis=1, initial=-math.inf, keepdims=True)
-        picked = np.take_along_axis(grad, index, axis=1)
+    share = 0.5 ** rows.bit_length()  # below 1 / rows: losses times it, and their sum, do not overflow
+    with np.errstate(all="ignore"):
+        grad = np.array(logits, order="C").reshape(rows, classes)
+        largest = grad.max(axis=1, initial=-math.inf, keepdims=True)
+        picked = np.take_along_axis(grad, index, axis=1).astype(np.float64)
+        below = largest.astype(np.float64) * share - picked * share
+        grad -= largest
         np.exp(grad, out=grad)
         total = grad.sum(axis=1, keepdims=True)
-        loss = float(np.sum(np.log(total) - picked, dtype=np.float64)) / max(rows, 1)
+        loss = float(np.sum(np.log(total, dtype=np.float64) * share + below)) / max(rows, 1) / share
         grad /= total
-    np.put_along_axis(grad, index, np.take_along_axis(grad, index, axis=1) - 1, axis=1)
-    grad /= max(rows, 1)
+        np.put_along_axis(grad, index, np.take_along_axis(grad, index, axis=1) - 1, axis=1)
+        grad /= max(rows, 1)
     return loss, grad.reshape(logits.shape)
 
 
 def mse(y: Array, target: Array) -> tuple[float, Array]:
     """The mean of (y - target)² over all elements, and its gradient 2 (y - target) / size.
 
-    That is the mean over rows of each row's mean squared error.
+    That is the mean over rows of each row's mean squared error.  Where squares or differences leave the range
+    of the dtype, the loss is still right, and infinite only beyond float64.  `np.seterr` does not matter.
 
     Args:
         y, target: of one shape and dtype, float32 or float64.
@@ -71,11 +80,28 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
         The loss, and grad_y, of y's shape and dtype.
 
     Raises:
-        TypeError: one is no array, or of another dtype.  ValueError: shapes do not agree.
+        TypeError: one is not an array, or of another dtype.  ValueError: shapes do not agree.
     """
     check_array("y", y)
     check_array("target", target, y.dtype)
     check_shape("target", target.shape, y.shape)
     grad = np.empty(y.shape, y.dtype)
-    loss = backends.active().mse(contiguous(y), contiguous(target), grad, settings.requested_threads())
+    y, target = contiguous(y), contiguous(target)
+    loss: float = backends.active().mse(y, target, grad, settings.requested_threads())
+    if not _SMALLEST_MEAN_SQUARE[y.dtype.char] <= loss < math.inf and y.size and not math.isnan(loss):
+        return _scaled_mse(y, target, grad, loss)
     return loss, grad
+
+
+@np.errstate(all="ignore")
+def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[float, Array]:
+    """`mse` where squares overflow or underflow: in float64, relative to the largest difference."""
+    half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
+    off = y.astype(np.float64) * half - target.astype(np.float64) * half
+    largest = float(np.abs(off).max())
+    if largest == 0 or largest == math.inf:
+        return loss, grad
+    if loss == math.inf:
+        grad[...] = off * (2 / half / off.size)
+    loss = float(np.mean(np.square(off / largest)))
+    return loss * (largest / half) * (largest / half), grad

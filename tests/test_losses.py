@@ -42,6 +42,107 @@ def test_a_nan_among_the_logits_makes_the_loss_nan():
         assert np.isfinite(grad[1]).all()
 
 
+LARGEST = {"float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float64).max)}
+
+
+def softmax_in_longdouble(logits, labels):
+    """The loss and its gradient, of a range beyond that of float64."""
+    z = logits.reshape(labels.size, -1).astype(np.longdouble)
+    z = z - z.max(axis=1, keepdims=True, initial=-math.inf)
+    e = np.exp(z)
+    total = e.sum(axis=1, keepdims=True)
+    one_hot = np.arange(z.shape[1]) == labels.reshape(-1, 1)
+    losses = np.log(total[:, 0]) - z[one_hot]
+    rows = max(labels.size, 1)
+    return losses.sum() / rows, ((e / total - one_hot) / rows).reshape(logits.shape)
+
+
+FINITE_LOGITS = {
+    "far apart": ([[0, 200]], [0]),
+    "limits": ([[1, -1]], [1]),  # times the largest number, as all of fewer than 2
+    "limits, the right label": ([[1, -1]], [0]),
+    "two rows": ([[1, -1], [0.25, 0.5]], [1, 0]),
+    "equal limits": ([[1, 1, 1], [-1, -1, -1]], [2, 0]),
+    "subnormal": ([[1e-320, 0]], [0]),
+    "one class": ([[0.5], [-3e4], [1]], [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("call", ["raise", "warn"])
+@pytest.mark.parametrize(("logits", "labels"), FINITE_LOGITS.values(), ids=FINITE_LOGITS)
+def test_softmax_of_finite_logits_neither_warns_nor_raises(dtype, logits, labels, call):
+    logits, labels = np.array(logits), np.array(labels)
+    with np.errstate(all="ignore"):
+        logits = np.where(np.abs(logits) <= 1, logits * LARGEST[dtype.name], logits).astype(dtype)
+        wanted_loss, wanted_grad = softmax_in_longdouble(logits, labels)
+    with np.errstate(all=call):
+        before = np.geterr()
+        loss, grad = fa.softmax_cross_entropy(logits, labels)
+        assert np.geterr() == before
+    eps = float(np.finfo(dtype).eps)
+    if wanted_loss > LARGEST["float64"]:
+        assert loss == math.inf
+    else:
+        assert math.isclose(loss, wanted_loss, rel_tol=8 * eps, abs_tol=8 * eps)
+    np.testing.assert_allclose(grad, wanted_grad.astype(np.float64), atol=8 * eps)
+
+
+def test_a_softmax_loss_beyond_float64_is_infinite_and_a_mean_below_is_not():
+    largest = LARGEST["float64"]
+    with np.errstate(all="raise"):
+        loss, _ = fa.softmax_cross_entropy(np.array([[largest, -largest]]), np.array([1]))
+        assert loss == math.inf
+        logits = np.array([[largest, 0.0]] * 3 + [[0.0, 0.0]])
+        loss, _ = fa.softmax_cross_entropy(logits, np.array([1, 1, 1, 0]))  # the sum of losses overflows
+    assert math.isclose(loss, 0.75 * largest, rel_tol=1e-15)
+
+
+def layouts(array):
+    """`array` in other memory layouts."""
+    wide = np.zeros(tuple(2 * n for n in array.shape), array.dtype)
+    strided = wide[tuple(slice(None, None, 2) for _ in array.shape)]
+    strided[...] = array
+    backwards = np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+    shifted = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+    return [np.asfortranarray(array), strided, backwards, shifted]  # the last unaligned and read-only
+
+
+@pytest.mark.parametrize("shape", [(3, 70_000), (64, 1000), (5, 7, 33), (1, 1)])
+def test_losses_of_every_memory_layout_have_the_same_bits(rng, dtype, backend, shape):
+    logits = np.ascontiguousarray(rng.standard_normal(shape).astype(dtype))
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    loss, grad = fa.softmax_cross_entropy(logits, labels)
+    squares, grad_y = fa.mse(logits, np.zeros_like(logits))
+    for other in layouts(logits):
+        np.testing.assert_array_equal(other, logits)
+        again, same = fa.softmax_cross_entropy(other, labels)
+        assert again == loss
+        np.testing.assert_array_equal(same, grad)
+        again, same = fa.mse(other, np.zeros_like(other))
+        assert again == squares
+        np.testing.assert_array_equal(same, grad_y)
+
+
+def test_softmax_of_many_classes_keeps_its_accuracy(rng, dtype):
+    logits = np.asfortranarray(rng.uniform(-1, 1, (2, 1_000_000)).astype(dtype))
+    labels = np.array([0, 999_999])
+    loss, grad = fa.softmax_cross_entropy(logits, labels)
+    wanted_loss, wanted_grad = softmax_in_longdouble(logits, labels)
+    # An exponential is off by up to 3 eps, the sum by 16 roundings in order and 13 levels of pairs.
+    eps = float(np.finfo(dtype).eps)
+    assert math.isclose(loss, wanted_loss, abs_tol=32 * eps)
+    np.testing.assert_allclose(grad, wanted_grad.astype(np.float64), rtol=64 * eps)
+
+
+def test_softmax_without_rows_or_classes(dtype):
+    with np.errstate(all="raise"):
+        for shape in ((0, 5), (0, 0), (2, 0, 3)):
+            loss, grad = fa.softmax_cross_entropy(np.zeros(shape, dtype), np.zeros(shape[:-1], int))
+            assert (loss, grad.shape, grad.dtype) == (0.0, shape, dtype)
+    with pytest.raises(ValueError, match=r"logits: got shape \(2, 0\), wanted at least one class"):
+        fa.softmax_cross_entropy(np.zeros((2, 0), dtype), np.zeros(2, int))
+
+
 @pytest.mark.parametrize("dtype_of_labels", [np.uint8, np.int32, np.int64, np.uint64])
 def test_labels_of_any_integer_dtype(dtype_of_labels):
     loss, _ = fa.softmax_cross_entropy(np.zeros((3, 4), np.float32), np.array([0, 3, 1], dtype_of_labels))
@@ -83,11 +184,52 @@ def test_mse_of_special_values(backend, dtype, threads, value):
     assert np.count_nonzero(grad) == 2
 
 
-def test_mse_of_differences_whose_squares_overflow(backend, dtype):
-    largest = np.finfo(dtype).max
-    loss, grad = fa.mse(np.full(3, largest, dtype), np.zeros(3, dtype))
+@pytest.mark.parametrize(
+    ("y", "target", "size"),
+    [
+        (1.0, 0.0, 3),  # times the largest number: the squares overflow
+        (1.0, -1.0, 1),  # the differences too
+        (1.0, -1.0, 1000),  # but not the gradients
+        (1e-5, 0.0, 40),
+        (-0.3, 0.7, 40),
+    ],
+)
+def test_mse_of_differences_whose_squares_overflow(backend, dtype, y, target, size):
+    largest, eps = LARGEST[dtype.name], float(np.finfo(dtype).eps)
+    y, target = (np.array([value * largest] + [0] * (size - 1), dtype) for value in (y, target))
+    off = np.longdouble(y[0]) - target[0]
+    with np.errstate(all="raise"):
+        loss, grad = fa.mse(y, target)
+    if off * off / size > LARGEST["float64"]:
+        assert loss == math.inf
+    else:
+        assert math.isclose(loss, off * off / size, rel_tol=4 * eps)
+    if 2 * off / size > largest:
+        assert grad[0] == math.inf
+    else:
+        assert math.isclose(grad[0], 2 * off / size, rel_tol=4 * eps)
+    assert not grad[1:].any()
+
+
+def test_mse_of_differences_whose_squares_underflow(backend, dtype):
+    info = np.finfo(dtype)
+    for small in (float(info.tiny), float(info.smallest_subnormal), float(info.tiny) ** 0.5 / 3):
+        with np.errstate(all="raise"):
+            loss, grad = fa.mse(np.array([small, 0.0], dtype), np.zeros(2, dtype))
+        assert math.isclose(loss, small * small / 2, rel_tol=4 * info.eps)  # 0 where float64 underflows
+        assert math.isclose(grad[0], small, rel_tol=4 * info.eps)
+
+
+def test_mse_of_equal_arrays_is_zero(backend, dtype):
+    loss, grad = fa.mse(np.full(5, LARGEST[dtype.name], dtype), np.full(5, LARGEST[dtype.name], dtype))
+    assert loss == 0
+    assert not grad.any()
+
+
+def test_mse_of_an_infinite_difference_is_infinite(backend, dtype):
+    loss, grad = fa.mse(np.array([math.inf, 1.0], dtype), np.zeros(2, dtype))
     assert loss == math.inf
-    np.testing.assert_allclose(grad, largest / 3 * 2, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(grad, [math.inf, 1.0])
 
 
 def test_no_rows():
