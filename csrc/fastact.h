@@ -136,8 +136,8 @@ double fa_mse_f64(int64_t n, const double *y, const double *target, double *grad
  *   g = grad + decay data
  *   sgd:   velocity = momentum velocity + g,  data -= lr (nesterov ? g + momentum velocity : velocity);  without a
  *          velocity (NULL) data -= lr g
- *   adam:  mean += (1 - beta1) (g - mean),  square = beta2 square + (1 - beta2) g^2,
- *          data -= rate mean / (unbias sqrt(square) + eps) */
+ *   adam:  mean = beta1 mean + (1 - beta1) g,  square = beta2 square + (1 - beta2) g^2,
+ *          data -= rate mean / (unbias sqrt(square) + eps);  a beta of 0 forgets infinite averages too */
 int fa_sgd_f32(int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay, double max_norm,
                const float *grad, float *velocity, float *data, int threads);
 int fa_adam_f32(int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias, double eps,

@@ -57,8 +57,8 @@ int REAL(fa_sgd)(int64_t rows, int64_t columns, double lr, double momentum, int 
 
 int REAL(fa_adam)(int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias, double eps,
                   double decay, double max_norm, const real *grad, real *mean, real *square, real *data, int threads) {
-  const struct REAL(adam)
-      how = {(real)rate, (real)(1 - beta1), (real)beta2, (real)(1 - beta2), (real)unbias, (real)eps, (real)decay};
+  const struct REAL(adam) how = {(real)rate,        (real)beta1,  (real)(1 - beta1), (real)beta2,
+                                 (real)(1 - beta2), (real)unbias, (real)eps,         (real)decay};
   REAL(run_update)(
       (struct REAL(update)){
           .adam = &how, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data},

@@ -61,16 +61,18 @@ def _sgd_cells(rows, length, how, nesterov, grad, velocity, data, first, last):
 
 @compiled
 def _adam_cells(rows, length, how, grad, mean, square, data, first, last):
-    """how: rate, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay and max_norm, of data's dtype."""
-    rate, new_mean, old_square, new_square, unbias, eps, decay, max_norm = how
+    """how: rate, beta1, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay and max_norm, of data's dtype."""
+    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, max_norm = how
     for cell in range(first, last):
         start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
         for i in range(start, stop):
             g = grad[i]
             if decay != 0:
                 g += decay * data[i]
-            mean[i] += new_mean * (g - mean[i])
-            square[i] = old_square * square[i] + new_square * g * g
+            new = new_mean * g
+            mean[i] = new + old_mean * mean[i] if old_mean != 0 else new
+            new = new_square * g * g
+            square[i] = new + old_square * square[i] if old_square != 0 else new
             data[i] -= rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
         if max_norm < np.inf:
             for at in range(start, stop, length):
@@ -124,7 +126,8 @@ def adam(
     threads: int = 0,
 ) -> None:
     rows, length, cells = _grid(data)
-    how = tuple(map(data.dtype.type, (rate, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay, max_norm)))
+    averages = (beta1, 1 - beta1, beta2, 1 - beta2)
+    how = tuple(map(data.dtype.type, (rate, *averages, unbias, eps, decay, max_norm)))
     flat = (array.reshape(-1) for array in (grad, mean, square, data))
     pool.run(_adam_cells, cells, float(_WORK * data.size), threads, rows, length, how, *flat)
 

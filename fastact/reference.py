@@ -321,6 +321,7 @@ def sgd(
     _limit_norm(data, max_norm)
 
 
+@np.errstate(all="ignore")
 def adam(
     data: Array,
     grad: Array,
@@ -336,11 +337,19 @@ def adam(
     threads: int = 0,
 ) -> None:
     g = grad + decay * data if decay else grad
-    mean += (1 - beta1) * (g - mean)
-    square *= beta2
-    square += (1 - beta2) * g * g
+    _average(mean, beta1, (1 - beta1) * g)
+    _average(square, beta2, (1 - beta2) * g * g)
     data -= rate * mean / (np.sqrt(square) * unbias + eps)
     _limit_norm(data, max_norm)
+
+
+def _average(old: Array, beta: float, new: Array) -> None:
+    """old = beta * old + new, where a beta of 0 forgets infinite numbers too."""
+    if beta:
+        old *= beta
+        old += new
+    else:
+        old[...] = new
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:

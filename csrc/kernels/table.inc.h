@@ -88,8 +88,8 @@ struct REAL(bias_run) {
   real *sums;
 };
 
-/* How a step of SGD changes each number, and one of Adam: as in fastact.h, beside new_mean = 1 - beta1, old_square =
- * beta2 and new_square = 1 - beta2. */
+/* How a step of SGD changes each number, and one of Adam: as in fastact.h, beside old_mean = beta1, new_mean =
+ * 1 - beta1, old_square = beta2 and new_square = 1 - beta2. */
 struct REAL(sgd) {
   real lr, momentum;
   int nesterov;
@@ -97,7 +97,7 @@ struct REAL(sgd) {
 };
 
 struct REAL(adam) {
-  real rate, new_mean, old_square, new_square, unbias, eps, decay;
+  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay;
 };
 
 struct REAL(kernels) {

@@ -29,10 +29,17 @@ static void sgd(int64_t n, const struct REAL(sgd) * how, const real *grad, real 
   }
 }
 
+/* factor old, 0 for a factor of 0: infinite averages are forgotten too */
+static ALWAYS_INLINE vec kept_average(vec old, real factor) {
+  return factor != 0 ? vec_mul(vec_set1(factor), old) : vec_set1(0);
+}
+
+/* An average is off by at most 3 roundings (u each) of beta |old| + (1 - beta) |new|: its two coefficients, a product
+ * and a sum.  old + (1 - beta) (new - old) would be off by u |old|, and overflow where the two differ in sign. */
 static ALWAYS_INLINE vec adam_lanes(const struct REAL(adam) * how, vec g, vec *mean, vec *square, vec data) {
   g = decayed(g, data, how->decay);
-  *mean = vec_fma(vec_set1(how->new_mean), vec_sub(g, *mean), *mean);
-  *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, vec_mul(vec_set1(how->old_square), *square));
+  *mean = vec_fma(vec_set1(how->new_mean), g, kept_average(*mean, how->old_mean));
+  *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, kept_average(*square, how->old_square));
   vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
   return vec_sub(data, vec_div(vec_mul(vec_set1(how->rate), *mean), root));
 }
