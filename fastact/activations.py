@@ -23,15 +23,13 @@ others save z.  Adding one: a row here and in `_TABLE` with its code in `csrc/fa
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from .checks import LARGEST, check_array, check_finite, shown
 
-# Other subclasses carry what a kernel would lose: a mask, a unit, a matrix's rules.
-ARRAYS = (np.ndarray, np.memmap)
+Array = np.ndarray[Any, Any]
 
 
 class Activation(NamedTuple):
@@ -62,7 +60,6 @@ _TABLE: dict[str, tuple[int, str, dict[str, Any]]] = {
 _GELU_TANH = Activation("gelu_tanh", 7, "z")
 
 NAMES = tuple(_TABLE)
-_LARGEST = {char: float(np.finfo(char).max) for char in "fd"}
 _PLAIN = {name: Activation(name, code, saves) for name, (code, saves, keys) in _TABLE.items() if not keys}
 
 
@@ -73,7 +70,7 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
     an unknown name or a bad value, TypeError for a keyword the activation does not take.
     """
     if not isinstance(name, str) or name not in _TABLE:
-        raise ValueError(f"activation: got {name!r}, wanted one of {', '.join(NAMES)}")
+        raise ValueError(f"activation: got {shown(name)}, wanted one of {', '.join(NAMES)}")
     if not parameters and name in _PLAIN:
         return _PLAIN[name]
     code, saves, keys = _TABLE[name]
@@ -87,24 +84,15 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str
         return Activation(name, code, saves, slope=slope)
     if name == "gelu":
         approximate = values["approximate"]
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f'approximate: got {approximate!r}, wanted "none" or "tanh"')
+        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+            raise ValueError(f'approximate: got {shown(approximate)}, wanted "none" or "tanh"')
         return _GELU_TANH if approximate == "tanh" else Activation(name, code, saves)
     (key,) = keys
-    value = values[key]
-    if type(value) is not float and not isinstance(value, Real):
-        raise TypeError(f"{key}: got {value!r}, wanted a number")
-    parameter = float(value)
-    if not abs(parameter) <= _LARGEST[dtype.char]:
-        raise ValueError(f"{key}: got {parameter}, wanted a finite number of {dtype}")
-    return Activation(name, code, saves, parameter=parameter)
+    return Activation(name, code, saves, parameter=check_finite(key, values[key], LARGEST[dtype.char]))
 
 
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:
-    if type(slope) not in ARRAYS:
-        raise TypeError(f"slope: got {type(slope).__name__}, wanted a numpy.ndarray of {dtype}")
-    if slope.dtype != dtype:
-        raise TypeError(f"slope: got dtype {slope.dtype}, wanted {dtype}")
+    check_array("slope", slope, dtype)
     if slope.shape not in ((), (1,), (features,)):
         raise ValueError(f"slope: got shape {slope.shape}, wanted (), (1,) or ({features},)")
     return np.array(slope, order="C").reshape(-1)

@@ -9,6 +9,8 @@ import importlib
 import os
 from types import ModuleType
 
+from .checks import shown
+
 _MODULES = {"c": "native", "numba": "jit", "numpy": "reference"}
 NAMES = tuple(_MODULES)
 
@@ -25,8 +27,8 @@ def get(name: str | None) -> ModuleType:
         return _active or active()
     module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
-        if name not in NAMES:
-            raise ValueError(f"backend: got {name!r}, wanted one of {', '.join(NAMES)}")
+        if not isinstance(name, str) or name not in NAMES:
+            raise ValueError(f"backend: got {shown(name)}, wanted one of {', '.join(NAMES)}")
         if name == "c" and (reason := why_c_is_missing()) is not None:
             raise ImportError(reason)
         module = _loaded[name] = importlib.import_module(f".{_MODULES[name]}", __package__)

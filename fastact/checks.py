@@ -5,6 +5,7 @@ A bad argument raises before anything is written, naming the argument, what it g
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterable
@@ -13,15 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from .activations import ARRAYS
-
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Needs = tuple[bool, ...]
 
+# Other subclasses (masked arrays, quantities, np.matrix) are refused: kernels would drop their semantics.
+ARRAYS = (np.ndarray, np.memmap)
 MAX_PIECES = 256  # an argmax is one byte
+MAX_SIZE = int(np.iinfo(np.intp).max) // 8  # of float64 in an address space
+LARGEST = {char: float(np.finfo(char).max) for char in "fd"}  # finite number of a dtype, by its char
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 UINT8 = np.dtype(np.uint8)
+
+
+def shown(value: Any) -> str:
+    """The repr of `value` for a message, on one line: cut if long, the type's name if there is no repr."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a caller's own __repr__, or an int of more digits than Python writes
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_types(**values: Any) -> None:
@@ -53,29 +65,124 @@ def check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> No
 
 
 def check_number(name: str, value: Any) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, wanted a number")
-    return float(value)
+    """`value`, a real number, as a float: infinite where the number is beyond the range of float64."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {shown(value)}, wanted a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def check_finite(name: str, value: Any, largest: float = LARGEST["d"]) -> float:
+    number = check_number(name, value)
+    if not abs(number) <= largest:
+        raise ValueError(f"{name}: got {shown(value)}, wanted a finite number, at most {largest:.3g}")
+    return number
+
+
+def check_not_negative(name: str, value: Any, largest: float = LARGEST["d"]) -> float:
+    number = check_number(name, value)
+    if not 0 <= number <= largest:
+        raise ValueError(f"{name}: got {shown(value)}, wanted a number from 0 to {largest:.3g}")
+    return number
+
+
+def check_positive(name: str, value: Any, largest: float = LARGEST["d"]) -> float:
+    number = check_number(name, value)
+    if not 0 < number <= largest:
+        raise ValueError(f"{name}: got {shown(value)}, wanted a number above 0, at most {largest:.3g}")
+    return number
+
+
+def check_below_one(name: str, value: Any) -> float:
+    number = check_number(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}: got {shown(value)}, wanted 0 <= {name} < 1")
+    return number
 
 
 def finite_numbers(name: str, value: Any, dtype: Any) -> Array:
-    """`value`, a number or numbers, as an array of at least one axis."""
-    numbers = np.array(value, dtype, ndmin=1)
-    if not np.isfinite(numbers).all():  # None is a NaN as well
-        raise ValueError(f"{name}: got {value!r}, wanted finite numbers")
-    return numbers
+    """`value`, a number, a sequence or an array of numbers, as a new array of at least one axis."""
+    numbers = value
+    if isinstance(value, np.ndarray):
+        check_types(**{name: value})
+    elif isinstance(value, Real):
+        numbers = check_number(name, value)
+    elif isinstance(value, list | tuple):
+        numbers = [check_number(name, number) for number in value]
+    try:
+        given = np.array(numbers, ndmin=1)
+    except Exception as error:  # whatever an __array__ raises
+        raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers") from error
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers")
+    with np.errstate(all="ignore"):
+        rounded: Array = given.astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"{name}: got {shown(value)}, wanted finite numbers of {rounded.dtype}")
+    return rounded
 
 
 def check_int(name: str, value: Any) -> int:
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, Integral):  # a NumPy integer is one too
-        raise TypeError(f"{name}: got {value!r}, wanted an int")
+        raise TypeError(f"{name}: got {shown(value)}, wanted an int")
     return int(value)
 
 
+def check_size(name: str, value: Any, smallest: int = 0, largest: int = MAX_SIZE) -> int:
+    size = check_int(name, value)
+    if not smallest <= size <= largest:
+        upwards = f"to {largest}" if size > largest or largest < MAX_SIZE else "or more"
+        raise ValueError(f"{name}: got {shown(value)}, wanted {smallest} {upwards}")
+    return size
+
+
+def check_sizes(name: str, shape: Any) -> Shape:
+    """`shape`, a tuple or list of at least one size, as a tuple: that of an array that memory may hold."""
+    if not isinstance(shape, tuple | list):
+        raise TypeError(f"{name}: got {shown(shape)}, wanted a tuple of ints")
+    if not shape:
+        raise ValueError(f"{name}: got {shape}, wanted at least one size")
+    sizes = tuple(check_size(f"{name}[{i}]", size) for i, size in enumerate(shape))
+    if math.prod(max(size, 1) for size in sizes) > MAX_SIZE:  # NumPy refuses an empty array of such sizes too
+        raise ValueError(f"{name}: got {sizes}, wanted a product of at most {MAX_SIZE}")
+    return sizes
+
+
 def check_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):  # `Linear(784, 10, "relu")` has its activation in bias's place
-        raise TypeError(f"{name}: got {value!r}, wanted True or False")
+    if value is True or value is False:
+        return bool(value)
+    if type(value) is not np.bool_:  # `Linear(784, 10, "relu")` has its activation in bias's place
+        raise TypeError(f"{name}: got {shown(value)}, wanted True or False")
     return bool(value)
+
+
+def check_float_dtype(dtype: Any) -> np.dtype[Any]:
+    """What `dtype` names, which has to be float32 or float64."""
+    named: np.dtype[Any] | None = None
+    if dtype is not None:  # np.dtype takes None for float64
+        with contextlib.suppress(Exception):  # `dtype` names none
+            named = np.dtype(dtype)
+    if named is None or named not in _FLOATS:
+        got = dtype if isinstance(dtype, str) else shown(dtype) if named is None else named
+        raise TypeError(f"dtype: got {got}, wanted float32 or float64")
+    return named
+
+
+def check_rng(rng: Any) -> np.random.Generator:
+    """`np.random.default_rng(rng)`: a generator as it is, a new one of a seed or of None."""
+    if isinstance(rng, np.ndarray):
+        check_types(rng=rng)  # of a matrix, NumPy takes rows for ever
+    try:
+        return np.random.default_rng(rng)
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"rng: got {shown(rng)}, wanted a numpy.random.Generator, a seed or None") from error
 
 
 def contiguous(value: Array) -> Array:
@@ -207,7 +314,7 @@ def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, kep
 
 def check_pieces(pieces: int) -> None:
     if not 1 <= pieces <= MAX_PIECES:
-        raise ValueError(f"pieces: got {pieces}, wanted 1 to {MAX_PIECES}")
+        raise ValueError(f"pieces: got {shown(pieces)}, wanted 1 to {MAX_PIECES}")
 
 
 def check_axis(axis: Any, ndim: int) -> int:
@@ -215,16 +322,16 @@ def check_axis(axis: Any, ndim: int) -> int:
     if ndim == 0:
         raise ValueError("axis: got an array without axes, wanted one of at least 1")
     if not -ndim <= number < ndim:
-        raise ValueError(f"axis: got {axis}, wanted {-ndim} to {ndim - 1}")
+        raise ValueError(f"axis: got {shown(axis)}, wanted {-ndim} to {ndim - 1}")
     return number % ndim
 
 
 def check_needs(needs: Any, names: tuple[str, ...]) -> Needs:
     if not isinstance(needs, (tuple, list)) or len(needs) != len(names):
-        raise ValueError(f"needs: got {needs!r}, wanted {len(names)} booleans for ({', '.join(names)})")
+        raise ValueError(f"needs: got {shown(needs)}, wanted {len(names)} booleans for ({', '.join(names)})")
     for need in needs:
         if need is not True and need is not False and not isinstance(need, np.bool_):
-            raise TypeError(f"needs: got {need!r}, wanted booleans for ({', '.join(names)})")
+            raise TypeError(f"needs: got {shown(need)}, wanted booleans for ({', '.join(names)})")
     return tuple(needs)
 
 

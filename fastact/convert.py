@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_int
+from .checks import check_int, check_types, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -35,14 +35,13 @@ ORDERS = tuple(_ORDERS)
 
 
 def _order(name: str) -> _Order:
-    if name not in _ORDERS:
-        raise ValueError(f"order: got {name!r}, wanted one of {', '.join(ORDERS)}")
+    if not isinstance(name, str) or name not in _ORDERS:
+        raise ValueError(f"order: got {shown(name)}, wanted one of {', '.join(ORDERS)}")
     return _ORDERS[name]
 
 
 def _check_ndim(name: str, value: Any, ndim: int) -> None:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+    check_types(**{name: value})
     if value.ndim != ndim:
         raise ValueError(f"{name}: got shape {value.shape}, wanted {ndim} axes")
 
@@ -74,7 +73,7 @@ def to_fastact(
         the same dtype.
 
     Raises:
-        TypeError: weight or bias is no array, or pieces no int.
+        TypeError: weight or bias is not an array, or pieces not an int.
         ValueError: the order is unknown, shapes do not agree, or pieces does not divide the units.
     """
     axes, flat = _order(order)
@@ -84,13 +83,13 @@ def to_fastact(
     if flat:
         units, in_features = weight.shape
         if pieces is None or pieces < 1 or units % pieces:
-            raise ValueError(f"pieces: got {pieces}, wanted a divisor of the {units} units of weight")
+            raise ValueError(f"pieces: got {shown(pieces)}, wanted a divisor of the {units} units of weight")
         lengths = {"o": units // pieces, "p": pieces, "i": in_features}
         bias_shape: tuple[int, ...] = (units,)
     else:
         lengths = dict(zip(axes, weight.shape, strict=True))
         if pieces not in (None, lengths["p"]):
-            raise ValueError(f"pieces: got {pieces}, wanted {lengths['p']} to match weight")
+            raise ValueError(f"pieces: got {shown(pieces)}, wanted {lengths['p']} to match weight")
         bias_shape = tuple(lengths[axis] for axis in axes if axis != "i")
     if bias is not None:
         _check_bias(bias, bias_shape)
@@ -111,7 +110,7 @@ def from_fastact(order: str, weight: Array, bias: Array | None = None) -> tuple[
         weight and bias, shaped as the table says, new arrays of the same dtype.
 
     Raises:
-        TypeError: weight or bias is no array.
+        TypeError: weight or bias is not an array.
         ValueError: the order is unknown, or shapes do not agree.
     """
     axes, flat = _order(order)

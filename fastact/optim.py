@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import backends, settings
-from .activations import ARRAYS
-from .checks import check_array, check_flag, check_number, check_types, contiguous
+from .checks import ARRAYS, check_array, check_flag, check_number, check_types, contiguous
 from .layers import Parameter
 from .state import check_entries
 

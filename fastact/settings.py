@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from .checks import check_int
+from .checks import check_size, shown
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -21,22 +21,19 @@ _precision: ContextVar[str | None] = ContextVar("fastact_precision", default=Non
 
 
 def _check_threads(threads: int) -> int:
-    number = check_int("threads", threads)
-    if not 1 <= number <= 1024:
-        raise ValueError(f"threads: got {threads}, wanted 1 to 1024")
-    return number
+    return check_size("threads", threads, 1, 1024)
 
 
 def check_precision(precision: str) -> str:
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ValueError(f"precision: got {precision!r}, wanted one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision: got {shown(precision)}, wanted one of {', '.join(PRECISIONS)}")
     return precision
 
 
 def set_num_threads(threads: int) -> None:
     """Set how many threads an operation may use, for the whole process.
 
-    Raises TypeError when `threads` is no int, ValueError when it is not in 1 to 1024.
+    Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """
     global _default_threads
     _default_threads = _check_threads(threads)
