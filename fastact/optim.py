@@ -1,7 +1,8 @@
 """Optimisers: `step` changes the parameters in place, by the gradients that backward left in them.
 
 The updates are PyTorch's (torch.optim.SGD and Adam), formula by formula.  Any hyperparameter may be
-changed between steps: `optimizer.lr = 0.01`.
+changed between steps: `optimizer.lr = 0.01`.  One rule says which values it takes: in the constructor, from a
+checkpoint and at each step.  A bad value raises before a parameter or the state changes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import backends, settings
-from .checks import ARRAYS, check_array, check_flag, check_number, check_types, contiguous
+from .checks import (
+    ARRAYS,
+    LARGEST,
+    check_array,
+    check_below_one,
+    check_flag,
+    check_not_negative,
+    check_positive,
+    check_size,
+    check_types,
+    contiguous,
+)
 from .layers import Parameter
 from .state import check_entries
 
 Array = np.ndarray[Any, Any]
+
+_MOST_STEPS = 2**63 - 1  # a state has them in an int64
 
 
 class Optimizer:
@@ -26,27 +40,40 @@ class Optimizer:
     hyperparameters: ClassVar[dict[str, type]]  # what a state holds beside arrays
     _state: list[Array]  # an array a parameter, of its shape and dtype
 
-    def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float) -> None:
-        if not isinstance(parameters, Iterable):
+    def __init__(self, parameters: Iterable[Parameter], *hyperparameters: Any) -> None:
+        try:
+            self.parameters = list(parameters)
+        except TypeError as error:
             got = type(parameters).__name__
-            raise TypeError(f"parameters: got {got}, wanted Parameters, as model.parameters() gives them")
-        self.parameters = list(parameters)
+            raise TypeError(
+                f"parameters: got {got}, wanted Parameters, as model.parameters() gives them"
+            ) from error
         if not self.parameters:
             raise ValueError("parameters: got none, wanted at least one")
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")
             check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
+            _check_decay_and_bound(i, parameter)
         if len(set(map(id, self.parameters))) < len(self.parameters):
             raise ValueError("parameters: got one twice, wanted each once")
-        self.lr = _not_negative("lr", lr)
-        self.weight_decay = _not_negative("weight_decay", weight_decay)
+        # kernels take hyperparameters in the dtype of the data
+        self._largest = min(LARGEST[parameter.data.dtype.char] for parameter in self.parameters)
+        self._set(self._checked(*hyperparameters))
+
+    def _checked(self, *values: Any, **named: Any) -> tuple[Any, ...]:
+        """The hyperparameters given, in the order of `hyperparameters`, as Python numbers in range."""
+        raise NotImplementedError
+
+    def _set(self, values: tuple[Any, ...]) -> None:
+        for name, value in zip(self.hyperparameters, values, strict=True):
+            setattr(self, name, value)
 
     def _zeros(self) -> list[Array]:
         """One array a parameter; a system that hands out zero pages lazily charges only those in use."""
         return [np.zeros(parameter.data.shape, parameter.data.dtype) for parameter in self.parameters]
 
-    def _updates(self) -> list[tuple[Array, Array, float, float]]:
+    def _updates(self, weight_decay: float) -> list[tuple[Array, Array, float, float]]:
         """Each parameter's data, gradient, weight decay and norm bound, checked before any is changed."""
         updates = []
         for i, parameter in enumerate(self.parameters):
@@ -71,12 +98,10 @@ class Optimizer:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): data is not C-contiguous and writeable"
                 )
-            decay = float(self.weight_decay) if parameter.decay else 0.0
-            bound = math.inf
-            if parameter.max_norm is not None:
-                if data.ndim == 0:
-                    raise ValueError(f"parameters[{i}] ({parameter.name}): max_norm wants data with an axis")
-                bound = _above_zero(f"parameters[{i}] ({parameter.name}): max_norm", parameter.max_norm)
+            decays, bound = _check_decay_and_bound(i, parameter)
+            if bound < math.inf and data.ndim == 0:
+                raise ValueError(f"parameters[{i}] ({parameter.name}): max_norm wants data with an axis")
+            decay = weight_decay if decays else 0.0
             updates.append((data, contiguous(grad), decay, bound))
         return updates
 
@@ -84,23 +109,22 @@ class Optimizer:
         """The arrays of the state, by name: views, not copies."""
         raise NotImplementedError
 
-    def _entries(self) -> dict[str, Array]:
-        values = {name: kind(getattr(self, name)) for name, kind in self.hyperparameters.items()}
-        return {name: np.asarray(value) for name, value in values.items()} | self._buffers()
-
     def state_dict(self) -> dict[str, Array]:
         """A copy of the state: hyperparameters, and an array a parameter, numbered in their order."""
-        return {name: array.copy() for name, array in self._entries().items()}
+        values = self._checked(*(getattr(self, name) for name in self.hyperparameters))
+        arrays = dict(zip(self.hyperparameters, map(np.array, values), strict=True))
+        return arrays | {name: array.copy() for name, array in self._buffers().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Go on from a state that `state_dict` returned: the next steps are the same to the bit.
 
-        Raises ValueError, and changes nothing, where entries are missing, unexpected, or of another shape
-        or dtype; the message names them.
+        Raises ValueError, and changes nothing, where entries are missing, unexpected, of another shape
+        or dtype, or a hyperparameter out of range; the message names them.
         """
-        check_entries(self._entries(), state)
-        for name, kind in self.hyperparameters.items():
-            setattr(self, name, kind(state[name]))
+        expected: dict[str, Array] = {n: np.zeros((), kind) for n, kind in self.hyperparameters.items()}
+        check_entries(expected | self._buffers(), state)
+        values = self._checked(**{name: np.asarray(state[name]).item() for name in self.hyperparameters})
+        self._set(values)
         for name, array in self._buffers().items():
             array[...] = state[name]
 
@@ -109,25 +133,15 @@ class Optimizer:
         return f"{type(self).__name__}({len(self.parameters)} parameters, {', '.join(values)})"
 
 
-def _not_negative(name: str, value: Any) -> float:
-    number = check_number(name, value)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name}: got {value}, wanted a number of 0 or more")
-    return number
-
-
-def _below_one(name: str, value: Any) -> float:
-    number = check_number(name, value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name}: got {value}, wanted 0 <= {name} < 1")
-    return number
-
-
-def _above_zero(name: str, value: Any) -> float:
-    number = check_number(name, value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name}: got {value}, wanted a number above 0")
-    return number
+def _check_decay_and_bound(i: int, parameter: Parameter) -> tuple[bool, float]:
+    """Whether the parameter decays, and the bound of its norms, infinite where it has none."""
+    decays, bound = parameter.decay, parameter.max_norm
+    if decays is not True and decays is not False:
+        decays = check_flag(f"parameters[{i}] ({parameter.name}): decay", decays)
+    if bound is None:
+        return decays, math.inf
+    largest = LARGEST[parameter.data.dtype.char]
+    return decays, check_positive(f"parameters[{i}] ({parameter.name}): max_norm", bound, largest)
 
 
 def _numbered(name: str, arrays: list[Array]) -> dict[str, Array]:
@@ -143,16 +157,21 @@ class SGD(Optimizer):
 
     Args:
         parameters: as `model.parameters()` gives them.
-        lr: the learning rate.
-        momentum: 0 for none.
-        nesterov: look ahead by one step of the velocity (Sutskever et al. 2013).
-        weight_decay: for the parameters that decay: not for biases and PReLU slopes.
+        lr: the learning rate, 0 or more.
+        momentum: 0 for none, else above 0.
+        nesterov: look ahead by one step of the velocity (Sutskever et al. 2013); wants a momentum.
+        weight_decay: 0 or more, for the parameters that decay: not for biases and PReLU slopes.
 
     Raises:
-        TypeError, ValueError: the parameters are none, or a hyperparameter is negative.
+        TypeError: parameters are not Parameters, or a hyperparameter is of the wrong type.
+        ValueError: there are no parameters, or a hyperparameter is out of range.
     """
 
     hyperparameters: ClassVar = {"lr": float, "momentum": float, "nesterov": bool, "weight_decay": float}
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
 
     def __init__(
         self,
@@ -162,21 +181,35 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, lr, weight_decay)
-        self.momentum = _not_negative("momentum", momentum)
-        self.nesterov = check_flag("nesterov", nesterov)
+        super().__init__(parameters, lr, momentum, nesterov, weight_decay)
         self._state = self._velocity = self._zeros()
+
+    def _checked(
+        self, lr: Any, momentum: Any, nesterov: Any, weight_decay: Any
+    ) -> tuple[float, float, bool, float]:
+        values = (
+            check_not_negative("lr", lr, self._largest),
+            check_not_negative("momentum", momentum, self._largest),
+            check_flag("nesterov", nesterov),
+            check_not_negative("weight_decay", weight_decay, self._largest),
+        )
+        if values[2] and values[1] == 0:
+            raise ValueError("nesterov: got True without momentum, wanted a momentum above 0")
+        return values
 
     def step(self) -> None:
         """One update of every parameter.
 
-        Raises RuntimeError where a parameter has no gradient yet; nothing is changed then.
+        Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
+        gradient or a hyperparameter is of the wrong type or does not fit; nothing is changed then.
         """
         step, threads = backends.active().sgd, settings.requested_threads()
-        lr, momentum = float(self.lr), float(self.momentum)
-        for i, (data, grad, decay, bound) in enumerate(self._updates()):
+        lr, momentum, nesterov, weight_decay = self._checked(
+            self.lr, self.momentum, self.nesterov, self.weight_decay
+        )
+        for i, (data, grad, decay, bound) in enumerate(self._updates(weight_decay)):
             velocity = self._velocity[i] if momentum else None
-            step(data, grad, velocity, lr, momentum, self.nesterov, decay, bound, threads)
+            step(data, grad, velocity, lr, momentum, nesterov, decay, bound, threads)
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("velocity", self._velocity)
@@ -192,13 +225,17 @@ class Adam(Optimizer):
 
     Args:
         parameters: as `model.parameters()` gives them.
-        lr: the learning rate.
-        beta1, beta2: how slowly the two averages forget.
-        eps: keeps the quotient finite.
-        weight_decay: for the parameters that decay: not for biases and PReLU slopes.
+        lr: the learning rate, 0 or more.
+        beta1, beta2: how slowly the two averages forget, 0 <= beta < 1.
+        eps: 0 or more; above 0 it keeps the quotient finite.
+        weight_decay: 0 or more, for the parameters that decay: not for biases and PReLU slopes.
+
+    Attributes:
+        steps: how many were made.
 
     Raises:
-        TypeError, ValueError: the parameters are none, or a hyperparameter is out of range.
+        TypeError: parameters are not Parameters, or a hyperparameter is of the wrong type.
+        ValueError: there are no parameters, or a hyperparameter is out of range.
     """
 
     hyperparameters: ClassVar = {
@@ -209,6 +246,12 @@ class Adam(Optimizer):
         "weight_decay": float,
         "steps": int,
     }
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    steps: int
 
     def __init__(
         self,
@@ -219,23 +262,37 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, lr, weight_decay)
-        self.beta1 = _below_one("beta1", beta1)
-        self.beta2 = _below_one("beta2", beta2)
-        self.eps = _not_negative("eps", eps)
-        self.steps = 0
+        super().__init__(parameters, lr, beta1, beta2, eps, weight_decay, 0)
         self._state = self._mean = self._zeros()
         self._square = self._zeros()
+
+    def _checked(
+        self, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, steps: Any
+    ) -> tuple[float, float, float, float, float, int]:
+        beta1 = check_below_one("beta1", beta1)
+        largest_lr = self._largest * (1 - beta1)  # the first step divides lr by 1 - beta1
+        return (
+            check_not_negative("lr", lr, largest_lr),
+            beta1,
+            check_below_one("beta2", beta2),
+            check_not_negative("eps", eps, self._largest),
+            check_not_negative("weight_decay", weight_decay, self._largest),
+            check_size("steps", steps, 0, _MOST_STEPS),
+        )
 
     def step(self) -> None:
         """One update of every parameter.
 
-        Raises RuntimeError where a parameter has no gradient yet; nothing is changed then.
+        Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
+        gradient or a hyperparameter is of the wrong type or does not fit; nothing is changed then.
         """
         step, threads = backends.active().adam, settings.requested_threads()
-        updates, steps = self._updates(), self.steps + 1
-        beta1, beta2, eps = float(self.beta1), float(self.beta2), float(self.eps)
-        rate = float(self.lr) / (1 - beta1**steps)
+        lr, beta1, beta2, eps, weight_decay, steps = self._checked(
+            self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, self.steps
+        )
+        updates = self._updates(weight_decay)
+        steps += 1
+        rate = lr / (1 - beta1**steps)
         unbias = 1 / (1 - beta2**steps) ** 0.5
         self.steps = steps
         for i, (data, grad, decay, bound) in enumerate(updates):
@@ -256,17 +313,19 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
 
     Args:
         weight: (..., in_features), an array or a `Parameter`.
-        max_norm: the bound, above 0.
+        max_norm: the bound, above 0 and finite.
 
     Raises:
-        TypeError: weight is no float array.
-        ValueError: weight has no axis or is read-only, or max_norm is not positive.
+        TypeError: weight is not a float array, or max_norm not a number.
+        ValueError: weight has no axis or is read-only, or max_norm is out of range.
     """
     data = weight.data if isinstance(weight, Parameter) else weight
     check_array("weight", data)
-    if data.ndim == 0 or not data.flags.writeable:
-        raise ValueError("weight: wanted a writeable array of shape (..., in_features)")
-    bound = _above_zero("max_norm", max_norm)
+    if data.ndim == 0:
+        raise ValueError("weight: got shape (), wanted (..., in_features)")
+    if not data.flags.writeable:
+        raise ValueError("weight: got a read-only array, wanted a writeable one")
+    bound = check_positive("max_norm", max_norm, LARGEST[data.dtype.char])
     array = contiguous(data)
     backends.active().max_norm(array, bound, settings.requested_threads())
     if array is not data:

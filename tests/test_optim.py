@@ -9,6 +9,7 @@ import pytest
 
 import fastact as fa
 from fastact import backends, reference
+from fastact.checks import shown
 
 
 def parameters(rng, dtype=np.float64):
@@ -131,7 +132,7 @@ def test_a_refused_step_leaves_adam_where_it_was(rng):
     optimizer = fa.Adam(pair)
     new_gradients(pair, rng)
     optimizer.lr = "0.1 or so"
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(TypeError, match=r"lr: got '0\.1 or so', wanted a number"):
         optimizer.step()
     assert optimizer.steps == 0
 
@@ -273,13 +274,209 @@ ONE = fa.Parameter(np.zeros(3), "weight")
         (lambda: fa.Adam([ONE], eps=-1), ValueError, "eps: got -1"),
         (lambda: fa.max_norm_(ONE, 0.0), ValueError, "max_norm: got 0.0"),
         (lambda: fa.max_norm_([[1.0]], 1.0), TypeError, "weight: got list"),
-        (lambda: fa.max_norm_(np.array(1.0), 1.0), ValueError, "weight: wanted a writeable array"),
-        (lambda: fa.max_norm_(np.broadcast_to(1.0, 3), 1.0), ValueError, "weight: wanted a writeable array"),
+        (lambda: fa.max_norm_(np.array(1.0), 1.0), ValueError, r"weight: got shape \(\), wanted"),
+        (lambda: fa.max_norm_(np.broadcast_to(1.0, 3), 1.0), ValueError, "weight: got a read-only array"),
+        (lambda: fa.SGD([ONE], 0.1, nesterov=True), ValueError, "nesterov: got True without momentum"),
+        (lambda: fa.SGD(ONE, 0.1), TypeError, "parameters: got Parameter, wanted Parameters"),
     ],
 )
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+# What each hyperparameter refuses: in the constructor, from a checkpoint and at a step.
+NO_NUMBERS = ["0.1", None, 1j, True, np.True_, [0.1], np.array(0.1), np.ma.masked_array(0.1), {}]
+NEGATIVE = [math.nan, math.inf, -math.inf, -1e-9, 10**400, -(10**400), 10**5000, np.float64("nan"), 1e39]
+NO_BETAS = [math.nan, math.inf, -0.1, 1.0, 1.5, 2, 10**400]
+REFUSED = [
+    *(("SGD", name, value) for name in ("lr", "momentum", "weight_decay") for value in NO_NUMBERS + NEGATIVE),
+    *(("Adam", name, value) for name in ("lr", "eps", "weight_decay") for value in NO_NUMBERS + NEGATIVE),
+    *(("Adam", name, value) for name in ("beta1", "beta2") for value in NO_NUMBERS + NO_BETAS),
+    *(("SGD", "nesterov", value) for value in (1, 0, None, "yes", 1j, math.nan, np.ones(2), [])),
+    *(("Adam", "steps", value) for value in (-3, -1, 2**63, 10**400, 1.0, math.nan, "1", None, True, 1j)),
+    ("SGD", "momentum", 0.0),  # with nesterov, which is on
+    ("Adam", "lr", 3e38),  # 3e38 / (1 - beta1) is not a float32
+]
+GOOD = {
+    "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    "Adam": {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1},
+}
+
+
+def trained_once(kind, rng, dtype=np.float32):
+    pair = parameters(rng, dtype)
+    new_gradients(pair, rng)
+    optimizer = getattr(fa, kind)(pair, **GOOD[kind])
+    optimizer.step()
+    return pair, optimizer
+
+
+def everything(pair, optimizer):
+    """A copy of each array and each hyperparameter, whatever it is."""
+    arrays = [parameter.data for parameter in pair] + list(optimizer._buffers().values())
+    values = [getattr(optimizer, name) for name in optimizer.hyperparameters]
+    return [array.tobytes() for array in arrays], values
+
+
+def error_of(value, kind):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (
+        ValueError
+        if number and (kind is not int or isinstance(value, int)) and kind is not bool
+        else TypeError
+    )
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), REFUSED, ids=lambda value: shown(value)[:20])
+def test_a_hyperparameter_is_refused_in_the_constructor_and_at_a_step(rng, kind, name, value):
+    pair, optimizer = trained_once(kind, rng)
+    error = error_of(value, optimizer.hyperparameters[name])
+    message = rf"(?s)\A({name}|nesterov): got .*, wanted"
+    if name in GOOD[kind]:
+        with pytest.raises(error, match=message):
+            getattr(fa, kind)(pair, **GOOD[kind] | {name: value})
+    setattr(optimizer, name, value)
+    arrays, values = everything(pair, optimizer)
+    with np.errstate(all="raise"), pytest.raises(error, match=message):
+        optimizer.step()
+    after = everything(pair, optimizer)
+    assert after[0] == arrays
+    assert all(a is b for a, b in zip(after[1], values, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), REFUSED, ids=lambda value: shown(value)[:20])
+def test_a_hyperparameter_is_refused_from_a_checkpoint(rng, kind, name, value):
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return  # what a state holds
+    pair, optimizer = trained_once(kind, rng)
+    state = optimizer.state_dict()
+    state[name] = np.array(value)
+    for key in state.keys() - optimizer.hyperparameters.keys():
+        state[key] += 1
+    before = everything(pair, optimizer)
+    with pytest.raises(ValueError, match=rf"\A({name}|nesterov): got .*, wanted"):
+        optimizer.load_state_dict(state)
+    assert everything(pair, optimizer) == before
+
+
+def test_an_optimiser_with_a_bad_hyperparameter_takes_a_good_state(rng):
+    for kind in GOOD:
+        _, optimizer = trained_once(kind, rng)
+        state = optimizer.state_dict()
+        optimizer.lr, optimizer.weight_decay = "x", math.nan
+        optimizer.load_state_dict(state)
+        assert (optimizer.lr, optimizer.weight_decay) == (0.1, 0.1)
+
+
+def test_numpy_numbers_and_ints_are_hyperparameters(rng):
+    pair, optimizer = trained_once("Adam", rng)
+    optimizer.lr, optimizer.eps, optimizer.steps = np.float32(0.5), 1, np.int64(3)
+    optimizer.beta1 = 0
+    optimizer.step()
+    assert optimizer.steps == 4
+    state = optimizer.state_dict()
+    assert [state[name].dtype for name in ("lr", "eps", "beta1", "steps")] == [float] * 3 + [np.int64]
+    optimizer.load_state_dict(state)
+    assert fa.SGD(pair, 0.1, 0.9, np.True_).nesterov is True
+
+
+def test_the_largest_number_of_the_dtype_bounds_the_hyperparameters(rng):
+    wide = parameters(rng, np.float64)
+    fa.SGD(wide, lr=1e300, momentum=1e300, weight_decay=1e300)
+    mixed = [wide[0], parameters(rng, np.float32)[1]]
+    with pytest.raises(ValueError, match=r"lr: got 1e\+300, wanted a number from 0 to 3\.4e\+38"):
+        fa.SGD(mixed, lr=1e300)
+
+
+def test_nesterov_wants_momentum_by_later_assignment_too(rng):
+    pair = parameters(rng)
+    new_gradients(pair, rng)
+    before = pair[0].data.copy()
+    optimizer = fa.SGD(pair, 0.1)
+    optimizer.nesterov = True
+    for call in (optimizer.step, optimizer.state_dict):
+        with pytest.raises(
+            ValueError, match="nesterov: got True without momentum, wanted a momentum above 0"
+        ):
+            call()
+    np.testing.assert_array_equal(pair[0].data, before)
+    optimizer.momentum = 0.5
+    optimizer.step()
+    np.testing.assert_allclose(pair[0].data, before - 0.1 * 1.5 * pair[0].grad, rtol=1e-14, atol=1e-14)
+
+
+def test_a_parameters_decay_and_max_norm_are_checked_as_hyperparameters_are(rng):
+    for name, values in (("max_norm", [*NO_NUMBERS, *NEGATIVE, 0.0]), ("decay", [1, None, "no", math.nan])):
+        for value in values:
+            if name == "max_norm" and value is None:
+                continue  # no bound
+            pair, optimizer = trained_once("Adam", rng)
+            before = everything(pair, optimizer)
+            setattr(pair[1], name, value)
+            for call in (optimizer.step, lambda pair=pair: fa.SGD(pair, 0.1)):
+                with pytest.raises((TypeError, ValueError), match=rf"\] \(bias\): {name}: got .*, wanted"):
+                    call()
+            assert everything(pair, optimizer) == before
+
+
+def moment(beta, old, new):
+    return beta * np.longdouble(old) + (1 - np.longdouble(beta)) * np.longdouble(new)
+
+
+def adam_moments(dtype, beta1, beta2, mean, square, grad):
+    """The averages after one step of the backend in force, from those given."""
+    arrays = [np.array([value] * 37, dtype) for value in (0.0, grad, mean, square)]  # lanes and a tail
+    backends.active().adam(*arrays, 0.0, beta1, beta2, 1.0, 1e-8, 0.0, math.inf)
+    for array in arrays[2:]:
+        np.testing.assert_array_equal(array, array[0])
+    return float(arrays[2][0]), float(arrays[3][0])
+
+
+def test_adam_without_beta1_keeps_the_last_gradient(backend, dtype):
+    parameter = fa.Parameter(np.zeros(37, dtype), "weight")
+    optimizer = fa.Adam([parameter], beta1=0.0)
+    for value in (100.0, 1e-6):
+        parameter.grad = np.full(37, value, dtype)
+        optimizer.step()
+    np.testing.assert_array_equal(optimizer.state_dict()["mean.0"], parameter.grad)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-7])
+def test_adam_averages_are_within_their_error_bound(backend, dtype, beta1):
+    # Each term has a rounded coefficient and product, and then their sum is rounded: u = eps / 2 each.
+    eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    for beta2 in (0.0, 1e-6, 0.999):
+        for mean in (0.0, 1.0, -1e15, 1e18, -1e-30):
+            for square in (0.0, 1e-12, 1e30):
+                for grad in (1e-6, -1.0, 1e12, 1e-18):
+                    mean, square, grad = (float(dtype.type(value)) for value in (mean, square, grad))
+                    got = adam_moments(dtype, beta1, beta2, mean, square, grad)
+                    bound = 3.01 * eps / 2 * (beta1 * abs(mean) + (1 - beta1) * abs(grad)) + 2 * tiny
+                    assert abs(got[0] - moment(beta1, mean, grad)) <= bound
+                    bound = 4.01 * eps / 2 * (beta2 * square + (1 - beta2) * grad * grad) + 2 * tiny
+                    assert abs(got[1] - moment(beta2, square, grad * grad)) <= bound
+
+
+def test_adam_averages_of_opposite_limits_do_not_overflow(backend, dtype):
+    largest = float(np.finfo(dtype).max)
+    mean, _ = adam_moments(dtype, 0.5, 0.5, largest, 0.0, -largest)
+    assert mean == 0
+    mean, _ = adam_moments(dtype, 0.75, 0.5, -largest, 0.0, largest)
+    assert math.isclose(mean, -largest / 2, rel_tol=1e-6)
+
+
+def test_adam_with_betas_of_0_forgets_infinite_averages(backend, dtype):
+    parameter = fa.Parameter(np.zeros(37, dtype), "weight")
+    optimizer = fa.Adam([parameter], lr=0.1, beta1=0.0, beta2=0.0)
+    for value in (float(np.finfo(dtype).max), 2.0):  # the first one's square is infinite
+        parameter.grad = np.full(37, value, dtype)
+        with np.errstate(all="raise"):
+            optimizer.step()
+    state = optimizer.state_dict()
+    assert (state["mean.0"] == 2).all()
+    assert (state["square.0"] == 4).all()
+    np.testing.assert_allclose(parameter.data, -0.1, rtol=1e-6)
 
 
 SHAPES = [(5, 3, 40), (7, 131), (70000,), (3, 30001), (0, 3), (3, 0), ()]
