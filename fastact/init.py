@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import checks
+
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
@@ -20,10 +22,12 @@ Shape = tuple[int, ...]
 Seed: TypeAlias = "np.random.Generator | int | None"
 
 
-def _normal(shape: Shape, variance: float, rng: Seed, dtype: Any) -> Array:
-    values = np.random.default_rng(rng).standard_normal(shape)
-    values *= math.sqrt(variance)
-    return values.astype(dtype, copy=False)
+def _normal(shape: Shape, std: float, rng: Seed, dtype: Any) -> Array:
+    dtype, generator = checks.check_float_dtype(dtype), checks.check_rng(rng)
+    values = generator.standard_normal(shape)
+    with np.errstate(all="ignore"):
+        values *= std
+        return values.astype(dtype, copy=False)
 
 
 def _fan_in(shape: Shape) -> int:
@@ -39,15 +43,27 @@ def he_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32, negative_
     Args:
         shape: the weight's, fan_in last.
         rng: a `np.random.Generator`, or a seed, as `np.random.default_rng` takes it.
-        dtype: of the result.
+        dtype: of the result, float32 or float64.
         negative_slope: the activation's slope below zero; 0 for a ReLU.
+
+    Returns:
+        A new array of `shape` and `dtype`.
+
+    Raises:
+        TypeError: shape is not a tuple or list of ints, dtype not float32 or float64, rng not what
+            `np.random.default_rng` takes, or negative_slope not a number.
+        ValueError: shape is empty, has a negative size or more numbers than memory can hold, or
+            negative_slope is not finite.
     """
-    return _normal(shape, 2 / ((1 + negative_slope**2) * _fan_in(shape)), rng, dtype)
+    shape = checks.check_sizes("shape", shape)
+    slope = checks.check_finite("negative_slope", negative_slope)
+    return _normal(shape, math.sqrt(2 / _fan_in(shape)) / math.hypot(1, slope), rng, dtype)
 
 
 def lecun_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Array:
     """Normal with variance 1 / fan_in, which SELU wants (Klambauer et al. 2017); arguments as `he_normal`."""
-    return _normal(shape, 1 / _fan_in(shape), rng, dtype)
+    shape = checks.check_sizes("shape", shape)
+    return _normal(shape, math.sqrt(1 / _fan_in(shape)), rng, dtype)
 
 
 def glorot_uniform(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Array:
@@ -56,8 +72,10 @@ def glorot_uniform(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> A
     A compromise between keeping the variance of the forward and of the backward pass (Glorot & Bengio
     2010, equation 16).  fan_out is the first number of the shape; arguments as `he_normal`.
     """
+    shape = checks.check_sizes("shape", shape)
+    dtype, generator = checks.check_float_dtype(dtype), checks.check_rng(rng)
     limit = math.sqrt(6 / max(shape[0] + shape[-1], 1))
-    return np.random.default_rng(rng).uniform(-limit, limit, shape).astype(dtype, copy=False)
+    return generator.uniform(-limit, limit, shape).astype(dtype, copy=False)
 
 
 def maxout_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Array:
@@ -66,9 +84,10 @@ def maxout_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Ar
     Keeps the mean square of a forward pass through maxout layers the same from layer to layer.
     Arguments as `he_normal`.  Raises ValueError where the shape has no such number.
     """
+    shape = checks.check_sizes("shape", shape)
     if len(shape) != 3:
         raise ValueError(f"shape: got {shape}, wanted (out_features, pieces, in_features)")
-    return _normal(shape, maxout_std(shape[-1], shape[1]) ** 2, rng, dtype)
+    return _normal(shape, maxout_std(shape[-1], shape[1]), rng, dtype)
 
 
 def maxout_std(fan_in: int, pieces: int) -> float:
@@ -77,8 +96,11 @@ def maxout_std(fan_in: int, pieces: int) -> float:
     For the reason see Tseran & Montúfar 2023, "Expected gradients of maxout networks and consequences to
     parameter initialization" (arXiv 2301.06956), who list c for 2 to 5 pieces.
 
-    Raises ValueError where pieces is below 1.
+    Raises TypeError where fan_in or pieces is not an int, ValueError where fan_in is negative, pieces
+    below 1, or either too large for the size of an array.
     """
+    fan_in = checks.check_size("fan_in", fan_in)
+    pieces = checks.check_size("pieces", pieces, 1)
     return math.sqrt(1 / (_second_moment_of_max(pieces) * max(fan_in, 1)))
 
 
@@ -89,8 +111,6 @@ def _second_moment_of_max(pieces: int) -> float:
     The trapezoid rule on [-12, 12] gives it to about 15 digits: for a smooth integrand that vanishes at
     both ends, its error falls faster than any power of the step.
     """
-    if pieces < 1:
-        raise ValueError(f"pieces: got {pieces}, wanted at least 1")
     step = 1 / 32
     total = 0.0
     for i in range(-12 * 32, 12 * 32 + 1):

@@ -83,8 +83,45 @@ def test_empty_shapes(shape):
     assert init.maxout_normal((shape[0], 2, shape[1])).shape == (shape[0], 2, shape[1])
 
 
+def test_a_huge_negative_slope_scales_the_weights_down():
+    steep = init.he_normal((3, 4), 0, np.float64, negative_slope=1e200)
+    np.testing.assert_allclose(steep * 1e200, init.he_normal((3, 4), 0, np.float64), rtol=1e-14)
+    with np.errstate(all="raise"):
+        assert not init.he_normal((3, 4), 0, np.float32, negative_slope=1e200).any()  # below float32
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        (5, TypeError, "shape: got 5, wanted a tuple of ints"),
+        ((), ValueError, r"shape: got \(\), wanted at least one size"),
+        ((3, 2.0), TypeError, r"shape\[1\]: got 2.0, wanted an int"),
+        ((True, 2), TypeError, r"shape\[0\]: got True, wanted an int"),
+        ((-1, 2), ValueError, r"shape\[0\]: got -1, wanted 0 or more"),
+        ((2, 10**400), ValueError, r"shape\[1\]: got 10{50,}\.\.\., wanted 0 to 1152921504606846975"),
+        ((2**40, 2, 2**40), ValueError, r"shape: got \(1099511627776, 2, .*, wanted a product of at most"),
+    ],
+)
+def test_a_bad_shape_is_refused_by_name(shape, error, message):
+    for initialise in (init.he_normal, init.lecun_normal, init.glorot_uniform, init.maxout_normal):
+        with pytest.raises(error, match=message):
+            initialise(shape)
+
+
+def test_fan_in_and_pieces_are_ints_in_range():
+    for fan_in, pieces, error, message in (
+        (2.0, 2, TypeError, "fan_in: got 2.0, wanted an int"),
+        (-1, 2, ValueError, "fan_in: got -1, wanted 0 or more"),
+        (10**400, 2, ValueError, "fan_in: got 1000"),
+        (3, "2", TypeError, "pieces: got '2', wanted an int"),
+        (3, 10**400, ValueError, "pieces: got 1000"),
+    ):
+        with pytest.raises(error, match=message):
+            init.maxout_std(fan_in, pieces)
+
+
 def test_no_pieces():
-    with pytest.raises(ValueError, match="pieces: got 0, wanted at least 1"):
+    with pytest.raises(ValueError, match="pieces: got 0, wanted 1 or more"):
         init.maxout_std(4, 0)
     with pytest.raises(
         ValueError, match=r"shape: got \(5, 4\), wanted \(out_features, pieces, in_features\)"
