@@ -93,15 +93,15 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     return loss, grad
 
 
-@np.errstate(all="ignore")
 def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[float, Array]:
     """`mse` where squares overflow or underflow: in float64, relative to the largest difference."""
     half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
-    off = y.astype(np.float64) * half - target.astype(np.float64) * half
-    largest = float(np.abs(off).max())
-    if largest == 0 or largest == math.inf:
-        return loss, grad
-    if loss == math.inf:
-        grad[...] = off * (2 / half / off.size)
-    loss = float(np.mean(np.square(off / largest)))
+    with np.errstate(all="ignore"):
+        off = y.astype(np.float64) * half - target.astype(np.float64) * half
+        largest = float(np.abs(off).max())
+        if largest == 0 or largest == math.inf:
+            return loss, grad
+        if loss == math.inf:
+            grad[...] = off * (2 / half / off.size)
+        loss = float(np.mean(np.square(off / largest)))
     return loss * (largest / half) * (largest / half), grad
