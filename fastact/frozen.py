@@ -197,10 +197,9 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
     if kind is Dropout:
         return []
     if isinstance(layer, Linear | Maxout) and kind in (Linear, Maxout):
-        weight, bias = layer.weight.data, None if layer.bias is None else layer.bias.data
         sizes = checks.MAXOUT_WEIGHT if isinstance(layer, Maxout) else checks.LINEAR_WEIGHT
         try:  # what was put in place of a parameter's data
-            checks.check_array("weight", weight)
+            weight, bias = layer._arrays()
             checks.check_forward(sizes, np.empty((0, *weight.shape[-1:]), weight.dtype), weight, bias)
         except (TypeError, ValueError) as error:
             raise type(error)(f"model: {kind.__name__}: {error}") from None

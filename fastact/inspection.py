@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import checks, ops
-from .layers import Activation, Dropout, Layer, Linear, Maxout, PReLU, Sequential
+from .layers import Activation, Dropout, Layer, Linear, Maxout, PReLU, Sequential, array_of
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +40,7 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
         the model is one itself), an array (out_features, pieces) of float64, whose rows sum to 1.
 
     Raises:
-        TypeError: model is no Layer, or x is no array or of another dtype.
+        TypeError: model is not a Layer, or x is not an array or of another dtype.
         ValueError: x has no rows, or a shape that does not fit.
     """
     _check_model(model)
@@ -75,34 +75,33 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
         and bias (out_features,), rounded to the dtype of x.
 
     Raises:
-        TypeError: model is no Layer, or x is no array or of another dtype.
+        TypeError: model is not a Layer, or x is not an array or of another dtype.
         ValueError: x is not one sample or does not fit, or a layer is not piecewise linear.
     """
     _check_model(model)
     _check_sample("x", x)
-    weight, bias = np.eye(x.size), np.zeros(x.size)
-    dtype = x.dtype
-    for _, layer in _leaves(model):
-        if isinstance(layer, Maxout):
-            x, argmax = _winners(layer, x)
-            affine, shift = _affine(layer)
-            units = np.arange(layer.out_features)
-            affine, shift = affine[units, argmax], shift[units, argmax]
-            weight, bias = affine @ weight, affine @ bias + shift
-            continue
-        if isinstance(layer, Linear):
-            x, _ = ops.linear_activation(
-                x, layer.weight.data, _bias(layer), "linear", precision=layer._tier()
-            )
-            affine, shift = _affine(layer)
-            weight, bias = affine @ weight, affine @ bias + shift
-        if (activation := _activation(layer)) is not None:
-            name, keywords = activation
-            y = ops.activation(x, name, **keywords)
-            grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
-            slope = grads[0] if name == "prelu" else grads
-            weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
-    return weight.astype(dtype), bias.astype(dtype)
+    with np.errstate(under="ignore"):
+        weight, bias = np.eye(x.size), np.zeros(x.size)
+        dtype = x.dtype
+        for _, layer in _leaves(model):
+            if isinstance(layer, Maxout):
+                x, argmax = _winners(layer, x)
+                affine, shift = _affine(layer)
+                units = np.arange(layer.out_features)
+                affine, shift = affine[units, argmax], shift[units, argmax]
+                weight, bias = affine @ weight, affine @ bias + shift
+                continue
+            if isinstance(layer, Linear):
+                x, _ = ops.linear_activation(x, *layer._arrays(), "linear", precision=layer._tier())
+                affine, shift = _affine(layer)
+                weight, bias = affine @ weight, affine @ bias + shift
+            if (activation := _activation(layer)) is not None:
+                name, keywords = activation
+                y = ops.activation(x, name, **keywords)
+                grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
+                slope = grads[0] if name == "prelu" else grads
+                weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
+        return weight.astype(dtype), bias.astype(dtype)
 
 
 def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
@@ -123,7 +122,7 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
         t, float64, ascending, 0 < t < 1.  Boundaries closer together than 1e-12 count as one.
 
     Raises:
-        TypeError: model is no Layer, or a sample is no array or of another dtype.
+        TypeError: model is not a Layer, or a sample is not an array or of another dtype.
         ValueError: a sample is not one or does not fit, or a layer is not piecewise linear.
     """
     _check_model(model)
@@ -132,27 +131,28 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
     checks.check_array("end", end, start.dtype)
     checks.check_shape("end", end.shape, start.shape)
     model(start)  # raises what a forward raises where a sample does not fit
-    t = np.array([0.0, 1.0])
-    values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
-    for _, layer in _leaves(model):
-        if isinstance(layer, Maxout):
-            affine, shift = _affine(layer)
-            z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
-            t, z = _refine(t, z, _switches(t, z))
-            values = z.max(axis=-1)
-            continue
-        if isinstance(layer, Linear):
-            affine, shift = _affine(layer)
-            values = values @ affine.T + shift
-        if (activation := _activation(layer)) is not None:
-            name, keywords = activation
-            if "slope" in keywords:
-                keywords = {"slope": keywords["slope"].astype(np.float64)}
-            if name != "linear":
-                sides = np.stack([np.zeros_like(values), values], axis=-1)
-                t, values = _refine(t, values, _switches(t, sides))
-            values = ops.activation(values, name, **keywords)
-    return t[1:-1]
+    with np.errstate(under="ignore"):
+        t = np.array([0.0, 1.0])
+        values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
+        for _, layer in _leaves(model):
+            if isinstance(layer, Maxout):
+                affine, shift = _affine(layer)
+                z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
+                t, z = _refine(t, z, _switches(t, z))
+                values = z.max(axis=-1)
+                continue
+            if isinstance(layer, Linear):
+                affine, shift = _affine(layer)
+                values = values @ affine.T + shift
+            if (activation := _activation(layer)) is not None:
+                name, keywords = activation
+                if "slope" in keywords:
+                    keywords = {"slope": keywords["slope"].astype(np.float64)}
+                if name != "linear":
+                    sides = np.stack([np.zeros_like(values), values], axis=-1)
+                    t, values = _refine(t, values, _switches(t, sides))
+                values = ops.activation(values, name, **keywords)
+        return t[1:-1]
 
 
 def _switches(t: Array, z: Array) -> Array:
@@ -201,16 +201,12 @@ def _leaves(model: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def _winners(layer: Maxout, x: Array) -> tuple[Array, Array]:
-    return ops.linear_maxout(x, layer.weight.data, _bias(layer), precision=layer._tier())
-
-
-def _bias(layer: Linear | Maxout) -> Array | None:
-    return None if layer.bias is None else layer.bias.data
+    return ops.linear_maxout(x, *layer._arrays(), precision=layer._tier())
 
 
 def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
     """The weight and the bias in float64."""
-    weight, bias = layer.weight.data, _bias(layer)
+    weight, bias = layer._arrays()
     shift = np.zeros(weight.shape[:-1]) if bias is None else bias.astype(np.float64)
     return weight.astype(np.float64), shift
 
@@ -220,7 +216,7 @@ def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
     if isinstance(layer, Dropout):
         return None
     if isinstance(layer, PReLU):
-        return "prelu", {"slope": layer.slope.data}
+        return "prelu", {"slope": array_of("slope", layer.slope)}
     if isinstance(layer, Linear) and layer.activation in _PIECEWISE_LINEAR:
         return layer.activation, layer.keywords()
     if isinstance(layer, Activation) and layer.name in _PIECEWISE_LINEAR:

@@ -13,7 +13,6 @@ training a Dropout, like an empty Sequential, returns x itself.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -36,13 +35,22 @@ class Parameter:
         decay: whether an optimiser's weight decay applies to it.
         max_norm: the largest Euclidean norm of each data[..., :] that an optimiser leaves, None for no bound:
             it scales down what is longer in the pass of its update (see `max_norm_`).
+
+    Raises:
+        TypeError: data is not a float array, name not a str, decay not a bool, or max_norm not a number.
+        ValueError: max_norm is not above 0, or too large for data's dtype.
     """
 
     def __init__(self, data: Array, name: str, decay: bool = True, max_norm: float | None = None) -> None:
+        checks.check_array("data", data)
+        if not isinstance(name, str):
+            raise TypeError(f"name: got {checks.shown(name)}, wanted a str")
+        if max_norm is not None:
+            max_norm = checks.check_positive("max_norm", max_norm, checks.LARGEST[data.dtype.char])
         self.data = data
         self.grad: Array | None = None
         self.name = name
-        self.decay = decay
+        self.decay = checks.check_flag("decay", decay)
         self.max_norm = max_norm
 
     def grad_out(self) -> Array:
@@ -52,7 +60,20 @@ class Parameter:
     def __repr__(self) -> str:
         no_decay = "" if self.decay else ", decay=False"
         bound = "" if self.max_norm is None else f", max_norm={self.max_norm!r}"
-        return f"Parameter({self.name!r}, {self.data.shape}, {self.data.dtype}{no_decay}{bound})"
+        data = self.data
+        values = f"{data.shape}, {data.dtype}" if isinstance(data, np.ndarray) else checks.shown(data)
+        return f"Parameter({self.name!r}, {values}{no_decay}{bound})"
+
+
+def array_of(name: str, parameter: Any) -> Array:
+    """The data of a layer's parameter `name`, in whose place a caller may have put something else.
+
+    Raises TypeError where it is not a parameter, or its data not a float array.
+    """
+    if not isinstance(parameter, Parameter):
+        raise TypeError(f"{name}: got {type(parameter).__name__}, wanted a Parameter")
+    checks.check_array(name, parameter.data)
+    return parameter.data
 
 
 class Layer:
@@ -68,9 +89,10 @@ class Layer:
             training: keep what `backward` needs, and drop out; else nothing in the layer changes.
 
         Raises:
-            TypeError, ValueError: x is no array, of another dtype, or of a shape that does not fit.
+            TypeError: x is not an array, or of another dtype, or training not a bool.
+            ValueError: x is of a shape that does not fit.
         """
-        if not training:
+        if not checks.check_flag("training", training):
             return self._forward(x, False)[0]
         self._saved = None  # a forward that fails leaves nothing to go back through
         y, self._saved = self._forward(x, True)
@@ -92,8 +114,11 @@ class Layer:
         Raises:
             RuntimeError: no training forward came before, or its backward has run already; so it is for a
                 layer that stands in two places of a forward.
-            TypeError, ValueError: grad_y is no array, or of another dtype or shape.
+            TypeError: grad_y is not an array, or of another dtype, or a flag not a bool.
+            ValueError: grad_y is of another shape.
         """
+        accumulate = checks.check_flag("accumulate", accumulate)
+        needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
         if self._saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward without a training forward; each layer(x, training=True) "
@@ -141,9 +166,9 @@ class Layer:
     def state_dict(self) -> dict[str, Array]:
         """A copy of each parameter's values, by name.
 
-        Raises ValueError where two parameters have one name.
+        Raises ValueError where two parameters have one name, TypeError where data is not a float array.
         """
-        return {name: parameter.data.copy() for name, parameter in self._by_name().items()}
+        return {name: array_of(name, parameter).copy() for name, parameter in self._by_name().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Set the parameters, in place, to what `state_dict` returned.
@@ -163,39 +188,23 @@ class Layer:
         return f"{type(self).__name__}({', '.join(self._describe())})"
 
 
-def _check_size(name: str, value: Any, smallest: int = 0, largest: int | None = None) -> int:
-    size = checks.check_int(name, value)
-    if size < smallest or (largest is not None and size > largest):
-        upwards = "or more" if largest is None else f"to {largest}"
-        raise ValueError(f"{name}: got {value}, wanted {smallest} {upwards}")
-    return size
-
-
-def _check_dtype(dtype: Any) -> np.dtype[Any]:
-    got: Any = dtype
-    with contextlib.suppress(TypeError):  # where it names none
-        got = None if dtype is None else np.dtype(dtype)  # None would be float64
-    if got not in (np.float32, np.float64):
-        raise TypeError(f"dtype: got {got}, wanted float32 or float64")
-    return got
-
-
 def _weight(
     shape: tuple[int, ...],
     initialise: Callable[..., Array],
     rng: np.random.Generator | int | None,
     dtype: np.dtype[Any],
 ) -> Parameter:
-    data = initialise(shape, np.random.default_rng(rng), dtype)
-    if not isinstance(data, np.ndarray):
+    """A new parameter; its data is a copy, since an initialiser may return one array for several layers."""
+    checks.check_sizes("weight", shape)
+    generator = checks.check_rng(rng)
+    if not callable(initialise):
+        raise TypeError(f"init: got {checks.shown(initialise)}, wanted a function (shape, rng, dtype)")
+    data = initialise(shape, generator, dtype)
+    if type(data) not in checks.ARRAYS:
         raise TypeError(f"init: returned {type(data).__name__}, wanted a numpy.ndarray")
     if data.shape != shape or data.dtype != dtype:
         raise ValueError(f"init: returned {data.dtype} {data.shape}, wanted {dtype} {shape}")
-    return Parameter(np.ascontiguousarray(data), "weight")
-
-
-def _data(parameter: Parameter | None) -> Array | None:
-    return None if parameter is None else parameter.data
+    return Parameter(np.array(data, order="C"), "weight")
 
 
 def _grad_out(parameter: Parameter | None) -> Array | None:
@@ -213,6 +222,12 @@ def _check_grad(grad_y: Any, like: Array) -> None:
     checks.check_shape("grad_y", grad_y.shape, like.shape)
 
 
+def _describe_dtype(parameter: Parameter) -> list[str]:
+    """What `repr` shows of the dtype of a layer: nothing by default, or without an array."""
+    dtype = getattr(parameter.data, "dtype", np.float32)
+    return [] if dtype == np.float32 else [f"dtype={dtype}"]
+
+
 class _Product(Layer):
     """What `Linear` and `Maxout` share: a weight, a bias, and a product with its precision tier."""
 
@@ -220,10 +235,14 @@ class _Product(Layer):
     bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool, precision: str | None) -> None:
-        self.in_features = _check_size("in_features", in_features)
-        self.out_features = _check_size("out_features", out_features)
+        self.in_features = checks.check_size("in_features", in_features)
+        self.out_features = checks.check_size("out_features", out_features)
         checks.check_flag("bias", bias)
         self.precision = None if precision is None else settings.check_precision(precision)
+
+    def _arrays(self) -> tuple[Array, Array | None]:
+        """The weight and the bias."""
+        return array_of("weight", self.weight), None if self.bias is None else array_of("bias", self.bias)
 
     def _tier(self) -> str:
         return self.precision or settings.get_float32_matmul_precision()
@@ -233,9 +252,7 @@ class _Product(Layer):
         parts = [] if self.bias is not None else ["bias=False"]
         if self.precision is not None:
             parts.append(f"precision={self.precision!r}")
-        if self.weight.data.dtype != np.float32:
-            parts.append(f"dtype={self.weight.data.dtype}")
-        return parts
+        return parts + _describe_dtype(self.weight)
 
 
 class Maxout(_Product):
@@ -257,7 +274,8 @@ class Maxout(_Product):
         bias: (out_features, pieces), or None.
 
     Raises:
-        TypeError, ValueError: a size, the number of pieces, bias, the precision or the dtype is none.
+        TypeError, ValueError: a size, `pieces`, `bias`, `init`, `precision`, `rng` or `dtype` is of the wrong
+            type or out of range.
     """
 
     def __init__(
@@ -273,26 +291,26 @@ class Maxout(_Product):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__(in_features, out_features, bias, precision)
-        self.pieces = _check_size("pieces", pieces, 1, checks.MAX_PIECES)
-        dtype = _check_dtype(dtype)
+        self.pieces = checks.check_size("pieces", pieces, 1, checks.MAX_PIECES)
+        dtype = checks.check_float_dtype(dtype)
         shape = (self.out_features, self.pieces, self.in_features)
         self.weight = _weight(shape, init, rng, dtype)
         self.bias = Parameter(np.zeros(shape[:2], dtype), "bias", decay=False) if bias else None
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        checks.check_array("x", x, self.weight.data.dtype)
+        weight, bias = self._arrays()
+        checks.check_array("x", x, weight.dtype)
         tier = self._tier()
-        y, argmax = ops.linear_maxout(
-            x, self.weight.data, _data(self.bias), return_argmax=training, precision=tier
-        )
+        y, argmax = ops.linear_maxout(x, weight, bias, return_argmax=training, precision=tier)
         return y, (x, argmax, tier)
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         x, argmax, tier = saved
+        weight, _ = self._arrays()
         grad_x, *grads = ops.linear_maxout_backward(
             grad_y,
             x,
-            self.weight.data,
+            weight,
             argmax,
             needs=(needs_input_grad, True, self.bias is not None),
             out=(None, self.weight.grad_out(), _grad_out(self.bias)),
@@ -348,8 +366,8 @@ class Linear(_Product):
         slope: (1,) or (out_features,) for "prelu", else None.
 
     Raises:
-        TypeError, ValueError: a size, bias, the activation, one of its keywords, the precision or the
-            dtype is none.
+        TypeError, ValueError: a size, `bias`, `activation` or one of its keywords, `init`, `precision`, `rng`
+            or `dtype` is of the wrong type or out of range.
     """
 
     def __init__(
@@ -366,28 +384,31 @@ class Linear(_Product):
         **keywords: Any,
     ) -> None:
         super().__init__(in_features, out_features, bias, precision)
-        dtype = _check_dtype(dtype)
+        dtype = checks.check_float_dtype(dtype)
         self.activation = activation
         self.slope = None
-        if activation == "prelu":
+        if isinstance(activation, str) and activation == "prelu":
             self.slope = _slope(keywords.pop("slope", 0.25), self.out_features, dtype)
         self._constants = keywords
         activations.resolve(activation, self.out_features, dtype, self.keywords())
-        initialise = init or _default_init(activation, self.keywords())
+        initialise = _default_init(activation, self.keywords()) if init is None else init
         self.weight = _weight((self.out_features, self.in_features), initialise, rng, dtype)
         self.bias = Parameter(np.zeros(self.out_features, dtype), "bias", decay=False) if bias else None
 
     def keywords(self) -> dict[str, Any]:
         """The activation's keywords, a learned slope among them."""
-        return self._constants if self.slope is None else {**self._constants, "slope": self.slope.data}
+        if self.slope is None:
+            return self._constants
+        return {**self._constants, "slope": array_of("slope", self.slope)}
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        checks.check_array("x", x, self.weight.data.dtype)
+        weight, bias = self._arrays()
+        checks.check_array("x", x, weight.dtype)
         tier = self._tier()
         y, saved = ops.linear_activation(
             x,
-            self.weight.data,
-            _data(self.bias),
+            weight,
+            bias,
             self.activation,
             return_saved=training,
             precision=tier,
@@ -397,6 +418,7 @@ class Linear(_Product):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         x, kept, tier = saved
+        weight, _ = self._arrays()
         parameters = [self.weight, self.bias]
         needs = [needs_input_grad, True, self.bias is not None]
         out = [None, self.weight.grad_out(), _grad_out(self.bias)]
@@ -407,7 +429,7 @@ class Linear(_Product):
         grad_x, *grads = ops.linear_activation_backward(
             grad_y,
             x,
-            self.weight.data,
+            weight,
             kept,
             self.activation,
             needs=tuple(needs),
@@ -433,11 +455,11 @@ class Activation(Layer):
     "prelu", whose slope is learned, has a layer of its own: `PReLU`.
 
     Raises:
-        TypeError, ValueError: the name or a keyword is none.
+        TypeError, ValueError: the name is unknown, or a keyword unknown, of the wrong type or out of range.
     """
 
     def __init__(self, name: str, **keywords: Any) -> None:
-        if name == "prelu":
+        if isinstance(name, str) and name == "prelu":
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
         self.name = name
         self.keywords = keywords
@@ -460,23 +482,28 @@ class PReLU(Layer):
 
     Args:
         features: 1 for one slope, or the size of x's last axis for one slope a feature.
-        slope: where it starts.
+        slope: where it starts: a number, or `features` numbers.
         dtype: float32 or float64.
 
     Attributes:
         slope: (features,).
 
     Raises:
-        TypeError, ValueError: the number of features or the dtype is none.
+        TypeError: features is not an int, slope not of real numbers, or dtype not float32 or float64.
+        ValueError: features is below 1, or slope not finite or of another length.
     """
 
-    def __init__(self, features: int = 1, slope: float = 0.25, *, dtype: Any = np.float32) -> None:
-        features = _check_size("features", features, 1)
-        self.slope = _slope(np.full(features, slope), features, _check_dtype(dtype))
+    def __init__(
+        self, features: int = 1, slope: float | list[float] | Array = 0.25, *, dtype: Any = np.float32
+    ) -> None:
+        features = checks.check_size("features", features, 1)
+        self.slope = _slope(slope, features, checks.check_float_dtype(dtype))
+        self.slope.data = np.full(features, self.slope.data)
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        checks.check_array("x", x, self.slope.data.dtype)
-        return ops.activation(x, "prelu", slope=self.slope.data), x
+        slope = array_of("slope", self.slope)
+        checks.check_array("x", x, slope.dtype)
+        return ops.activation(x, "prelu", slope=slope), x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         _check_grad(grad_y, saved)
@@ -486,17 +513,21 @@ class PReLU(Layer):
             "prelu",
             out=(None, self.slope.grad_out()),
             accumulate=accumulate,
-            slope=self.slope.data,
+            slope=array_of("slope", self.slope),
         )
         return grad_x
 
     def _describe(self) -> list[str]:
-        dtype = self.slope.data.dtype
-        return [f"{self.slope.data.size}"] + ([] if dtype == np.float32 else [f"dtype={dtype}"])
+        return [f"{np.size(self.slope.data)}", *_describe_dtype(self.slope)]
 
 
 class Dropout(Layer):
     """In training, multiplies each number by 0 with probability p (Srivastava et al. 2014).
+
+    A forked process copies `rng` as it is, so that workers forked from one process draw equal masks, as they
+    draw equal numbers from every NumPy generator.  Give each worker a generator of its own:
+
+        layer.rng = np.random.default_rng([seed, worker])
 
     Args:
         p: the share to drop, 0 <= p < 1.
@@ -507,39 +538,43 @@ class Dropout(Layer):
             a resumed run to be the same.
 
     Raises:
-        TypeError: p is no number, or rescale no bool.  ValueError: p is not in [0, 1).
+        TypeError: p is not a number, rescale not a bool, or rng not what `np.random.default_rng` takes.
+        ValueError: p is not in [0, 1).
     """
 
     def __init__(
         self, p: float = 0.5, rescale: bool = True, *, rng: np.random.Generator | int | None = None
     ) -> None:
-        self.p = checks.check_number("p", p)
-        if not 0 <= self.p < 1:
-            raise ValueError(f"p: got {p}, wanted 0 <= p < 1")
+        self.p = checks.check_below_one("p", p)
         self.rescale = checks.check_flag("rescale", rescale)
-        self.rng = np.random.default_rng(rng)
-
-    def _apply(self, x: Array, keep: Array) -> Array:
-        y = np.asarray(np.multiply(x, keep))
-        if self.rescale:
-            y *= 1 / (1 - self.p)
-        return y
+        self.rng = checks.check_rng(rng)
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         checks.check_array("x", x)
         if not training:
             return x, ()
-        keep = np.greater_equal(self.rng.random(x.shape, np.float32), self.p)
-        return self._apply(x, keep), (keep, x.dtype)
+        p = checks.check_below_one("p", self.p)
+        scale = 1 / (1 - p) if checks.check_flag("rescale", self.rescale) else None
+        keep = np.greater_equal(self.rng.random(x.shape, np.float32), p)
+        return _kept(x, keep, scale), (keep, scale, x.dtype)
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
-        keep, dtype = saved
+        keep, scale, dtype = saved
         checks.check_array("grad_y", grad_y, dtype)
         checks.check_shape("grad_y", grad_y.shape, keep.shape)
-        return self._apply(grad_y, keep)
+        return _kept(grad_y, keep, scale)
 
     def _describe(self) -> list[str]:
         return [f"{self.p:g}"] + ([] if self.rescale else ["rescale=False"])
+
+
+def _kept(x: Array, keep: Array, scale: float | None) -> Array:
+    """x where keep is true, times `scale` unless that is None, and 0 elsewhere."""
+    with np.errstate(all="ignore"):  # as in the kernels, what leaves the range of the dtype is infinite or 0
+        y = np.asarray(np.multiply(x, keep))
+        if scale is not None:
+            y *= scale
+    return y
 
 
 class Sequential(Layer):
@@ -552,7 +587,7 @@ class Sequential(Layer):
         layers: they, as a tuple.
 
     Raises:
-        TypeError: one is no Layer.  ValueError: one is there twice.
+        TypeError: one is not a Layer.  ValueError: one is there twice.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -600,5 +635,5 @@ class Sequential(Layer):
             for i, layer in enumerate(self.layers)
             for j, line in enumerate(repr(layer).split("\n"))
         ]
-        count = sum(parameter.data.size for parameter in self.parameters())
+        count = sum(np.size(parameter.data) for parameter in self.parameters())
         return "\n".join(["Sequential(", *lines, f")  # {count:,} parameters"])

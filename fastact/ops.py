@@ -22,6 +22,7 @@ from .checks import (
     check_array,
     check_axis,
     check_backward,
+    check_flag,
     check_forward,
     check_int,
     check_needs,
@@ -68,11 +69,12 @@ def linear_maxout(
         winning piece, the lowest one of a tie and the first NaN if there is one.
 
     Raises:
-        TypeError: an argument is no array, or of another dtype.
+        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = backends.get(backend)
     shape = check_forward(MAXOUT_WEIGHT, x, weight, bias)
+    return_argmax = check_flag("return_argmax", return_argmax)
     dtype = x.dtype
     tier = settings.precision_in_force(precision)
     if out is None:
@@ -133,11 +135,12 @@ def linear_maxout_backward(
         grad_bias (out_features, pieces), in the dtype of x.
 
     Raises:
-        TypeError: an argument is no array, or of another dtype.
+        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
     check_backward(MAXOUT_WEIGHT, grad_y, x, weight, argmax)
+    accumulate = check_flag("accumulate", accumulate)
     dtype = x.dtype
     wanted = needs if needs is _ALL else check_needs(needs, _GRADS)
     tier = settings.precision_in_force(precision)
@@ -200,12 +203,14 @@ def maxout(
         first NaN if there is one, as in `np.max` and `np.argmax`.
 
     Raises:
-        TypeError: z is no array, or of another dtype.  ValueError: a bad axis or number of pieces.
+        TypeError: z is not an array, or of another dtype, or return_argmax not a bool.
+        ValueError: a bad axis or number of pieces.
     """
     run = backends.get(backend)
     check_array("z", z)
     axis = check_axis(axis, z.ndim)
     check_pieces(z.shape[axis])
+    return_argmax = check_flag("return_argmax", return_argmax)
     shape = z.shape[:axis] + z.shape[axis + 1 :]
     if out is None:
         y, argmax = _empty(shape, z.dtype), _empty(shape, UINT8) if return_argmax else None
@@ -247,7 +252,7 @@ def maxout_backward(
         grad_z: grad_y's shape with an axis of `pieces` at `axis`.
 
     Raises:
-        TypeError: an argument is no array, or of another dtype.
+        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
@@ -306,11 +311,12 @@ def linear_activation(
         pre-activation z, as the table says.
 
     Raises:
-        TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
     shape = check_forward(LINEAR_WEIGHT, x, weight, bias)
+    return_saved = check_flag("return_saved", return_saved)
     dtype = x.dtype
     act = activations.resolve(activation, shape[-1], dtype, parameters)
     tier = settings.precision_in_force(precision)
@@ -375,11 +381,12 @@ def linear_activation_backward(
         (out_features,), and for "prelu" grad_slope, of the slope's shape.
 
     Raises:
-        TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
     check_backward(LINEAR_WEIGHT, grad_y, x, weight, saved)
+    accumulate = check_flag("accumulate", accumulate)
     dtype = x.dtype
     act = activations.resolve(activation, len(weight), dtype, parameters)
     names, shapes = _GRADS, (x.shape, weight.shape, weight.shape[:1])
@@ -438,7 +445,7 @@ def activation(
         y, of z's shape and dtype.
 
     Raises:
-        TypeError: z is no array, or of another dtype, or a keyword is unknown.
+        TypeError: z is not an array, or of another dtype, or a keyword is unknown.
         ValueError: the activation is unknown or a parameter's value is bad.
     """
     run = backends.get(backend)
@@ -483,7 +490,7 @@ def activation_backward(
         grad_z, of grad_y's shape and dtype; for "prelu" (grad_z, grad_slope).
 
     Raises:
-        TypeError: an argument is no array, or of another dtype, or a keyword is unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
         ValueError: shapes do not agree, the activation is unknown or a parameter's value is bad.
     """
     run = backends.get(backend)
@@ -491,6 +498,7 @@ def activation_backward(
     dtype = grad_y.dtype
     features = grad_y.shape[-1] if grad_y.ndim else 1
     kept = check_operand("saved", saved, dtype, grad_y.shape)
+    accumulate = check_flag("accumulate", accumulate)
     act = activations.resolve(activation, features, dtype, parameters)
     names, shapes = ("grad_z",), (grad_y.shape,)
     if act.slope is not None:

@@ -79,6 +79,27 @@ for thread in threads:
 print("done")
 """
 
+MASKS = """
+layer = fa.Dropout(0.5, rng=0)
+
+def masks(worker):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        if worker is not None:
+            layer.rng = np.random.default_rng([0, worker])
+        os.write(writer, layer(np.ones(64, np.float32), training=True).tobytes())
+        os._exit(0)
+    os.close(writer)
+    os.wait()
+    with os.fdopen(reader, "rb") as file:
+        return file.read()
+
+assert len(masks(None)) == 256
+assert masks(None) == masks(None)     # as every NumPy generator draws in forked workers
+assert len({{masks(i) for i in range(4)}}) == 4
+print("done")
+"""
+
 pytestmark = [
     pytest.mark.skipif(
         "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
@@ -98,3 +119,7 @@ def test_multiprocessing_pool(backend):
 
 def test_fork_during_operations_of_other_threads(backend):
     assert output_of((PREPARE + BUSY).format(backend=backend, parent=2)) == "done\n"
+
+
+def test_forked_workers_draw_masks_of_their_own_from_generators_of_their_own(backend):
+    assert output_of((PREPARE + MASKS).format(backend=backend, parent=1)) == "done\n"

@@ -224,3 +224,15 @@ def test_a_curved_layer_is_refused_by_name(layer):
         fa.linear_region(model, x)
     with pytest.raises(ValueError, match="wanted layers that are piecewise linear"):
         fa.region_boundaries(model, x, x)
+
+
+def test_numbers_that_underflow_count_as_0_whatever_seterr_says():
+    layer = fa.Maxout(2, 1, 2, bias=False, dtype=np.float64)
+    layer.weight.data[...] = [[[1e-200, 0.0], [0.0, 1e-200]]]
+    model = fa.Sequential(layer, fa.Linear(1, 1, dtype=np.float64))
+    model.layers[1].weight.data[...] = 1e-200
+    start, end = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+    with np.errstate(all="raise"):
+        weight, _ = fa.linear_region(model, start)
+        np.testing.assert_allclose(fa.region_boundaries(model, start, end), [0.5], rtol=1e-15)
+    assert not weight.any()

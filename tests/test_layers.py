@@ -461,10 +461,31 @@ def test_repr():
         (lambda: fa.Linear(2, 2, activation="prelu", slope=np.ones(3)), ValueError, "slope: got shape"),
         (
             lambda: fa.Linear(2, 2, activation="prelu", slope=None),
-            ValueError,
+            TypeError,
             "slope: got None, wanted finite",
         ),
         (lambda: fa.PReLU(2, np.inf), ValueError, "slope: got .*inf.*, wanted finite numbers"),
+        (lambda: fa.PReLU(2, 1j), TypeError, "slope: got 1j, wanted finite numbers"),
+        (lambda: fa.PReLU(2, [0.1, 1j]), TypeError, "slope: got 1j, wanted a number"),
+        (lambda: fa.PReLU(2, np.array([1j, 1])), TypeError, "slope: got array.*, wanted finite numbers"),
+        (lambda: fa.PReLU(2, np.ma.zeros(2)), TypeError, "slope: got MaskedArray, wanted a numpy.ndarray"),
+        (lambda: fa.PReLU(2, [0.1, 0.2, 0.3]), ValueError, r"slope: got shape \(3,\), wanted"),
+        (lambda: fa.PReLU(2, 1e39), ValueError, r"slope: got 1e\+39, wanted finite numbers of float32"),
+        (lambda: fa.PReLU(2, 10**400), ValueError, "slope: got 1000.*, wanted finite numbers"),
+        (lambda: fa.Maxout(2**40, 2**40), ValueError, r"weight: got \(.*\), wanted a product of at most"),
+        (lambda: fa.Linear(2, 10**400), ValueError, "out_features: got 1000.*, wanted 0 to"),
+        (lambda: fa.Linear(2, 2, init="he"), TypeError, "init: got 'he', wanted a function"),
+        (lambda: fa.Linear(2, 2, init=lambda s, r, d: np.ma.zeros(s, d)), TypeError, "init: returned Masked"),
+        (lambda: fa.Linear(2, 2, rng="x"), TypeError, "rng: got 'x', wanted a numpy.random.Generator"),
+        (lambda: fa.Dropout(rng=-1), ValueError, "rng: got -1, wanted a numpy.random.Generator"),
+        (lambda: fa.Parameter([1.0], "w"), TypeError, "data: got list, wanted a numpy.ndarray"),
+        (lambda: fa.Parameter(np.ones(2), 3), TypeError, "name: got 3, wanted a str"),
+        (lambda: fa.Parameter(np.ones(2), "w", 1), TypeError, "decay: got 1, wanted True or False"),
+        (
+            lambda: fa.Parameter(np.ones(2), "w", True, -1),
+            ValueError,
+            "max_norm: got -1, wanted a number above",
+        ),
         (lambda: fa.Linear(2, 2, precision="low"), ValueError, "precision: got 'low'"),
         (lambda: fa.Linear(2, 2, dtype=np.float16), TypeError, "dtype: got float16"),
         (lambda: fa.Linear(2, 2, dtype=None), TypeError, "dtype: got None, wanted float32 or float64"),
@@ -488,6 +509,104 @@ def test_repr():
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_layers_with_one_initialisers_array_are_not_tied():
+    shared = np.ones((3, 3), np.float32)
+    one, other = (fa.Linear(3, 3, init=lambda shape, rng, dtype: shared) for _ in range(2))
+    one.weight.data += 1
+    assert (other.weight.data == 1).all()
+    assert (shared == 1).all()
+    shared.flags.writeable = False
+    assert fa.Linear(3, 3, init=lambda shape, rng, dtype: shared).weight.data.flags.carray
+
+
+def test_prelu_starts_at_a_number_or_a_number_a_feature():
+    np.testing.assert_array_equal(fa.PReLU(3, 0.5).slope.data, [0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(fa.PReLU(2, [0.5, 0.25]).slope.data, [0.5, 0.25])
+    given = np.array([0.5, 0.25], np.float32)
+    fa.PReLU(2, given).slope.data[0] = 9
+    assert given[0] == 0.5
+
+
+NOT_ARRAYS = ["x", [1.0], None, np.float32(1), np.ma.ones((2, 3), np.float32), np.ones((2, 3), int)]
+
+
+@pytest.mark.parametrize("value", NOT_ARRAYS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: fa.Linear(3, 2), "weight"),
+        (lambda: fa.Linear(3, 2), "bias"),
+        (lambda: fa.Maxout(3, 2), "weight"),
+        (lambda: fa.Maxout(3, 2), "bias"),
+        (lambda: fa.Linear(3, 2, activation="prelu"), "slope"),
+        (lambda: fa.PReLU(3), "slope"),
+    ],
+    ids=["Linear.weight", "Linear.bias", "Maxout.weight", "Maxout.bias", "Linear.slope", "PReLU.slope"],
+)
+def test_data_replaced_by_what_is_not_a_float_array_is_refused_by_name(make, name, value):
+    x = np.ones((4, 3), np.float32)
+    layer, waiting = make(), make()
+    y = waiting(x, training=True)
+    for changed in (layer, waiting):
+        getattr(changed, name).data = value
+    for call in (
+        lambda: layer(x),
+        lambda: fa.Sequential(layer)(x, training=True),
+        layer.state_dict,
+        lambda: fa.freeze(layer),
+        lambda: fa.linear_region(layer, x[0]),
+        lambda: fa.region_boundaries(layer, x[0], 2 * x[0]),
+        lambda: fa.SGD(layer.parameters(), 0.1),
+    ):
+        with pytest.raises(TypeError, match=rf"\b{name}\b.*: got .*, wanted"):
+            call()
+    # the gradient of a bias does not read it, but has its shape and dtype
+    with pytest.raises((TypeError, ValueError), match=rf"\b(grad_)?{name}\b.*: got .*, wanted"):
+        waiting.backward(np.ones_like(y))
+    assert isinstance(repr(fa.Sequential(layer)), str)
+
+
+def test_a_parameter_replaced_by_an_array_is_refused_by_name():
+    layer = fa.Linear(3, 2)
+    layer.weight = np.ones((2, 3), np.float32)
+    with pytest.raises(TypeError, match="weight: got ndarray, wanted a Parameter"):
+        layer(np.ones((4, 3), np.float32))
+
+
+def test_flags_are_checked_before_a_gradient_is_written():
+    model = small_model()
+    x = np.ones((4, 6), np.float32)
+    for flag in ("accumulate", "needs_input_grad"):
+        for value in (1, 0, None, "yes", np.ones(2)):
+            y = model(x, training=True)
+            with pytest.raises(TypeError, match=f"{flag}: got .*, wanted True or False"):
+                model.backward(y, **{flag: value})
+            assert all(parameter.grad is None for parameter in model.parameters())
+            with pytest.raises(TypeError, match=r"training: got .*, wanted True or False"):
+                model(x, training=value)
+    y = model(x, training=np.True_)
+    model.backward(y, accumulate=np.False_)
+
+
+def test_dropout_with_p_changed_to_what_is_out_of_range_draws_nothing():
+    layer = fa.Dropout(0.5, rng=0)
+    before = layer.rng.bit_generator.state
+    for value, error in ((1.0, ValueError), (np.nan, ValueError), (-0.1, ValueError), ("x", TypeError)):
+        layer.p = value
+        with pytest.raises(error, match=r"p: got .*, wanted"):
+            layer(np.ones(3, np.float32), training=True)
+    assert layer.rng.bit_generator.state == before
+
+
+def test_dropout_ignores_the_callers_errstate():
+    x = np.array([3e38, 1e-45, 2.0] * 20, np.float32)
+    layer = fa.Dropout(0.5, rng=0)
+    with np.errstate(all="raise"):
+        y = layer(x, training=True)
+        layer.backward(x)
+    assert np.isinf(y).any()  # twice 3e38, as in a kernel
 
 
 def test_bad_inputs(rng):
