@@ -27,12 +27,12 @@ from .tensors import (
     as_array,
     as_contiguous,
     as_rows,
+    as_tensor,
     check_dtype,
     check_float,
     check_linear,
     check_tensor,
     fake_gradients,
-    new_gradients,
     new_tensor,
     thread_count,
 )
@@ -97,7 +97,10 @@ def _linear_maxout_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     shapes = _check_linear_maxout_backward(grad_y, x, weight, argmax)
     out_features, pieces, in_features = weight.shape
-    grads = new_gradients(shapes, needs, x)
+    dtype = x.dtype
+    grads = tuple(
+        [new_tensor(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    )
     threads, tier = thread_count(), settings.precision_in_force(precision)
     backend = backends.active()
     addresses = None
@@ -105,9 +108,8 @@ def _linear_maxout_backward_cpu(
         addresses = addresses_of((grad_y, x, weight, argmax, *grads))
     if addresses:
         rows = math.prod(x.shape[:-1])
-        dtype = NUMPY_DTYPES[x.dtype]
         backend.linear_maxout_backward_at(
-            dtype, rows, in_features, out_features, pieces, *addresses, threads, tier
+            NUMPY_DTYPES[dtype], rows, in_features, out_features, pieces, *addresses, threads, tier
         )
     else:
         grad_x, grad_weight, grad_bias = grads
@@ -230,15 +232,15 @@ def _maxout_cpu(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]
     dim, shape = _check_maxout(z, dim)
     blocks = checks.as_blocks(as_contiguous(z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
-    y = new_tensor(shape, z.dtype)
-    argmax = new_tensor(shape, torch.uint8) if save else None
+    y = np.empty(shape, blocks.dtype)
+    argmax = np.empty(shape, np.uint8) if save else None
     backends.active().maxout(
         blocks,
-        as_array(y).reshape(flat),
-        None if argmax is None else as_array(argmax).reshape(flat),
+        y.reshape(flat),
+        None if argmax is None else argmax.reshape(flat),
         thread_count(),
     )
-    return y, argmax
+    return torch.from_numpy(y), as_tensor(argmax)
 
 
 def _maxout_fake(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]:
@@ -260,14 +262,13 @@ def _check_maxout_backward(
 
 def _maxout_backward_cpu(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) -> Tensor:
     dim, shape = _check_maxout_backward(grad_y, argmax, pieces, dim)
-    which = as_contiguous(argmax)
-    grad_z = new_tensor(shape, grad_y.dtype)
-    blocks = checks.as_blocks(as_array(grad_z), dim)
+    grad_z = np.empty(shape, NUMPY_DTYPES[grad_y.dtype])
+    blocks = checks.as_blocks(grad_z, dim)
     flat = (blocks.shape[0], blocks.shape[2])
     backends.active().maxout_backward(
-        as_contiguous(grad_y).reshape(flat), which.reshape(flat), blocks, thread_count()
+        as_contiguous(grad_y).reshape(flat), as_contiguous(argmax).reshape(flat), blocks, thread_count()
     )
-    return grad_z
+    return torch.from_numpy(grad_z)
 
 
 def _maxout_backward_fake(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) -> Tensor:
@@ -367,21 +368,22 @@ def _linear_activation_cpu(
 ) -> tuple[Tensor, Tensor | None]:
     *keywords, precision, save = activation
     shape, act = _check_linear_activation(as_array, x, weight, bias, *keywords)
-    y = new_tensor(shape, x.dtype)
     if save:
         _check_saves_z(act)
-    z = new_tensor(shape, x.dtype) if save else None
+    dtype = NUMPY_DTYPES[x.dtype]
+    y = np.empty(shape, dtype)
+    z = np.empty(shape, dtype) if save else None
     backends.active().linear_activation(
         as_rows(x),
         as_contiguous(weight),
         None if bias is None else as_contiguous(bias),
         act,
-        as_rows(y),
-        None if z is None else as_rows(z),
+        checks.as_rows(y),
+        checks.as_rows(z),
         thread_count(),
         settings.precision_in_force(precision),
     )
-    return y, z
+    return torch.from_numpy(y), as_tensor(z)
 
 
 def _linear_activation_fake(
@@ -415,22 +417,24 @@ def _linear_activation_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     *keywords, needs, precision = activation
     shapes, act = _check_linear_activation_backward(as_array, grad_y, x, weight, saved, *keywords)
-    grad_x, grad_weight, grad_bias, grad_slope = new_gradients(shapes, needs, x)
+    dtype = NUMPY_DTYPES[x.dtype]
+    grads = [np.empty(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    grad_x, grad_weight, grad_bias, grad_slope = grads
     backends.active().linear_activation_backward(
         as_rows(grad_y),
         as_rows(x),
         as_contiguous(weight),
         as_rows(saved),
         act,
-        None if grad_x is None else as_rows(grad_x),
-        None if grad_weight is None else as_array(grad_weight),
-        None if grad_bias is None else as_array(grad_bias),
-        None if grad_slope is None else as_array(grad_slope).reshape(-1),
+        checks.as_rows(grad_x),
+        grad_weight,
+        grad_bias,
+        None if grad_slope is None else grad_slope.reshape(-1),
         False,
         thread_count(),
         settings.precision_in_force(precision),
     )
-    return grad_x, grad_weight, grad_bias, grad_slope
+    return tuple(map(as_tensor, grads))
 
 
 def _linear_activation_backward_fake(

@@ -92,20 +92,16 @@ def as_array(value: Tensor) -> checks.Array:
     return _ndarray(tuple(value.shape), NUMPY_DTYPES[value.dtype], memory)
 
 
+def as_tensor(value: checks.Array | None) -> Tensor | None:
+    return None if value is None else torch.from_numpy(value)
+
+
 def as_contiguous(value: Tensor) -> checks.Array:
     return checks.contiguous(as_array(value))
 
 
 def as_rows(value: Tensor) -> checks.Array:
     return checks.contiguous_rows(as_array(value))
-
-
-def new_gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
-    """A new tensor for each gradient that is needed."""
-    dtype = x.dtype
-    return tuple(
-        [new_tensor(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
-    )
 
 
 def fake_gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Tensor) -> tuple[Any, ...]:
