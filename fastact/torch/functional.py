@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends, checks, settings
+from . import flops
 from .operators import (
     Forward,
     OperatorFunction,
@@ -139,6 +140,7 @@ _linear_maxout_backward = define(
     "str? precision) -> (Tensor, Tensor, Tensor)",
     _linear_maxout_backward_cpu,
     _linear_maxout_backward_fake,
+    flops.products_backward,
 )
 
 
@@ -181,6 +183,7 @@ _linear_maxout = Forward(
     "Tensor x, Tensor weight, Tensor? bias, str? precision",
     _linear_maxout_cpu,
     _linear_maxout_fake,
+    flops.product,
     _LinearMaxoutFunction,
 )
 
@@ -279,6 +282,7 @@ _maxout_backward = define(
     "maxout_backward(Tensor grad_y, Tensor argmax, int pieces, int dim) -> Tensor",
     _maxout_backward_cpu,
     _maxout_backward_fake,
+    flops.no_product,
 )
 
 
@@ -304,7 +308,9 @@ class _MaxoutFunction(OperatorFunction):
         return None, run(*tensors, ctx.pieces, ctx.dim), None, None
 
 
-_maxout = Forward("maxout", "argmax", "Tensor z, int dim", _maxout_cpu, _maxout_fake, _MaxoutFunction)
+_maxout = Forward(
+    "maxout", "argmax", "Tensor z, int dim", _maxout_cpu, _maxout_fake, flops.no_product, _MaxoutFunction
+)
 
 
 def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
@@ -450,6 +456,7 @@ _linear_activation_backward = define(
     "bool[4] needs, str? precision) -> (Tensor, Tensor, Tensor, Tensor)",
     _linear_activation_backward_cpu,
     _linear_activation_backward_fake,
+    flops.products_backward,
 )
 
 
@@ -498,6 +505,7 @@ _linear_activation = Forward(
     f"Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision",
     _linear_activation_cpu,
     _linear_activation_fake,
+    flops.product,
     _LinearActivationFunction,
 )
 

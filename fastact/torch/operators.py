@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 from .. import settings
 
 _lib: Any = torch.library.Library("fastact", "DEF")  # type: ignore[no-untyped-call]
 
 
-def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+def define(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], flops: Callable[..., int]
+) -> Any:
     """The operator of a schema: `kernel` for CPU tensors, `fake` to check arguments and shape the results.
+
+    `flops` counts its floating-point operations, given shapes in place of tensors.
 
     Where either returns None for a tensor, the operator returns an empty tensor: a schema can't say that a
     result may be missing.  Tensors on other devices and of other layouts go to `fake`, whose check says
@@ -39,6 +44,7 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) ->
     _lib.impl(name, checked_kernel, "CPU")
     _lib.impl(name, checked_fake, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastact::{name}", checked_fake, lib=_lib)
+    register_flop_formula(getattr(torch.ops.fastact, name))(flops)
     return operator
 
 
@@ -119,6 +125,7 @@ class Forward:
         name, saved, arguments: as the schemas have them.
         kernel: of (*arguments, save) for CPU tensors; returns y, and `saved` or None.
         fake: the same without values.
+        flops: as for `define`.
         function: the `OperatorFunction`.  Its forward gets a function like `kernel`, the arguments, and
             whether to return `saved` as well.
     """
@@ -130,6 +137,7 @@ class Forward:
         arguments: str,
         kernel: Callable[..., Any],
         fake: Callable[..., Any],
+        flops: Callable[..., int],
         function: Any,
     ) -> None:
         self.kernel, self.function = kernel, function
@@ -138,11 +146,13 @@ class Forward:
             f"{name}({arguments}) -> Tensor",
             lambda *args: kernel(*args, False)[0],
             lambda *args: fake(*args, False)[0],
+            flops,
         )
         self.saving_operator = define(
             f"{name}_{saved}({arguments}) -> (Tensor, Tensor)",
             lambda *args: kernel(*args, True),
             lambda *args: fake(*args, True),
+            flops,
         )
         for operator, both in ((self.operator, False), (self.saving_operator, True)):
             define_autograd(self, operator, both)
