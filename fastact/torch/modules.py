@@ -132,11 +132,26 @@ class LinearActivation(nn.Linear):
         if activation == "prelu":
             values = checks.finite_numbers("slope", keywords.pop("slope", 0.25), np.float64)
             activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
-            slope = nn.Parameter(torch.tensor(values, device=device, dtype=self.weight.dtype))
+            slope = nn.Parameter(torch.empty(values.shape, device=device, dtype=self.weight.dtype))
+            self._initial_slope = tuple(values.tolist())
         else:
             activations.resolve(activation, out_features, np.dtype(np.float64), keywords)
         self.activation, self.keywords = activation, keywords
         self.register_parameter("slope", slope)
+        self._reset_slope()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as `nn.Linear` does, and start the slope at the keyword's value again."""
+        super().reset_parameters()
+        if "slope" in self._parameters:  # nn.Linear's constructor calls this first
+            self._reset_slope()
+
+    def _reset_slope(self) -> None:
+        if self.slope is not None:
+            with torch.no_grad():
+                self.slope.copy_(
+                    torch.tensor(self._initial_slope, dtype=torch.float64, device=self.slope.device)
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         return linear_activation(  # type: ignore[no-any-return]
