@@ -170,7 +170,7 @@ class LinearActivation(nn.Linear):
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
 
 
-class PooledLinear(nn.Linear):
+class PooledLinear(_Layer, nn.Linear):
     """An `nn.Linear` of out_features * pieces units that passes on the largest of each group.
 
     The parameters are nn.Linear's own, in the order of a model that exists, which `accelerate` keeps.
