@@ -12,7 +12,17 @@ from .. import activations, checks, init, settings
 from .functional import linear_activation, linear_maxout
 
 
-class Maxout(nn.Module):
+class _Layer(nn.Module):
+    """What the modules share."""
+
+    def __prepare_scriptable__(self) -> Any:  # called by torch.jit.script
+        raise TypeError(
+            f"obj: got a fastact.torch.{type(self).__name__}, which torch.jit.script can't compile, wanted a "
+            "module of PyTorch's own; use torch.jit.trace, torch.export or torch.compile"
+        )
+
+
+class Maxout(_Layer):
     """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
 
     Args:
@@ -97,7 +107,7 @@ class Maxout(nn.Module):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-class LinearActivation(nn.Linear):
+class LinearActivation(_Layer, nn.Linear):
     """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
 
     Args:
@@ -190,8 +200,8 @@ class PooledLinear(_Layer, nn.Linear):
     def _grouped(self, parameter: Tensor) -> Tensor:
         """(units, ...) -> (out_features, pieces, ...), a view."""
         if self.piece_major:
-            return parameter.view(self.pieces, -1, *parameter.shape[1:]).transpose(0, 1)
-        return parameter.view(-1, self.pieces, *parameter.shape[1:])
+            return parameter.unflatten(0, (self.pieces, -1)).transpose(0, 1)
+        return parameter.unflatten(0, (-1, self.pieces))
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self._grouped(self.bias)
