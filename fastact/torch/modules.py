@@ -115,7 +115,7 @@ class LinearActivation(_Layer, nn.Linear):
         activation: a name of the table in `fastact.activations`.
         precision: the float32 precision tier of this layer; None for fastact's own setting.
         **keywords: the activation's own.  "prelu" learns the parameter `slope`, which starts at this
-            keyword, 0.25 unless given: a number for one slope, or a sequence of out_features.
+            keyword, 0.25 unless given: a number for one slope, or a sequence or tensor of out_features.
 
     Raises:
         TypeError: bias is no bool, or the activation does not take a keyword.
@@ -138,16 +138,19 @@ class LinearActivation(_Layer, nn.Linear):
         checks.check_flag("bias", bias)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.precision = precision if precision is None else settings.check_precision(precision)
-        slope = None
+        parameter = None
         if activation == "prelu":
-            values = checks.finite_numbers("slope", keywords.pop("slope", 0.25), np.float64)
+            slope = keywords.pop("slope", 0.25)
+            if isinstance(slope, Tensor):
+                slope = slope.tolist()  # NumPy would forbid to resize its storage
+            values = checks.finite_numbers("slope", slope, np.float64)
             activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
-            slope = nn.Parameter(torch.empty(values.shape, device=device, dtype=self.weight.dtype))
+            parameter = nn.Parameter(torch.empty(values.shape, device=device, dtype=self.weight.dtype))
             self._initial_slope = tuple(values.tolist())
         else:
             activations.resolve(activation, out_features, np.dtype(np.float64), keywords)
         self.activation, self.keywords = activation, keywords
-        self.register_parameter("slope", slope)
+        self.register_parameter("slope", parameter)
         self._reset_slope()
 
     def reset_parameters(self) -> None:

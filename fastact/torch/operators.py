@@ -20,7 +20,7 @@ def define(
 ) -> Any:
     """The operator of a schema: `kernel` for CPU tensors, `fake` to check arguments and shape the results.
 
-    `flops` counts its floating-point operations, given shapes in place of tensors.
+    `flops` counts the operator's floating-point operations; it gets shapes in place of tensors.
 
     Where either returns None for a tensor, the operator returns an empty tensor: a schema can't say that a
     result may be missing.  Tensors on other devices and of other layouts go to `fake`, whose check says
