@@ -13,7 +13,7 @@ from .functional import linear_activation, linear_maxout
 
 
 class _Layer(nn.Module):
-    """What the modules share."""
+    """The base of the modules: it refuses torch.jit.script by name."""
 
     def __prepare_scriptable__(self) -> Any:  # called by torch.jit.script
         raise TypeError(
@@ -142,7 +142,7 @@ class LinearActivation(_Layer, nn.Linear):
         if activation == "prelu":
             slope = keywords.pop("slope", 0.25)
             if isinstance(slope, Tensor):
-                slope = slope.tolist()  # NumPy would forbid to resize its storage
+                slope = slope.tolist()  # NumPy would forbid PyTorch to resize the tensor
             values = checks.finite_numbers("slope", slope, np.float64)
             activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
             parameter = nn.Parameter(torch.empty(values.shape, device=device, dtype=self.weight.dtype))

@@ -22,9 +22,9 @@ def define(
 
     `flops` counts the operator's floating-point operations; it gets shapes in place of tensors.
 
-    Where either returns None for a tensor, the operator returns an empty tensor: a schema can't say that a
-    result may be missing.  Tensors on other devices and of other layouts go to `fake`, whose check says
-    what is wrong.
+    Where `kernel` or `fake` returns None for a tensor, the operator returns an empty tensor: a schema can't
+    say that a result may be missing.  Tensors on other devices and of other layouts go to `fake`, whose
+    check says what is wrong.
     """
     name = schema.partition("(")[0]
     _lib.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
