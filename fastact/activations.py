@@ -60,6 +60,7 @@ _TABLE: dict[str, tuple[int, str, dict[str, Any]]] = {
 _GELU_TANH = Activation("gelu_tanh", 7, "z")
 
 NAMES = tuple(_TABLE)
+SAVES_Z = tuple([name for name, (_, saves, _) in _TABLE.items() if saves == "z"])
 _PLAIN = {name: Activation(name, code, saves) for name, (code, saves, keys) in _TABLE.items() if not keys}
 
 

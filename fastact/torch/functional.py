@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from .. import activations, backends, checks, settings
+from . import flops
 from .operators import (
+    Forward,
     OperatorFunction,
     check_first_derivative,
     define,
-    define_autocast,
-    define_autograd,
     execute,
     is_plain,
     recorded_tier,
+    run_backward,
 )
 from .tensors import (
     NUMPY_DTYPES,
@@ -27,12 +28,12 @@ from .tensors import (
     as_array,
     as_contiguous,
     as_rows,
+    as_tensor,
     check_dtype,
     check_float,
     check_linear,
     check_tensor,
     fake_gradients,
-    new_gradients,
     new_tensor,
     thread_count,
 )
@@ -97,7 +98,10 @@ def _linear_maxout_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     shapes = _check_linear_maxout_backward(grad_y, x, weight, argmax)
     out_features, pieces, in_features = weight.shape
-    grads = new_gradients(shapes, needs, x)
+    dtype = x.dtype
+    grads = tuple(
+        [new_tensor(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    )
     threads, tier = thread_count(), settings.precision_in_force(precision)
     backend = backends.active()
     addresses = None
@@ -105,9 +109,8 @@ def _linear_maxout_backward_cpu(
         addresses = addresses_of((grad_y, x, weight, argmax, *grads))
     if addresses:
         rows = math.prod(x.shape[:-1])
-        dtype = NUMPY_DTYPES[x.dtype]
         backend.linear_maxout_backward_at(
-            dtype, rows, in_features, out_features, pieces, *addresses, threads, tier
+            NUMPY_DTYPES[dtype], rows, in_features, out_features, pieces, *addresses, threads, tier
         )
     else:
         grad_x, grad_weight, grad_bias = grads
@@ -132,21 +135,17 @@ def _linear_maxout_backward_fake(
     return fake_gradients(_check_linear_maxout_backward(grad_y, x, weight, argmax), needs, x)
 
 
-_linear_maxout = define(
-    "linear_maxout(Tensor x, Tensor weight, Tensor? bias, str? precision, bool save) -> (Tensor, Tensor)",
-    _linear_maxout_cpu,
-    _linear_maxout_fake,
-)
 _linear_maxout_backward = define(
     "linear_maxout_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor argmax, bool[3] needs, "
     "str? precision) -> (Tensor, Tensor, Tensor)",
     _linear_maxout_backward_cpu,
     _linear_maxout_backward_fake,
+    flops.products_backward,
 )
 
 
 # Functions with a separate `setup_context` look up the signature of `forward` at every call: 45 us.
-class _LinearMaxout(OperatorFunction):
+class _LinearMaxoutFunction(OperatorFunction):
     @staticmethod
     def forward(
         ctx: Any,
@@ -155,27 +154,38 @@ class _LinearMaxout(OperatorFunction):
         weight: Tensor,
         bias: Tensor | None,
         precision: str | None,
-        _save: bool,
-    ) -> tuple[Tensor, Tensor]:
+        both: bool,
+    ) -> Any:
         ctx.precision = precision = recorded_tier(precision)
         y, argmax = run(x, weight, bias, precision, True)
         ctx.save_for_backward(x, weight, argmax)
-        ctx.mark_non_differentiable(argmax)
         ctx.set_materialize_grads(False)
+        if not both:
+            return y
+        ctx.mark_non_differentiable(argmax)
         return y, argmax
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 6
-        check_first_derivative(_linear_maxout)
-        tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
-        run: Any = _linear_maxout_backward_cpu if is_plain(tensors) else _linear_maxout_backward
-        return (None, *run(*tensors, ctx.needs_input_grad[1:4], ctx.precision), None, None)
+        check_first_derivative(_linear_maxout.operator)
+        needs = ctx.needs_input_grad[1:4]
+        tensors = (grad_y, *ctx.saved_tensors)
+        arguments = (*tensors, needs, ctx.precision)
+        grads = run_backward(_linear_maxout_backward, _linear_maxout_backward_cpu, tensors, arguments, needs)
+        return None, *grads, None, None
 
 
-define_autograd(_linear_maxout, _LinearMaxout)
-define_autocast(_linear_maxout)
+_linear_maxout = Forward(
+    "linear_maxout",
+    "argmax",
+    "Tensor x, Tensor weight, Tensor? bias, str? precision",
+    _linear_maxout_cpu,
+    _linear_maxout_fake,
+    flops.product,
+    _LinearMaxoutFunction,
+)
 
 
 def linear_maxout(
@@ -206,9 +216,7 @@ def linear_maxout(
         TypeError: a tensor is of another dtype or not on the CPU.
         ValueError: shapes do not agree, pieces is not in 1 to 256, or precision is no tier.
     """
-    tensors, arguments = (x, weight, bias), (x, weight, bias, precision)
-    y, argmax = execute(_linear_maxout, _LinearMaxout, _linear_maxout_cpu, tensors, arguments, return_argmax)
-    return (y, argmax) if return_argmax else y
+    return execute(_linear_maxout, (x, weight, bias), (x, weight, bias, precision), return_argmax)
 
 
 # ---- bare maxout
@@ -227,15 +235,15 @@ def _maxout_cpu(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]
     dim, shape = _check_maxout(z, dim)
     blocks = checks.as_blocks(as_contiguous(z), dim)
     flat = (blocks.shape[0], blocks.shape[2])
-    y = new_tensor(shape, z.dtype)
-    argmax = new_tensor(shape, torch.uint8) if save else None
+    y = np.empty(shape, blocks.dtype)
+    argmax = np.empty(shape, np.uint8) if save else None
     backends.active().maxout(
         blocks,
-        as_array(y).reshape(flat),
-        None if argmax is None else as_array(argmax).reshape(flat),
+        y.reshape(flat),
+        None if argmax is None else argmax.reshape(flat),
         thread_count(),
     )
-    return y, argmax
+    return torch.from_numpy(y), as_tensor(argmax)
 
 
 def _maxout_fake(z: Tensor, dim: int, save: bool) -> tuple[Tensor, Tensor | None]:
@@ -257,50 +265,52 @@ def _check_maxout_backward(
 
 def _maxout_backward_cpu(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) -> Tensor:
     dim, shape = _check_maxout_backward(grad_y, argmax, pieces, dim)
-    which = as_contiguous(argmax)
-    grad_z = new_tensor(shape, grad_y.dtype)
-    blocks = checks.as_blocks(as_array(grad_z), dim)
+    grad_z = np.empty(shape, NUMPY_DTYPES[grad_y.dtype])
+    blocks = checks.as_blocks(grad_z, dim)
     flat = (blocks.shape[0], blocks.shape[2])
     backends.active().maxout_backward(
-        as_contiguous(grad_y).reshape(flat), which.reshape(flat), blocks, thread_count()
+        as_contiguous(grad_y).reshape(flat), as_contiguous(argmax).reshape(flat), blocks, thread_count()
     )
-    return grad_z
+    return torch.from_numpy(grad_z)
 
 
 def _maxout_backward_fake(grad_y: Tensor, argmax: Tensor, pieces: int, dim: int) -> Tensor:
     return grad_y.new_empty(_check_maxout_backward(grad_y, argmax, pieces, dim)[1])
 
 
-_maxout = define("maxout(Tensor z, int dim, bool save) -> (Tensor, Tensor)", _maxout_cpu, _maxout_fake)
 _maxout_backward = define(
     "maxout_backward(Tensor grad_y, Tensor argmax, int pieces, int dim) -> Tensor",
     _maxout_backward_cpu,
     _maxout_backward_fake,
+    flops.no_product,
 )
 
 
-class _Maxout(OperatorFunction):
+class _MaxoutFunction(OperatorFunction):
     @staticmethod
-    def forward(ctx: Any, run: Callable[..., Any], z: Tensor, dim: int, _save: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, run: Callable[..., Any], z: Tensor, dim: int, both: bool) -> Any:
         y, argmax = run(z, dim, True)
         ctx.dim, ctx.pieces = dim, z.shape[dim]
         ctx.save_for_backward(argmax)
-        ctx.mark_non_differentiable(argmax)
         ctx.set_materialize_grads(False)
+        if not both:
+            return y
+        ctx.mark_non_differentiable(argmax)
         return y, argmax
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 4
-        check_first_derivative(_maxout)
+        check_first_derivative(_maxout.operator)
         tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
         run: Any = _maxout_backward_cpu if is_plain(tensors) else _maxout_backward
         return None, run(*tensors, ctx.pieces, ctx.dim), None, None
 
 
-define_autograd(_maxout, _Maxout)
-define_autocast(_maxout)
+_maxout = Forward(
+    "maxout", "argmax", "Tensor z, int dim", _maxout_cpu, _maxout_fake, flops.no_product, _MaxoutFunction
+)
 
 
 def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
@@ -318,8 +328,7 @@ def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
     Raises:
         TypeError: z is of another dtype or not on the CPU.  ValueError: a bad dim or number of pieces.
     """
-    y, argmax = execute(_maxout, _Maxout, _maxout_cpu, (z,), (z, dim), return_argmax)
-    return (y, argmax) if return_argmax else y
+    return execute(_maxout, (z,), (z, dim), return_argmax)
 
 
 # ---- linear + activation
@@ -355,24 +364,32 @@ def _check_linear_activation(
     return shape, activations.resolve(activation, weight.shape[0], NUMPY_DTYPES[x.dtype], given)
 
 
+def _check_saves_z(act: activations.Activation) -> None:
+    if act.saves != "z":
+        raise ValueError(f"activation: got {act.name!r}, wanted one whose backward needs z")
+
+
 def _linear_activation_cpu(
     x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any
 ) -> tuple[Tensor, Tensor | None]:
     *keywords, precision, save = activation
     shape, act = _check_linear_activation(as_array, x, weight, bias, *keywords)
-    y = new_tensor(shape, x.dtype)
-    z = new_tensor(shape, x.dtype) if save and act.saves == "z" else None
+    if save:
+        _check_saves_z(act)
+    dtype = NUMPY_DTYPES[x.dtype]
+    y = np.empty(shape, dtype)
+    z = np.empty(shape, dtype) if save else None
     backends.active().linear_activation(
         as_rows(x),
         as_contiguous(weight),
         None if bias is None else as_contiguous(bias),
         act,
-        as_rows(y),
-        None if z is None else as_rows(z),
+        checks.as_rows(y),
+        checks.as_rows(z),
         thread_count(),
         settings.precision_in_force(precision),
     )
-    return y, z
+    return torch.from_numpy(y), as_tensor(z)
 
 
 def _linear_activation_fake(
@@ -380,7 +397,9 @@ def _linear_activation_fake(
 ) -> tuple[Tensor, Tensor | None]:
     *keywords, _, save = activation
     shape, act = _check_linear_activation(_array_without_values, x, weight, bias, *keywords)
-    return x.new_empty(shape), x.new_empty(shape) if save and act.saves == "z" else None
+    if save:
+        _check_saves_z(act)
+    return x.new_empty(shape), x.new_empty(shape) if save else None
 
 
 def _check_linear_activation_backward(
@@ -404,22 +423,24 @@ def _linear_activation_backward_cpu(
 ) -> tuple[Tensor | None, ...]:
     *keywords, needs, precision = activation
     shapes, act = _check_linear_activation_backward(as_array, grad_y, x, weight, saved, *keywords)
-    grad_x, grad_weight, grad_bias, grad_slope = new_gradients(shapes, needs, x)
+    dtype = NUMPY_DTYPES[x.dtype]
+    grads = [np.empty(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    grad_x, grad_weight, grad_bias, grad_slope = grads
     backends.active().linear_activation_backward(
         as_rows(grad_y),
         as_rows(x),
         as_contiguous(weight),
         as_rows(saved),
         act,
-        None if grad_x is None else as_rows(grad_x),
-        None if grad_weight is None else as_array(grad_weight),
-        None if grad_bias is None else as_array(grad_bias),
-        None if grad_slope is None else as_array(grad_slope).reshape(-1),
+        checks.as_rows(grad_x),
+        grad_weight,
+        grad_bias,
+        None if grad_slope is None else grad_slope.reshape(-1),
         False,
         thread_count(),
         settings.precision_in_force(precision),
     )
-    return grad_x, grad_weight, grad_bias, grad_slope
+    return tuple(map(as_tensor, grads))
 
 
 def _linear_activation_backward_fake(
@@ -430,21 +451,16 @@ def _linear_activation_backward_fake(
     return fake_gradients(shapes, needs, x)
 
 
-_linear_activation = define(
-    f"linear_activation(Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision, bool save) "
-    "-> (Tensor, Tensor)",
-    _linear_activation_cpu,
-    _linear_activation_fake,
-)
 _linear_activation_backward = define(
     f"linear_activation_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor saved, {_ACTIVATION}, "
     "bool[4] needs, str? precision) -> (Tensor, Tensor, Tensor, Tensor)",
     _linear_activation_backward_cpu,
     _linear_activation_backward_fake,
+    flops.products_backward,
 )
 
 
-class _LinearActivation(OperatorFunction):
+class _LinearActivationFunction(OperatorFunction):
     @staticmethod
     def forward(
         ctx: Any,
@@ -453,34 +469,45 @@ class _LinearActivation(OperatorFunction):
         weight: Tensor,
         bias: Tensor | None,
         *activation: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        *keywords, precision, _save = activation
+    ) -> Any:
+        *keywords, precision, both = activation
         ctx.name, slope, *ctx.keywords = keywords
         ctx.precision = precision = recorded_tier(precision)
-        y, z = run(x, weight, bias, *keywords, precision, True)
-        if z is not None:
-            ctx.mark_non_differentiable(z)
-        ctx.save_for_backward(x, weight, y if z is None else z, slope)
+        save = both or ctx.name in activations.SAVES_Z
+        y, z = run(x, weight, bias, *keywords, precision, save)
+        ctx.save_for_backward(x, weight, z if save else y, slope)
         ctx.set_materialize_grads(False)
+        if not both:
+            return y
+        ctx.mark_non_differentiable(z)
         return y, z
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 11
-        check_first_derivative(_linear_activation)
+        check_first_derivative(_linear_activation.operator)
         x, weight, saved, slope = ctx.saved_tensors
-        plain = is_plain((grad_y, x, weight, saved, slope))
-        run = _linear_activation_backward_cpu if plain else _linear_activation_backward
         needs = [ctx.needs_input_grad[i] for i in (1, 2, 3, 5)]
-        grad_x, grad_weight, grad_bias, grad_slope = run(
-            grad_y, x, weight, saved, ctx.name, slope, *ctx.keywords, needs, ctx.precision
+        grad_x, grad_weight, grad_bias, grad_slope = run_backward(
+            _linear_activation_backward,
+            _linear_activation_backward_cpu,
+            (grad_y, x, weight, saved, slope),
+            (grad_y, x, weight, saved, ctx.name, slope, *ctx.keywords, needs, ctx.precision),
+            needs,
         )
         return None, grad_x, grad_weight, grad_bias, None, grad_slope, *(None,) * 5
 
 
-define_autograd(_linear_activation, _LinearActivation)
-define_autocast(_linear_activation)
+_linear_activation = Forward(
+    "linear_activation",
+    "z",
+    f"Tensor x, Tensor weight, Tensor? bias, {_ACTIVATION}, str? precision",
+    _linear_activation_cpu,
+    _linear_activation_fake,
+    flops.product,
+    _LinearActivationFunction,
+)
 
 
 def linear_activation(
@@ -513,9 +540,5 @@ def linear_activation(
         TypeError: a tensor is of another dtype or not on the CPU, or the activation does not take a keyword.
         ValueError: shapes do not agree, the activation is unknown, or a keyword's value is bad.
     """
-    keywords = (activation, slope, negative_slope, alpha, approximate)
-    tensors = (x, weight, bias, slope)
-    arguments = (x, weight, bias, *keywords, precision)
-    return execute(_linear_activation, _LinearActivation, _linear_activation_cpu, tensors, arguments, False)[
-        0
-    ]
+    arguments = (x, weight, bias, activation, slope, negative_slope, alpha, approximate, precision)
+    return execute(_linear_activation, (x, weight, bias, slope), arguments, False)

@@ -12,7 +12,17 @@ from .. import activations, checks, init, settings
 from .functional import linear_activation, linear_maxout
 
 
-class Maxout(nn.Module):
+class _Layer(nn.Module):
+    """The base of the modules: it refuses torch.jit.script by name."""
+
+    def __prepare_scriptable__(self) -> Any:  # called by torch.jit.script
+        raise TypeError(
+            f"obj: got a fastact.torch.{type(self).__name__}, which torch.jit.script can't compile, wanted a "
+            "module of PyTorch's own; use torch.jit.trace, torch.export or torch.compile"
+        )
+
+
+class Maxout(_Layer):
     """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
 
     Args:
@@ -97,7 +107,7 @@ class Maxout(nn.Module):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-class LinearActivation(nn.Linear):
+class LinearActivation(_Layer, nn.Linear):
     """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
 
     Args:
@@ -105,7 +115,7 @@ class LinearActivation(nn.Linear):
         activation: a name of the table in `fastact.activations`.
         precision: the float32 precision tier of this layer; None for fastact's own setting.
         **keywords: the activation's own.  "prelu" learns the parameter `slope`, which starts at this
-            keyword, 0.25 unless given: a number for one slope, or a sequence of out_features.
+            keyword, 0.25 unless given: a number for one slope, or a sequence or tensor of out_features.
 
     Raises:
         TypeError: bias is no bool, or the activation does not take a keyword.
@@ -128,15 +138,33 @@ class LinearActivation(nn.Linear):
         checks.check_flag("bias", bias)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.precision = precision if precision is None else settings.check_precision(precision)
-        slope = None
+        parameter = None
         if activation == "prelu":
-            values = checks.finite_numbers("slope", keywords.pop("slope", 0.25), np.float64)
+            slope = keywords.pop("slope", 0.25)
+            if isinstance(slope, Tensor):
+                slope = slope.tolist()  # NumPy would forbid PyTorch to resize the tensor
+            values = checks.finite_numbers("slope", slope, np.float64)
             activations.resolve(activation, out_features, values.dtype, keywords | {"slope": values})
-            slope = nn.Parameter(torch.tensor(values, device=device, dtype=self.weight.dtype))
+            parameter = nn.Parameter(torch.empty(values.shape, device=device, dtype=self.weight.dtype))
+            self._initial_slope = tuple(values.tolist())
         else:
             activations.resolve(activation, out_features, np.dtype(np.float64), keywords)
         self.activation, self.keywords = activation, keywords
-        self.register_parameter("slope", slope)
+        self.register_parameter("slope", parameter)
+        self._reset_slope()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as `nn.Linear` does, and start the slope at the keyword's value again."""
+        super().reset_parameters()
+        if "slope" in self._parameters:  # nn.Linear's constructor calls this first
+            self._reset_slope()
+
+    def _reset_slope(self) -> None:
+        if self.slope is not None:
+            with torch.no_grad():
+                self.slope.copy_(
+                    torch.tensor(self._initial_slope, dtype=torch.float64, device=self.slope.device)
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         return linear_activation(  # type: ignore[no-any-return]
@@ -155,7 +183,7 @@ class LinearActivation(nn.Linear):
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
 
 
-class PooledLinear(nn.Linear):
+class PooledLinear(_Layer, nn.Linear):
     """An `nn.Linear` of out_features * pieces units that passes on the largest of each group.
 
     The parameters are nn.Linear's own, in the order of a model that exists, which `accelerate` keeps.
@@ -175,8 +203,8 @@ class PooledLinear(nn.Linear):
     def _grouped(self, parameter: Tensor) -> Tensor:
         """(units, ...) -> (out_features, pieces, ...), a view."""
         if self.piece_major:
-            return parameter.view(self.pieces, -1, *parameter.shape[1:]).transpose(0, 1)
-        return parameter.view(-1, self.pieces, *parameter.shape[1:])
+            return parameter.unflatten(0, (self.pieces, -1)).transpose(0, 1)
+        return parameter.unflatten(0, (-1, self.pieces))
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self._grouped(self.bias)

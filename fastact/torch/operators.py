@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 from .. import settings
 
 _lib: Any = torch.library.Library("fastact", "DEF")  # type: ignore[no-untyped-call]
 
 
-def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+def define(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], flops: Callable[..., int]
+) -> Any:
     """The operator of a schema: `kernel` for CPU tensors, `fake` to check arguments and shape the results.
 
-    Tensors that live elsewhere go to `fake` as well, for its check of the device to say what is wrong.
+    `flops` counts the operator's floating-point operations; it gets shapes in place of tensors.
+
+    Where `kernel` or `fake` returns None for a tensor, the operator returns an empty tensor: a schema can't
+    say that a result may be missing.  Tensors on other devices and of other layouts go to `fake`, whose
+    check says what is wrong.
     """
     name = schema.partition("(")[0]
     _lib.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     operator = getattr(torch.ops.fastact, name).default
-    names = [argument.name for argument in operator._schema.arguments]
+    names = _argument_names(operator)
+
+    def checked_kernel(*args: Any) -> Any:
+        for name, arg in zip(names, args, strict=True):
+            if isinstance(arg, Tensor) and not arg.data_ptr() and arg.numel():
+                raise ValueError(f"{name}: got a tensor whose storage was freed, wanted one with memory")
+        return _without_none(kernel(*args), args[0])
 
     def checked_fake(*args: Any) -> Any:
-        tensors = [(name, arg) for name, arg in zip(names, args, strict=True) if isinstance(arg, Tensor)]
-        for name, tensor in tensors:
-            if tensor.device.type not in ("cpu", "meta") or tensor.layout is not torch.strided:
-                got = f"a {tensor.layout} tensor on {tensor.device}"
-                raise TypeError(f"{name}: got {got}, wanted a torch.strided one on the CPU")
-            if tensor.device != tensors[0][1].device:
-                raise TypeError(f"{name}: got a tensor on {tensor.device}, wanted {tensors[0][1].device}")
-        return fake(*args)
+        check_placement(names, args)
+        return _without_none(fake(*args), args[0])
 
-    _lib.impl(name, kernel, "CPU")
+    _lib.impl(name, checked_kernel, "CPU")
     _lib.impl(name, checked_fake, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastact::{name}", checked_fake, lib=_lib)
+    register_flop_formula(getattr(torch.ops.fastact, name))(flops)
     return operator
+
+
+def _argument_names(operator: Any) -> list[str]:
+    return [argument.name for argument in operator._schema.arguments]
+
+
+def check_placement(names: list[str], args: tuple[Any, ...]) -> None:
+    """Every tensor is a strided one on the CPU, or on "meta" as all the others."""
+    tensors = [(name, arg) for name, arg in zip(names, args, strict=False) if isinstance(arg, Tensor)]
+    for name, tensor in tensors:
+        if tensor.is_nested:
+            raise TypeError(f"{name}: got a nested tensor, wanted a torch.strided one on the CPU")
+        if tensor.device.type not in ("cpu", "meta") or tensor.layout is not torch.strided:
+            got = f"a {tensor.layout} tensor on {tensor.device}"
+            raise TypeError(f"{name}: got {got}, wanted a torch.strided one on the CPU")
+        if tensor.device != tensors[0][1].device:
+            raise TypeError(f"{name}: got a tensor on {tensor.device}, wanted {tensors[0][1].device}")
+
+
+def _without_none(results: Any, like: Tensor) -> Any:
+    if isinstance(results, Tensor):
+        return results
+    return tuple([like.new_empty(0) if result is None else result for result in results])
 
 
 def define_autocast(operator: Any) -> None:
     """Under autocast: float32 inputs, the tier "medium" unless one is given, and y in the autocast dtype."""
-    names = [argument.name for argument in operator._schema.arguments]
+    names = _argument_names(operator)
 
     def cast(name: str, value: Any) -> Any:
         if name == "precision":
@@ -66,21 +97,71 @@ def define_autocast(operator: Any) -> None:
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def define_autograd(operator: Any, function: Any) -> None:
-    """Where autograd records, `function`, whose first argument is what to run."""
+def define_autograd(forward: Forward, operator: Any, both: bool) -> None:
+    """Where autograd records, run `forward.function`, and else `operator` alone."""
 
-    def below(*args: Any) -> Any:
+    def run(*args: Any) -> Any:
         with _below_autograd():
-            return operator(*args)
+            return forward.dispatch(*args)
 
     def kernel(*args: Any) -> Any:
         if not _records(args):
-            return below(*args)
+            with _below_autograd():
+                return operator(*args)
         if torch._C._are_functorch_transforms_active():
             raise NotImplementedError(f"{operator.name()} has no derivative under a torch.func transform")
-        return function.apply(below, *args)
+        return forward.function.apply(run, *args, both)
 
     _lib.impl(operator.name().partition("::")[2], kernel, "Autograd")
+
+
+class Forward:
+    """The forward of an operation, as two operators: what it saves must not depend on the grad mode.
+
+    `name` returns y; `name`_`saved` returns (y, saved), where `saved` is what a backward needs besides the
+    inputs.  A graph that was traced holds the one that was called, with and without gradients.
+
+    Args:
+        name, saved, arguments: as the schemas have them.
+        kernel: of (*arguments, save) for CPU tensors; returns y, and `saved` or None.
+        fake: the same without values.
+        flops: as for `define`.
+        function: the `OperatorFunction`.  Its forward gets a function like `kernel`, the arguments, and
+            whether to return `saved` as well.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        saved: str,
+        arguments: str,
+        kernel: Callable[..., Any],
+        fake: Callable[..., Any],
+        flops: Callable[..., int],
+        function: Any,
+    ) -> None:
+        self.kernel, self.function = kernel, function
+        self.names = [argument.split()[1] for argument in arguments.split(", ")]
+        self.operator = define(
+            f"{name}({arguments}) -> Tensor",
+            lambda *args: kernel(*args, False)[0],
+            lambda *args: fake(*args, False)[0],
+            flops,
+        )
+        self.saving_operator = define(
+            f"{name}_{saved}({arguments}) -> (Tensor, Tensor)",
+            lambda *args: kernel(*args, True),
+            lambda *args: fake(*args, True),
+            flops,
+        )
+        for operator, both in ((self.operator, False), (self.saving_operator, True)):
+            define_autograd(self, operator, both)
+            define_autocast(operator)
+
+    def dispatch(self, *args: Any) -> Any:
+        """What `kernel` computes, by way of the dispatcher."""
+        *arguments, save = args
+        return self.saving_operator(*arguments) if save else (self.operator(*arguments), None)
 
 
 class OperatorFunction(Function):
@@ -146,7 +227,7 @@ def is_plain(tensors: tuple[Any, ...]) -> bool:
     try:
         for tensor in tensors:
             if type(tensor) in _PLAIN_TYPES:
-                if not tensor.is_cpu or tensor.layout is not _strided or tensor.is_neg():
+                if not tensor.is_cpu or tensor.layout is not _strided or tensor.is_neg() or tensor.is_nested:
                     return False
                 if not tensor.data_ptr():  # empty, or a zero that has no memory
                     return False
@@ -158,20 +239,31 @@ def is_plain(tensors: tuple[Any, ...]) -> bool:
 
 
 def execute(
+    forward: Forward, tensors: tuple[Tensor | None, ...], arguments: tuple[Any, ...], both: bool
+) -> Any:
+    """y, or (y, saved) with `both`, by the shortest way."""
+    if not is_plain(tensors):
+        operator = forward.saving_operator if both else forward.operator
+        check_placement(forward.names, arguments)  # a subclass may not get as far as the operator
+        return operator(*arguments)
+    if _records(tensors):
+        return forward.function.apply(forward.kernel, *arguments, both)
+    y, saved = forward.kernel(*arguments, both)
+    return (y, saved) if both else y
+
+
+def run_backward(
     operator: Any,
-    function: Any,
     kernel: Callable[..., Any],
     tensors: tuple[Tensor | None, ...],
     arguments: tuple[Any, ...],
-    save: bool,
-) -> Any:
-    """The results of an operation by the shortest way; it saves what a backward takes if one may follow."""
-    records = _records(tensors)
-    if not is_plain(tensors):
-        return operator(*arguments, save or records)
-    if records:
-        return function.apply(kernel, *arguments, True)
-    return kernel(*arguments, save)
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The gradients by the shortest way, None for each that is not needed."""
+    if is_plain(tensors):
+        return kernel(*arguments)
+    grads = operator(*arguments)
+    return tuple([grad if need else None for grad, need in zip(grads, needs, strict=True)])
 
 
 def recorded_tier(precision: str | None) -> str | None:
