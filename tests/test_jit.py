@@ -3,6 +3,7 @@
 import os
 import textwrap
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from conftest import output_of
 
 import fastact as fa
-from fastact import jit, pool, settings
+from fastact import activations, jit, pool, settings
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -93,7 +94,7 @@ FORKED = """
     import os, sys, threading
     import numpy as np
     import fastact as fa
-    from fastact import jit, pool
+    from fastact import activations, jit, pool
     pool._WORK_PER_THREAD = 1
     fa.settings.set_num_threads(3)
     x, weight = np.ones((300, 40), np.float32), np.ones((90, 2, 40), np.float32)
@@ -165,3 +166,61 @@ def test_an_exception_in_a_helper_reaches_the_caller():
 
     with pytest.raises(MemoryError):
         pool.run(kernel, 8, 1e12, 4)
+
+
+# ---- the memory of a slope's gradient
+
+
+def prelu_problem(shape, slopes, dtype):
+    rng = np.random.default_rng(0)
+    grad_y, saved = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    act = activations.resolve("prelu", shape[1], np.dtype(dtype), {"slope": np.full(slopes, 0.25, dtype)})
+    return grad_y, saved, act
+
+
+SLOPES = [
+    ((1, 300_000), 1),
+    ((1, 300_000), 300_000),
+    ((300, 1001), 1),
+    ((300, 1001), 1001),
+    ((300_000, 1), 1),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "slopes"), SLOPES)
+def test_prelu_backward_memory_beside_its_results_is_bounded(shape, slopes, dtype):
+    grad_y, saved, act = prelu_problem(shape, slopes, dtype)
+    grad_z, grad_slope = np.empty_like(saved), np.empty(slopes, dtype)
+    jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)  # compiled now
+    tracemalloc.start()
+    try:
+        jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.05 * saved.size  # bytes; 8 an element of a row before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "slopes"), SLOPES)
+def test_prelu_backward_slope_gradient_within_bound_for_any_threads(always_threaded, shape, slopes, dtype):
+    grad_y, saved, act = prelu_problem(shape, slopes, dtype)
+    terms = np.where(saved > 0, 0, grad_y.astype("f8") * saved)
+    exact, magnitude = terms.sum(0, keepdims=True), abs(terms).sum(0, keepdims=True)
+    if slopes == 1:
+        exact, magnitude = exact.sum(1), magnitude.sum(1)
+    start = np.full(slopes, 2, dtype)
+    results = []
+    for threads, accumulate in ((1, False), (3, False), (3, True)):
+        grad_slope = start.copy()
+        jit.activation_backward(
+            grad_y, saved, act, np.empty_like(saved), grad_slope, accumulate, threads=threads
+        )
+        results.append(grad_slope)
+    # sums in float64 of at most 128 terms, of at most 128 partial sums, and their sum; rounded once
+    eps = np.finfo(dtype).eps
+    bound = eps * abs(exact) + 4 * 300 * np.finfo("f8").eps * magnitude
+    assert (abs(results[0] - exact.reshape(slopes)) <= bound.reshape(slopes)).all()
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0] + start)
