@@ -17,6 +17,12 @@ from numba import config, njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
+if config.DISABLE_JIT:
+    raise ImportError(
+        'backend "numba": NUMBA_DISABLE_JIT is set, and these kernels run only when compiled; unset it, or '
+        'choose the backend "c" or "numpy" (FASTACT_BACKEND, fastact.set_backend)'
+    )
+
 if hasattr(os, "register_at_fork"):
     # a child forked while another thread compiles would wait for ever for the lock of that thread
     os.register_at_fork(

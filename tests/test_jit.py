@@ -402,6 +402,23 @@ def test_cache_many_processes_write_at_once(tmp_path):
     assert errors == ""
 
 
+def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
+    code = """
+        import numpy as np
+        import fastact as fa
+        z = np.float32([[1, 3, 3]])
+        try:
+            fa.maxout(z, backend="numba")
+        except ImportError as error:
+            print(error)
+        print(*fa.maxout(z, backend="numpy"))
+    """
+    message, result = run_python(code, NUMBA_DISABLE_JIT="1").splitlines()
+    assert message.startswith('backend "numba": NUMBA_DISABLE_JIT is set')
+    assert 'choose the backend "c" or "numpy"' in message
+    assert result == "[3.] [1]"
+
+
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
