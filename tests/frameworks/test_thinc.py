@@ -1,5 +1,6 @@
 """The Thinc adapter: the fused layer against Thinc's own, the Ops, the layer, and Thinc's own tests."""
 
+import inspect
 import os
 import pickle
 import re
@@ -16,6 +17,7 @@ from thinc.api import (
     Linear,
     Model,
     NumpyOps,
+    Ops,
     chain,
     clone,
     fix_random_seed,
@@ -306,6 +308,16 @@ def test_the_ops_are_found_by_name():
     with use_ops("fastact"):
         assert type(get_current_ops()) is FastactOps
         assert type(thinc_Maxout(3, 2).ops) is FastactOps
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in vars(FastactOps) if not name.startswith("_") and name != "name"]
+)
+def test_ops_methods_have_the_parameters_and_annotations_of_thincs_ops(method):
+    ours = inspect.signature(getattr(FastactOps, method)).parameters.values()
+    theirs = inspect.signature(getattr(Ops, method)).parameters.values()
+    for p, wanted in zip(ours, theirs, strict=True):
+        assert (p.name, p.default, str(p.annotation)) == (wanted.name, wanted.default, str(wanted.annotation))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
