@@ -41,29 +41,56 @@ def _same_float_arrays(*arrays: Any) -> bool:
 # ---- the fused layer
 
 
+def _fusible(model: AnyModel) -> bool:
+    """Whether a fused kernel may stand in for the methods that Thinc's forward calls on the model's Ops.
+
+    An Ops that overrides one of them, in its class or on the instance, wants its own to be called.
+    """
+    kind = type(model.ops)
+    return _KNOWN_METHODS.keys().isdisjoint(vars(model.ops)) and all(
+        getattr(kind, name, None) in known for name, known in _KNOWN_METHODS.items()
+    )
+
+
 def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:
     """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
 
     X (rows, nI), the parameters W (nO, nP, nI) and b (nO, nP) -> Y (rows, nO) and a callback that takes
     dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact does not
-    take, a GPU's arrays, other dtypes, mixed ones or too many pieces, goes to Thinc's own forward.
+    take goes to Thinc's own steps: a GPU's arrays, other dtypes, mixed ones, too many pieces, and an
+    Ops with a `gemm` or `maxout` of its own.
     """
     W: Any = model.get_param("W")
     b: Any = model.get_param("b")
     x: Any = X
-    if not _same_float_arrays(x, W, b) or not 1 <= W.shape[1] <= checks.MAX_PIECES:
+    if not (_same_float_arrays(x, W, b) and 1 <= W.shape[1] <= checks.MAX_PIECES and _fusible(model)):
         return thinc_forward(model, X, is_train)
     Y: Any
     tier = settings.get_float32_matmul_precision()
     Y, argmax = ops.linear_maxout(x, W, b, precision=tier)
 
     def backprop(dY: Any) -> Any:
-        dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax, precision=tier)
+        if np.shape(dY) != argmax.shape:
+            raise ValueError(f"dY: got shape {np.shape(dY)}, wanted {argmax.shape}")
+        if _same_float_arrays(x, dY) and _fusible(model):
+            dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax, precision=tier)
+        else:
+            dX, dW, db = _backward_by_ops(model.ops, dY, x, W, argmax)
         model.inc_grad("W", dW)
         model.inc_grad("b", db)
         return dX
 
     return Y, backprop
+
+
+def _backward_by_ops(model_ops: Any, dY: Any, X: Any, W: Any, argmax: Any) -> tuple[Any, Any, Any]:
+    """dX, dW and db by the steps of Thinc's Maxout, for a dY that the kernels do not take."""
+    nO, nP, nI = W.shape
+    dZ = model_ops.backprop_maxout(dY, argmax.astype(np.int32), nP)
+    flat = model_ops.reshape2f(dZ, len(dZ), nO * nP)
+    dW = model_ops.reshape3f(model_ops.gemm(flat, X, trans1=True), nO, nP, nI)
+    dX = model_ops.gemm(flat, model_ops.reshape2f(W, nO * nP, nI))
+    return dX, dW, dZ.sum(axis=0)
 
 
 class Layer(NamedTuple):
@@ -80,23 +107,27 @@ class Layer(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `accelerate` did: the layers it replaced, those that were fused before, and those left alone
-    because their forward is not Thinc's."""
+    """What `accelerate` found, each layer in one list.
+
+    `replaced` are fused from now on, `already` were fused before, `skipped` were left alone because
+    their forward is not Thinc's.  `deferred` have the fused forward, which leaves the work to their Ops:
+    those have methods of their own, or the layer has too many pieces.
+    """
 
     replaced: tuple[Layer, ...]
     already: tuple[Layer, ...]
     skipped: tuple[Layer, ...]
+    deferred: tuple[Layer, ...] = ()
 
     def __repr__(self) -> str:
-        lines = [f"{_layers(len(self.replaced))} now fused"]
-        lines += _lines(self.replaced)
-        if self.already:
-            lines += [f"{_layers(len(self.already))} fused before", *_lines(self.already)]
-        if self.skipped:
-            lines += [
-                f"{_layers(len(self.skipped))} left alone, with a forward of its own",
-                *_lines(self.skipped),
-            ]
+        lines = [f"{_layers(len(self.replaced))} now fused", *_lines(self.replaced)]
+        for layers, what in (
+            (self.already, "fused before"),
+            (self.skipped, "left alone, with a forward of its own"),
+            (self.deferred, "left to Ops with methods of their own, or with too many pieces"),
+        ):
+            if layers:
+                lines += [f"{_layers(len(layers))} {what}", *_lines(layers)]
         return "\n".join(lines)
 
 
@@ -121,11 +152,11 @@ def _maxout_nodes(model_or_nlp: Any) -> Iterator[tuple[str, AnyModel]]:
         raise TypeError(
             f"model_or_nlp: got {type(model_or_nlp).__name__}, wanted a thinc Model or a spaCy pipeline"
         )
-    seen = set()
+    seen = set()  # of the objects: a deep copy of a node has its `id`
     for component, model in models:
         for node in model.walk() if isinstance(model, Model) else ():
-            if node.name == "maxout" and node.id not in seen:
-                seen.add(node.id)
+            if node.name == "maxout" and id(node) not in seen:
+                seen.add(id(node))
                 yield component, node
 
 
@@ -133,7 +164,7 @@ def accelerate(model_or_nlp: Any) -> Report:
     """Run every Maxout layer fused, in inference and in training; `restore` undoes it.
 
     Args:
-        model_or_nlp: a Thinc model, or a spaCy pipeline, whose components are searched.
+        model_or_nlp: a Thinc model, or a spaCy pipeline, whose present components are searched.
 
     Returns:
         A report of what was replaced, which prints well.  A maxout node with a forward other
@@ -142,17 +173,20 @@ def accelerate(model_or_nlp: Any) -> Report:
     Raises:
         TypeError: `model_or_nlp` is neither.
     """
-    replaced, already, skipped = [], [], []
+    found: dict[str, list[Layer]] = {kind: [] for kind in Report._fields}
     for component, node in _maxout_nodes(model_or_nlp):
         layer = Layer(component, *(node.maybe_get_dim(dim) for dim in ("nO", "nP", "nI")))
         if node._func is forward:
-            already.append(layer)
+            kind = "already"
         elif node._func is thinc_forward:
             node.replace_callbacks(forward, init=node.init)
-            replaced.append(layer)
+            kind = "replaced"
         else:
-            skipped.append(layer)
-    return Report(tuple(replaced), tuple(already), tuple(skipped))
+            kind = "skipped"
+        if kind != "skipped" and not (_fusible(node) and (layer.nP or 1) <= checks.MAX_PIECES):
+            kind = "deferred"
+        found[kind].append(layer)
+    return Report(**{kind: tuple(layers) for kind, layers in found.items()})
 
 
 def restore(model_or_nlp: Any) -> None:
@@ -261,6 +295,13 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         if threshold != 20 or not _same_float_arrays(dY, X):
             return super().backprop_mish(dY, X, threshold, inplace)
         return _gradient("mish", dY, X, inplace)
+
+
+# The methods that the forward of Thinc's Maxout and its callback call, as Thinc and fastact have them.
+_KNOWN_METHODS = {
+    name: {getattr(NumpyOps, name), getattr(FastactOps, name)}
+    for name in ("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f")
+}
 
 
 # ---- a layer with maxout's own initialisation
