@@ -7,13 +7,15 @@ Only a layer's forward function is exchanged.  Parameters, serialisation, dropou
 normalisation stay Thinc's, so a saved pipeline loads with and without fastact.
 
 Entry points also register the callbacks "fastact.accelerate.v1" and "fastact.use_ops.v1" for a
-spaCy config, the Ops "fastact" and the layer "fastact.Maxout.v1".  Thinc imports this module through
-them as soon as it looks for its own Ops, so it must stay cheap to import.
+spaCy config, the Ops "fastact" and the layer "fastact.Maxout.v1".  A pipeline whose config has the
+first callback fuses its later components too.  Thinc imports this module through the entry points as
+soon as it looks for its own Ops, so it must stay cheap to import.
 """
 
 # No `from __future__ import annotations` here: Thinc's data validation reads a forward's annotations.
 
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -190,20 +192,57 @@ def accelerate(model_or_nlp: Any) -> Report:
 
 
 def restore(model_or_nlp: Any) -> None:
-    """Give every fused layer Thinc's own forward again.  Raises TypeError as `accelerate` does."""
+    """Give every fused layer Thinc's own forward again.
+
+    A pipeline with the callback "fastact.accelerate.v1" no longer fuses the components that are added to
+    it later; one that is loaded from its config does.  Raises TypeError as `accelerate` does.
+    """
     for _, node in _maxout_nodes(model_or_nlp):
         if node._func is forward:
             node.replace_callbacks(thinc_forward, init=node.init)
+    if isinstance(getattr(model_or_nlp, "_link_components", None), _FusingLinker):
+        del model_or_nlp._link_components
 
 
 # ---- callbacks for a spaCy config
 
 
+def _accelerate_and_log(nlp: Any) -> None:
+    report = accelerate(nlp)
+    if report.replaced:
+        _log.info("%s", report)
+
+
+class _FusingLinker:
+    """A pipeline's `_link_components`, which fuses its maxout layers as well.
+
+    spaCy calls this method of a pipeline whenever components were added, replaced, renamed, initialised
+    or loaded, so no other method is exchanged.  The reference is weak: with a strong one a pipeline would
+    keep itself alive until the next collection of cycles.
+    """
+
+    def __init__(self, nlp: Any) -> None:
+        self._nlp = weakref.ref(nlp)
+
+    def __call__(self) -> None:
+        nlp: Any = self._nlp()
+        type(nlp)._link_components(nlp)
+        _accelerate_and_log(nlp)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _FusingLinker, (self._nlp(),)
+
+
 def accelerate_callback() -> Callable[[Any], Any]:
-    """For [nlp.after_pipeline_creation]: `accelerate` the pipeline, whether new or loaded."""
+    """For [nlp.after_pipeline_creation]: `accelerate` the pipeline, whether new or loaded.
+
+    What `nlp.add_pipe`, `nlp.replace_pipe` or `nlp.initialize` bring in later is fused too, until
+    `restore(nlp)`.
+    """
 
     def after_pipeline_creation(nlp: Any) -> Any:
-        _log.info("%s", accelerate(nlp))
+        _accelerate_and_log(nlp)
+        nlp._link_components = _FusingLinker(nlp)
         return nlp
 
     return after_pipeline_creation
