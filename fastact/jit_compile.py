@@ -134,8 +134,8 @@ def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
         cache = _Cache(function)
     except (RuntimeError, OSError) as error:
         _warn_once(
-            f"Numba has no folder for its cache that can be written to ({error}); kernels are compiled in "
-            "each process. Set NUMBA_CACHE_DIR to such a folder"
+            f"Numba has no place for its cache ({error}); kernels are compiled in each process. "
+            "Set NUMBA_CACHE_DIR to a folder that can be written to"
         )
         return kernel
     kernel._cache = cache
