@@ -249,11 +249,15 @@ def accelerate_callback() -> Callable[[Any], Any]:
 
 
 def use_ops_callback() -> Callable[[Any], Any]:
-    """For [nlp.before_creation]: make "fastact" the current Ops, unless those are a GPU's."""
+    """For [nlp.before_creation]: make "fastact" the current Ops, unless those are a GPU's.
+
+    With or without BLIS, as the Ops before; Ops that are fastact's, or of a subclass, stay.
+    """
 
     def before_creation(language: Any) -> Any:
-        if get_current_ops().device_type == "cpu":
-            set_current_ops(FastactOps())
+        current = get_current_ops()
+        if current.device_type == "cpu" and not isinstance(current, FastactOps):
+            set_current_ops(FastactOps(use_blis=getattr(current, "use_blis", True)))
         return language
 
     return before_creation

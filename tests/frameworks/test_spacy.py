@@ -18,7 +18,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
-from thinc.api import Model, NumpyOps, fix_random_seed, use_ops
+from thinc.api import Model, NumpyOps, fix_random_seed, set_current_ops, use_ops
 from thinc.layers.maxout import forward as thinc_forward
 
 from fastact.thinc import FastactOps, accelerate, restore
@@ -454,6 +454,27 @@ def test_callback_two_processes(nlp, tmp_path, method):
     fused.from_bytes(nlp.to_bytes(), exclude=["config"])
     fused.to_disk(tmp_path / "saved")
     assert predict_elsewhere(tmp_path / "saved", method, pipe=", n_process=2") == plain
+
+
+class OwnOps(FastactOps):
+    """A user's subclass."""
+
+
+@pytest.mark.usefixtures("kept_ops")
+@pytest.mark.parametrize(
+    ("before", "kind", "use_blis"),
+    [
+        (NumpyOps(), FastactOps, True),
+        (NumpyOps(use_blis=False), FastactOps, False),
+        (OwnOps(use_blis=False), OwnOps, False),
+    ],
+)
+def test_use_ops_callback_keeps_use_blis_and_subclasses(before, kind, use_blis):
+    set_current_ops(before)
+    nlp = spacy.blank("en", config={"nlp": {"before_creation": CALLBACKS["before_creation"]}})
+    for node in nlp.add_pipe("tagger").model.walk():
+        assert type(node.ops) is kind
+        assert node.ops.use_blis == use_blis
 
 
 def test_spacy_train(tmp_path):
