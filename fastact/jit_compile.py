@@ -105,6 +105,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
+        except Warning:  # by a filter that makes errors of warnings
+            raise
         except Exception as error:
             self._useless(error)
             return None
@@ -112,6 +114,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
+        except Warning:
+            raise
         except Exception as error:
             self._useless(error)
 

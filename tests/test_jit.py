@@ -252,6 +252,18 @@ def test_cache_a_damaged_file_is_named_once_and_replaced(monkeypatch, cache, kin
     quietly(5.0, 1)
 
 
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_cache_a_damaged_file_raises_once_where_warnings_are_errors(monkeypatch, cache, kind):
+    for file in cache(kind):
+        os.truncate(file, 20)
+    monkeypatch.setattr(jit_compile, "_warned", False)
+    kernel = jit_compile.compiled(halve)
+    with pytest.raises(RuntimeWarning, match="damaged"):
+        kernel(3.0)
+    assert kernel(3.0) == 1.5
+    quietly(3.0, 1)
+
+
 def test_cache_every_flipped_bit_of_the_index_gives_the_right_result(monkeypatch, cache):
     (index,) = cache("nbi")
     content = index.read_bytes()
