@@ -13,6 +13,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from conftest import output_of
@@ -296,6 +297,16 @@ def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
         file.write_bytes(content)
     quietly(3.0, 0)
     quietly(3.0, 1)
+
+
+def test_cache_files_of_numba_itself_are_replaced_without_a_word(monkeypatch, tmp_path):
+    """As a fastact that used Numba's own format has left them, for the same source."""
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    assert numba.njit(halve, cache=True)(3.0) == 1.5
+    assert len(cached_files(tmp_path, "nbc")) == 1
+    quietly(3.0, 0)
+    quietly(3.0, 1)
+    assert len(cached_files(tmp_path, "nbc")) == 1
 
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
