@@ -916,29 +916,54 @@ def _propagate(code, parameter, saved, grad):
 
 @_compiled
 def _activation_cells(code, parameters, z, y, first, last):
-    """z and y are flat; parameters (n,), float64, repeats along them.  A cell is _CELL of them."""
+    """z and y are flat; parameters (n,) repeats along them.  A cell is _CELL of them."""
     for i in range(first * _CELL, min(last * _CELL, z.size)):
-        y[i] = _activate(code, parameters[i % parameters.size], np.float64(z[i]))
+        y[i] = _activate(code, np.float64(parameters[i % parameters.size]), np.float64(z[i]))
 
 
 @_compiled
 def _activation_backward_cells(code, parameters, grad_y, saved, grad_z, first, last):
     for i in range(first * _CELL, min(last * _CELL, saved.size)):
-        parameter = parameters[i % parameters.size]
+        parameter = np.float64(parameters[i % parameters.size])
         grad_z[i] = _propagate(code, parameter, np.float64(saved[i]), np.float64(grad_y[i]))
 
 
 @_compiled
-def _grad_slope_cells(grad_y, saved, total, first, last):
-    """total[c] = the sum of grad_y * saved over rows with saved <= 0 or NaN; a cell is a column."""
-    for c in range(first, last):
-        total[c] = 0
-        for start in range(0, len(saved), _CUT):
+def _slope_term(grad_y, saved):
+    """What an element adds to its slope's gradient; a NaN counts as not above 0."""
+    return 0.0 if saved > 0 else np.float64(grad_y) * saved
+
+
+@_compiled
+def _grad_slopes_cells(grad_y, saved, grad_slope, accumulate, first, last):
+    """grad_slope[c] = the sum of column c's terms; a cell is _CUT columns."""
+    total = np.empty(_CUT)
+    partial = np.empty(_CUT)
+    rounded = np.empty(_CUT, grad_slope.dtype)
+    for start in range(first * _CUT, min(last * _CUT, grad_slope.size), _CUT):
+        count = min(_CUT, grad_slope.size - start)
+        total[:] = 0
+        for row in range(0, len(saved), _CUT):
+            partial[:] = 0
+            for n in range(row, min(row + _CUT, len(saved))):
+                for c in range(count):
+                    partial[c] += _slope_term(grad_y[n, start + c], saved[n, start + c])
+            total += partial
+        rounded[:] = total
+        _store(rounded, 0, grad_slope, start, count, accumulate)
+
+
+@_compiled
+def _slope_sums_cells(grad_y, saved, totals, first, last):
+    """totals[cell] = the sum of the cell's terms; grad_y and saved are flat, a cell is _CELL of them."""
+    for cell in range(first, last):
+        totals[cell] = 0
+        stop = min((cell + 1) * _CELL, saved.size)
+        for start in range(cell * _CELL, stop, _CUT):
             partial = 0.0
-            for n in range(start, min(start + _CUT, len(saved))):
-                if not saved[n, c] > 0:
-                    partial += np.float64(grad_y[n, c]) * saved[n, c]
-            total[c] += partial
+            for i in range(start, min(start + _CUT, stop)):
+                partial += _slope_term(grad_y[i], saved[i])
+            totals[cell] += partial
 
 
 # ---- linear + activation
@@ -959,7 +984,7 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
         for n in range(row, stop):
             at = (n - row) * step
             for j in range(count):
-                parameter = parameters[(output + j) % parameters.size]
+                parameter = np.float64(parameters[(output + j) % parameters.size])
                 y[n, output + j] = _activate(code, parameter, np.float64(buffers[0][at + j]))
             if z.size:
                 for j in range(count):
@@ -1133,9 +1158,8 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
 
 
 def _parameters(act: Activation, dtype: np.dtype[Any]) -> Array:
-    """The parameter, rounded to the dtype as NumPy does, or the slopes; in float64."""
-    values = np.array([act.parameter], dtype) if act.slope is None else act.slope
-    return values.astype(np.float64)
+    """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
+    return np.array([act.parameter], dtype) if act.slope is None else _own(act.slope)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
@@ -1184,11 +1208,15 @@ def activation_backward(
 def _grad_slope(
     grad_y: Array, saved: Array, grad_slope: Array, accumulate: bool, work: float, threads: int
 ) -> None:
-    features = saved.shape[1]
-    totals = np.empty(features)
-    pool.run(_grad_slope_cells, features, work, threads, grad_y, saved, totals)
-    total = totals if grad_slope.size == features else totals.sum(keepdims=True)
-    np.add(total.astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
+    """One slope takes memory for the sum of each cell alone, however long the rows are."""
+    if grad_slope.size != 1:
+        cells = _cells((grad_slope.size, _CUT))
+        pool.run(_grad_slopes_cells, cells, work, threads, grad_y, saved, grad_slope, accumulate)
+        return
+    totals = np.empty(_cells((saved.size, _CELL)))
+    flat = (array.reshape(saved.size) for array in (grad_y, saved))
+    pool.run(_slope_sums_cells, len(totals), work, threads, *flat, totals)
+    np.add(totals.sum().astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
 
 
 def linear_activation(

@@ -1,17 +1,25 @@
 """What only the Numba backend has to promise: concurrency, fork, lazy import, its cache, its memory."""
 
+import errno
+import itertools
 import os
+import pickle
+import subprocess
+import sys
 import textwrap
 import threading
+import tracemalloc
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from conftest import output_of
 
 import fastact as fa
-from fastact import jit, pool, settings
+from fastact import activations, jit, jit_compile, pool, settings
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -127,16 +135,311 @@ def test_fastact_imports_numba_only_when_asked():
     assert run_python("import fastact, sys; print('numba' in sys.modules)") == "False"
 
 
-def test_works_where_nothing_can_be_cached(tmp_path):
+# ---- the cache on disk
+
+
+def halve(kernel):
+    """A kernel small enough to be compiled in every test."""
+    return kernel / 2
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty folder for Numba's cache, in which a first process has compiled `halve`; its files."""
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    quietly(3.0, 0)
+    quietly(3, 0)
+    assert len(cached_files(tmp_path, "nbi")) == 1
+    assert len(cached_files(tmp_path, "nbc")) == 2
+    return lambda kind: cached_files(tmp_path, kind)
+
+
+def cached_files(tmp_path, kind):
+    return sorted((tmp_path / "cache").rglob(f"*.{kind}"))
+
+
+def another_process(monkeypatch, value):
+    """What `halve` gives where nothing is compiled yet; how often it came from the cache, and warnings."""
+    monkeypatch.setattr(jit_compile, "_warned", False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kernel = jit_compile.compiled(halve)
+        assert kernel(value) == value / 2
+        assert kernel(value + 1) == (value + 1) / 2
+    return sum(kernel.stats.cache_hits.values()), [str(warning.message) for warning in caught]
+
+
+def quietly(value, hits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernel = jit_compile.compiled(halve)
+        assert kernel(value) == value / 2
+    assert sum(kernel.stats.cache_hits.values()) == hits
+
+
+def flip(at):
+    """Change one bit of the byte at the share `at` of the file."""
+
+    def damage(file):
+        content = bytearray(file.read_bytes())
+        content[int(at * len(content))] ^= 1
+        file.write_bytes(content)
+
+    return damage
+
+
+DAMAGES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "one byte": lambda file: os.truncate(file, 1),
+    "cut in half": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "last byte lost": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "random bytes": lambda file: file.write_bytes(np.random.default_rng(0).bytes(1000)),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "text": lambda file: file.write_text("<html>404</html>"),
+}
+CODE_DAMAGES = DAMAGES | {
+    "a bit of the code": flip(0.5),
+    "a bit near the end": flip(0.95),
+    "a list": lambda file: file.write_bytes(pickle.dumps([1, 2])),
+    "None": lambda file: file.write_bytes(pickle.dumps(None)),
+    "wrong types": lambda file: file.write_bytes(pickle.dumps((1, b"", "code"))),
+    "a name that cannot be imported": lambda file: file.write_bytes(b"cno_such_module\nname\n."),
+}
+
+
+def write_index(content):
+    """An index of this version whose second part is `content`."""
+
+    def damage(file):
+        with open(file, "rb") as old:
+            version = pickle.load(old)
+        file.write_bytes(pickle.dumps(version) + content(file))
+
+    return damage
+
+
+def stamp_and(overloads):
+    def content(file):
+        with open(file, "rb") as old:
+            pickle.load(old)
+            stamp, names = pickle.load(old)
+        return pickle.dumps((stamp, overloads(names)))
+
+    return content
+
+
+INDEX_DAMAGES = DAMAGES | {
+    "nothing after the version": write_index(lambda file: b""),
+    "an integer": write_index(lambda file: pickle.dumps(3)),
+    "a list for a dict": write_index(stamp_and(list)),
+    "None for a dict": write_index(stamp_and(lambda names: None)),
+    "names of another type": write_index(stamp_and(lambda names: dict.fromkeys(names, 7))),
+    "a name that cannot be imported": write_index(lambda file: b"cno_such_module\nname\n."),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*itertools.product(["nbi"], INDEX_DAMAGES), *itertools.product(["nbc"], CODE_DAMAGES)]
+)
+def test_cache_a_damaged_file_is_named_once_and_replaced(monkeypatch, cache, kind, name):
+    files = cache(kind)
+    for file in files:
+        (INDEX_DAMAGES if kind == "nbi" else CODE_DAMAGES)[name](file)
+    hits, messages = another_process(monkeypatch, 5.0)
+    assert hits == 0
+    assert len(messages) == 1
+    assert any(str(file) in messages[0] for file in files)
+    assert f"delete {files[0].parent}" in messages[0]
+    quietly(5.0, 1)
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_cache_a_damaged_file_raises_once_where_warnings_are_errors(monkeypatch, cache, kind):
+    for file in cache(kind):
+        os.truncate(file, 20)
+    monkeypatch.setattr(jit_compile, "_warned", False)
+    kernel = jit_compile.compiled(halve)
+    with pytest.raises(RuntimeWarning, match="damaged"):
+        kernel(3.0)
+    assert kernel(3.0) == 1.5
+    quietly(3.0, 1)
+
+
+def test_cache_every_flipped_bit_of_the_index_gives_the_right_result(monkeypatch, cache):
+    (index,) = cache("nbi")
+    content = index.read_bytes()
+    for at in range(0, len(content), 37):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        index.write_bytes(damaged)
+        _, messages = another_process(monkeypatch, 5.0)
+        assert len(messages) <= 1
+
+
+def test_cache_code_of_another_signature_is_not_run(cache):
+    first, second = cache("nbc")
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    quietly(3.0, 0)
+    quietly(3, 0)
+    quietly(3.0, 1)
+    quietly(3, 1)
+
+
+def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
+    """As after a process that was killed between the new index and the new code."""
+    old = {file: file.read_bytes() for file in cache("nbc")}
+    stamp = "numba.core.caching._SourceFileBackedLocatorMixin.get_source_stamp"
+    monkeypatch.setattr(stamp, lambda self: "another source")
+    quietly(3.0, 0)
+    for file, content in old.items():
+        file.write_bytes(content)
+    quietly(3.0, 0)
+    quietly(3.0, 1)
+
+
+def test_cache_files_of_numba_itself_are_replaced_without_a_word(monkeypatch, tmp_path):
+    """As a fastact that used Numba's own format has left them, for the same source."""
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    assert numba.njit(halve, cache=True)(3.0) == 1.5
+    assert len(cached_files(tmp_path, "nbc")) == 1
+    quietly(3.0, 0)
+    quietly(3.0, 1)
+    assert len(cached_files(tmp_path, "nbc")) == 1
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_cache_a_folder_in_the_place_of_a_file_is_named_once(monkeypatch, cache, kind):
+    for file in cache(kind):
+        file.unlink()
+        file.mkdir()
+    for _ in range(2):
+        hits, messages = another_process(monkeypatch, 5.0)
+        assert hits == 0
+        assert len(messages) == 1
+        assert str(cache(kind)[0].parent) in messages[0]
+
+
+def test_cache_lost_code_is_compiled_again_without_a_word(cache):
+    for file in cache("nbc"):
+        file.unlink()
+    quietly(3.0, 0)
+    quietly(3.0, 1)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_cache_that_cannot_be_written_is_named_once(monkeypatch, cache, error):
+    for file in (*cache("nbc"), *cache("nbi")):
+        file.unlink()
+
+    def fail(self, path):
+        raise OSError(error, os.strerror(error), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.core.caching.IndexDataCacheFile._open_for_write", fail)
+        _, messages = another_process(monkeypatch, 5.0)
+    assert len(messages) == 1
+    assert os.strerror(error) in messages[0]
+    assert "NUMBA_CACHE_DIR" in messages[0]
+    assert not cache("nbc")
+    quietly(5.0, 0)
+    quietly(5.0, 1)
+
+
+def test_cache_that_cannot_be_read_is_named_once_and_left(monkeypatch, cache):
+    before = {file: file.read_bytes() for file in (*cache("nbc"), *cache("nbi"))}
+
+    def fail(path, mode="r"):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.core.caching.open", fail, raising=False)
+        hits, messages = another_process(monkeypatch, 5.0)
+    assert hits == 0
+    assert len(messages) == 1
+    assert str(cache("nbi")[0]) in messages[0]
+    assert {file: file.read_bytes() for file in before} == before  # they may be another user's
+
+
+def test_cache_dir_that_is_a_file_is_named_once(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "file"))
+    _, messages = another_process(monkeypatch, 5.0)
+    assert len(messages) == 1
+    assert f"NUMBA_CACHE_DIR: {tmp_path / 'file'} is not a folder that can be written to" in messages[0]
+
+
+def test_cache_nowhere_is_said_once(monkeypatch):
+    # as where neither the package nor a home can be written to
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    _, messages = another_process(monkeypatch, 5.0)
+    assert len(messages) == 1
+    assert "no place for its cache" in messages[0]
+    assert "Set NUMBA_CACHE_DIR to a folder" in messages[0]
+
+
+MAXOUT = """
+    import sys
+    import numpy as np
+    import fastact as fa
+    for dtype in sys.argv[1:] or ("float32", "float64"):
+        y, argmax = fa.maxout(np.array([[1, 3, 3]], dtype), backend="numba")
+        print(y, argmax)
+    print("from the cache:", sum(fa.jit._maxout_cells.stats.cache_hits.values()))
+"""
+
+
+def run_maxout(tmp_path, *dtypes):
+    """A process that compiles or loads kernels, with its cache in tmp_path."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "always::RuntimeWarning", "-c", textwrap.dedent(MAXOUT), *dtypes]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+
+
+def test_cache_with_every_file_damaged_a_process_says_so_once_and_the_next_is_quiet(tmp_path):
+    outputs = []
+    for _ in range(3):
+        outputs.append(run_maxout(tmp_path).communicate(timeout=120))
+        if len(outputs) == 1:
+            files = [*cached_files(tmp_path, "nbi"), *cached_files(tmp_path, "nbc")]
+            assert len(files) > 5
+            for file in files:
+                os.truncate(file, file.stat().st_size * 2 // 3)
+    assert [out for out, _ in outputs] == [f"[3.] [1]\n[3.] [1]\nfrom the cache: {n}\n" for n in (0, 0, 2)]
+    assert [errors.count("RuntimeWarning: fastact: ") for _, errors in outputs] == [0, 1, 0]
+
+
+def test_cache_many_processes_write_at_once(tmp_path):
+    dtypes = [("float32",), ("float64",), ("float64", "float32")]
+    processes = [run_maxout(tmp_path, *names) for names in dtypes]
+    for process, names in zip(processes, dtypes, strict=True):
+        out, errors = process.communicate(timeout=300)
+        assert out.startswith("[3.] [1]\n" * len(names))
+        assert errors == ""
+    run_maxout(tmp_path).communicate(timeout=300)  # what one lost to another is compiled and saved
+    out, errors = run_maxout(tmp_path).communicate(timeout=300)
+    assert out == "[3.] [1]\n[3.] [1]\nfrom the cache: 2\n"
+    assert errors == ""
+
+
+def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
     code = """
         import numpy as np
-        from numba.core import caching
-        caching.CacheImpl._locator_classes = []  # as where neither the package nor a home can be written to
         import fastact as fa
-        y, argmax = fa.maxout(np.float32([[1, 3, 3]]), backend="numba")
-        print(y, argmax)
+        z = np.float32([[1, 3, 3]])
+        try:
+            fa.maxout(z, backend="numba")
+        except ImportError as error:
+            print(error)
+        print(*fa.maxout(z, backend="numpy"))
     """
-    assert run_python(code) == "[3.] [1]"
+    message, result = run_python(code, NUMBA_DISABLE_JIT="1").splitlines()
+    assert message.startswith('backend "numba": NUMBA_DISABLE_JIT is set')
+    assert 'choose the backend "c" or "numpy"' in message
+    assert result == "[3.] [1]"
 
 
 def test_read_only_inputs_compile_nothing_new(problem):
@@ -165,3 +468,61 @@ def test_an_exception_in_a_helper_reaches_the_caller():
 
     with pytest.raises(MemoryError):
         pool.run(kernel, 8, 1e12, 4)
+
+
+# ---- the memory of a slope's gradient
+
+
+def prelu_problem(shape, slopes, dtype):
+    rng = np.random.default_rng(0)
+    grad_y, saved = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    act = activations.resolve("prelu", shape[1], np.dtype(dtype), {"slope": np.full(slopes, 0.25, dtype)})
+    return grad_y, saved, act
+
+
+SLOPES = [
+    ((1, 300_000), 1),
+    ((1, 300_000), 300_000),
+    ((300, 1001), 1),
+    ((300, 1001), 1001),
+    ((300_000, 1), 1),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "slopes"), SLOPES)
+def test_prelu_backward_memory_beside_its_results_is_bounded(shape, slopes, dtype):
+    grad_y, saved, act = prelu_problem(shape, slopes, dtype)
+    grad_z, grad_slope = np.empty_like(saved), np.empty(slopes, dtype)
+    jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)  # compiled now
+    tracemalloc.start()
+    try:
+        jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.05 * saved.size  # bytes; 8 an element of a row before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "slopes"), SLOPES)
+def test_prelu_backward_slope_gradient_within_bound_for_any_threads(always_threaded, shape, slopes, dtype):
+    grad_y, saved, act = prelu_problem(shape, slopes, dtype)
+    terms = np.where(saved > 0, 0, grad_y.astype("f8") * saved)
+    exact, magnitude = terms.sum(0, keepdims=True), abs(terms).sum(0, keepdims=True)
+    if slopes == 1:
+        exact, magnitude = exact.sum(1), magnitude.sum(1)
+    start = np.full(slopes, 2, dtype)
+    results = []
+    for threads, accumulate in ((1, False), (3, False), (3, True)):
+        grad_slope = start.copy()
+        jit.activation_backward(
+            grad_y, saved, act, np.empty_like(saved), grad_slope, accumulate, threads=threads
+        )
+        results.append(grad_slope)
+    # sums in float64 of at most 128 terms, of at most 128 partial sums, and their sum; rounded once
+    eps = np.finfo(dtype).eps
+    bound = eps * abs(exact) + 4 * 300 * np.finfo("f8").eps * magnitude
+    assert (abs(results[0] - exact.reshape(slopes)) <= bound.reshape(slopes)).all()
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0] + start)

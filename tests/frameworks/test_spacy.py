@@ -1,12 +1,15 @@
 """spaCy pipelines with fused maxout layers: the same predictions, before and after saving and loading."""
 
+import copy
 import functools
+import gc
 import json
 import os
 import pickle
 import random
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
-from thinc.api import Model, NumpyOps, fix_random_seed, use_ops
+from thinc.api import Model, NumpyOps, fix_random_seed, set_current_ops, use_ops
 from thinc.layers.maxout import forward as thinc_forward
 
 from fastact.thinc import FastactOps, accelerate, restore
@@ -292,6 +295,186 @@ def test_callbacks_in_a_config_are_saved_and_in_force_again(nlp, tmp_path):
     assert brief(loaded.pipe(texts())) == plain
     with pytest.raises(AssertionError, match=r"Could not find function .*fastact\.(use_ops|accelerate)\.v1"):
         predict_elsewhere(tmp_path / "saved", **without_fastact(tmp_path))
+
+
+ACCELERATE = {"nlp": {"after_pipeline_creation": CALLBACKS["after_pipeline_creation"]}}
+
+
+def fused_layers(nlp: Language) -> dict[str, list[bool]]:
+    """Of each component with a model: which of its maxout layers are fused."""
+    return {
+        name: [node._func is fused_forward for node in pipe.model.walk() if node.name == "maxout"]
+        for name, pipe in nlp.components
+        if hasattr(pipe, "model")
+    }
+
+
+ALL = [True] * 5
+
+
+@pytest.fixture
+def blank() -> Language:
+    """A pipeline without components, whose config asks for fused layers."""
+    return spacy.blank("en", config=ACCELERATE)
+
+
+def test_callback_components_added_later_are_fused_and_train(blank):
+    blank.add_pipe("tagger")
+    assert fused_layers(blank) == {"tagger": ALL}
+    examples = make_examples(blank, 60)
+    optimizer = blank.initialize(lambda: examples)
+    for _ in range(12):
+        blank.update(examples, sgd=optimizer)
+    assert fused_layers(blank) == {"tagger": ALL}
+    assert blank.evaluate(examples)["tag_acc"] > 0.95
+
+
+def test_callback_components_replaced_renamed_removed_and_sourced_are_fused(blank, nlp):
+    blank.add_pipe("tagger", first=True)
+    blank.add_pipe("sentencizer")
+    blank.replace_pipe("sentencizer", "parser")
+    blank.rename_pipe("sentencizer", "syntax")
+    blank.remove_pipe("tagger")
+    assert fused_layers(blank) == {"syntax": ALL}
+    source = pickle.loads(pickle.dumps(nlp))  # its nodes have the ids of nlp's
+    blank.add_pipe("ner", source=nlp)
+    blank.add_pipe("ner", name="again", source=source)
+    assert fused_layers(blank) == {"syntax": ALL, "ner": ALL, "again": ALL}
+
+
+def test_callback_a_shared_tok2vec_and_replaced_listeners_are_fused(blank):
+    blank.add_pipe("tok2vec")
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96}
+    blank.add_pipe("tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "tok2vec": listener}})
+    assert fused_layers(blank) == {"tok2vec": ALL, "tagger": []}
+    assert blank.get_pipe("tok2vec").listening_components == ["tagger"]
+    blank.replace_listeners("tok2vec", "tagger", ["model.tok2vec"])
+    assert fused_layers(blank) == {"tok2vec": ALL, "tagger": ALL}
+
+
+def test_callback_leaves_listeners_of_a_disabled_component_linked():
+    config = spacy.blank("en")
+    config.add_pipe("tok2vec")
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96}
+    config.add_pipe("tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "tok2vec": listener}})
+    config = config.config.copy()
+    config["nlp"].update(ACCELERATE["nlp"])
+    loaded = spacy.util.load_model_from_config(config, auto_fill=True, disable=["tagger"])
+    assert fused_layers(loaded) == {"tok2vec": ALL, "tagger": []}
+    assert loaded.get_pipe("tok2vec").listening_components == ["tagger"]
+
+
+@Language.factory("late_model", assigns=["token.tag"])
+class LateModel:
+    """A component that builds its model when it is initialised."""
+
+    def __init__(self, nlp: Language, name: str) -> None:
+        self.name = name
+        self.model = None
+
+    def __call__(self, doc: Doc) -> Doc:
+        return doc
+
+    def initialize(self, get_examples, nlp=None) -> None:
+        self.model = spacy.blank("en").add_pipe("tagger").model
+
+
+def test_callback_models_built_by_initialize_are_fused(blank):
+    blank.add_pipe("late_model")
+    blank.initialize()
+    assert fused_layers(blank) == {"late_model": ALL}
+
+
+def test_callback_components_loaded_and_trained_without_initialize_are_fused(blank, nlp, trained, tmp_path):
+    plain = annotations(nlp.pipe(texts()))
+    nlp.to_disk(tmp_path / "saved")
+    for name in COMPONENTS:
+        blank.add_pipe(name)
+    blank.from_disk(tmp_path / "saved")
+    wanted = dict.fromkeys(COMPONENTS, ALL)
+    assert fused_layers(blank) == wanted
+    assert annotations(blank.pipe(texts())) == plain
+    assert fused_layers(blank.from_bytes(trained)) == wanted
+    blank.update(make_examples(blank, 4), sgd=blank.resume_training())
+    assert fused_layers(blank) == wanted
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda nlp: pickle.loads(pickle.dumps(nlp))])
+def test_callback_outlives_pickle_and_deepcopy(blank, twin_of):
+    blank.add_pipe("tagger")
+    twin = twin_of(blank)
+    twin.add_pipe("ner")
+    assert fused_layers(twin) == {"tagger": ALL, "ner": ALL}
+    assert fused_layers(blank) == {"tagger": ALL}
+    del blank
+    gc.collect()
+    assert fused_layers(twin_of(twin)) == {"tagger": ALL, "ner": ALL}
+
+
+def test_callback_does_not_keep_the_pipeline_alive():
+    nlp = spacy.blank("en", config=ACCELERATE)
+    nlp.add_pipe("tagger")
+    gc.collect()
+    gc.disable()  # what is in no cycle goes at once
+    try:
+        reference = weakref.ref(nlp)
+        del nlp
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_callback_restore_leaves_later_components_alone(blank, tmp_path):
+    blank.add_pipe("tagger")
+    restore(blank)
+    restore(blank)
+    blank.add_pipe("ner")
+    assert fused_layers(blank) == {"tagger": [False] * 5, "ner": [False] * 5}
+    assert "_link_components" not in vars(blank)
+    examples = make_examples(blank, 20)
+    blank.initialize(lambda: examples)
+    blank.to_disk(tmp_path / "saved")
+    assert fused_layers(spacy.load(tmp_path / "saved")) == {"tagger": ALL, "ner": ALL}
+
+
+def test_accelerate_fuses_the_present_components_alone():
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tagger")
+    accelerate(nlp)
+    nlp.add_pipe("ner")
+    assert fused_layers(nlp) == {"tagger": ALL, "ner": [False] * 5}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_callback_two_processes(nlp, tmp_path, method):
+    plain = brief(nlp.pipe(texts()))
+    config = nlp.config.copy()
+    config["nlp"].update(ACCELERATE["nlp"])
+    fused = spacy.util.load_model_from_config(config, auto_fill=True)
+    fused.from_bytes(nlp.to_bytes(), exclude=["config"])
+    fused.to_disk(tmp_path / "saved")
+    assert predict_elsewhere(tmp_path / "saved", method, pipe=", n_process=2") == plain
+
+
+class OwnOps(FastactOps):
+    """A user's subclass."""
+
+
+@pytest.mark.usefixtures("kept_ops")
+@pytest.mark.parametrize(
+    ("before", "kind", "use_blis"),
+    [
+        (NumpyOps(), FastactOps, True),
+        (NumpyOps(use_blis=False), FastactOps, False),
+        (OwnOps(use_blis=False), OwnOps, False),
+    ],
+)
+def test_use_ops_callback_keeps_use_blis_and_subclasses(before, kind, use_blis):
+    set_current_ops(before)
+    nlp = spacy.blank("en", config={"nlp": {"before_creation": CALLBACKS["before_creation"]}})
+    for node in nlp.add_pipe("tagger").model.walk():
+        assert type(node.ops) is kind
+        assert node.ops.use_blis == use_blis
 
 
 def test_spacy_train(tmp_path):

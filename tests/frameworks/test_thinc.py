@@ -1,11 +1,14 @@
 """The Thinc adapter: the fused layer against Thinc's own, the Ops, the layer, and Thinc's own tests."""
 
+import copy
+import inspect
 import os
 import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from thinc.api import (
     Linear,
     Model,
     NumpyOps,
+    Ops,
     chain,
     clone,
     fix_random_seed,
@@ -168,6 +172,129 @@ def test_a_wrong_width_is_an_error():
         model.predict(arrays(9, 5, 4)[0])
 
 
+@pytest.mark.parametrize("use_blis", [True, False])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_backprop_dY_of_a_wrong_shape_raises_and_leaves_the_gradients(use_blis, dtype):
+    model = make_layer(6, 4, 3)
+    model.ops = NumpyOps(use_blis=use_blis)
+    accelerate(model)
+    backprop = model(arrays(9, 6, 4)[0], is_train=True)[1]
+    for shape in ((9, 5), (8, 4), (36,)):
+        with pytest.raises(ValueError, match=rf"dY: got shape {re.escape(str(shape))}, wanted \(9, 4\)"):
+            backprop(np.ones(shape, dtype))
+    assert not model.has_grad("W")
+    assert not model.has_grad("b")
+
+
+# ---- another dtype for dY, and Ops with methods of their own
+
+
+def whole_layer(model_ops: NumpyOps) -> tuple[Model, np.ndarray, np.ndarray]:
+    """A layer, x and dY of small whole numbers: every sum is exact, so Thinc's results are ours."""
+    rng = np.random.default_rng(0)
+    model = make_layer(6, 4, 3)
+    model.ops = model_ops
+    for name in ("W", "b"):
+        model.set_param(name, whole_numbers(rng, *model.get_param(name).shape))
+    return model, whole_numbers(rng, 9, 6), whole_numbers(rng, 9, 4)
+
+
+def results(model: Model, x: np.ndarray, grad_y: np.ndarray) -> list[np.ndarray]:
+    y, backprop = model(x, is_train=True)
+    return [y, backprop(grad_y), model.get_grad("W"), model.get_grad("b")]
+
+
+@pytest.mark.parametrize("foreign", [lambda dY: dY.astype("f8"), lambda dY: dY.view(DeviceArray)])
+def test_backprop_takes_the_dY_that_thinc_takes(foreign):
+    plain, x, grad_y = whole_layer(NumpyOps(use_blis=False))
+    wanted = results(plain, x, foreign(grad_y))
+    model = whole_layer(NumpyOps(use_blis=False))[0]
+    accelerate(model)
+    for got, theirs in zip(results(model, x, foreign(grad_y)), wanted, strict=True):
+        np.testing.assert_array_equal(got, theirs)
+        assert got.dtype == theirs.dtype
+
+
+def test_backprop_float64_dY_gives_thincs_error_under_blis_and_leaves_the_gradients():
+    model, x, grad_y = whole_layer(NumpyOps(use_blis=True))
+    accelerate(model)
+    backprop = model(x, is_train=True)[1]
+    with pytest.raises(ValueError, match="BLIS gemm requires float32"):
+        backprop(grad_y.astype("f8"))
+    assert not model.has_grad("W")
+    assert not model.has_grad("b")
+
+
+def test_backprop_float64_dY_uses_the_weights_of_the_forward():
+    model, x, grad_y = whole_layer(NumpyOps(use_blis=False))
+    accelerate(model)
+    wanted = model(x, is_train=True)[1](grad_y)
+    backprop = model(x, is_train=True)[1]
+    model.set_param("W", np.full((4, 3, 6), 7, "f"))
+    np.testing.assert_array_equal(backprop(grad_y.astype("f8")), wanted)
+
+
+def counting_ops(base: type, method: str) -> NumpyOps:
+    """Ops of a subclass of `base` that overrides one method, which counts its calls."""
+
+    def counted(self, *args, **kwargs):
+        self.calls += 1
+        return getattr(base, method)(self, *args, **kwargs)
+
+    ops = type("Own", (base,), {method: counted})()
+    ops.calls = 0
+    return ops
+
+
+METHODS = ("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f")
+
+
+@pytest.mark.parametrize("base", [NumpyOps, FastactOps])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_of_the_models_own_ops_is_called_as_by_thinc(base, method):
+    model, x, grad_y = whole_layer(NumpyOps())
+    wanted = results(model.copy(), x, grad_y)
+    plain = model.copy()
+    plain.ops = counting_ops(base, method)
+    results(plain, x, grad_y)
+    model.ops = counting_ops(base, method)
+    report = accelerate(model)
+    assert report.deferred
+    assert not report.replaced
+    assert "1 maxout layer left to Ops with methods of their own" in repr(report)
+    for got, theirs in zip(results(model, x, grad_y), wanted, strict=True):
+        np.testing.assert_array_equal(got, theirs)
+    assert model.ops.calls == plain.ops.calls > 0
+
+
+def test_a_gemm_set_on_an_ops_instance_or_patched_into_its_class_is_called():
+    model, x, _ = whole_layer(NumpyOps())
+    accelerate(model)
+    model.ops.gemm = mock.Mock(side_effect=NumpyOps().gemm)
+    model.predict(x)
+    model.ops.gemm.assert_called_once()
+    model.ops = NumpyOps()
+    with mock.patch.object(NumpyOps, "gemm", side_effect=model.ops.gemm) as gemm:
+        model.predict(x)
+    gemm.assert_called_once()
+
+
+def test_a_model_moved_to_other_ops_is_fused_while_they_allow():
+    model, x, grad_y = whole_layer(counting_ops(NumpyOps, "gemm"))
+    accelerate(model)
+    own = model.ops
+    model.ops = NumpyOps()
+    with mock.patch.object(fastact.thinc, "thinc_forward", side_effect=AssertionError):
+        y, backprop = model(x, is_train=True)
+    assert len(accelerate(model).already) == 1
+    model.ops = own
+    assert len(accelerate(model).deferred) == 1
+    backprop(grad_y)  # the forward was fused, the backward is not
+    assert own.calls == 2
+    np.testing.assert_array_equal(model.predict(x), y)
+    assert own.calls == 3
+
+
 # ---- in a larger model
 
 
@@ -256,6 +383,15 @@ def test_the_report_and_restore():
     assert forwards == [thinc_forward, thinc_forward]
 
 
+def test_nodes_with_equal_ids_are_both_fused():
+    layer = make_layer(8, 8, 3)
+    model = chain(layer, copy.deepcopy(layer))  # a deep copy keeps the id, as does a pickle
+    assert layer.id == model.layers[1].id
+    assert len(accelerate(model).replaced) == 2
+    shared = chain(layer, layer)
+    assert len(accelerate(shared).already) == 1
+
+
 def test_accelerate_takes_a_model_or_a_pipeline_alone():
     for function in (accelerate, restore):
         with pytest.raises(TypeError, match="model_or_nlp: got list, wanted a thinc Model or a spaCy"):
@@ -308,6 +444,16 @@ def test_the_ops_are_found_by_name():
         assert type(thinc_Maxout(3, 2).ops) is FastactOps
 
 
+@pytest.mark.parametrize(
+    "method", [name for name in vars(FastactOps) if not name.startswith("_") and name != "name"]
+)
+def test_ops_methods_have_the_parameters_and_annotations_of_thincs_ops(method):
+    ours = inspect.signature(getattr(FastactOps, method)).parameters.values()
+    theirs = inspect.signature(getattr(Ops, method)).parameters.values()
+    for p, wanted in zip(ours, theirs, strict=True):
+        assert (p.name, p.default, str(p.annotation)) == (wanted.name, wanted.default, str(wanted.annotation))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 3), (2, 1, 1), (6, 2, 256)])
 def test_ops_maxout_and_backprop(dtype, shape):
@@ -341,7 +487,7 @@ def test_the_layer_leaves_more_than_256_pieces_to_thinc():
     model = make_layer(4, 3, 300)
     X = arrays(5, 4, 3)[0]
     wanted = model.predict(X)
-    accelerate(model)
+    assert len(accelerate(model).deferred) == 1
     np.testing.assert_array_equal(model.predict(X), wanted)
 
 
