@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,15 +9,16 @@ from torch import nn
 
 from .containers import (
     Step,
+    exchange,
+    is_ours,
     maxout_linear_forward,
     maxout_step,
     next_step,
     sequential_forward,
-    stand_for,
+    withdraw,
 )
 
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
-_FORWARDS = (sequential_forward, maxout_linear_forward)
 
 
 class Change(NamedTuple):
@@ -48,7 +48,7 @@ class Report:
     def restore(self) -> None:
         """Give the containers their own forward again."""
         for container in self._containers:
-            _restore(container)
+            withdraw(container)
 
     def __repr__(self) -> str:
         lines = [f"{len(self.replaced)} replaced", *(f"  {change}" for change in self.replaced)]
@@ -58,29 +58,9 @@ class Report:
         return "\n".join(lines)
 
 
-def _function(container: nn.Module) -> Any:
-    """The function of the forward that an instance has in place of its class's; None where it has none.
-
-    A pickle of an accelerated container brings back the class's own forward, for which this is None.
-    """
-    forward = vars(container).get("forward")
-    function = getattr(forward, "__func__", forward)
-    return None if function is type(container).forward else function
-
-
-def _is_ours(function: Any) -> bool:
-    return any(function is forward for forward in _FORWARDS)
-
-
-def _restore(container: nn.Module) -> None:
-    function = _function(container)
-    if function is None or _is_ours(function):
-        vars(container).pop("forward", None)
-
-
 def _is_accelerated(container: nn.Module) -> bool:
-    """False for a shallow copy, whose forward runs the children of the container that was copied."""
-    return _is_ours(_function(container)) and vars(container)["forward"].__self__ is container
+    forward = vars(container).get("forward")
+    return is_ours(forward) and forward.__self__ is container
 
 
 def _is_maxout_linear(module: nn.Module) -> bool:
@@ -90,14 +70,14 @@ def _is_maxout_linear(module: nn.Module) -> bool:
 
 def _class_obstacle(container: nn.Module) -> str | None:
     """Why it is not known what the forward of a container of Linears does with them."""
-    kind, function = type(container), _function(container)
+    kind = type(container)
     if not (isinstance(container, nn.Sequential) or _is_maxout_linear(container)):
         return f"{kind.__name__} is not a Sequential, so what follows its Linear is not known"
-    if function is not None and not _is_ours(function):
-        return f"{kind.__name__} has a forward of its own"
-    if isinstance(container, nn.Sequential) and (
-        kind.forward is not nn.Sequential.forward or kind.__iter__ is not nn.Sequential.__iter__
-    ):
+    inherits = not isinstance(container, nn.Sequential) or (
+        kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__
+    )
+    own = vars(container).get("forward", kind.forward)
+    if not inherits or not (is_ours(own) or getattr(own, "__func__", own) is kind.forward):
         return f"{kind.__name__} has a forward of its own"
     return None
 
@@ -128,8 +108,8 @@ def accelerate(module: nn.Module) -> Report:
     `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
     `torch.compile` takes the fused operators.
 
-    A deep copy is accelerated as well.  A model that is pickled or saved whole loads with and without
-    fastact, and is not accelerated until `accelerate` is called again.
+    A deep copy is accelerated as well.  A model that is pickled or saved whole is the model as it was: it
+    loads without fastact, and runs plainly until `accelerate` is called again.
 
     Returns:
         A report of what was replaced and what was left alone, which prints well; its `restore()` undoes it,
@@ -164,7 +144,7 @@ def accelerate(module: nn.Module) -> Report:
         kinds = ", ".join(sorted({type(child).__name__ for child in module.modules()}))
         report.skipped.append(("", f"it has no container of a Linear, but {kinds}"))
     for container in report._containers:
-        _exchange(container)
+        exchange(container, maxout_linear_forward if _is_maxout_linear(container) else sequential_forward)
     return report
 
 
@@ -178,18 +158,9 @@ def restore(module: nn.Module) -> None:
     """
     _check_module(module)
     for container in module.modules():
-        _restore(container)
+        withdraw(container)
 
 
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, wanted a torch.nn.Module")
-
-
-def _exchange(container: nn.Module) -> None:
-    """Nothing here can fail: a model is accelerated as a whole or not at all."""
-    forward: Any = sequential_forward
-    if _is_maxout_linear(container):
-        forward = maxout_linear_forward
-        stand_for(forward, type(container).forward)
-    vars(container)["forward"] = types.MethodType(forward, container)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -292,7 +294,7 @@ def sequential_forward(self: Any, input: Any) -> Any:
 
 def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     own = type(self).forward
-    known = own is getattr(maxout_linear_forward, "__wrapped__", None)
+    known = own is getattr(maxout_linear_forward, "__wrapped__", None)  # since `exchange`
     if known and len(args) == 1 and not kwargs and not _is_observed():
         step = maxout_step(self)
         if isinstance(step, Step) and step.takes(args[0]):
@@ -300,15 +302,66 @@ def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return own(self, *args, **kwargs)
 
 
-def stand_for(forward: Callable[..., Any], own: Callable[..., Any]) -> None:
-    """Let `forward` pass for a class's `own`, whose signature and source `inspect` and TorchScript then read.
-
-    A method called "forward" is pickled as getattr(container, "forward"), which needs no fastact to load:
-    there it is the class's own.
-    """
-    functools.update_wrapper(forward, own, assigned=(), updated=())
-    forward.__name__ = "forward"
-
-
 _SEQUENTIAL_FORWARD = nn.Sequential.forward
-stand_for(sequential_forward, _SEQUENTIAL_FORWARD)
+
+
+# ---- the methods that an accelerated container has in its instance
+
+
+def _getstate(self: Any) -> Any:
+    """The container as it was: a pickle loads without fastact, and a shallow copy shares no method."""
+    kind: Any = type(self)
+    state = kind.__getstate__(self)
+    if isinstance(state, dict):
+        state = {name: value for name, value in state.items() if not is_ours(value)}
+    return state
+
+
+def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+    """A copy that is accelerated as well."""
+    kind: Any = type(self)
+    if hasattr(kind, "__deepcopy__"):
+        twin = kind.__deepcopy__(self, memo)
+    else:
+        twin = memo[id(self)] = copy.copy(self)
+        vars(twin).update(copy.deepcopy(vars(twin), memo))
+    for name, value in vars(self).items():
+        if is_ours(value):
+            vars(twin)[name] = types.MethodType(value.__func__, twin)
+    return twin
+
+
+def _replicate(self: Any) -> Any:
+    """What nn.DataParallel runs on another device, where nothing is fused."""
+    replica = type(self)._replicate_for_data_parallel(self)
+    withdraw(replica)
+    return replica
+
+
+_COPIERS: dict[str, Callable[..., Any]] = {
+    "__getstate__": _getstate,
+    "__deepcopy__": _deepcopy,
+    "_replicate_for_data_parallel": _replicate,
+}
+_OURS = (sequential_forward, maxout_linear_forward, *_COPIERS.values())
+
+
+def is_ours(value: Any) -> bool:
+    return type(value) is types.MethodType and value.__func__ in _OURS
+
+
+def exchange(container: nn.Module, forward: Callable[..., Any]) -> None:
+    """Give an instance `forward` in place of its class's, whose signature and source TorchScript still reads.
+
+    Nothing here can fail: a model is accelerated as a whole or not at all.
+    """
+    functools.update_wrapper(forward, type(container).forward, assigned=(), updated=())
+    for name, function in (("forward", forward), *_COPIERS.items()):
+        vars(container)[name] = types.MethodType(function, container)
+
+
+def withdraw(container: nn.Module) -> None:
+    """Take back what `exchange` gave; other methods in the instance stay."""
+    own = vars(container)
+    for name in [name for name, value in own.items() if is_ours(value)]:
+        del own[name]

@@ -93,9 +93,12 @@ def twins():
     return plain, model
 
 
+METHODS = {"forward", "__getstate__", "__deepcopy__", "_replicate_for_data_parallel"}
+
+
 def forwards(model):
-    """The containers that have a forward beside their class's."""
-    return [name for name, module in model.named_modules() if "forward" in vars(module)]
+    """The containers that have a forward, or another method, beside their class's."""
+    return [name for name, module in model.named_modules() if METHODS & vars(module).keys()]
 
 
 # ---- values and gradients
@@ -822,19 +825,51 @@ def test_deep_copy_runs_on_its_own_parameters(fused):
     assert forwards(model) == [""]
 
 
-def test_shallow_copy_is_accelerated_on_its_own_children(fused):
+def replica(model):
+    """What nn.DataParallel makes of a model for each device."""
+    return model._replicate_for_data_parallel()
+
+
+def from_attributes(model):
+    twin = nn.Sequential()
+    vars(twin).update(vars(model))
+    return twin
+
+
+@pytest.mark.parametrize("make", [copy.copy, replica, from_attributes])
+def test_shallow_copy_runs_its_own_children(fused, make):
     plain, model = twins()
-    twin = copy.copy(model)
+    twin = make(model)
     twin._modules = dict(plain._modules)
     with torch.no_grad():
         model[4].weight.zero_()
-    assert len(ft.accelerate(twin).replaced) == 2
     x = randn(5, 6)
+    if make is not from_attributes:  # which runs the methods that it has copied
+        assert torch.equal(twin(x), plain(x))
+    assert not fused
+    assert len(ft.accelerate(twin).replaced) == 2
     torch.testing.assert_close(twin(x), plain(x))
     assert fused == BOTH
     ft.restore(twin)
     assert not forwards(twin)
     assert forwards(model) == [""]
+
+
+def test_deep_copy_keeps_cycles_and_a_classs_own_copies():
+    class Copied(nn.Sequential):
+        def __deepcopy__(self, memo):
+            twin = type(self)(*(copy.deepcopy(child, memo) for child in self))
+            twin.copied = True
+            return twin
+
+    model = nn.ModuleDict({"inner": Copied(*network()), "other": network()})
+    vars(model["other"])["parent"] = model
+    ft.accelerate(model)
+    twin = copy.deepcopy(model)
+    assert twin["inner"].copied
+    assert twin["other"].parent is twin
+    assert forwards(twin) == ["inner", "other"]
+    assert twin["other"].forward.__self__ is twin["other"]
 
 
 def pickled(model):
@@ -857,14 +892,29 @@ def test_pickle_of_every_protocol_is_the_model_before(fused, protocol):
     assert not fused
 
 
-@pytest.mark.parametrize("load", [pickled, saved])
+def saved_safely(model):
+    """Loaded with the classes of the model as the only ones that may be made."""
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    kinds = [nn.ModuleList, nn.Sequential, nn.Linear, nn.LeakyReLU, nn.MaxPool1d, set]
+    with torch.serialization.safe_globals(kinds):
+        return torch.load(file, weights_only=True)
+
+
+def cloudpickled(model):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    return pickle.loads(cloudpickle.dumps(model))
+
+
+@pytest.mark.parametrize("load", [pickled, saved, saved_safely, cloudpickled])
 def test_unpickled_model_is_accelerated_and_restored(fused, load):
     plain, model = twins()
     x = randn(5, 6)
     twin = load(nn.ModuleList([model]))
+    assert not forwards(twin)
     ft.restore(twin)
     assert not forwards(twin)
-    twin = load(nn.ModuleList([model]))
     assert len(ft.accelerate(twin).replaced) == 2
     with torch.no_grad():
         model[4].weight.zero_()
@@ -918,8 +968,12 @@ def test_restore_leaves_a_forward_that_is_not_fastacts():
         return x
 
     model.forward = own
-    ft.restore(model)
-    assert model.forward is own
+    twin = copy.deepcopy(model)
+    for each in (model, twin):
+        ft.restore(each)
+        assert each.forward is own
+    del model.forward
+    assert not forwards(model)
     with pytest.raises(TypeError, match=r"module: got int, wanted a torch\.nn\.Module"):
         ft.restore(1)
 
