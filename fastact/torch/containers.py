@@ -351,11 +351,14 @@ def is_ours(value: Any) -> bool:
 
 
 def exchange(container: nn.Module, forward: Callable[..., Any]) -> None:
-    """Give an instance `forward` in place of its class's, whose signature and source TorchScript still reads.
+    """Give an instance `forward` in place of its class's, whose source and signature others still see.
+
+    `inspect` and TorchScript find them by `__wrapped__`.
 
     Nothing here can fail: a model is accelerated as a whole or not at all.
     """
-    functools.update_wrapper(forward, type(container).forward, assigned=(), updated=())
+    own = type(container).forward
+    functools.update_wrapper(forward, own, ("__name__", "__qualname__", "__doc__"), updated=())
     for name, function in (("forward", forward), *_COPIERS.items()):
         vars(container)[name] = types.MethodType(function, container)
 

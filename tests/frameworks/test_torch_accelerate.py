@@ -174,6 +174,8 @@ def test_stanzas_maxout_is_fused_in_place(stanza, fused):
     hook = layer.linear.register_forward_hook(lambda *_: None)
     assert torch.equal(layer(x), expected)
     hook.remove()
+    with pytest.raises(TypeError, match=r"MaxoutLinear.forward\(\) missing 1 required positional argument"):
+        layer()
     assert torch.equal(layer(x=x), expected)  # by the name that the class gives its argument
     assert torch.equal(layer.bfloat16()(x.bfloat16()), MaxoutLinear.forward(layer, x.bfloat16()))
     assert not fused
@@ -459,6 +461,16 @@ def test_changed_class_is_obeyed(fused, monkeypatch, kind, name):
     assert calls[:count] == calls[count:]
 
 
+def test_wrong_arguments_have_the_error_of_sequential():
+    plain, model = twins()
+    x = randn(5, 6)
+    torch.testing.assert_close(model(input=x), plain(x))
+    for args, kwargs in (((), {}), ((x, x), {}), ((), {"x": x})):
+        assert outcome(lambda args=args, kwargs=kwargs: model(*args, **kwargs)) == outcome(
+            lambda args=args, kwargs=kwargs: plain(*args, **kwargs)
+        )
+
+
 def test_children_are_read_at_each_call(fused):
     plain, model = twins()
     for each in (plain, model):
@@ -634,16 +646,23 @@ def test_recorded_graphs_are_pytorchs_own(record, nested, train):
 @deprecated
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of its own
 @pytest.mark.parametrize("dynamo", [False, True])
-def test_onnx_exporters_write_pytorchs_own_operators(dynamo, capsys):
-    pytest.importorskip("onnxscript" if dynamo else "onnx")
+def test_onnx_exporters_write_pytorchs_own_operators(dynamo):
+    if dynamo:
+        pytest.importorskip("onnxscript")
     plain, model = (each.eval() for each in twins())
+    x = randn(5, 6)
     files = [io.BytesIO(), io.BytesIO()]
     for each, file in zip((plain, model), files, strict=True):
-        torch.onnx.export(each, (randn(5, 6),), file, dynamo=dynamo, verbose=False)
-    import onnx
+        torch.onnx.export(each, (x,), file, dynamo=dynamo, verbose=False)
+    assert b"Gemm" in files[0].getvalue()
+    if dynamo:  # it writes down where each operator was called
+        import onnx
 
-    graphs = [onnx.load_from_string(file.getvalue()).graph for file in files]
-    assert [node.op_type for node in graphs[0].node] == [node.op_type for node in graphs[1].node]
+        assert [
+            [node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node] for file in files
+        ] == [["Gemm", "LeakyRelu", "Gemm", "Unsqueeze", "MaxPool", "Squeeze", "Gemm"]] * 2
+    else:
+        assert files[0].getvalue() == files[1].getvalue()
 
 
 def flops(model, x):
