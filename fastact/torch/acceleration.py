@@ -14,6 +14,7 @@ from .containers import (
     maxout_linear_forward,
     maxout_step,
     next_step,
+    runs_children_in_order,
     sequential_forward,
     withdraw,
 )
@@ -73,11 +74,9 @@ def _class_obstacle(container: nn.Module) -> str | None:
     kind = type(container)
     if not (isinstance(container, nn.Sequential) or _is_maxout_linear(container)):
         return f"{kind.__name__} is not a Sequential, so what follows its Linear is not known"
-    inherits = not isinstance(container, nn.Sequential) or (
-        kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__
-    )
-    own = vars(container).get("forward", kind.forward)
-    if not inherits or not (is_ours(own) or getattr(own, "__func__", own) is kind.forward):
+    forward = vars(container).get("forward", kind.forward)  # in the instance, the class's own does no harm
+    changed = not (is_ours(forward) or getattr(forward, "__func__", forward) is kind.forward)
+    if changed or (isinstance(container, nn.Sequential) and not runs_children_in_order(kind)):
         return f"{kind.__name__} has a forward of its own"
     return None
 
@@ -151,7 +150,8 @@ def accelerate(module: nn.Module) -> Report:
 def restore(module: nn.Module) -> None:
     """Give every container in a model that `accelerate` has changed its own forward again.
 
-    Works on deep copies and unpickled models too, and leaves others as they are.
+    Deep copies and unpickled models may be given too.  A Sequential that was given to `torch.compile` itself
+    while it was accelerated has to be given to it again.
 
     Raises:
         TypeError: `module` is not an `nn.Module`.

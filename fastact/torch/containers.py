@@ -245,28 +245,31 @@ _compiles, _exports = torch.compiler.is_compiling, torch.compiler.is_exporting
 _tracer = torch._C._get_tracing_state
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
-_transform = torch._C._functorch.peek_interpreter_stack
+_transforms = torch._C._are_functorch_transforms_active  # torch.compile takes this one
 
 
 def _is_observed() -> bool:
-    """Whether each child, or each of PyTorch's own operations, is to be seen.
+    """Whether something is to see each child, or each of PyTorch's own operations.
 
-    Global hooks see modules.  Tracers, exporters and modes see operations, which may have to run without
-    fastact.  torch.func and forward mode need derivatives that fastact's operators do not have.
-    `torch.compile` is not among them: it takes the operators whole.
+    Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
+    have.  Tracers, exporters and modes see operations, which may have to run without fastact.
+    `torch.compile` takes the fused operators whole.
     """
-    if _compiles():
-        return bool(_exports())
-    return bool(
+    if (
         _module._global_forward_hooks
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
-        or _tracer() is not None
-        or _dispatch_modes()
-        or _transform() is not None
+        or _transforms()
         or forward_ad._current_level >= 0
-        or (_function_modes() and not _only_default_device())
+    ):
+        return True
+    if _compiles():
+        return _exports()  # type: ignore[no-any-return]
+    return (
+        _tracer() is not None
+        or _dispatch_modes() > 0
+        or (_function_modes() > 0 and not _only_default_device())
     )
 
 
@@ -275,10 +278,18 @@ def _only_default_device() -> bool:
     return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
 
 
+_SEQUENTIAL_FORWARD, _SEQUENTIAL_ITER = nn.Sequential.forward, nn.Sequential.__iter__
+
+
+def runs_children_in_order(kind: Any) -> bool:
+    """Whether a class of Sequential has the forward, and the order of its children, of nn.Sequential."""
+    return kind.forward is _SEQUENTIAL_FORWARD and kind.__iter__ is _SEQUENTIAL_ITER
+
+
 def sequential_forward(self: Any, input: Any) -> Any:
-    own = type(self).forward
-    if own is not _SEQUENTIAL_FORWARD or _is_observed():
-        return own(self, input)
+    kind = type(self)
+    if not runs_children_in_order(kind) or _is_observed():
+        return kind.forward(self, input)
     children = list(self._modules.values())
     start = 0
     while start < len(children):
@@ -300,9 +311,6 @@ def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(step, Step) and step.takes(args[0]):
             return step.run(args[0])
     return own(self, *args, **kwargs)
-
-
-_SEQUENTIAL_FORWARD = nn.Sequential.forward
 
 
 # ---- the methods that an accelerated container has in its instance

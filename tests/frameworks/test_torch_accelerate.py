@@ -440,13 +440,25 @@ def test_global_hooks_see_every_module(fused, kind):
     assert not fused
 
 
-@pytest.mark.parametrize("kind", [nn.Linear, nn.LeakyReLU, nn.MaxPool1d, nn.Module, nn.Sequential])
-@pytest.mark.parametrize("name", ["forward", "__call__"])
-def test_changed_class_is_obeyed(fused, monkeypatch, kind, name):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (nn.Linear, "forward"),
+        (nn.Linear, "__call__"),
+        (nn.LeakyReLU, "forward"),
+        (nn.LeakyReLU, "__call__"),
+        (nn.MaxPool1d, "forward"),
+        (nn.MaxPool1d, "__call__"),
+        (nn.Sequential, "forward"),
+        (nn.Sequential, "__call__"),
+        (nn.Sequential, "__iter__"),
+        (nn.Module, "__call__"),
+        (nn.Module, "_call_impl"),
+    ],
+)
+def test_changed_class_is_obeyed(monkeypatch, kind, name):
     plain, model = twins()
     real, calls = getattr(kind, name), []
-    if kind is nn.Module and name == "forward":
-        pytest.skip("no module here has Module's own forward")
 
     def changed(self, *args):
         calls.append(type(self))
@@ -793,6 +805,62 @@ def test_compiles_what_does_not_fit_as_pytorchs_own(change):
     torch.testing.assert_close(outputs_and_gradients(compiled, x), outputs_and_gradients(plain, x))
 
 
+def doubles_activations(module, args, y):
+    return 2 * y if isinstance(module, nn.LeakyReLU) else None
+
+
+def with_global_hook(model, x):
+    with torch_module.register_module_forward_hook(doubles_activations):
+        return model(x)
+
+
+def with_dual_numbers(model, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(model(forward_ad.make_dual(x, x))).tangent
+
+
+@deprecated
+@pytest.mark.parametrize(
+    "call",
+    [
+        with_dual_numbers,
+        lambda model, x: torch.vmap(model)(x[:, None]),
+        lambda model, x: torch.func.grad(lambda x: model(x).sum())(x),
+        lambda model, x: torch.func.jvp(model, (x,), (x,))[1],
+    ],
+    ids=["dual", "vmap", "grad", "jvp"],
+)
+def test_compiles_derivatives_of_pytorchs_own(call):
+    plain, model = twins()
+    x = randn(5, 6)
+    compiled = torch.compile(lambda x: call(model, x), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), call(plain, x))
+
+
+def test_compiled_code_runs_global_hooks():
+    plain, model = twins()
+    x = randn(5, 6)
+    compiled = torch.compile(lambda x: model(x), fullgraph=True, backend="eager")
+    torch.testing.assert_close(with_global_hook(lambda x: compiled(x), x), with_global_hook(plain, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_compiles_with_the_fused_operators(dtype):
+    _, model = twins()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    x = randn(5, 6)
+    with torch.autocast("cpu", dtype=dtype):
+        for given in (x, x.to(dtype)):
+            assert torch.equal(compiled(given), model(given))
+    assert all("fastact.linear_activation" in graph for graph in graphs)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_compiles_in_another_dtype(dtype):
     plain, model = twins()
@@ -1051,6 +1119,15 @@ def test_report_says_why_a_container_stays():
     x = randn(5, 6)
     assert model["instance"](x) is x
     assert torch.equal(model["class"](x), plain["class"](x))
+
+
+@pytest.mark.parametrize("name", ["forward", "__iter__"])
+def test_report_says_that_sequential_itself_was_changed(monkeypatch, name):
+    real = getattr(nn.Sequential, name)
+    model = network()
+    monkeypatch.setattr(nn.Sequential, name, lambda self, *args: real(self, *args))
+    assert ft.accelerate(model).skipped == [("", "Sequential has a forward of its own")]
+    assert not forwards(model)
 
 
 def test_subclass_that_inherits_the_forward_of_sequential_is_fused(fused):
