@@ -105,8 +105,8 @@ def accelerate(module: nn.Module) -> Report:
     modules with hooks, a parametrisation or a forward of their own, subclasses, parameters or inputs that
     are not dense float32 or float64 tensors on the CPU, and modules under `torch.jit`, `torch.fx`,
     `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
-    `torch.compile` takes the fused operators.  A second derivative, `create_graph=True`, of a fused layer is an
-    error.
+    `torch.compile` takes the fused operators.  A second derivative (`create_graph=True`) of a fused layer
+    is an error.
 
     A deep copy is accelerated as well.  A model that is pickled or saved whole is the model as it was: it
     loads without fastact, and runs plainly until `accelerate` is called again.

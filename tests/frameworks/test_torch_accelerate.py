@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -322,6 +323,11 @@ def own_weight(model):
         model[index].weight = 2 * weight
 
 
+def shadowed_weight(model):
+    for index in (0, 2):
+        vars(model[index])["weight"] = nn.Parameter(2 * model[index].weight.detach())
+
+
 class OwnLinear(nn.Linear):
     def forward(self, x):
         return -super().forward(x)
@@ -378,6 +384,7 @@ CHANGES = {
     "prune bias": each_linear(lambda linear: prune.l1_unstructured(linear, "bias", 0.5)),
     "instance forward": own_forward,
     "plain weight": own_weight,
+    "shadowed weight": shadowed_weight,
     "subclasses": subclasses,
     "tensor subclass": tensor_subclass,
     "LoRA": add_lora,
@@ -391,7 +398,7 @@ CHANGES = {
 def outputs_and_gradients(model, x):
     x = x.clone().requires_grad_()
     y = model(x)
-    return y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()])
+    return y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()], materialize_grads=True)
 
 
 @deprecated
@@ -687,6 +694,28 @@ def test_flop_counter_counts_as_before():
     plain, model = twins()
     x = randn(5, 6)
     assert flops(model, x) == flops(plain, x) > 0
+
+
+class Operators(TorchDispatchMode):
+    """The operators that the dispatcher sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_dispatch_mode_sees_pytorchs_operators():
+    seen = []
+    for each in twins():
+        with Operators() as mode:
+            each(randn(5, 6))
+        seen.append(mode.seen)
+    assert seen[0] == seen[1]
+    assert torch.ops.aten.leaky_relu.default in seen[0]
 
 
 def test_fake_tensors_run():
