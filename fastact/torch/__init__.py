@@ -1,7 +1,7 @@
 """PyTorch: fused linear + maxout and linear + activation for CPU tensors, as functions and modules.
 
     layer = fastact.torch.Maxout(784, 240, pieces=5)
-    report = fastact.torch.accelerate(model)  # a model that exists, in place; report.restore() undoes it
+    report = fastact.torch.accelerate(model)  # a model that exists, in place; restore(model) undoes it
 
 float32 and float64.  The kernels read and write the tensors' own memory; only what is not contiguous is
 copied.  Each forward is a custom operator `torch.ops.fastact.*` with a fake kernel and an autograd
@@ -12,18 +12,18 @@ precision tier "medium" and returns the autocast dtype.  It uses `torch.get_num_
 fastact's own number is set.
 """
 
-from .acceleration import Change, Report, accelerate
+from .acceleration import Change, Report, accelerate, restore
 from .functional import linear_activation, linear_maxout, maxout
-from .modules import LinearActivation, Maxout, PooledLinear
+from .modules import LinearActivation, Maxout
 
 __all__ = [
     "Change",
     "LinearActivation",
     "Maxout",
-    "PooledLinear",
     "Report",
     "accelerate",
     "linear_activation",
     "linear_maxout",
     "maxout",
+    "restore",
 ]

@@ -1,190 +1,167 @@
-"""Models that exist, run fused: `accelerate`."""
+"""Models that exist, run fused: `accelerate` and `restore`."""
 
 from __future__ import annotations
 
-import itertools
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from .. import checks
-from .modules import LinearActivation, PooledLinear
-from .tensors import FLOATS
+from .containers import (
+    Step,
+    exchange,
+    is_ours,
+    maxout_linear_forward,
+    maxout_step,
+    next_step,
+    runs_children_in_order,
+    sequential_forward,
+    withdraw,
+)
 
-_KEYWORDS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
-    nn.ReLU: ("relu", ()),
-    nn.LeakyReLU: ("leaky_relu", ("negative_slope",)),
-    nn.ELU: ("elu", ("alpha",)),
-    nn.SELU: ("selu", ()),
-    nn.GELU: ("gelu", ("approximate",)),
-    nn.SiLU: ("silu", ()),
-    nn.Softplus: ("softplus", ()),
-    nn.Mish: ("mish", ()),
-    nn.Sigmoid: ("sigmoid", ()),
-    nn.Tanh: ("tanh", ()),
-}
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
 
 
 class Change(NamedTuple):
-    """One replacement: the name of the first module that it took the place of, and what is now there."""
+    """Layers that run as one operator: the name of the first, what they are, and the operator."""
 
     name: str
     before: str
     after: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.before} -> {self.after}"
+        return f"{self.name or 'the model'}: {self.before} -> {self.after}"
 
 
 class Report:
     """What `accelerate` did; `print(report)` tells.
 
     Attributes:
-        replaced: a `Change` for each replacement.
-        skipped: (name, reason) for each place that looks like one but was left alone.
+        replaced: a `Change` for each run of layers that one operator does the work of.
+        skipped: (name, reason) for each Linear, and each container of Linears, that was left alone.
     """
 
     def __init__(self) -> None:
         self.replaced: list[Change] = []
         self.skipped: list[tuple[str, str]] = []
-        self._originals: list[tuple[nn.Module, str, nn.Module]] = []
-        self._linears: list[tuple[nn.Linear, nn.Linear]] = []
-
-    def _replace(self, parent: nn.Module, found: dict[str, nn.Module], fused: nn.Module) -> None:
-        for (name, child), new in zip(found.items(), (fused, nn.Identity()), strict=False):
-            setattr(parent, name, new.train(child.training))
-            self._originals.append((parent, name, child))
-        first = next(iter(found.values()))
-        self._linears.append((_linear_in(first), _linear_in(fused)))
+        self._containers: list[nn.Module] = []
 
     def restore(self) -> None:
-        """Put the original modules back, with the parameters as they are now."""
-        for linear, fused in self._linears:
-            linear.weight, linear.bias = fused.weight, fused.bias
-        for parent, name, original in self._originals:
-            original.train(parent.get_submodule(name).training)
-            setattr(parent, name, original)
-        self._linears.clear()
-        self._originals.clear()
+        """Give the containers their own forward again."""
+        for container in self._containers:
+            withdraw(container)
 
     def __repr__(self) -> str:
         lines = [f"{len(self.replaced)} replaced", *(f"  {change}" for change in self.replaced)]
         if self.skipped:
-            lines += [f"{len(self.skipped)} left alone", *(f"  {name}: {why}" for name, why in self.skipped)]
+            lines.append(f"{len(self.skipped)} left alone")
+            lines += [f"  {name or 'the model'}: {why}" for name, why in self.skipped]
         return "\n".join(lines)
 
 
-def _linear_in(module: Any) -> nn.Linear:
-    return module if isinstance(module, nn.Linear) else module.linear
+def _is_accelerated(container: nn.Module) -> bool:
+    forward = vars(container).get("forward")
+    return is_ours(forward) and forward.__self__ is container
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+def _is_maxout_linear(module: nn.Module) -> bool:
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__qualname__}" == _STANZA
 
 
-def _obstacle(linear: nn.Linear, *others: nn.Module) -> str | None:
-    """Why a Linear and what follows it have to stay as they are."""
-    for module in (linear, *others):
-        if any(getattr(module, hooks) for hooks in _HOOKS):
-            return f"{type(module).__name__} has hooks"
-        if "forward" in vars(module):
-            return f"{type(module).__name__} has a forward of its own"
-    if linear.weight.dtype not in FLOATS:
-        return f"its dtype is {linear.weight.dtype}"
-    if not linear.weight.is_cpu:
-        return f"it is on {linear.weight.device}"
+def _class_obstacle(container: nn.Module) -> str | None:
+    """Why it is not known what the forward of a container of Linears does with them."""
+    kind = type(container)
+    if not (isinstance(container, nn.Sequential) or _is_maxout_linear(container)):
+        return f"{kind.__name__} is not a Sequential, so what follows its Linear is not known"
+    forward = vars(container).get("forward", kind.forward)  # in the instance, the class's own does no harm
+    changed = not (is_ours(forward) or getattr(forward, "__func__", forward) is kind.forward)
+    if changed or (isinstance(container, nn.Sequential) and not runs_children_in_order(kind)):
+        return f"{kind.__name__} has a forward of its own"
     return None
 
 
-def _single(value: int | tuple[int, ...]) -> int:
-    return value if isinstance(value, int) else value[0]
-
-
-def _fused_pair(linear: nn.Linear, after: Any) -> nn.Module | str | None:
-    """What does the work of both; or why nothing may; or None where `after` is none of those known."""
-    kind = type(after)
-    if kind is nn.PReLU:
-        return "the slope of PReLU would change its name in the state dict"
-    if kind is nn.MaxPool1d:
-        pieces = _single(after.kernel_size)
-        plain = (_single(after.stride), _single(after.padding), _single(after.dilation)) == (pieces, 0, 1)
-        if not plain or after.return_indices or linear.out_features % pieces or pieces > checks.MAX_PIECES:
-            return f"{after} does not take the largest of whole groups of units"
-        return _obstacle(linear, after) or PooledLinear(linear, pieces)
-    if kind not in _KEYWORDS:
-        return None
-    if kind is nn.Softplus and (after.beta != 1 or after.threshold < 20):
-        return f"{after} is not log(1 + exp z) to float32's precision"
-    activation, attributes = _KEYWORDS[kind]
-    keywords = {name: getattr(after, name) for name in attributes}
-    if obstacle := _obstacle(linear, after):
-        return obstacle
-    fused = LinearActivation(
-        linear.in_features,
-        linear.out_features,
-        linear.bias is not None,
-        activation,
-        device="meta",
-        **keywords,
-    )
-    fused.weight, fused.bias = linear.weight, linear.bias
-    return fused
-
-
-def _fused_maxout(module: Any) -> nn.Module | str | None:
-    """The same for one module that is a known maxout layer; the names of its parameters stay."""
-    kind = type(module)
-    if f"{kind.__module__}.{kind.__qualname__}" != _STANZA:
-        return None
-    if obstacle := _obstacle(module.linear, module):
-        return obstacle
-    return nn.Sequential(OrderedDict(linear=PooledLinear(module.linear, module.maxout_k, piece_major=True)))
-
-
-def _candidates(parent: nn.Module) -> Iterator[tuple[dict[str, nn.Module], nn.Module | str]]:
-    """The children of `parent` that one module could stand in for, with that or why it may not."""
-    children = [(name, child) for name, child in parent._modules.items() if child is not None]
-    if type(parent).forward is nn.Sequential.forward:
-        for pair in itertools.pairwise(children):
-            (_, linear), (_, after) = pair
-            if type(linear) is nn.Linear and (fused := _fused_pair(linear, after)) is not None:
-                yield dict(pair), fused
-    for name, child in children:
-        if (fused := _fused_maxout(child)) is not None:
-            yield {name: child}, fused
+def _steps(container: nn.Module) -> Iterator[tuple[str, list[Any], Step | str]]:
+    """The name of each Linear's place, the modules that its step runs, and the step or why there is none."""
+    if _is_maxout_linear(container):
+        yield "", [container], maxout_step(container)
+        return
+    names, children = list(container._modules), list(container._modules.values())
+    for start, name in enumerate(names):
+        step = next_step(children, start)
+        if step is not None:
+            yield name, children[start : start + (step.children if isinstance(step, Step) else 1)], step
 
 
 def accelerate(module: nn.Module) -> Report:
     """Run what fastact knows of a model fused, in place, in inference and in training.
 
     Within an `nn.Sequential`, a Linear followed by ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Softplus, Mish,
-    Sigmoid or Tanh becomes a `LinearActivation` and an `nn.Identity`; a Linear followed by a MaxPool1d
-    over whole groups of units, which is maxout, becomes a `PooledLinear` and an `nn.Identity`.
-    Anywhere below `module`, stanza's `MaxoutLinear` becomes a `PooledLinear`.  The parameters stay the same
-    objects with the same names, so optimisers and state dicts stay valid.
+    Sigmoid or Tanh runs as one `linear_activation`; a Linear followed by a MaxPool1d over whole groups of
+    units, which is maxout, runs as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
 
-    A module with hooks is left alone, and so is one that is not on the CPU, or neither float32 nor float64.
-    A Sequential is taken to be called as a whole, not child by child.
+    Every module stays where it is.  Only the `forward` of such a container is exchanged, in the instance:
+    it reads its children at each call and calls each one that it cannot fuse at that moment.  These are
+    modules with hooks, a parametrisation or a forward of their own, subclasses, parameters or inputs that
+    are not dense float32 or float64 tensors on the CPU, and modules under `torch.jit`, `torch.fx`,
+    `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
+    `torch.compile` takes the fused operators.  A second derivative (`create_graph=True`) of a fused layer
+    is an error.
+
+    A deep copy is accelerated as well.  A model that is pickled or saved whole is the model as it was: it
+    loads without fastact, and runs plainly until `accelerate` is called again.
 
     Returns:
-        A report of what was replaced and what was left alone, which prints well; its `restore()`
-        puts the original modules back.
+        A report of what was replaced and what was left alone, which prints well; its `restore()` undoes it,
+        as `fastact.torch.restore(module)` does.
 
     Raises:
-        TypeError: `module` is no `nn.Module`.
+        TypeError: `module` is not an `nn.Module`.
     """
+    _check_module(module)
+    report = Report()
+    for path, container in module.named_modules():
+        if not any(isinstance(child, nn.Linear) for child in container.children()):
+            continue
+        if _is_accelerated(container):
+            report.skipped.append((path, "it is accelerated already"))
+            continue
+        if obstacle := _class_obstacle(container):
+            report.skipped.append((path, obstacle))
+            continue
+        fused = False
+        for child, modules, step in _steps(container):
+            name = ".".join(filter(None, (path, child)))
+            if isinstance(step, str):
+                report.skipped.append((name, step))
+                continue
+            before = " + ".join(type(module).__name__ for module in modules)
+            report.replaced.append(Change(name, before, str(step)))
+            fused = True
+        if fused:
+            report._containers.append(container)
+    if not report.replaced and not report.skipped:
+        kinds = ", ".join(sorted({type(child).__name__ for child in module.modules()}))
+        report.skipped.append(("", f"it has no container of a Linear, but {kinds}"))
+    for container in report._containers:
+        exchange(container, maxout_linear_forward if _is_maxout_linear(container) else sequential_forward)
+    return report
+
+
+def restore(module: nn.Module) -> None:
+    """Give every container in a model that `accelerate` has changed its own forward again.
+
+    Deep copies and unpickled models may be given too.  A Sequential that was given to `torch.compile` itself
+    while it was accelerated has to be given to it again.
+
+    Raises:
+        TypeError: `module` is not an `nn.Module`.
+    """
+    _check_module(module)
+    for container in module.modules():
+        withdraw(container)
+
+
+def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, wanted a torch.nn.Module")
-    report = Report()
-    for path, parent in list(module.named_modules()):
-        for found, fused in list(_candidates(parent)):
-            name = ".".join(filter(None, (path, next(iter(found)))))
-            if isinstance(fused, str):
-                report.skipped.append((name, fused))
-                continue
-            report._replace(parent, found, fused)
-            before = " + ".join(type(child).__name__ for child in found.values())
-            report.replaced.append(Change(name, before, str(fused)))
-    return report

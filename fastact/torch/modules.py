@@ -181,34 +181,3 @@ class LinearActivation(_Layer, nn.Linear):
         settings = {"precision": self.precision, **self.keywords}
         given = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
-
-
-class PooledLinear(_Layer, nn.Linear):
-    """An `nn.Linear` of out_features * pieces units that passes on the largest of each group.
-
-    The parameters are nn.Linear's own, in the order of a model that exists, which `accelerate` keeps.
-
-    Args:
-        linear: whose parameters to share.
-        pieces: how many units are in a group.
-        piece_major: False for groups of neighbouring units, unit j * pieces + k; True where unit
-            k * out_features + j is piece k of output j.  The weight is then reordered for every call.
-    """
-
-    def __init__(self, linear: nn.Linear, pieces: int, piece_major: bool = False) -> None:
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-        self.pieces, self.piece_major = pieces, piece_major
-
-    def _grouped(self, parameter: Tensor) -> Tensor:
-        """(units, ...) -> (out_features, pieces, ...), a view."""
-        if self.piece_major:
-            return parameter.unflatten(0, (self.pieces, -1)).transpose(0, 1)
-        return parameter.unflatten(0, (-1, self.pieces))
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self._grouped(self.bias)
-        return linear_maxout(x, self._grouped(self.weight), bias)  # type: ignore[no-any-return]
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, pieces={self.pieces}, piece_major={self.piece_major}"

@@ -35,8 +35,6 @@ MAKERS = {
     "relu": lambda: ft.LinearActivation(6, 4),
     "gelu": lambda: ft.LinearActivation(6, 4, activation="gelu", approximate="tanh"),
     "prelu": lambda: ft.LinearActivation(6, 4, activation="prelu", slope=[0.1, 0.2, 0.3, 0.4]),
-    "pooled": lambda: ft.PooledLinear(nn.Linear(6, 12), 3),
-    "piece-major": lambda: ft.PooledLinear(nn.Linear(6, 12), 3, piece_major=True),
     "bare maxout": Bare,
 }
 every_module = pytest.mark.parametrize("name", MAKERS)
@@ -108,10 +106,6 @@ def test_module_takes_a_buffer_that_grows(name):
 def test_freed_storage_is_refused(backend, name):
     layer, x = MAKERS[name](), torch.randn(5, 6)
     layer.weight.untyped_storage().resize_(0)
-    if name in ("pooled", "piece-major"):  # a view of it
-        with pytest.raises((ValueError, RuntimeError), match="storage"):
-            layer(x)
-        return
     with torch.no_grad(), pytest.raises(ValueError, match="weight: got a tensor whose storage was freed"):
         layer(x)
     with pytest.raises(ValueError, match="weight: got a tensor whose storage was freed"):
@@ -301,7 +295,7 @@ def test_flops_are_those_of_the_composition(shape, needs):
     composition = counted(linear)
     assert composition == 2 * (x.numel() // 6) * 6 * 12 * (1 + sum(needs))
     for layer in (
-        ft.PooledLinear(linear, 3),
+        ft.Maxout(6, 4, 3),
         ft.LinearActivation(6, 12),
         ft.LinearActivation(6, 12, activation="prelu"),
     ):

@@ -1,0 +1,378 @@
+"""Forwards for containers that exist: their children are read, and fused where they fit, at each call."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as _module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+from .. import checks
+from . import functional
+from .tensors import FLOATS
+
+# ---- steps: children whose work one operator does
+
+
+def linear_maxout(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pieces: int, piece_major: bool = False
+) -> Tensor:
+    """The largest of each group of `pieces` units of a Linear; groups are views of its weight and bias.
+
+    Neighbouring units are a group; where `piece_major`, unit k * out_features + j is piece k of output j.
+    """
+    shape = (weight.shape[0] // pieces, pieces)
+    if piece_major:
+        weight = weight.unflatten(0, shape[::-1]).transpose(0, 1)
+        bias = None if bias is None else bias.view(shape[::-1]).t()
+    else:
+        weight = weight.unflatten(0, shape)
+        bias = None if bias is None else bias.view(shape)
+    return functional.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
+
+
+_TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
+_strided, _autocasts = torch.strided, torch.is_autocast_enabled
+_LOW = (torch.bfloat16, torch.float16)
+_ANY_RANK = (1, sys.maxsize)
+_POOL_RANKS = (2, 3)  # what nn.MaxPool1d takes
+
+
+class Step(NamedTuple):
+    """Consecutive children of a container that one operator runs.
+
+    Attributes:
+        children: how many.
+        ranks: the fewest and the most dimensions that the first child's input may have.
+        operator, weight, bias, keywords: the call, y = operator(x, weight, bias, **keywords).
+    """
+
+    children: int
+    ranks: tuple[int, int]
+    operator: Callable[..., Tensor]
+    weight: Tensor
+    bias: Tensor | None
+    keywords: dict[str, Any]
+
+    def takes(self, x: Any) -> bool:
+        """Whether the operator gives what the children give for this input, errors included."""
+        if type(x) not in _TENSORS:
+            return False
+        weight = self.weight
+        dtype, wanted = x.dtype, weight.dtype
+        if dtype is not wanted and not (wanted is torch.float32 and dtype in _LOW and _autocasts("cpu")):
+            return False
+        if not x.is_cpu or x.layout is not _strided or x.is_nested or not x.numel():
+            return False
+        shape, (lowest, highest) = x.shape, self.ranks
+        return lowest <= len(shape) <= highest and shape[-1] == weight.shape[1]
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.operator(x, self.weight, self.bias, **self.keywords)
+
+    def __str__(self) -> str:
+        keywords = ", ".join(f"{name}={value!r}" for name, value in self.keywords.items())
+        return f"{self.operator.__name__}({keywords})"
+
+
+# The keywords of `linear_activation`, and one whose value is the module's attribute of that name.
+_ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
+    nn.ReLU: ({"activation": "relu"}, None),
+    nn.LeakyReLU: ({"activation": "leaky_relu"}, "negative_slope"),
+    nn.ELU: ({"activation": "elu"}, "alpha"),
+    nn.SELU: ({"activation": "selu"}, None),
+    nn.GELU: ({"activation": "gelu"}, "approximate"),
+    nn.SiLU: ({"activation": "silu"}, None),
+    nn.Softplus: ({"activation": "softplus"}, None),
+    nn.Mish: ({"activation": "mish"}, None),
+    nn.Sigmoid: ({"activation": "sigmoid"}, None),
+    nn.Tanh: ({"activation": "tanh"}, None),
+}
+_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)}
+_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear}
+_CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
+_LARGEST = torch.finfo(torch.float32).max
+_UNGROUPED = "it does not take the largest of whole groups of units"
+
+
+def next_step(children: Sequence[Any], start: int) -> Step | str | None:
+    """The step that begins at children[start]; or why none does; or None where that is not a Linear."""
+    linear = children[start]
+    if type(linear) is not nn.Linear:
+        if isinstance(linear, nn.Linear):
+            return f"{type(linear).__name__} is a subclass of Linear"
+        return None
+    if start + 1 == len(children):
+        return "nothing follows it in its container"
+    after = children[start + 1]
+    kind = type(after)
+    if kind not in _AFTER_LINEAR:
+        return f"{kind.__name__} follows it"
+    if obstacle := _linear_obstacle(linear) or _obstacle(after):
+        return obstacle
+    parameters = linear._parameters
+    weight = parameters["weight"]
+    pools = kind is nn.MaxPool1d
+    keywords = _pool_keywords(after, weight.shape[0]) if pools else _activation_keywords(after)
+    if isinstance(keywords, str):
+        return keywords
+    if pools:
+        return Step(2, _POOL_RANKS, linear_maxout, weight, parameters["bias"], keywords)
+    return Step(2, _ANY_RANK, functional.linear_activation, weight, parameters["bias"], keywords)
+
+
+def maxout_step(layer: Any) -> Step | str:
+    """The step that is all of a stanza MaxoutLinear, or why it has to stay as it is."""
+    linear, pieces = layer._modules.get("linear"), layer.maxout_k
+    if type(linear) is not nn.Linear:
+        return f"its linear is of the class {type(linear).__name__}"
+    if obstacle := _linear_obstacle(linear):
+        return obstacle
+    weight, bias = linear._parameters["weight"], linear._parameters["bias"]
+    if not _divides(pieces, weight.shape[0]):
+        return _UNGROUPED
+    return Step(1, _ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces, "piece_major": True})
+
+
+def _obstacle(module: nn.Module) -> str | None:
+    """What a call of `module` may do beside the forward that its class came with."""
+    own, kind = module.__dict__, type(module)
+    if (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+    ):
+        return f"{kind.__name__} has hooks"
+    if (
+        "forward" in own
+        or "_call_impl" in own
+        or "_compiled_call_impl" in own
+        or kind.forward is not _FORWARDS[kind]
+        or kind.__call__ is not _CALL
+        or kind._call_impl is not _CALL_IMPL
+    ):
+        return f"{kind.__name__} has a forward of its own"
+    return None
+
+
+def _linear_obstacle(linear: nn.Linear) -> str | None:
+    """The same, or what an operator does not take of its weight and bias."""
+    if obstacle := _obstacle(linear):
+        return obstacle
+    parameters, own = linear._parameters, linear.__dict__
+    if "weight" not in parameters or "bias" not in parameters or "weight" in own or "bias" in own:
+        return "its weight or bias is not a parameter"
+    weight, bias = parameters["weight"], parameters["bias"]
+    if obstacle := _tensor_obstacle(weight):
+        return obstacle
+    shape = weight.shape
+    if len(shape) != 2:
+        return "its weight is not a matrix"
+    if bias is None:
+        return None
+    if obstacle := _tensor_obstacle(bias):
+        return obstacle
+    if bias.dtype is not weight.dtype or bias.dim() != 1 or bias.shape[0] != shape[0]:
+        return "its bias does not match its weight"
+    return None
+
+
+def _tensor_obstacle(tensor: Any) -> str | None:
+    if type(tensor) not in _TENSORS:
+        return f"it has a {type(tensor).__name__} for a parameter"
+    if tensor.dtype not in FLOATS:
+        return f"its dtype is {tensor.dtype}"
+    if not tensor.is_cpu:
+        return f"it is on {tensor.device}"
+    if tensor.layout is not _strided:
+        return f"its layout is {tensor.layout}"
+    return None
+
+
+def _activation_keywords(after: Any) -> dict[str, Any] | str:
+    kind = type(after)
+    keywords, name = _ACTIVATIONS[kind]
+    if kind is nn.Softplus:
+        beta, threshold = after.beta, after.threshold
+        if not (_is_number(beta) and _is_number(threshold) and beta == 1 and threshold >= 20):
+            return "its Softplus is not log(1 + exp z) to float32's precision"
+    if name is None:
+        return keywords
+    value = getattr(after, name)
+    if kind is nn.GELU:
+        if value not in ("none", "tanh"):
+            return "its GELU approximates in an unknown way"
+    elif not (_is_number(value) and abs(value) <= _LARGEST):
+        return f"{name} of its {kind.__name__} is not a finite number"
+    return {**keywords, name: value}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or type(value) is int
+
+
+def _pool_keywords(pool: Any, units: int) -> dict[str, Any] | str:
+    pieces, stride, padding, dilation = map(
+        _single, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    if not _divides(pieces, units) or (stride, padding, dilation) != (pieces, 0, 1) or pool.return_indices:
+        return _UNGROUPED
+    return {"pieces": pieces}
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+def _divides(pieces: Any, units: int) -> bool:
+    return type(pieces) is int and 1 <= pieces <= checks.MAX_PIECES and units % pieces == 0
+
+
+# ---- forwards
+
+
+_compiles, _exports = torch.compiler.is_compiling, torch.compiler.is_exporting
+_tracer = torch._C._get_tracing_state
+_function_modes = torch._C._len_torch_function_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active  # torch.compile takes this one
+
+
+def _is_observed() -> bool:
+    """Whether something is to see each child, or each of PyTorch's own operations.
+
+    Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
+    have.  Tracers, exporters and modes see operations, which may have to run without fastact.
+    `torch.compile` takes the fused operators whole.
+    """
+    if (
+        _module._global_forward_hooks
+        or _module._global_forward_pre_hooks
+        or _module._global_backward_hooks
+        or _module._global_backward_pre_hooks
+        or _transforms()
+        or forward_ad._current_level >= 0
+    ):
+        return True
+    if _compiles():
+        return _exports()  # type: ignore[no-any-return]
+    return (
+        _tracer() is not None
+        or _dispatch_modes() > 0
+        or (_function_modes() > 0 and not _only_default_device())
+    )
+
+
+def _only_default_device() -> bool:
+    """Whether every function mode in force is what `torch.set_default_device` puts there."""
+    return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+
+
+_SEQUENTIAL_FORWARD, _SEQUENTIAL_ITER = nn.Sequential.forward, nn.Sequential.__iter__
+
+
+def runs_children_in_order(kind: Any) -> bool:
+    """Whether a class of Sequential has the forward, and the order of its children, of nn.Sequential."""
+    return kind.forward is _SEQUENTIAL_FORWARD and kind.__iter__ is _SEQUENTIAL_ITER
+
+
+def sequential_forward(self: Any, input: Any) -> Any:
+    kind = type(self)
+    if not runs_children_in_order(kind) or _is_observed():
+        return kind.forward(self, input)
+    children = list(self._modules.values())
+    start = 0
+    while start < len(children):
+        step = next_step(children, start)
+        if isinstance(step, Step) and step.takes(input):
+            input = step.run(input)
+            start += step.children
+        else:
+            input = children[start](input)
+            start += 1
+    return input
+
+
+def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    own = type(self).forward
+    known = own is getattr(maxout_linear_forward, "__wrapped__", None)  # since `exchange`
+    if known and len(args) == 1 and not kwargs and not _is_observed():
+        step = maxout_step(self)
+        if isinstance(step, Step) and step.takes(args[0]):
+            return step.run(args[0])
+    return own(self, *args, **kwargs)
+
+
+# ---- the methods that an accelerated container has in its instance
+
+
+def _getstate(self: Any) -> Any:
+    """The container as it was: a pickle loads without fastact, and a shallow copy shares no method."""
+    kind: Any = type(self)
+    state = kind.__getstate__(self)
+    if isinstance(state, dict):
+        state = {name: value for name, value in state.items() if not is_ours(value)}
+    return state
+
+
+def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+    """A copy that is accelerated as well."""
+    kind: Any = type(self)
+    if hasattr(kind, "__deepcopy__"):
+        twin = kind.__deepcopy__(self, memo)
+    else:
+        twin = memo[id(self)] = copy.copy(self)
+        vars(twin).update(copy.deepcopy(vars(twin), memo))
+    for name, value in vars(self).items():
+        if is_ours(value):
+            vars(twin)[name] = types.MethodType(value.__func__, twin)
+    return twin
+
+
+def _replicate(self: Any) -> Any:
+    """What nn.DataParallel runs on another device, where nothing is fused."""
+    replica = type(self)._replicate_for_data_parallel(self)
+    withdraw(replica)
+    return replica
+
+
+_COPIERS: dict[str, Callable[..., Any]] = {
+    "__getstate__": _getstate,
+    "__deepcopy__": _deepcopy,
+    "_replicate_for_data_parallel": _replicate,
+}
+_OURS = (sequential_forward, maxout_linear_forward, *_COPIERS.values())
+
+
+def is_ours(value: Any) -> bool:
+    return type(value) is types.MethodType and value.__func__ in _OURS
+
+
+def exchange(container: nn.Module, forward: Callable[..., Any]) -> None:
+    """Give an instance `forward` in place of its class's, whose source and signature others still see.
+
+    `inspect` and TorchScript find them by `__wrapped__`.
+
+    Nothing here can fail: a model is accelerated as a whole or not at all.
+    """
+    own = type(container).forward
+    functools.update_wrapper(forward, own, ("__name__", "__qualname__", "__doc__"), updated=())
+    for name, function in (("forward", forward), *_COPIERS.items()):
+        vars(container)[name] = types.MethodType(function, container)
+
+
+def withdraw(container: nn.Module) -> None:
+    """Take back what `exchange` gave; other methods in the instance stay."""
+    own = vars(container)
+    for name in [name for name, value in own.items() if is_ours(value)]:
+        del own[name]
