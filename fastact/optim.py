@@ -16,7 +16,7 @@ from . import backends, settings
 from .activations import ARRAYS
 from .checks import check_array, check_flag, check_number, check_types, contiguous
 from .layers import Parameter
-from .state import check_entries
+from .state import check_loadable
 
 Array = np.ndarray[Any, Any]
 
@@ -97,11 +97,17 @@ class Optimizer:
         """Go on from a state that `state_dict` returned: the next steps are the same to the bit.
 
         Raises ValueError, and changes nothing, where entries are missing, unexpected, or of another shape
-        or dtype; the message names them.
+        or dtype, or an array of the optimiser is read-only; TypeError where one is not an array.  The
+        message names them.
         """
-        check_entries(self._entries(), state)
-        for name, kind in self.hyperparameters.items():
-            setattr(self, name, kind(state[name]))
+        check_loadable(self._entries(), state)
+        before = dict(vars(self))
+        try:
+            for name, kind in self.hyperparameters.items():
+                setattr(self, name, kind(state[name]))
+        except BaseException:
+            vars(self).update(before)
+            raise
         for name, array in self._buffers().items():
             array[...] = state[name]
 
