@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import activations, checks, init, ops, settings
-from .state import check_entries
+from .state import check_loadable
 
 Array = np.ndarray[Any, Any]
 
@@ -174,12 +174,12 @@ class Layer:
         """Set the parameters, in place, to what `state_dict` returned.
 
         Raises ValueError, and changes nothing, where entries are missing, unexpected, or of another shape
-        or dtype; the message names them.
+        or dtype, or a parameter is read-only; TypeError where one is not an array.  The message names them.
         """
-        parameters = self._by_name()
-        check_entries({name: parameter.data for name, parameter in parameters.items()}, state)
-        for name, parameter in parameters.items():
-            parameter.data[...] = state[name]
+        targets = {name: parameter.data for name, parameter in self._by_name().items()}
+        check_loadable(targets, state)
+        for name, target in targets.items():
+            target[...] = state[name]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_saved"}

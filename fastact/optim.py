@@ -27,7 +27,7 @@ from .checks import (
     contiguous,
 )
 from .layers import Parameter
-from .state import check_entries
+from .state import check_loadable
 
 Array = np.ndarray[Any, Any]
 
@@ -118,13 +118,13 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Go on from a state that `state_dict` returned: the next steps are the same to the bit.
 
-        Raises ValueError, and changes nothing, where entries are missing, unexpected, of another shape
-        or dtype, or a hyperparameter out of range; the message names them.
+        Raises ValueError, and changes nothing, where entries are missing, unexpected, of another shape or
+        dtype, a hyperparameter is out of range, or an array of the optimiser is read-only; TypeError where
+        an entry is not an array.  The message names them.
         """
         expected: dict[str, Array] = {n: np.zeros((), kind) for n, kind in self.hyperparameters.items()}
-        check_entries(expected | self._buffers(), state)
-        values = self._checked(**{name: np.asarray(state[name]).item() for name in self.hyperparameters})
-        self._set(values)
+        check_loadable(expected | self._buffers(), state)
+        self._set(self._checked(**{name: np.asarray(state[name]).item() for name in self.hyperparameters}))
         for name, array in self._buffers().items():
             array[...] = state[name]
 

@@ -1,6 +1,8 @@
 """Checkpoints: the state of models, optimisers and random generators, in one .npz file without pickle.
 
-A state is a flat dict of names and arrays.  In a file, an entry is called `<object>.<name>`.
+A state is a flat dict of names and arrays.  In a file, an entry is called `<object>.<name>`.  The entry
+`fastact` has no dot: it is JSON with the version of the format and a list of the other entries.  Files of
+fastact 0.1.0 lack it.
 """
 
 from __future__ import annotations
@@ -8,29 +10,51 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from functools import partial
+from numbers import Real
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-# json and zipfile are imported where they are used: `import fastact` is to be quick.
+from .activations import ARRAYS
+from .files import check_path, check_regular, replacing
+from .npz import Entry, Npz, check_storable
+
+# json is imported where it is used: `import fastact` is to be quick.
 
 Array = np.ndarray[Any, Any]
 State: TypeAlias = "dict[str, Array]"
+Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+_FORMAT = "fastact"  # the entry that lists the others
+_VERSION = 1
+_NAME_BYTES = 2**16 - 5  # what a zip archive allows, less ".npy"
+_GENERATOR_BYTES = 1 << 20  # the text of an MT19937's state, by far the longest, has 30 thousand
+# What NumPy takes unchecked: an index out of range reads other memory at the next draw.
+_GENERATOR_LIMITS = {"MT19937": {"pos": 624}, "Philox": {"buffer_pos": 4}}
 
 
 def check_entries(expected: Mapping[str, Array], state: Mapping[str, Array], prefix: str = "") -> None:
     """`state` has the names, shapes and dtypes of `expected`; ValueError names each that differs.
 
-    TypeError where it is no mapping.
+    TypeError where `state` is not a mapping, or holds what is neither an array nor a number: a masked array
+    would lose its mask.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state: got {type(state).__name__}, wanted a dict of arrays")
-    faults = [f"{prefix}{name}: missing" for name in expected if name not in state]
-    for name, array in state.items():
+    for name, value in state.items():
+        if type(value) not in ARRAYS and not isinstance(value, Real | np.generic):
+            raise TypeError(f"{prefix}{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+    _check_headers(expected, {name: np.asarray(value) for name, value in state.items()}, prefix)
+
+
+def _check_headers(expected: Mapping[str, Array], headers: Mapping[str, Array | Entry], prefix: str) -> None:
+    faults = [f"{prefix}{name}: missing" for name in expected if name not in headers]
+    for name, got in headers.items():
         if name not in expected:
             faults.append(f"{prefix}{name}: unexpected")
             continue
-        got, wanted = np.asarray(array), expected[name]
+        wanted = expected[name]
         if got.shape != wanted.shape:
             faults.append(f"{prefix}{name}: got shape {got.shape}, wanted {wanted.shape}")
         elif got.dtype != wanted.dtype:
@@ -39,47 +63,61 @@ def check_entries(expected: Mapping[str, Array], state: Mapping[str, Array], pre
         raise ValueError("; ".join(faults))
 
 
-def save(path: str | os.PathLike[str], /, **objects: Any) -> None:
+def check_loadable(targets: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+    """`check_entries`, and each of `targets` is an array that can be written: ValueError names it if not."""
+    for name, target in targets.items():
+        if type(target) not in ARRAYS:
+            raise TypeError(f"{name}: is a {type(target).__name__}, wanted a numpy.ndarray to load into")
+    check_entries(targets, state)
+    read_only = [name for name, target in targets.items() if not target.flags.writeable]
+    if read_only:
+        raise ValueError(f"{', '.join(read_only)}: read-only, wanted writeable arrays to load into")
+
+
+def save(path: Path, /, **objects: Any) -> None:
     """Write the state of each named object to one .npz file.
 
         fastact.save("run.npz", model=model, optimizer=optimizer, rng=rng)
 
-    The file appears whole or not at all: it is written beside `path` and then renamed.
+    The file appears whole or not at all: it is written beside `path`, synced to the disk and renamed.  A save
+    that is killed leaves a file `.fastact-*.tmp`, which the next save to the same name removes.
 
     Args:
-        path: where to write; what is there is replaced.
+        path: where to write.  A file there is replaced and its mode kept; a symbolic link is followed.
         **objects: models, optimisers, or whatever else has a `state_dict()`; `np.random.Generator`s;
-            dicts of arrays.  A generator that several of them draw from is saved once, by its own name.
+            dicts of arrays, whose keys are saved as text.  A generator that several of them draw from is
+            saved once, by its own name.
 
     Raises:
-        TypeError: an object is none of these, or its state holds what is no array of numbers or text.
-        ValueError: a name has a dot in it.
+        TypeError: an object is none of these, or its state holds what is not an array of numbers or text;
+            `path` is not a path.
+        ValueError: a name has a dot or a NUL in it, or two entries have one name, or names that differ only
+            by ".npy"; `path` is a device, FIFO or socket.
+        OSError: the file cannot be written, with `path` as its filename.
     """
+    name = check_path(path)
     entries: State = {}
     for group, obj in objects.items():
         if "." in group:
             raise ValueError(f"{group}: wanted a name without a dot")
-        for name, array in _state_of(group, obj).items():
-            if not isinstance(array, np.ndarray):
-                raise TypeError(f"{group}.{name}: got {type(array).__name__}, wanted an array")
-            if array.dtype.hasobject:
-                raise TypeError(f"{group}.{name}: got an array of objects, wanted numbers or text")
-            entries[f"{group}.{name}"] = array
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            np.savez(file, **entries)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        for key, array in _state_of(group, obj).items():
+            entry = f"{group}.{key}"
+            _check_name(entry)
+            if entry in entries:
+                raise ValueError(f"{entry}: got two entries of this name, wanted keys that differ as text")
+            if type(array) not in ARRAYS:
+                raise TypeError(f"{entry}: got {type(array).__name__}, wanted a numpy.ndarray")
+            check_storable(entry, array)
+            entries[entry] = array
+    entries[_FORMAT] = _text({"version": _VERSION, "entries": list(entries)})
+    for entry in entries:
+        if f"{entry}.npy" in entries:
+            raise ValueError(f"{entry}.npy: got {entry} as well, wanted names that differ by more than .npy")
+    with replacing(name) as file:
+        np.savez(file, **entries)  # type: ignore[arg-type]
 
 
-def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
+def load(path: Path, /, **objects: Any) -> dict[str, State]:
     """Read a file that `save` wrote, into the named objects if any are given.
 
         fastact.load("run.npz", model=model, optimizer=optimizer, rng=rng)
@@ -94,101 +132,171 @@ def load(path: str | os.PathLike[str], /, **objects: Any) -> dict[str, State]:
         The states, a dict of arrays for each name.
 
     Raises:
-        ValueError: the file is no such file, or has missing, unexpected, misshapen or otherwise wrong
-            entries, which the message names.  Every object is then as it was.
-        TypeError: an object has no `load_state_dict()` and is no `np.random.Generator` or dict.
+        ValueError: the file is damaged or was not written by `save`, or has missing, unexpected, misshapen or
+            otherwise wrong entries, which the message names.
+        TypeError: an object has no `load_state_dict()` and is no `np.random.Generator` or dict; `path` is not
+            a path.
+
+    Whatever is raised, every object is then as it was.
     """
-    groups = _read(path)
-    if not objects:
-        return groups
-    unexpected = ", ".join(sorted(groups.keys() - objects.keys()))
-    if unexpected:
-        raise ValueError(f"{path} also has {unexpected}: give what to load it into")
-    writes = [_check(name, obj, groups.get(name, {})) for name, obj in objects.items()]
-    for write in writes:
-        write()
-    return groups
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, State]:
-    import zipfile
-    import zlib
-
-    # zipfile raises RuntimeError for what it takes for encryption or an unknown compression
-    damage = (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
-    with open(path, "rb") as stream:
+    name = check_path(path)
+    check_regular(name, os.stat(name))
+    with open(name, "rb") as stream:
         try:
-            if not zipfile.is_zipfile(stream):
-                raise ValueError("it is no zip archive, or not the whole of one")
-            stream.seek(0)
-            file = np.load(stream, allow_pickle=False)
-            entries = {name: file[name] for name in file.files}
-        except damage as error:
-            raise ValueError(f"{path}: not a readable .npz file: {error}") from error
-    groups: dict[str, State] = {}
-    for entry, array in entries.items():
-        group, dot, name = entry.partition(".")
-        if not dot:
-            raise ValueError(f"{path} has the entry {entry!r}, which fastact.save did not write")
-        groups.setdefault(group, {})[name] = array
-    return groups
+            states = _read(stream, objects)
+            _write(objects, states)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return states
+
+
+def _read(stream: BinaryIO, objects: Mapping[str, Any]) -> dict[str, State]:
+    """The states in the file, whose headers fit `objects`, if any: that is checked before data is read."""
+    file = Npz(stream)
+    groups: dict[str, dict[str, Entry]] = {}
+    for entry, header in file.entries.items():
+        group, dot, key = entry.partition(".")
+        if dot:
+            groups.setdefault(group, {})[key] = header
+        elif entry != _FORMAT:
+            raise ValueError(f"has the entry {entry!r}, which fastact.save did not write")
+    if objects:
+        unexpected = ", ".join(sorted(groups.keys() - objects.keys()))
+        if unexpected:
+            raise ValueError(f"also has {unexpected}: give what to load it into")
+        for name, obj in objects.items():
+            _check_fits(name, obj, groups.get(name, {}))
+    file.check_sizes(stream)
+    if _FORMAT in file.entries:
+        _check_list(file.read(_FORMAT), file.entries.keys() - {_FORMAT})
+    return {group: {key: file.read(f"{group}.{key}") for key in headers} for group, headers in groups.items()}
+
+
+def _check_list(text: Array, found: set[str]) -> None:
+    """The entries of the file are those that `save` listed."""
+    import json
+
+    try:
+        value = json.loads(str(text))
+        version, listed = value["version"], set(value["entries"])
+    except Exception as error:  # JSON that nests too deep raises RecursionError
+        raise ValueError(f"{_FORMAT}: not a list of entries: {error}") from error
+    if version != _VERSION:
+        raise ValueError(f"got format version {version}, wanted {_VERSION}: it is of another fastact")
+    faults = [f"{name}: missing" for name in sorted(listed - found)]
+    faults += [f"{name}: unexpected" for name in sorted(found - listed)]
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _write(objects: Mapping[str, Any], states: Mapping[str, State]) -> None:
+    """Load each of `objects`; on an error, all of them get back what they had."""
+    writes = {name: _writes(name, obj, states.get(name, {})) for name, obj in objects.items()}
+    undo: list[Callable[[], object]] = []
+    try:
+        for name, (write, restore) in writes.items():
+            undo.append(restore)
+            try:
+                write()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    except BaseException:
+        for restore in reversed(undo):
+            with contextlib.suppress(Exception):  # what refused a state has not changed, and may refuse again
+                restore()
+        raise
+
+
+def _check_name(entry: str) -> None:
+    try:
+        length = len(entry.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        length = 0
+    if not 0 < length <= _NAME_BYTES or "\0" in entry:
+        raise ValueError(
+            f"{entry[:99]!r}: wanted a name of at most {_NAME_BYTES} bytes of UTF-8, without NUL"
+        )
+
+
+def _text(value: Any) -> Array:
+    import json
+
+    return np.array(json.dumps(value, default=np.ndarray.tolist))
 
 
 def _state_of(name: str, obj: Any) -> Mapping[str, Array]:
     if isinstance(obj, np.random.Generator):
-        import json
-
-        return {"state": np.array(json.dumps(obj.bit_generator.state, default=np.ndarray.tolist))}
-    if hasattr(obj, "state_dict"):
-        return obj.state_dict()  # type: ignore[no-any-return]
-    if isinstance(obj, Mapping):
-        return obj
-    raise TypeError(
-        f"{name}: got {type(obj).__name__}, wanted something with a state_dict(), a Generator or a dict"
-    )
+        return {"state": _text(obj.bit_generator.state)}
+    state = obj.state_dict() if hasattr(obj, "state_dict") else obj
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"{name}: got {type(obj).__name__}, wanted something with a state_dict(), a Generator or a dict"
+        )
+    return state
 
 
-def _check(name: str, obj: Any, state: State) -> Callable[[], None]:
-    """Check that `state` fits `obj`; return the function that writes it there."""
+def _check_fits(name: str, obj: Any, headers: Mapping[str, Entry]) -> None:
+    """The entries of the file fit `obj`, as far as their headers tell."""
     if isinstance(obj, np.random.Generator):
-        return _check_generator(name, obj, state)
-    if hasattr(obj, "load_state_dict"):
-        check_entries(obj.state_dict(), state, f"{name}.")
-        return lambda: obj.load_state_dict(state)
-    if isinstance(obj, MutableMapping):
-        return _check_dict(name, obj, state)
-    raise TypeError(
-        f"{name}: got {type(obj).__name__}, wanted something with a load_state_dict(), a Generator or a dict"
-    )
-
-
-def _check_dict(name: str, obj: MutableMapping[str, Array], state: State) -> Callable[[], None]:
-    if not state:
+        if headers.keys() != {"state"}:
+            raise ValueError(f"{name}: got the entries ({', '.join(headers)}), wanted (state)")
+        shape, dtype = headers["state"].shape, headers["state"].dtype
+        if shape or dtype.kind != "U" or dtype.itemsize > _GENERATOR_BYTES:
+            kind = type(obj.bit_generator).__name__
+            raise ValueError(f"{name}.state: not the state of a {kind}: got {dtype} of shape {shape}")
+    elif hasattr(obj, "load_state_dict"):
+        _check_headers(obj.state_dict(), headers, f"{name}.")
+    elif not isinstance(obj, MutableMapping):
+        raise TypeError(
+            f"{name}: got {type(obj).__name__}, "
+            "wanted something with a load_state_dict(), a Generator or a dict"
+        )
+    elif not headers:
         raise ValueError(f"{name}: missing, or empty when it was saved")
 
-    def write() -> None:
-        obj.clear()
-        obj.update(state)
 
-    return write
+def _writes(name: str, obj: Any, state: State) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Functions that write `state` to `obj`, and that write back what `obj` has now."""
+    if isinstance(obj, np.random.Generator):
+        bits = obj.bit_generator
+        value = _generator_state(name, type(bits), state["state"])
+        return partial(setattr, bits, "state", value), partial(setattr, bits, "state", bits.state)
+    if hasattr(obj, "load_state_dict"):
+        return partial(obj.load_state_dict, state), partial(obj.load_state_dict, obj.state_dict())
+    return partial(_refill, obj, state), partial(_refill, obj, dict(obj))
 
 
-def _check_generator(name: str, rng: np.random.Generator, state: State) -> Callable[[], None]:
+def _refill(obj: MutableMapping[str, Array], state: Mapping[str, Array]) -> None:
+    obj.clear()
+    obj.update(state)
+
+
+def _check_moving(title: str, state: Mapping[str, Any]) -> None:
+    """Refuse states that draw one number for ever, for which NumPy's rejection sampling waits."""
+    if title in ("PCG64", "PCG64DXSM") and state["inc"] % 2 == 0:
+        raise ValueError(f"inc: got {state['inc']}, wanted an odd number")
+    if title == "MT19937" and not (state["key"][0] >> 31 or any(state["key"][1:])):
+        raise ValueError("key: got zeros alone")
+
+
+def _generator_state(name: str, kind: Callable[[], Any], text: Array) -> dict[str, Any]:
+    """The state of a `kind` of bit generator, which comes back as it is from one that it was set in."""
     import json
 
-    if state.keys() != {"state"}:
-        raise ValueError(f"{name}: got the entries ({', '.join(state)}), wanted (state)")
-    bits = rng.bit_generator
-    kind = type(bits)
+    title = getattr(kind, "__name__", "")
     try:
-        value = json.loads(str(state["state"]))
-        if value["bit_generator"] != kind.__name__:
+        value: dict[str, Any] = json.loads(str(text))
+        if value["bit_generator"] != title:
             raise ValueError(f"it is of a {value['bit_generator']}")
-        kind().state = value  # refuses what is malformed
-    except (ValueError, TypeError, LookupError, OverflowError) as error:
-        raise ValueError(f"{name}.state: not the state of a {kind.__name__}: {error}") from error
-
-    def write() -> None:
-        bits.state = value
-
-    return write
+        for key, limit in {"has_uint32": 1, **_GENERATOR_LIMITS.get(title, {})}.items():
+            got = value[key] if key in value else value["state"].get(key, 0)
+            if type(got) is not int or not 0 <= got <= limit:
+                raise ValueError(f"{key}: got {got!r}, wanted 0 to {limit}")
+        _check_moving(title, value["state"])
+        scratch = kind()
+        scratch.state = value
+        if json.loads(str(_text(scratch.state))) != value:
+            raise ValueError("it has entries or values that it cannot hold")
+    except Exception as error:  # NumPy raises many kinds for what is malformed
+        raise ValueError(f"{name}.state: not the state of a {title}: {error}") from error
+    return value

@@ -1,0 +1,175 @@
+"""Strict reading of .npz files: shapes before data, and each member whole, through its checksum.
+
+`numpy.load` takes memory for whatever shape a header has, and stops before a member's end, so that its
+checksum is not always compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:  # imported where it is used: `import fastact` is to be quick
+    from zipfile import ZipFile, ZipInfo
+
+Array = np.ndarray[Any, Any]
+
+_CHUNK = 1 << 20  # bytes read at once
+_DEFLATE_RATIO = 1032  # deflate cannot pack more bytes into one
+# Bounds the memory that a small file takes: arrays may unpack to this many bytes, or times the file's size.
+_UNPACKED_BYTES, _UNPACKED_RATIO = 1 << 24, 100
+_LOCAL_HEADER = "<4x2xHH2x2x12xHH"  # flags, method, sizes of the name and of the extra field
+_DESCRIPTOR = 24  # bytes at most that follow the data of a member with flag 8
+
+
+class Entry(NamedTuple):
+    """An array in the file, as its header describes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]
+    start: int  # bytes before the data
+    info: ZipInfo
+
+
+class Npz:
+    """An .npz file that is open for reading.
+
+    Attributes:
+        entries: each array's header, by its name without ".npy".
+
+    Raises ValueError, here and in `read`, for whatever is damaged; the message names the array.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        import zipfile
+
+        with _damaged():
+            self._archive = zipfile.ZipFile(stream)
+            _check_layout(stream, self._archive)
+        self.entries: dict[str, Entry] = {}
+        for info in self._archive.infolist():
+            name = info.orig_filename.removesuffix(".npy")
+            if name == info.orig_filename or "\0" in name:
+                raise ValueError(f"has the member {name!r}, which fastact.save did not write")
+            if name in self.entries:
+                raise ValueError(f"{name}: got two arrays of this name, wanted one")
+            with _damaged(name):
+                self.entries[name] = self._header(info)
+
+    def _header(self, info: ZipInfo) -> Entry:
+        import zipfile
+
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"got compression method {info.compress_type}, wanted 0 (stored) or 8 (deflated)"
+            )
+        stored = info.compress_type == zipfile.ZIP_STORED
+        if (stored and info.file_size != info.compress_size) or (
+            info.file_size > info.compress_size * _DEFLATE_RATIO
+        ):
+            raise ValueError(f"got {info.compress_size} bytes in the file, wanted {info.file_size}")
+        with self._archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            try:
+                if version == (1, 0):
+                    shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+                elif version == (2, 0):
+                    shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
+                else:
+                    raise ValueError(f"got .npy format {version}, wanted (1, 0) or (2, 0)")
+            except MemoryError as error:  # the parser's, of a header that nests too deep
+                raise ValueError("got a header that cannot be parsed") from error
+            start = member.tell()
+        if dtype.hasobject or dtype.subdtype is not None:
+            raise ValueError(f"got dtype {dtype}, wanted numbers or text")
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError(f"got shape {shape}")
+        wanted = math.prod(shape) * dtype.itemsize
+        if info.file_size - start != wanted:
+            raise ValueError(
+                f"got {info.file_size - start} bytes, wanted {wanted} for {dtype} of shape {shape}"
+            )
+        return Entry(shape, dtype, "F" if fortran else "C", start, info)
+
+    def check_sizes(self, stream: BinaryIO) -> None:
+        """The arrays do not unpack to far more memory than a file of this size is worth."""
+        size = stream.seek(0, 2)
+        unpacked = sum(entry.info.file_size for entry in self.entries.values())
+        if unpacked > max(_UNPACKED_BYTES, size * _UNPACKED_RATIO):
+            raise ValueError(f"{size} bytes unpack to {unpacked}, more than {_UNPACKED_RATIO} times as many")
+
+    def read(self, name: str) -> Array:
+        """The array `name`."""
+        entry = self.entries[name]
+        data = np.empty(entry.info.file_size - entry.start, np.uint8)
+        with _damaged(name), self._archive.open(entry.info) as member:
+            member.read(entry.start)
+            filled = 0
+            while filled < len(data):
+                chunk = member.read(min(_CHUNK, len(data) - filled))
+                if not chunk:  # a deflated member that ends before its size
+                    raise ValueError(f"got {filled} bytes, wanted {len(data)}")
+                data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                filled += len(chunk)
+            member.read(1)  # zipfile compares the checksum at the end
+            return np.ndarray(entry.shape, entry.dtype, data, order=entry.order)
+
+
+@contextlib.contextmanager
+def _damaged(name: str = "") -> Iterator[None]:
+    """Make one kind of the many exceptions that zipfile, zlib, struct and ast raise for damaged bytes."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"not a readable .npz file: {name}{': ' if name else ''}{error or type(error).__name__}"
+        ) from error
+
+
+def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:
+    """The members of the directory fill the file: none is lost, none overlaps another.
+
+    Each has its flags and compression method twice, and alike.
+    """
+    end, slack = 0, 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        _check_gap(info.header_offset - end, slack)
+        stream.seek(info.header_offset)
+        flags, method, *sizes = struct.unpack(_LOCAL_HEADER, stream.read(struct.calcsize(_LOCAL_HEADER)))
+        if (flags, method) != (info.flag_bits, info.compress_type):
+            raise ValueError(f"{info.filename}: got two different headers")
+        end = stream.tell() + sum(sizes) + info.compress_size
+        slack = _DESCRIPTOR if flags & 8 else 0
+    _check_gap(archive.start_dir - end, slack)
+    stream.seek(-22 - len(archive.comment), 2)
+    if stream.read(4) != b"PK\5\6":
+        raise ValueError("got bytes after the archive's end")
+
+
+def _check_gap(gap: int, slack: int) -> None:
+    if not 0 <= gap <= slack:
+        raise ValueError("got a directory whose members do not fill the file")
+
+
+def check_storable(name: str, array: Array) -> None:
+    """TypeError where the .npy format would change the array's dtype."""
+    import io
+
+    fmt = np.lib.format
+    try:
+        header = io.BytesIO()
+        fmt.write_array_header_2_0(header, fmt.header_data_from_array_1_0(array))
+        header.seek(fmt.MAGIC_LEN)
+        _, _, dtype = fmt.read_array_header_2_0(header)
+    except ValueError:  # names of fields that are too many, or not in Latin-1
+        dtype = None
+    if array.dtype.hasobject or dtype != array.dtype:
+        raise TypeError(f"{name}: got dtype {array.dtype}, wanted numbers or text")
