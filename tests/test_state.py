@@ -251,20 +251,14 @@ def test_read_only_optimizer_state_is_refused_by_name_and_nothing_changes(tmp_pa
 
 
 def test_optimizer_whose_hyperparameter_is_refused_is_as_it_was():
-    class Strict(fa.SGD):
-        def __setattr__(self, name, value):
-            if name == "nesterov" and value:
-                raise ValueError("nesterov: refused")
-            super().__setattr__(name, value)
-
-    optimizer = Strict([fa.Parameter(np.zeros(2), "weight")], 0.5)
+    optimizer = fa.SGD([fa.Parameter(np.zeros(2), "weight")], 0.5)
     state = optimizer.state_dict() | {
         "lr": np.array(0.25),
         "nesterov": np.array(True),
         "velocity.0": np.ones(2),
     }
     before = str(optimizer.state_dict())
-    with pytest.raises(ValueError, match="nesterov: refused"):
+    with pytest.raises(ValueError, match="nesterov: got True without momentum"):
         optimizer.load_state_dict(state)
     assert str(optimizer.state_dict()) == before
 
