@@ -1,6 +1,6 @@
 """Times two checkouts against each other: `python -m bench.ab BEFORE AFTER`.
 
-BEFORE and AFTER are folders with a built `fastact` package.  Processes of the two alternate, on one thread and
+BEFORE and AFTER are folders with a built `fastact` package.  Their processes alternate, on one thread and
 one core.  Each pair has a second process of BEFORE, so that the noise, BEFORE against itself, stands beside
 what AFTER changed.  A case's time is the smallest of a process's medians.
 """
@@ -62,12 +62,15 @@ def cases(quick: bool) -> list[Case]:
     return [Case(name, shape) for name in OPERATIONS for shape in shapes] + [Case("public", SMALL)]
 
 
-def timed(folder: Path, python: str, wanted: Sequence[Case], seconds: float) -> list[float]:
+def measure(
+    folder: Path, python: str, wanted: Sequence[Case], seconds: float, errors: bool = False
+) -> list[float]:
     """Microseconds a call of each case, from a process that imports the `fastact` in `folder`.
 
-    Raises RuntimeError where the process fails or imports another one.
+    With `errors` instead each case's error, as a multiple of that of NumPy's float32 products.  Raises
+    RuntimeError where the process fails or imports another `fastact`.
     """
-    request = {"cases": [case._asdict() for case in wanted], "seconds": seconds}
+    request = {"cases": [case._asdict() for case in wanted], "seconds": seconds, "errors": errors}
     environment = process_environment(max(case.threads for case in wanted))
     done = subprocess.run(
         [python, str(WORKER), json.dumps(request)],
@@ -82,8 +85,8 @@ def timed(folder: Path, python: str, wanted: Sequence[Case], seconds: float) -> 
     answer = json.loads(done.stdout)
     if answer["fastact"] != str(folder / "fastact"):
         raise RuntimeError(f"{folder}: got fastact from {answer['fastact']}, wanted {folder / 'fastact'}")
-    medians: list[float] = answer["medians"]
-    return medians
+    figures: list[float] = answer["figures"]
+    return figures
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
@@ -150,21 +153,27 @@ def geometric_mean(values: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
+def microseconds(value: float) -> str:
+    """`value` in a column of 9."""
+    return f"{value:9.2f}" if value < 1000 else f"{value:9.0f}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The records as text, at most 80 columns wide."""
     lines = [
-        f"{'':34}{'before':>9}{'after':>9}   {'after / before':^15} {'noise':^9}",
-        f"{'':34}{'us':>9}{'us':>9}   {'quartiles':^15}",
+        f"{'':36}{'before':>9}{'after':>9} {'after / before':^15} {'noise':^9}",
+        f"{'':36}{'us':>9}{'us':>9} {'quartiles':>15} {'quartiles':^9}",
     ]
     for row in rows:
         case = Case(row["operation"], tuple(row["shape"]), row["threads"], row["precision"])
         change, noise = row["change"], row["noise"]
         lines.append(
-            f"{case!s:34.34}{row['before_us']:9.4g}{row['after_us']:9.4g}  {change['median']:6.3f} "
-            f"{change['low']:.2f}-{change['high']:.2f} {noise['median']:6.3f}"
+            f"{case!s:36.36}{microseconds(row['before_us'])}{microseconds(row['after_us'])} "
+            f"{change['median']:5.3f} {change['low']:.2f}-{change['high']:.2f} "
+            f"{noise['low']:.2f}-{noise['high']:.2f}"
         )
     means = [geometric_mean([row[kind]["median"] for row in rows]) for kind in ("change", "noise")]
-    lines.append(f"{'geometric mean':34}{'':18}  {means[0]:6.3f} {'':9} {means[1]:6.3f}")
+    lines.append(f"{'geometric mean of medians':54} {means[0]:5.3f} {'':9} {means[1]:9.3f}")
     return "\n".join(lines)
 
 
@@ -187,9 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--pairs: got {pairs}, wanted at least 1")
     wanted, seconds = cases(options.quick), QUICK_SECONDS if options.quick else SECONDS
     runs = {
-        "before": lambda: timed(before, options.python_before, wanted, seconds),
-        "after": lambda: timed(after, options.python_after, wanted, seconds),
-        "again": lambda: timed(before, options.python_before, wanted, seconds),
+        "before": lambda: measure(before, options.python_before, wanted, seconds),
+        "after": lambda: measure(after, options.python_after, wanted, seconds),
+        "again": lambda: measure(before, options.python_before, wanted, seconds),
     }
     look_around()
     neighbours = machine.Neighbours()

@@ -1,7 +1,8 @@
 """Times operations of whatever `fastact` this process imports: `python ab_worker.py REQUEST`.
 
-REQUEST is JSON: {"cases": [{"operation", "shape", "threads", "precision"}, ...], "seconds": of each case}.
-The answer, JSON on standard output: {"fastact": its folder, "medians": [microseconds a call, ...]}.
+REQUEST is JSON: {"cases": [{"operation", "shape", "threads", "precision"}, ...], "seconds": of each case,
+"errors": whether to measure errors instead}.  The answer, JSON on standard output: {"fastact": its folder,
+"figures": [microseconds a call, or the error as a multiple of that of NumPy's float32, ...]}.
 
 This file imports only fastact and NumPy, since `bench.ab` also runs it on checkouts that do not have it.
 """
@@ -24,6 +25,7 @@ import fastact as fa
 
 SAMPLE_SECONDS = 0.002  # a sample is at least this long
 ROUNDS = 3  # each has a median of every case; the smallest one counts
+PAUSE_SECONDS = 0.02  # before each call of "paused", which counts them
 MIN_SAMPLES, MAX_SAMPLES = 3, 101
 
 Call = Callable[[], Any]
@@ -33,17 +35,22 @@ def _normal(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
 
 
+def _maxout_arrays(shape: list[int]) -> tuple[Any, Any, Any, Any]:
+    """x, weight, bias and grad_y."""
+    rows, in_features, out_features, pieces = shape
+    weight = _normal(out_features, pieces, in_features) / np.float32(max(1, in_features) ** 0.5)
+    return _normal(rows, in_features), weight, _normal(out_features, pieces), _normal(rows, out_features)
+
+
 def _maxout_call(operation: str, shape: list[int], tier: str) -> Call:
     rows, in_features, out_features, pieces = shape
-    x, bias = _normal(rows, in_features), _normal(out_features, pieces)
-    weight = _normal(out_features, pieces, in_features) / np.float32(max(1, in_features) ** 0.5)
+    x, weight, bias, grad_y = _maxout_arrays(shape)
     if operation == "frozen":
         layer = fa.Maxout(in_features, out_features, pieces, precision=tier)
         layer.load_state_dict({"weight": weight, "bias": bias})
         frozen, to = fa.freeze(layer), np.empty((rows, out_features), np.float32)
         return lambda: frozen(x, out=to)
     y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
-    grad_y = _normal(rows, out_features)
     grads = tuple(np.empty_like(array) for array in (x, weight, bias))
 
     def forward() -> Any:
@@ -62,6 +69,7 @@ def _maxout_call(operation: str, shape: list[int], tier: str) -> Call:
         "forward_backward": forward_backward,
         "grad_x": lambda: backward((True, False, False)),
         "grad_weight": lambda: backward((False, True, False)),
+        "paused": lambda: (time.sleep(PAUSE_SECONDS), forward()),
         "public": lambda: fa.linear_maxout(x, weight, bias, precision=tier),
     }[operation]
 
@@ -119,6 +127,33 @@ def _median(run: Call, seconds: float) -> float:
     return statistics.median(_elapsed(run, calls) for _ in range(min(MAX_SAMPLES, max(MIN_SAMPLES, samples))))
 
 
+def _medians(cases: list[dict[str, Any]], seconds: float) -> list[float]:
+    """The smallest of each case's medians, in seconds."""
+    medians = [float("inf")] * len(cases)
+    for _ in range(ROUNDS):
+        for i, case in enumerate(cases):
+            with fa.num_threads(case["threads"]):
+                medians[i] = min(medians[i], _median(call(case), seconds / ROUNDS))
+    return medians
+
+
+def _error(case: dict[str, Any]) -> float:
+    """The norm of the error of "forward", "grad_x" or "grad_weight" over that of NumPy's float32 products."""
+    operation, tier, arrays = case["operation"], case["precision"], _maxout_arrays(case["shape"])
+    argmax = fa.linear_maxout(*arrays[:3], precision=tier)[1]
+
+    def result(dtype: type, backend: str) -> Any:
+        x, weight, bias, grad_y = (array.astype(dtype) for array in arrays)
+        if operation == "forward":
+            return fa.linear_maxout(x, weight, bias, backend=backend, precision=tier)[0]
+        grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, backend=backend, precision=tier)
+        return grads[("grad_x", "grad_weight").index(operation)]
+
+    exact = result(np.float64, "numpy")
+    ours, numpys = (np.linalg.norm(result(np.float32, backend) - exact) for backend in ("c", "numpy"))
+    return float(ours / numpys)
+
+
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request."""
     cases = request["cases"]
@@ -126,14 +161,13 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: max(case["threads"] for case in cases)])
     fa.set_backend("c")
-    medians = [float("inf")] * len(cases)
     gc.disable()
-    for _ in range(ROUNDS):
-        for i, case in enumerate(cases):
-            with fa.num_threads(case["threads"]):
-                medians[i] = min(medians[i], _median(call(case), request["seconds"] / ROUNDS))
+    if request["errors"]:
+        figures = [_error(case) for case in cases]
+    else:
+        figures = [1e6 * median for median in _medians(cases, request["seconds"])]
     folder = str(Path(fa.__file__).resolve().parent)
-    return {"fastact": folder, "medians": [float(f"{1e6 * median:.5g}") for median in medians]}
+    return {"fastact": folder, "figures": [float(f"{figure:.5g}") for figure in figures]}
 
 
 if __name__ == "__main__":

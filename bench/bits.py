@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import fastact as fa  # noqa: E402
-from fastact import activations, backends, settings  # noqa: E402
+import fastact as fa
+from fastact import activations, backends, settings
 
 Array = np.ndarray[Any, Any]
 
@@ -369,7 +369,7 @@ def frozen_layer(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 def draw_model(rng: np.random.Generator, index: int, case: Case) -> tuple[str, Any, Array]:
     """A model of up to 5 layers, and an x for it."""
     rows = int(rng.choice([size for size in SIZES if size <= 97]))
-    sizes = [int(size) for size in rng.choice([size for size in SIZES if 0 < size], 4)]
+    sizes = [int(size) for size in rng.choice([size for size in SIZES if size > 0], 4)]
     if is_large(index):
         rows, sizes = 9000, [4, 1024, 2, 3]  # hidden layers in parts
     layers, texts = [], []
