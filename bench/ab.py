@@ -28,8 +28,8 @@ from .threads import process_environment
 
 WORKER = Path(__file__).with_name("ab_worker.py")
 PAIRS, QUICK_PAIRS = 15, 3
-SECONDS, QUICK_SECONDS = 0.3, 0.03  # of each case in each process, at the least
-LOOK_SECONDS = 1.0  # for others at work before the start
+SECONDS, QUICK_SECONDS = 0.3, 0.03  # for each case in each process, at the least
+LOOK_SECONDS = 1.0  # how long to look for other work before the start
 OPERATIONS = ("forward", "forward_backward", "backward", "frozen")
 SMALL = Shape(8, 32, 32, 2)
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Read when the libraries load.  The reference's products have one order of summation on one thread; a busy
+# Libraries read these when they load.  On one thread, NumPy's products have one order of summation; a busy
 # machine has no cores for threads that wait in a loop.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -38,8 +38,9 @@ from fastact import activations, backends, settings
 
 Array = np.ndarray[Any, Any]
 
-CALLS = 8000  # for a backend or an instruction set, by default
-SLOW_SHARE = {"numba": 0.03, "numpy": 0.1}  # of the calls; Numba compiles, the reference is slow
+CALLS = 8000  # default for each variant: a backend, or an instruction set of C
+# Numba compiles, and the reference is slow.
+SLOW_SHARE = {"numba": 0.03, "numpy": 0.1}  # part of the calls that are made
 SHOWN = 10  # differing calls that a comparison prints
 
 SIZES = (0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 64, 97, 130)
@@ -76,7 +77,7 @@ SHAPES = (
     (24, 1030, 90, 1),  # few rows: outer products
     (64, 60, 230, 7),  # a frozen layer's panels, cut for two threads
 )
-# And one in 48 has one of these, which take long.
+# One call in 48 has one of these shapes, which take long.
 LARGE_SHAPES = (
     (256, 512, 512, 2),  # a tier's dense backward
     (1024, 288, 96, 3),
@@ -89,7 +90,7 @@ LARGE_SHAPES = (
     (2100, 40, 33, 9),
 )
 LENGTHS = (0, 1, 3, 15, 16, 17, 31, 32, 33, 97, 1000, 2047, 2048, 2049, 4096, 12293, 70001)
-LONG_LENGTHS = (140_000, 300_001)  # one call in 48
+LONG_LENGTHS = (140_000, 300_001)  # of one call in 48
 
 PARAMETERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "leaky_relu": lambda rng: {"negative_slope": float(rng.choice([0.01, 0.5, -0.25, 3.0]))},
@@ -402,7 +403,8 @@ def model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 # ---- running them
 
 Operation = Callable[[np.random.Generator, int, Case], Outcome]
-SHARES: dict[str, tuple[Operation, float]] = {  # of the calls
+# Each operation, and its part of the calls.
+SHARES: dict[str, tuple[Operation, float]] = {
     "linear_maxout": (linear_maxout, 0.15),
     "linear_maxout_backward": (linear_maxout_backward, 0.15),
     "maxout": (maxout, 0.03),
@@ -416,7 +418,7 @@ SHARES: dict[str, tuple[Operation, float]] = {  # of the calls
     "frozen_model": (frozen_model, 0.04),
     "model": (model, 0.03),
 }
-# And of each activation.
+# The same for operations that there is one of for each activation.
 ACTIVATION_SHARES: dict[str, tuple[Callable[..., Outcome], float]] = {
     "linear_activation": (linear_activation, 0.0125),
     "linear_activation_backward": (linear_activation_backward, 0.0125),
@@ -519,7 +521,7 @@ def hashes(wanted: Sequence[str], calls: int, seed: int) -> dict[str, str]:
 
 
 def with_progress(plan: Sequence[Any]) -> Iterable[Any]:
-    """The same, beside a bar where rich is installed."""
+    """The items of `plan`, beside a progress bar where rich is installed."""
     try:
         from rich.console import Console
         from rich.progress import track
