@@ -546,17 +546,16 @@ def compare(before: Path, after: Path) -> int:
     common = old["hashes"].keys() & new["hashes"].keys()
     differing = [key for key in old["hashes"] if key in common and old["hashes"][key] != new["hashes"][key]]
     print(f"{len(common)} calls are in both files, {len(differing)} of them differ.")
-    variants_in_both = {variant_of(key) for key in common}
-    for path, only in ((before, old["hashes"].keys() - common), (after, new["hashes"].keys() - common)):
-        groups = Counter(
-            operation_of(key) if variant_of(key) in variants_in_both else variant_of(key) for key in only
-        )
-        for name, count in sorted(groups.items()):
-            print(f"only in {path}: {count} of {name}")
     for name, count in Counter(operation_of(key) for key in differing).items():
         print(f"differing: {count} of {name}")
     for key in differing[:SHOWN]:
         print(f"  {key}")
+    for path, mine, other in ((before, old["hashes"], new["hashes"]), (after, new["hashes"], old["hashes"])):
+        known = {part for key in other for part in (variant_of(key), operation_of(key))}
+        lacking = {variant_of(key) for key in mine} - known
+        lacking |= {operation_of(key) for key in mine if variant_of(key) in known} - known
+        if only := len(mine.keys() - common):
+            print(f"only in {path}: {only} calls; the other has none of: {', '.join(sorted(lacking)) or '-'}")
     return 1 if differing or not common else 0
 
 
