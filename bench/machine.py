@@ -53,11 +53,11 @@ class Neighbours:
         return round(max(0.0, now[1] - self._start[1]) / max(now[0] - self._start[0], 1e-9), 4)
 
 
-def commit() -> str | None:
-    """The commit of this checkout, "-dirty" where files of it differ; None where git can't say."""
+def commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of the checkout at `folder`, "-dirty" where its files differ; None where git can't say."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

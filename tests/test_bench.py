@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,12 +18,16 @@ import pytest
 # last, so that nothing of the checkout comes before what is installed
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import goals, records, shapes, tables, timing
+import fastact as fa
+from bench import ab, bits, goals, records, shapes, tables, timing
 from bench.measure import Run
 from bench.peers import LAYERS, load
 from bench.problem import BFLOAT16_ROUNDOFF, FLOAT32_ROUNDOFF, Interval, Problem, Truth
 from bench.shapes import MAIN, Shape
+from bench.tuning import harness
+from fastact import activations, backends
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = Shape(7, 5, 3, 4)
 BEGIN, END = "<!-- times:begin -->", "<!-- times:end -->"
 
@@ -368,3 +374,244 @@ class TestSuite:
         assert run.records == []
         assert len(run.wrong) == 1
         assert "wrong, forward: the error is" in run.wrong[0]
+
+
+def write_hashes(path: Path, hashes: dict[str, str], seed: int = 0) -> str:
+    path.write_text(json.dumps({"seed": seed, "calls": 1, "hashes": hashes}))
+    return str(path)
+
+
+class TestBits:
+    VARIANTS = ("numpy",) if backends.why_c_is_missing() else ("numpy", bits.variants()[0])
+
+    def test_hashes_of_two_runs_are_equal(self) -> None:
+        first = bits.hashes(self.VARIANTS, 20, 3)
+        assert first == bits.hashes(self.VARIANTS, 20, 3)
+        assert {bits.variant_of(key) for key in first} == set(self.VARIANTS)
+        names = {bits.operation_of(key).partition("/")[2] for key in first}
+        assert names == set(bits.operations())
+        assert {f"activation {name}" for name in activations.NAMES} <= names
+
+    def test_hashes_with_another_seed_differ(self) -> None:
+        assert not set(bits.hashes(("numpy",), 1, 3).values()) & set(bits.hashes(("numpy",), 1, 4).values())
+
+    def test_hashes_of_fewer_calls_and_activations_are_a_subset(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        every = bits.hashes(("numpy",), 1000, 0)
+        monkeypatch.setattr(activations, "NAMES", ("relu", "tanh"))
+        some = bits.hashes(("numpy",), 300, 0)
+        assert len(some) < len(every)
+        assert some.items() <= every.items()
+
+    def test_hashes_of_a_changed_operation_differ(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = write_hashes(tmp_path / "before.json", bits.hashes(("numpy",), 200, 0))
+        right = fa.maxout_backward
+
+        def wrong(*args, **keywords):
+            grad_z = right(*args, **keywords)
+            if grad_z.size:
+                grad_z.view(np.uint8).flat[0] ^= 1  # the last bit of the first number
+            return grad_z
+
+        monkeypatch.setattr(fa, "maxout_backward", wrong)
+        after = write_hashes(tmp_path / "after.json", bits.hashes(("numpy",), 200, 0))
+        assert bits.main(["--compare", before, before]) == 0
+        capsys.readouterr()
+        assert bits.main(["--compare", before, after]) == 1
+        said = capsys.readouterr().out
+        assert re.findall(r"differing: \d+ of (\S+)", said) == ["numpy/maxout_backward"]
+        assert "  numpy/maxout_backward/0 float" in said
+
+    def test_compare_reports_keys_of_one_file_only(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = write_hashes(tmp_path / "before.json", {"c-avx2/activation relu/0": "1"})
+        new = {"c-avx2/activation relu/0": "1", "c-avx2/activation new/0": "2", "numpy/mse/0": "3"}
+        after = write_hashes(tmp_path / "after.json", new)
+        assert bits.main(["--compare", before, after]) == 0
+        said = capsys.readouterr().out
+        assert "1 calls are in both files, 0 of them differ" in said
+        assert f"only in {after}: 2 calls; the other has none of: c-avx2/activation new, numpy\n" in said
+        assert f"only in {before}" not in said
+
+    def test_compare_of_files_with_nothing_in_common_fails(self, tmp_path: Path) -> None:
+        before = write_hashes(tmp_path / "before.json", {"numpy/mse/0": "1"})
+        assert bits.main(["--compare", before, write_hashes(tmp_path / "after.json", {})]) == 1
+
+    def test_compare_of_different_seeds_is_refused(self, tmp_path: Path) -> None:
+        files = [write_hashes(tmp_path / f"{seed}.json", {}, seed) for seed in (1, 2)]
+        with pytest.raises(ValueError, match=r"seed: .*1\.json has 1, .*2\.json has 2"):
+            bits.main(["--compare", *files])
+
+    def test_digest_counts_every_nan_as_one_and_nothing_else(self) -> None:
+        nans = np.array([0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
+        assert bits.digest([nans[:1]]) == bits.digest([nans[1:]])
+        zero = np.zeros(2, np.float32)
+        others = [-zero, zero.astype(np.float64), zero.reshape(2, 1), zero[:1], None]
+        assert len({bits.digest([value]) for value in (zero, *others)}) == 6
+
+
+OPERATIONS = (
+    *(ab.Case(name, SMALL) for name in (*ab.OPERATIONS, "grad_x", "grad_weight", "public", "paused")),
+    *(ab.Case(name, (7, 5, 3, 1)) for name in ("linear", "linear_grad_x", "linear_grad_weight")),
+    *(ab.Case(name, (33,)) for name in ("activation relu", "activation_backward tanh", "sgd", "mse")),
+)
+
+
+@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="no C backend")
+class TestAbWorker:
+    def test_measure_of_this_checkout_times_every_operation(self) -> None:
+        figures = ab.measure(ROOT, sys.executable, OPERATIONS, 0.0)
+        assert len(figures) == len(OPERATIONS)
+        assert min(figures) > 0
+
+    def test_measure_of_errors_is_near_that_of_numpy(self) -> None:
+        shape = (64, 300, 40, 3)
+        wanted = [ab.Case(name, shape) for name in ("forward", "grad_x", "grad_weight")]
+        assert all(0.2 < error < 3 for error in ab.measure(ROOT, sys.executable, wanted, 0.0, errors=True))
+
+    def test_measure_of_another_checkout_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError, match=r"got fastact from .*, wanted"):
+            ab.measure(tmp_path.resolve(), sys.executable, OPERATIONS[:1], 0.0)
+
+    def test_measure_of_an_unknown_operation_is_refused(self) -> None:
+        with pytest.raises(RuntimeError, match=r"status 1:\n(.*\n)*KeyError: 'unknown'"):
+            ab.measure(ROOT, sys.executable, [ab.Case("unknown", SMALL)], 0.0)
+
+
+class TestAb:
+    def test_in_turn_begins_with_another_each_round(self) -> None:
+        order: list[str] = []
+        runs = {name: lambda name=name: order.append(name) or [0.0] for name in "abc"}
+        found = ab.in_turn(runs, 3, "test")
+        assert order == [*"abc", *"bca", *"cab"]
+        assert found == {name: [[0.0]] * 3 for name in "abc"}
+
+    def test_ratio_is_taken_pair_by_pair(self) -> None:
+        assert ab.ratio([2, 4, 30], [1, 1, 10]) == ab.Ratio(3.0, 2.5, 3.5)
+
+    def test_table_of_all_cases_has_80_columns(self) -> None:
+        wanted = [*ab.cases(quick=False), ab.Case("forward", (1, 1, 1, 1), 2, "medium")]
+        times = {
+            "before": [[1234567.8] * len(wanted)] * 3,
+            "after": [[617283.9] * len(wanted)] * 3,
+            "again": [[1234567.8] * len(wanted)] * 3,
+        }
+        rows = ab.summarise(wanted, times)
+        assert {row["change"]["median"] for row in rows} == {0.5}
+        lines = ab.table(rows).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert len(lines) == len(wanted) + 3
+        assert lines[-1].split() == ["geometric", "mean", "of", "medians", "0.500", "1.000"]
+        for case, line in zip(wanted, lines[2:], strict=False):
+            assert line.startswith(f"{case} ")
+
+    def test_main_with_a_folder_without_fastact_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            ab.main([str(ROOT), str(tmp_path)])
+        assert f"AFTER: got {tmp_path}, wanted a folder with a built fastact" in capsys.readouterr().err
+
+
+TUNING = ROOT / "bench" / "tuning"
+EXPERIMENTS = {
+    path.stem: importlib.import_module(f"bench.tuning.{path.stem}").EXPERIMENT
+    for path in sorted(TUNING.glob("*.py"))
+    if path.stem not in ("__init__", "harness")
+}
+
+
+def tuning_rows() -> dict[str, list[str]]:
+    """The rows of the table of keys: the key, and its other cells."""
+    lines = [line for line in (TUNING / "README.md").read_text().splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells if row[0] != "key"}
+
+
+class TestTuning:
+    def test_keys_of_the_code_are_in_the_table(self) -> None:
+        sources = [
+            path
+            for folder in ("csrc", "fastact")
+            for path in (ROOT / folder).rglob("*.[chp]*")
+            if path.suffix in (".c", ".h", ".py")
+        ]
+        assert len(sources) > 50
+        text = "\n".join(path.read_text() for path in sources)
+        assert set(re.findall(r"bench/tuning: ([a-z0-9-]+)", text)) <= set(tuning_rows())
+
+    def test_keys_of_the_table_have_numbers(self) -> None:
+        sections = re.split(r"^## (.*)$", (TUNING / "numbers.md").read_text(), flags=re.MULTILINE)[1:]
+        numbers = dict(zip(sections[::2], sections[1::2], strict=True))
+        assert len(numbers) == len(sections) / 2
+        assert list(numbers) == sorted(tuning_rows())
+        assert all(re.search(r"\d", text) for text in numbers.values())
+
+    def test_table_says_which_keys_have_a_script(self) -> None:
+        scripted = {key for key, row in tuning_rows().items() if row[-1].startswith("script")}
+        assert scripted == {experiment.key for experiment in EXPERIMENTS.values()}
+
+    @pytest.mark.parametrize("module", EXPERIMENTS)
+    def test_experiment_is_runnable(self, module: str) -> None:
+        experiment = EXPERIMENTS[module]
+        assert experiment.key.replace("-", "_") == module
+        assert experiment.constants
+        for name in experiment.constants:
+            present = harness.find(name, ROOT / "csrc").value
+            assert present not in [variant.get(name) for variant in experiment.variants]
+            assert f"`{name}`" in tuning_rows()[experiment.key][0] or module == "highest_on_tiles"
+        operations = {case.operation.split()[0] for case in OPERATIONS}
+        assert {case.operation.split()[0] for case in experiment.cases} <= operations
+        if experiment.errors:
+            assert {case.operation for case in experiment.cases} <= {"forward", "grad_x", "grad_weight"}
+
+    @pytest.mark.parametrize(
+        ("text", "value", "new"),
+        [
+            ("#define SIZE 4\n", "4", "#define SIZE 8\n"),
+            (
+                "#  define SIZE(l2) ((l2) / 2) /* a\n reason */\n",
+                "((l2) / 2)",
+                "#  define SIZE(l2) 8 /* a\n reason */\n",
+            ),
+            ("#define SIZE (1 << 4) // why", "(1 << 4)", "#define SIZE 8 // why"),
+            ("#define SIZES 3\n#define SIZE 4\n", "4", "#define SIZES 3\n#define SIZE 8\n"),
+        ],
+    )
+    def test_replace_changes_the_value_alone(self, tmp_path: Path, text: str, value: str, new: str) -> None:
+        path = tmp_path / "isa" / "amx" / "tuning.h"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        assert harness.find("SIZE", tmp_path).value == value
+        harness.replace("SIZE", "8", tmp_path)
+        assert path.read_text() == new
+
+    @pytest.mark.parametrize(
+        ("texts", "message"),
+        [
+            (("#define SIZES 4\n", "int SIZE = 4;\n"), r"SIZE: got 0 definitions under csrc/ \(\)"),
+            (("#define SIZE 4\n", "#define SIZE 4\n"), r"SIZE: got 2 definitions under csrc/ \(0.h, 1.h\)"),
+            (("#define SIZE \\\n  4\n", ""), "SIZE: got a value of several lines"),
+        ],
+    )
+    def test_find_refuses_what_is_not_one_definition(
+        self, tmp_path: Path, texts: tuple[str, str], message: str
+    ) -> None:
+        for i, text in enumerate(texts):
+            (tmp_path / f"{i}.h").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            harness.find("SIZE", tmp_path)
+
+    def test_table_names_every_variant_and_case(self) -> None:
+        figures = {harness.label(variant): [1.5, 20.0] for variant in ({}, {"SIZE": "8", "ROWS": "2"})}
+        text = harness.table([ab.Case("forward", SMALL), ab.Case("frozen", SMALL)], figures, "us")
+        assert text.splitlines()[:2] == ["A: forward 7x5x3x4", "B: frozen 7x5x3x4"]
+        assert [line.split() for line in text.splitlines()[2:]] == [
+            ["us", "A", "B"],
+            ["as", "it", "is", "1.5", "20"],
+            ["SIZE", "8,", "ROWS", "2", "1.5", "20"],
+        ]

@@ -1,0 +1,586 @@
+"""Hashes of results, to compare two builds to the bit.
+
+    python bench/bits.py --out before.json      # with the interpreter, or in the checkout, of each build
+    python bench/bits.py --compare before.json after.json
+
+Random calls of every public operation run on every backend and on every instruction set of this CPU.  The
+file maps each call to a SHA-256 of its results, every NaN counting as the same.  A call is named after its
+backend, its operation, its index and what it does, and its data depends on the seed, the operation and the
+index alone.  So builds that know different activations can be compared on the ones that both know.
+
+This file imports nothing of `bench`, so that it runs on a build whose checkout does not have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Libraries read these when they load.  On one thread, NumPy's products have one order of summation; a busy
+# machine has no cores for threads that wait in a loop.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+
+import fastact as fa
+from fastact import activations, backends, settings
+
+Array = np.ndarray[Any, Any]
+
+CALLS = 8000  # default for each variant: a backend, or an instruction set of C
+# Numba compiles, and the reference is slow.
+SLOW_SHARE = {"numba": 0.03, "numpy": 0.1}  # part of the calls that are made
+SHOWN = 10  # differing calls that a comparison prints
+
+SIZES = (0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 64, 97, 130)
+PIECES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 255, 256)
+MOST_TERMS = 2_000_000  # multiply-adds of a product with awkward sizes
+
+# One call in 4 has one of these shapes (rows, in_features, out_features, pieces).
+SHAPES = (
+    (64, 288, 96, 3),  # operands swapped
+    (100, 240, 33, 5),  # swapped, with a tail of rows that fill no vector
+    (52, 288, 40, 3),
+    (128, 256, 40, 7),
+    (47, 65, 35, 1),
+    (8, 32, 32, 2),  # dots
+    (12, 400, 21, 16),
+    (256, 256, 1, 3),
+    (1, 1024, 512, 2),
+    (3, 700, 130, 1),
+    (1, 300, 513, 1),  # one row: panels read in place
+    (7, 150, 161, 1),
+    (300, 96, 70, 4),  # packed panels, several
+    (520, 64, 200, 1),
+    (200, 513, 97, 2),  # runs of depth
+    (97, 1024, 32, 2),  # rows a power of two apart
+    (20, 9000, 5, 5),  # several slices
+    (5, 20000, 6, 3),
+    (33, 17, 21, 255),  # as many pieces as there can be
+    (33, 17, 21, 256),
+    (600, 20, 300, 2),  # several tables of a gradient, and runs of them
+    (1500, 33, 40, 3),
+    (16, 40, 640, 1),
+    (1024, 16, 97, 1),
+    (9, 257, 70, 16),
+    (24, 1030, 90, 1),  # few rows: outer products
+    (64, 60, 230, 7),  # a frozen layer's panels, cut for two threads
+)
+# One call in 48 has one of these shapes, which take long.
+LARGE_SHAPES = (
+    (256, 512, 512, 2),  # a tier's dense backward
+    (1024, 288, 96, 3),
+    (3000, 200, 40, 3),
+    (128, 256, 96, 16),
+    (100, 784, 240, 5),
+    (64, 8192, 160, 1),
+    (5500, 3100, 140, 1),  # packed rows in bands
+    (700, 1024, 520, 1),
+    (2100, 40, 33, 9),
+)
+LENGTHS = (0, 1, 3, 15, 16, 17, 31, 32, 33, 97, 1000, 2047, 2048, 2049, 4096, 12293, 70001)
+LONG_LENGTHS = (140_000, 300_001)  # of one call in 48
+
+PARAMETERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
+    "leaky_relu": lambda rng: {"negative_slope": float(rng.choice([0.01, 0.5, -0.25, 3.0]))},
+    "elu": lambda rng: {"alpha": float(rng.choice([1.0, 0.5, 2.5]))},
+    "gelu": lambda rng: {"approximate": str(rng.choice(["none", "tanh"]))},
+}
+
+
+class Case(NamedTuple):
+    """What a call draws first: it is part of the call's name."""
+
+    dtype: str
+    threads: int
+    tier: str
+    values: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.threads}t {self.tier} {self.values}"
+
+
+def is_large(index: int) -> bool:
+    return index % 48 == 47
+
+
+def draw_case(rng: np.random.Generator, index: int) -> Case:
+    case = Case(
+        str(rng.choice(["float32", "float32", "float32", "float64"])),
+        int(rng.choice([1, 1, 2, 3])),
+        str(rng.choice(["highest", "highest", "high", "medium"])),
+        str(rng.choice(["normal", "normal", "normal", "integers", "wide", "special"])),
+    )
+    # the few large calls meet every tier in turn
+    tier = ("medium", "highest", "high")[index // 48 % 3]
+    return case._replace(dtype="float32", tier=tier) if is_large(index) else case
+
+
+def values(rng: np.random.Generator, case: Case, *shape: int) -> Array:
+    """An array of one of the kinds of numbers that a kernel may meet."""
+    array = rng.standard_normal(shape)
+    if case.values == "integers":  # ties, and sums without rounding
+        array = rng.integers(-2, 3, shape).astype(float)
+    elif case.values == "wide":  # subnormal float32 numbers, and some that bfloat16 cannot hold
+        array *= np.exp2(rng.integers(-140, 128, shape))
+    limits = np.finfo(case.dtype)
+    array = np.asarray(np.clip(array, limits.min, limits.max), case.dtype)
+    if case.values == "special" and array.size:
+        largest, smallest = limits.max, limits.smallest_subnormal
+        kinds = [np.inf, -np.inf, np.nan, 0.0, -0.0, smallest, -smallest, largest, -largest]
+        count = int(rng.integers(1, 4))
+        array.flat[rng.integers(0, array.size, count)] = rng.choice(kinds, count)
+    return array
+
+
+def draw_shape(rng: np.random.Generator, index: int, first: int = 0) -> tuple[int, int, int, int]:
+    """(rows, in_features, out_features, pieces) of call `index`; large ones begin with that of `first`."""
+    if is_large(index):
+        return LARGE_SHAPES[(first + index // 48) % len(LARGE_SHAPES)]
+    if index % 4 == 3:
+        return SHAPES[index // 4 % len(SHAPES)]
+    while True:
+        shape = (*map(int, rng.choice(SIZES, 3)), int(rng.choice(PIECES)))
+        if np.prod(shape) <= MOST_TERMS:
+            return shape
+
+
+def draw_lead(rng: np.random.Generator, rows: int) -> tuple[int, ...]:
+    """`rows` as leading axes: one axis, two, or for one row none."""
+    if rows == 1 and rng.random() < 0.3:
+        return ()
+    return (2, rows // 2) if rows % 2 == 0 and rng.random() < 0.2 else (rows,)
+
+
+def draw_length(rng: np.random.Generator, index: int) -> int:
+    return int(rng.choice(LONG_LENGTHS if is_large(index) else LENGTHS))
+
+
+def draw_needs(rng: np.random.Generator, count: int) -> tuple[bool, ...]:
+    return tuple(bool(need) for need in rng.random(count) < 0.75)
+
+
+def keywords_of(rng: np.random.Generator, case: Case, name: str, features: int) -> dict[str, Any]:
+    """The keywords of activation `name`; a new activation has its defaults."""
+    if name == "prelu":
+        shape = [(), (1,), (features,)][int(rng.integers(3))]
+        return {"slope": values(rng, case, *shape)}
+    return PARAMETERS.get(name, lambda _: {})(rng)
+
+
+# ---- operations: each returns the call's description and its results
+
+Outcome = tuple[str, Iterable[Any]]
+
+
+def linear_maxout(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, in_features, out_features, pieces = draw_shape(rng, index)
+    lead = draw_lead(rng, rows)
+    x = values(rng, case, *lead, in_features)
+    weight = values(rng, case, out_features, pieces, in_features)
+    bias = values(rng, case, out_features, pieces) if rng.random() < 0.7 else None
+    argmax = bool(rng.random() < 0.7)
+    text = f"{lead}x{in_features}x{out_features}x{pieces} bias={bias is not None} argmax={argmax}"
+    return text, fa.linear_maxout(x, weight, bias, return_argmax=argmax, precision=case.tier)
+
+
+def linear_maxout_backward(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, in_features, out_features, pieces = draw_shape(rng, index)
+    lead = draw_lead(rng, rows)
+    x = values(rng, case, *lead, in_features)
+    weight = values(rng, case, out_features, pieces, in_features)
+    grad_y = values(rng, case, *lead, out_features)
+    argmax = rng.integers(0, pieces, (*lead, out_features)).astype(np.uint8)
+    needs, accumulate = draw_needs(rng, 3), bool(rng.random() < 0.3)
+    out = None
+    if accumulate:
+        out = tuple(values(rng, case, *shape) for shape in (x.shape, weight.shape, weight.shape[:2]))
+    text = f"{lead}x{in_features}x{out_features}x{pieces} needs={needs} accumulate={accumulate}"
+    return text, fa.linear_maxout_backward(
+        grad_y, x, weight, argmax, needs=needs, out=out, accumulate=accumulate, precision=case.tier
+    )
+
+
+def draw_blocks(rng: np.random.Generator, index: int) -> tuple[int, int, int]:
+    """(outer, pieces, inner) of a maxout."""
+    pieces = int(rng.choice(PIECES))
+    while True:
+        outer, inner = (int(size) for size in rng.choice([*LENGTHS, *SIZES], 2))
+        if outer * inner * pieces <= (1_000_000 if is_large(index) else 200_000):
+            return outer, pieces, inner
+
+
+def maxout(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    z = values(rng, case, *draw_blocks(rng, index))
+    argmax = bool(rng.random() < 0.7)
+    return f"{z.shape} argmax={argmax}", fa.maxout(z, 1, return_argmax=argmax)
+
+
+def maxout_backward(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    outer, pieces, inner = draw_blocks(rng, index)
+    grad_y = values(rng, case, outer, inner)
+    argmax = rng.integers(0, pieces, (outer, inner)).astype(np.uint8)
+    return f"{(outer, pieces, inner)}", (fa.maxout_backward(grad_y, argmax, pieces, 1),)
+
+
+def linear_activation(name: str, rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, in_features, out_features, pieces = draw_shape(rng, index, len(name))
+    lead, units = draw_lead(rng, rows), out_features * min(pieces, 3)
+    x, weight = values(rng, case, *lead, in_features), values(rng, case, units, in_features)
+    bias = values(rng, case, units) if rng.random() < 0.7 else None
+    saved = bool(rng.random() < 0.7)
+    keywords = keywords_of(rng, case, name, units)
+    text = f"{lead}x{in_features}x{units} bias={bias is not None} saved={saved}"
+    return text, fa.linear_activation(
+        x, weight, bias, name, return_saved=saved, precision=case.tier, **keywords
+    )
+
+
+def linear_activation_backward(name: str, rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, in_features, out_features, pieces = draw_shape(rng, index, len(name))
+    lead, units = draw_lead(rng, rows), out_features * min(pieces, 3)
+    x, weight = values(rng, case, *lead, in_features), values(rng, case, units, in_features)
+    grad_y, saved = values(rng, case, *lead, units), values(rng, case, *lead, units)
+    keywords = keywords_of(rng, case, name, units)
+    shapes = [x.shape, weight.shape, (units,)]
+    if "slope" in keywords:
+        shapes.append(keywords["slope"].shape)
+    needs, accumulate = draw_needs(rng, len(shapes)), bool(rng.random() < 0.3)
+    out = tuple(values(rng, case, *shape) for shape in shapes) if accumulate else None
+    text = f"{lead}x{in_features}x{units} needs={needs} accumulate={accumulate}"
+    return text, fa.linear_activation_backward(
+        *(grad_y, x, weight, saved, name),
+        **{"needs": needs, "out": out, "accumulate": accumulate, "precision": case.tier, **keywords},
+    )
+
+
+def draw_rows(rng: np.random.Generator, index: int) -> tuple[int, int]:
+    """(rows, features) of about `draw_length` elements."""
+    length, features = draw_length(rng, index), int(rng.choice([1, 2, 3, 17, 64, 300, 5000]))
+    return (max(1, length // features), features) if length else (0, features)
+
+
+def activation(name: str, rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    keywords = keywords_of(rng, case, name, shape[1])
+    z = values(rng, case, *shape) * np.dtype(case.dtype).type(rng.choice([1, 4, 30]))
+    in_place = bool(rng.random() < 0.3)
+    return f"{shape} in_place={in_place}", (fa.activation(z, name, out=z if in_place else None, **keywords),)
+
+
+def activation_backward(name: str, rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    keywords = keywords_of(rng, case, name, shape[1])
+    grad_y = values(rng, case, *shape)
+    saved = values(rng, case, *shape) * np.dtype(case.dtype).type(rng.choice([1, 4, 30]))
+    if "slope" not in keywords:
+        return f"{shape}", (fa.activation_backward(grad_y, saved, name, **keywords),)
+    accumulate = bool(rng.random() < 0.5)
+    out = (None, values(rng, case, *keywords["slope"].shape)) if accumulate else None
+    text = f"{shape} slope={keywords['slope'].shape} accumulate={accumulate}"
+    return text, fa.activation_backward(grad_y, saved, name, out=out, accumulate=accumulate, **keywords)
+
+
+def mse(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    return f"{shape}", fa.mse(values(rng, case, *shape), values(rng, case, *shape))
+
+
+def softmax_cross_entropy(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, classes = int(rng.choice(SIZES)), int(rng.choice([1, 2, 3, 10, 17, 100, 1000]))
+    labels = rng.integers(0, classes, rows)
+    return f"{rows}x{classes}", fa.softmax_cross_entropy(values(rng, case, rows, classes), labels)
+
+
+def draw_parameter(rng: np.random.Generator, index: int, case: Case) -> Any:
+    parameter = fa.Parameter(values(rng, case, *draw_rows(rng, index)), "weight")
+    parameter.max_norm = float(rng.choice([0.5, 2.0])) if rng.random() < 0.4 else None
+    return parameter
+
+
+def optimise(optimizer: Any, parameter: Any, rng: np.random.Generator, case: Case) -> Iterator[Any]:
+    """Two steps; the parameter and the optimiser's state."""
+    for _ in range(2):
+        parameter.grad = values(rng, case, *parameter.data.shape)
+        optimizer.step()
+    yield parameter.data
+    yield from (value for _, value in sorted(optimizer.state_dict().items()))
+
+
+def sgd(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    parameter = draw_parameter(rng, index, case)
+    momentum, decay = float(rng.choice([0.0, 0.9])), float(rng.choice([0.0, 0.01]))
+    optimizer = fa.SGD([parameter], 0.1, momentum, bool(momentum and rng.random() < 0.5), decay)
+    text = f"{parameter.data.shape} {momentum} {optimizer.nesterov} {decay} {parameter.max_norm}"
+    return text, optimise(optimizer, parameter, rng, case)
+
+
+def adam(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    parameter = draw_parameter(rng, index, case)
+    optimizer = fa.Adam([parameter], 0.01, weight_decay=float(rng.choice([0.0, 0.01])))
+    text = f"{parameter.data.shape} {optimizer.weight_decay} {parameter.max_norm}"
+    return text, optimise(optimizer, parameter, rng, case)
+
+
+def max_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    weight = values(rng, case, *draw_rows(rng, index))
+    fa.max_norm_(weight, float(rng.choice([0.1, 1.0, 10.0])))
+    return f"{weight.shape}", (weight,)
+
+
+def with_values(layer: Any, rng: np.random.Generator, case: Case) -> Any:
+    """`layer`, its parameters drawn anew, whatever its initialisers draw."""
+    for parameter in layer.parameters():
+        parameter.data[...] = values(rng, case, *parameter.data.shape)
+    return layer
+
+
+def draw_layer(
+    rng: np.random.Generator, case: Case, in_features: int, out_features: int, pieces: int
+) -> tuple[str, Any]:
+    """A Maxout, or where there is one piece a Linear, and its description."""
+    bias = bool(rng.random() < 0.7)
+    shared = {"bias": bias, "precision": case.tier, "dtype": case.dtype, "rng": 0}
+    text = f"{in_features}x{out_features}x{pieces} bias={bias}"
+    if pieces > 1:
+        return text, with_values(fa.Maxout(in_features, out_features, pieces, **shared), rng, case)
+    name = str(rng.choice(["linear", "relu", "gelu", "tanh"]))
+    layer = fa.Linear(in_features, out_features, activation=name, **shared)
+    return f"{text} {name}", with_values(layer, rng, case)
+
+
+def frozen_layer(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, *sizes = draw_shape(rng, index)
+    text, layer = draw_layer(rng, case, *sizes)
+    lead = draw_lead(rng, rows)
+    return f"{lead}x{text}", (fa.freeze(layer)(values(rng, case, *lead, sizes[0])),)
+
+
+def draw_model(rng: np.random.Generator, index: int, case: Case) -> tuple[str, Any, Array]:
+    """A model of up to 5 layers, and an x for it."""
+    rows = int(rng.choice([size for size in SIZES if size <= 97]))
+    sizes = [int(size) for size in rng.choice([size for size in SIZES if size > 0], 4)]
+    if is_large(index):
+        rows, sizes = 9000, [4, 1024, 2, 3]  # hidden layers in parts
+    layers, texts = [], []
+    for i in range(int(rng.integers(2, 4))):
+        text, layer = draw_layer(rng, case, sizes[i], sizes[i + 1], int(rng.choice([1, 1, 2, 3, 5])))
+        layers.append(layer)
+        texts.append(text)
+        if rng.random() < 0.3:
+            shape = int(rng.choice([1, sizes[i + 1]]))
+            layers.append(with_values(fa.PReLU(shape, dtype=case.dtype), rng, case))
+        elif rng.random() < 0.3:
+            layers.append(fa.Activation(str(rng.choice(["silu", "elu", "sigmoid"]))))
+        elif rng.random() < 0.3:
+            layers.append(fa.Dropout(0.5, rng=0))
+    return f"{rows}: {', '.join(texts)}", fa.Sequential(*layers), values(rng, case, rows, sizes[0])
+
+
+def frozen_model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    text, model, x = draw_model(rng, index, case)
+    return text, (fa.freeze(model)(x),)
+
+
+def model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    text, network, x = draw_model(rng, index, case)
+    y = network(x, training=True)
+    grad_x = network.backward(values(rng, case, *y.shape))
+    return text, [y, grad_x, *(parameter.grad for parameter in network.parameters())]
+
+
+# ---- running them
+
+Operation = Callable[[np.random.Generator, int, Case], Outcome]
+# Each operation, and its part of the calls.
+SHARES: dict[str, tuple[Operation, float]] = {
+    "linear_maxout": (linear_maxout, 0.15),
+    "linear_maxout_backward": (linear_maxout_backward, 0.15),
+    "maxout": (maxout, 0.03),
+    "maxout_backward": (maxout_backward, 0.03),
+    "mse": (mse, 0.015),
+    "softmax_cross_entropy": (softmax_cross_entropy, 0.01),
+    "sgd": (sgd, 0.025),
+    "adam": (adam, 0.025),
+    "max_norm": (max_norm, 0.015),
+    "frozen_layer": (frozen_layer, 0.1),
+    "frozen_model": (frozen_model, 0.04),
+    "model": (model, 0.03),
+}
+# The same for operations that there is one of for each activation.
+ACTIVATION_SHARES: dict[str, tuple[Callable[..., Outcome], float]] = {
+    "linear_activation": (linear_activation, 0.0125),
+    "linear_activation_backward": (linear_activation_backward, 0.0125),
+    "activation": (activation, 0.0075),
+    "activation_backward": (activation_backward, 0.0075),
+}
+
+
+def operations() -> dict[str, tuple[Operation, float]]:
+    """Every operation of this version by its name, and its share of the calls."""
+    found = dict(SHARES)
+    for kind, (run, share) in ACTIVATION_SHARES.items():
+        for name in activations.NAMES:
+            found[f"{kind} {name}"] = (lambda *args, run=run, name=name: run(name, *args), share)
+    return found
+
+
+def digest(results: Iterable[Any]) -> str:
+    """A SHA-256 of dtypes, shapes and bytes, with one NaN for all."""
+    sha = hashlib.sha256()
+    for result in results:
+        if result is None:
+            sha.update(b"None;")
+            continue
+        array = np.array(result, order="C")
+        if array.dtype.kind == "f":
+            array[np.isnan(array)] = np.nan
+        sha.update(f"{array.dtype.str}{array.shape};".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def variants() -> tuple[str, ...]:
+    """C once for every instruction set that this build and CPU run, Numba, and the reference."""
+    others = tuple(name for name in backends.NAMES if name != "c")
+    if backends.why_c_is_missing() is not None:
+        return others
+    from fastact import native
+
+    return (*(f"c-{isa}" for isa in native.supported_isas()), *others)
+
+
+@contextmanager
+def chosen(variant: str) -> Iterator[None]:
+    """The backend and instruction set of `variant` in force, and afterwards those from before."""
+    name, _, isa = variant.partition("-")
+    backend = backends.get_backend()
+    backends.set_backend(name)
+    try:
+        if not isa:
+            yield
+            return
+        from fastact import native
+
+        before = native.isa()
+        native.set_isa(isa)
+        try:
+            yield
+        finally:
+            native.set_isa(before)
+    finally:
+        backends.set_backend(backend)
+
+
+def one_call(name: str, run: Operation, seed: int, index: int) -> tuple[str, str]:
+    """The name of a call and the hash of its results."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), index])
+    case = draw_case(rng, index)
+
+    def attempt() -> tuple[str, str]:
+        with settings.num_threads(case.threads), np.errstate(all="ignore"):
+            text, results = run(rng, index, case)
+            return f"{name}/{index} {case} {text}", digest(results)
+
+    try:
+        if case.threads == 1:
+            return attempt()
+        # On a busy machine the C backend gives up thread teams for a while, but only for the calling thread.
+        with ThreadPoolExecutor(1) as caller:
+            return caller.submit(attempt).result()
+    except Exception as error:
+        raise RuntimeError(f"{name}/{index} {case}: {error}") from error
+
+
+def hashes(wanted: Sequence[str], calls: int, seed: int) -> dict[str, str]:
+    """About `calls` calls of each variant: the name of each and its hash."""
+    table = operations()
+    plan = [
+        (variant, name, run, index)
+        for variant in wanted
+        for name, (run, share) in table.items()
+        for index in range(max(1, round(calls * share * SLOW_SHARE.get(variant, 1))))
+    ]
+    found = {}
+    for variant, name, run, index in with_progress(plan):
+        with chosen(variant):
+            key, value = one_call(name, run, seed, index)
+        found[f"{variant}/{key}"] = value
+    return found
+
+
+def with_progress(plan: Sequence[Any]) -> Iterable[Any]:
+    """The items of `plan`, beside a progress bar where rich is installed."""
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        return plan
+    return track(plan, description="calls", console=Console(stderr=True))
+
+
+def variant_of(key: str) -> str:
+    return key.split("/")[0]
+
+
+def operation_of(key: str) -> str:
+    return "/".join(key.split("/")[:2])
+
+
+def compare(before: Path, after: Path) -> int:
+    """Print how two files differ; 0 where every call that is in both has one hash, else 1."""
+    old, new = (json.loads(path.read_text()) for path in (before, after))
+    if old["seed"] != new["seed"]:
+        raise ValueError(f"seed: {before} has {old['seed']}, {after} has {new['seed']}")
+    common = old["hashes"].keys() & new["hashes"].keys()
+    differing = [key for key in old["hashes"] if key in common and old["hashes"][key] != new["hashes"][key]]
+    print(f"{len(common)} calls are in both files, {len(differing)} of them differ.")
+    for name, count in Counter(operation_of(key) for key in differing).items():
+        print(f"differing: {count} of {name}")
+    for key in differing[:SHOWN]:
+        print(f"  {key}")
+    for path, mine, other in ((before, old["hashes"], new["hashes"]), (after, new["hashes"], old["hashes"])):
+        known = {part for key in other for part in (variant_of(key), operation_of(key))}
+        lacking = {variant_of(key) for key in mine} - known
+        lacking |= {operation_of(key) for key in mine if variant_of(key) in known} - known
+        if only := len(mine.keys() - common):
+            print(f"only in {path}: {only} calls; the other has none of: {', '.join(sorted(lacking)) or '-'}")
+    return 1 if differing or not common else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=CALLS, help=f"for each variant (default: {CALLS})")
+    parser.add_argument("--seed", type=int, default=0, help="of the calls and their data (default: 0)")
+    parser.add_argument(
+        "--variants", nargs="+", choices=variants(), help="backends and instruction sets (default: all)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the hashes as JSON")
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, metavar="FILE", help="compare two files instead; status 1: differ"
+    )
+    options = parser.parse_args(arguments)
+    if options.compare:
+        return compare(*options.compare)
+    if options.out is None or options.calls < 1 or options.seed < 0:
+        parser.error("wanted --out FILE, at least 1 call and a seed of 0 or more, or --compare FILE FILE")
+    found = hashes(options.variants or variants(), options.calls, options.seed)
+    record = {"seed": options.seed, "calls": options.calls, "hashes": found}
+    options.out.write_text(json.dumps(record, indent=0) + "\n")
+    print(f"{len(found)} calls, all together {digest([np.array(list(found.values()))])[:16]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

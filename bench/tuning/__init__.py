@@ -1,0 +1,1 @@
+"""The experiments behind the constants of csrc/: README.md."""

@@ -1,0 +1,25 @@
+"""min-swapped-rows: rows from which the operands of a product may be swapped."""
+
+from .harness import Case, Experiment, main
+
+EXPERIMENT = Experiment(
+    key="min-swapped-rows",
+    reason=(
+        "One lane for each sum of few rows is less accurate than NumPy's product, which spreads each over "
+        "several vectors."
+    ),
+    variants=(
+        {"MIN_SWAPPED_ROWS": "1"},
+        {"MIN_SWAPPED_ROWS": "4"},
+        {"MIN_SWAPPED_ROWS": "16"},
+    ),
+    cases=(
+        Case("forward", (4, 784, 240, 5)),
+        Case("forward", (8, 784, 240, 5)),
+        Case("forward", (12, 288, 96, 3)),
+    ),
+    errors=True,
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(EXPERIMENT))

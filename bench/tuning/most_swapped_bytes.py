@@ -1,0 +1,19 @@
+"""most-swapped-bytes: the largest batch that is packed as a whole."""
+
+from .harness import Case, Experiment, main
+
+EXPERIMENT = Experiment(
+    key="most-swapped-bytes",
+    reason="The workspace of a product with swapped operands should stay small.",
+    variants=(
+        {"MOST_SWAPPED_BYTES": "(1 << 20)"},
+        {"MOST_SWAPPED_BYTES": "(16 << 20)"},
+    ),
+    cases=(
+        Case("forward", (150, 8192, 500, 2)),
+        Case("forward", (300, 8192, 500, 2)),
+    ),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(EXPERIMENT))
