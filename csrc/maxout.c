@@ -75,7 +75,7 @@ struct REAL(scatter) {
 static inline void REAL(scatter_winners)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y,
                                          const uint8_t *argmax, real *grad_z) {
   for (int64_t o = 0; o < outer; o++, grad_z += pieces * inner)
-    for (int64_t i = 0; i < inner; i++) grad_z[*argmax++ * inner + i] = *grad_y++;
+    for (int64_t i = 0; i < inner; i++) grad_z[winner_at(argmax++, pieces) * inner + i] = *grad_y++;
 }
 
 static void REAL(scatter_rows)(void *context, int64_t task) {
@@ -98,7 +98,7 @@ static void REAL(scatter_columns)(void *context, int64_t task) {
   const uint8_t *argmax = s->argmax + o * inner + first;
   real *grad_z = s->grad_z + o * s->pieces * inner + first;
   for (int64_t k = 0; k < s->pieces; k++) memset(grad_z + k * inner, 0, (size_t)n * sizeof(real));
-  for (int64_t i = 0; i < n; i++) grad_z[argmax[i] * inner + i] = grad_y[i];
+  for (int64_t i = 0; i < n; i++) grad_z[winner_at(argmax + i, s->pieces) * inner + i] = grad_y[i];
 }
 
 int REAL(fa_maxout_backward)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y, const uint8_t *argmax,
