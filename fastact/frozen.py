@@ -133,6 +133,8 @@ class _Steps:
         self._product = product
 
     def __call__(self, x: Array, y: Array, threads: int) -> None:
+        if not y.size:  # then hidden layers may have elements, too many of them
+            return
         if not self._steps:
             y[...] = x
         for i, step in enumerate(self._steps):

@@ -1096,7 +1096,7 @@ def linear_maxout_backward(
             argmax,
             grad_x,
         )
-    if grad_weight is not None or grad_bias is not None:
+    if (grad_weight is not None and grad_weight.size) or grad_bias is not None:
         pool.run(
             _grad_weight_cells,
             _cells((out_features, max(16, _BLOCK_COLUMNS // pieces))),
@@ -1190,9 +1190,11 @@ def _grad_slope(
     grad_y: Array, saved: Array, grad_slope: Array, accumulate: bool, work: float, threads: int
 ) -> None:
     features = saved.shape[1]
-    totals = np.empty(features)
-    pool.run(_grad_slope_cells, features, work, threads, grad_y, saved, totals)
-    total = totals if grad_slope.size == features else totals.sum(keepdims=True)
+    total = np.zeros(1)
+    if saved.size:
+        totals = np.empty(features)
+        pool.run(_grad_slope_cells, features, work, threads, grad_y, saved, totals)
+        total = totals if grad_slope.size == features else totals.sum(keepdims=True)
     np.add(total.astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
 
 

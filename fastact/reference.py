@@ -108,6 +108,8 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     check_argmax(argmax, grad_z.shape[1])
+    if not grad_z.size:  # NumPy makes indices of every axis, however long
+        return
     grad_z[...] = 0
     np.put_along_axis(grad_z, argmax[:, None, :].astype(np.intp), grad_y[:, None, :], axis=1)
 
@@ -348,6 +350,6 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
 
 
 def _limit_norm(data: Array, max_norm: float) -> None:
-    if max_norm < math.inf:
+    if max_norm < math.inf and data.size:
         norm = np.sqrt(np.einsum("...i,...i->...", data, data))
         data *= (max_norm / np.maximum(norm, max_norm))[..., np.newaxis]  # exactly 1 where nothing is to do
