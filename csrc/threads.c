@@ -113,7 +113,11 @@ static void take_tasks(void *context, int64_t thread) {
 }
 
 void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context) {
-  struct share shares[threads];
+  struct share *shares = threads > 1 ? scratch(SCRATCH_SHARES, (size_t)threads * sizeof *shares) : NULL;
+  if (!shares) { /* one thread, or no memory for several */
+    for (int64_t task = 0; task < tasks; task++) run(context, task, 0);
+    return;
+  }
   for (int64_t i = 0; i < threads; i++) {
     atomic_init(&shares[i].next, i * tasks / threads);
     shares[i].end = (i + 1) * tasks / threads;
