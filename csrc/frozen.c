@@ -168,6 +168,7 @@ int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t cou
   for (int64_t row = 0; row < rows && !status; row += most)
     status = REAL(run_layers)(layers, count, smaller(most, rows - row), x + row * in_features, y + row * out_features,
                               hidden, hidden_bytes, threads);
+  release_scratch(SCRATCH_HIDDEN);
   return status;
 }
 

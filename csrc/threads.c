@@ -33,6 +33,10 @@
 /* A team grows by so many threads at once: libgomp takes 140 bytes of the caller's stack for each new one. */
 #define TEAM_STEP 64
 
+/* The most scratch memory that a thread keeps: the hidden layers of a frozen model and one packed operand.  Fresh pages
+ * for more take less than a call that needs them. */
+#define KEPT_BYTES ((size_t)96 << 20)
+
 static int forked;
 static _Thread_local int64_t alone_until; /* in nanoseconds */
 static pthread_key_t buffers_key;
@@ -170,6 +174,7 @@ void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
     shares[i].end = (i + 1) * tasks / threads;
   }
   share_tasks(threads, threads, take_tasks, &(struct queue){shares, threads, run, context});
+  release_scratch(SCRATCH_SHARES);
 }
 
 struct buffer {
@@ -203,4 +208,13 @@ void *scratch(enum scratch_user user, size_t bytes) {
     if (!buffer->memory) buffer->bytes = 0;
   }
   return buffer->memory;
+}
+
+void release_scratch(enum scratch_user user) {
+  struct buffer *buffers = pthread_getspecific(buffers_key);
+  size_t kept = 0;
+  for (int i = 0; i < SCRATCH_USERS; i++) kept += buffers[i].bytes;
+  if (kept <= KEPT_BYTES) return;
+  free(buffers[user].memory);
+  buffers[user] = (struct buffer){NULL, 0};
 }

@@ -34,6 +34,9 @@ enum scratch_user {
  * operating system for fresh pages each time, and freed with the thread. */
 void *scratch(enum scratch_user user, size_t bytes);
 
+/* Ends a use of scratch memory, after each `scratch`: what the thread keeps for all its users together is bounded. */
+void release_scratch(enum scratch_user user);
+
 /* `bytes` up to a whole number of cache lines */
 static inline size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
