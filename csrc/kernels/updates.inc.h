@@ -88,8 +88,8 @@ static void scale_by(int64_t n, real factor, real *data) {
 #define NORM_EXPONENT (DBL_MAX_EXP - 2)
 #endif
 
-/* limit_norm where squares overflow or underflow, without a NaN: the norm is that of data / 2^exponent, whose largest
- * number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
+/* limit_norm where squares or the scale overflow or underflow, without a NaN: the norm is that of data / 2^exponent,
+ * whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
 static void limit_extreme_norm(int64_t n, real max_norm, real *data) {
   double largest = 0;
   for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)data[i]));
@@ -110,10 +110,12 @@ static void limit_extreme_norm(int64_t n, real max_norm, real *data) {
 /* Scales a vector of n down to max_norm where it is longer; one with a NaN becomes NaN. */
 static void limit_norm(int64_t n, real max_norm, real *data) {
   real total = sum_squares(0, 1, n, data);
-  if (total < NORM_MIN * (real)n || total > NORM_MAX) {
+  real norm = (real)sqrt((double)total), scale = 1;
+  int extreme = total < NORM_MIN * (real)n || total > NORM_MAX;
+  if (!extreme && norm <= max_norm) return;
+  if (!extreme) scale = max_norm / norm;
+  if (extreme || scale < NORM_MIN)
     limit_extreme_norm(n, max_norm, data);
-    return;
-  }
-  real norm = (real)sqrt((double)total);
-  if (!(norm <= max_norm)) scale_by(n, max_norm / norm, data);
+  else
+    scale_by(n, scale, data);
 }
