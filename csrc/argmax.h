@@ -14,6 +14,11 @@ static inline int argmax_fits(int64_t n, const uint8_t *argmax, int64_t pieces) 
   return n == 0 || largest < pieces;
 }
 
+/* n values, at most `last` -> winners */
+static inline void copy_winners(int64_t n, const uint8_t *argmax, uint8_t last, uint8_t *winners) {
+  for (int64_t i = 0; i < n; i++) winners[i] = argmax[i] < last ? argmax[i] : last;
+}
+
 /* The value at `argmax`, but less than `pieces`; it is read once, so that what is compared is what is used. */
 static inline int64_t winner_at(const uint8_t *argmax, int64_t pieces) {
   return smaller(__atomic_load_n(argmax, __ATOMIC_RELAXED), pieces - 1);

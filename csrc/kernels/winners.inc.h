@@ -54,13 +54,9 @@ static ALWAYS_INLINE uint64_t load_bytes(const uint8_t *p, const uint8_t *end) {
 /* The same of an argmax, each byte at most `last` whatever another thread writes there. */
 static ALWAYS_INLINE uint64_t load_winners(const uint8_t *p, const uint8_t *end, uint8_t last) {
   typedef uint8_t byte_lanes __attribute__((vector_size(16)));
-  uint64_t bytes = load_bytes(p, end);
-  byte_lanes winners = {0}, beyond;
-  memcpy(&winners, &bytes, sizeof bytes);
-  beyond = (byte_lanes)(winners > last);
-  winners = (winners & ~beyond) | (last & beyond);
-  memcpy(&bytes, &winners, sizeof bytes);
-  return bytes;
+  typedef uint64_t long_lanes __attribute__((vector_size(16)));
+  byte_lanes winners = (byte_lanes)(long_lanes){load_bytes(p, end), 0}, beyond = (byte_lanes)(winners > last);
+  return ((long_lanes)((winners & ~beyond) | (last & beyond)))[0];
 }
 
 /* For each row n: sums(n) [vectors][LANES] = sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j),
