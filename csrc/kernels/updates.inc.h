@@ -90,7 +90,7 @@ static void scale_by(int64_t n, real factor, real *data) {
 
 /* limit_norm where squares or the scale overflow or underflow, without a NaN: the norm is that of data / 2^exponent,
  * whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
-static void limit_extreme_norm(int64_t n, real max_norm, real *data) {
+static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real max_norm, real *data) {
   double largest = 0;
   for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)data[i]));
   if (largest == 0) return;
