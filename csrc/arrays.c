@@ -382,3 +382,12 @@ int fa_add_functions(uintptr_t module) {
   PyGILState_Release(state);
   return failed_to ? FA_NO_MEMORY : FA_OK;
 }
+
+unsigned int fa_numpy_abi(uintptr_t api) {
+  PyGILState_STATE state = PyGILState_Ensure();
+  void **table = PyCapsule_GetPointer((PyObject *)api, NULL);
+  unsigned int version = table ? ((unsigned int (*)(void))table[0])() : 0; /* PyArray_GetNDArrayCVersion */
+  if (!table) PyErr_Clear();
+  PyGILState_Release(state);
+  return version;
+}

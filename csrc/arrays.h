@@ -23,3 +23,8 @@
  *
  * Nothing protects memory that its owner gives up meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);
+
+/* NumPy's ABI, NPY_ABI_VERSION of the one that is imported; `api` is the address of its capsule _ARRAY_API.  These
+ * functions read arrays of the ABIs FA_NUMPY_ABI_1 and FA_NUMPY_ABI_2; 0: the capsule is not one. */
+enum fa_numpy_abi { FA_NUMPY_ABI_1 = 0x1000009, FA_NUMPY_ABI_2 = 0x2000000 };
+unsigned int fa_numpy_abi(uintptr_t api);

@@ -6,6 +6,7 @@ Nothing else imports the extension.  The GIL is released while a kernel runs.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,14 @@ from .activations import Activation
 from .reference import argmax_error
 
 Array = np.ndarray[Any, Any]
+
+_umath = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+_abi = lib.fa_numpy_abi(id(_umath._ARRAY_API))
+if _abi not in (lib.FA_NUMPY_ABI_1, lib.FA_NUMPY_ABI_2):
+    raise ImportError(
+        f"fastact._native reads arrays of NumPy's ABI 1.9 or 2.0, and NumPy {np.__version__} has "
+        f"{_abi >> 24}.{_abi & 0xFFFFFF}"
+    )
 
 _PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
