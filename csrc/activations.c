@@ -157,6 +157,7 @@ int REAL(fa_activation_backward)(int64_t rows, int64_t features, int activation,
     share_tasks(runs * s.strips, threads_for(threads, n), REAL(prelu_block), &s);
   }
   REAL(finish_slopes)(runs, width, partial, slopes, accumulate, grad_slope);
+  release_scratch(SCRATCH_KERNEL);
   return FA_OK;
 }
 

@@ -5,115 +5,389 @@
 
 #include "fastact_abi.h"
 
-/* Only fields of a NumPy array are read, which takes neither the GIL nor a call of NumPy. */
+/* Only fields of a NumPy array are read, which takes no call of NumPy. */
 
-static const PyArrayObject *array_of(fa_array id) { return (const PyArrayObject *)id; }
+/* What is read of the arrays of one call, while the GIL is held. */
+struct call {
+  PyObject *const *arguments;
+  int type;    /* NPY_FLOAT or NPY_DOUBLE: that of the array that the sizes come from */
+  int changed; /* an array is not what the caller has checked: another thread has changed it since */
+};
 
-static void *data(fa_array id) { return (PyObject *)id == Py_None ? NULL : PyArray_DATA((PyArrayObject *)id); }
+static PyArrayObject *array_of(const struct call *c, int index) { return (PyArrayObject *)c->arguments[index]; }
 
-static int is_float(fa_array id) { return PyArray_TYPE(array_of(id)) == NPY_FLOAT; }
+static int is_none(const struct call *c, int index) { return c->arguments[index] == Py_None; }
 
-static int64_t length(fa_array id, int axis) { return PyArray_DIM(array_of(id), axis); }
-
-static int64_t size(fa_array id) {
+static int64_t size_of(const PyArrayObject *array) {
   int64_t count = 1;
-  for (int axis = 0; axis < PyArray_NDIM(array_of(id)); axis++) count *= length(id, axis);
+  for (int axis = 0; axis < PyArray_NDIM(array); axis++) count *= PyArray_DIM(array, axis);
   return count;
 }
 
+static int can_be_read(PyArrayObject *array) {
+  const int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+  return (PyArray_FLAGS(array) & flags) == flags;
+}
+
+/* The call whose dtype is that of the array `index`. */
+static struct call call_of(PyObject *const *arguments, int index) {
+  struct call c = {.arguments = arguments};
+  c.type = PyArray_TYPE(array_of(&c, index));
+  c.changed = c.type != NPY_FLOAT && c.type != NPY_DOUBLE;
+  return c;
+}
+
+/* The shape of the array `index` -> shape [axes] */
+static void read_shape(struct call *c, int index, int axes, int64_t *shape) {
+  PyArrayObject *array = array_of(c, index);
+  c->changed |= PyArray_NDIM(array) != axes;
+  for (int axis = 0; axis < axes; axis++) shape[axis] = c->changed ? 0 : PyArray_DIM(array, axis);
+}
+
+/* The memory of an array of `type` and of the shape (a), (a, b) or (a, b, third). */
+static void *data_of(struct call *c, int index, int type, int axes, int64_t a, int64_t b, int64_t third) {
+  PyArrayObject *array = array_of(c, index);
+  const int64_t wanted[] = {a, b, third};
+  int fits = PyArray_TYPE(array) == type && PyArray_NDIM(array) == axes && can_be_read(array);
+  for (int axis = 0; fits && axis < axes; axis++) fits = PyArray_DIM(array, axis) == wanted[axis];
+  c->changed |= !fits;
+  return PyArray_DATA(array);
+}
+
+static void *vector(struct call *c, int index, int64_t n) { return data_of(c, index, c->type, 1, n, 0, 0); }
+
+static void *matrix(struct call *c, int index, int64_t rows, int64_t columns) {
+  return data_of(c, index, c->type, 2, rows, columns, 0);
+}
+
+static void *bytes(struct call *c, int index, int64_t rows, int64_t columns) {
+  return data_of(c, index, NPY_UINT8, 2, rows, columns, 0);
+}
+
+static void *cube(struct call *c, int index, int64_t a, int64_t b, int64_t third) {
+  return data_of(c, index, c->type, 3, a, b, third);
+}
+
+/* The memory of an array of any shape, with n elements. */
+static void *elements(struct call *c, int index, int64_t n) {
+  PyArrayObject *array = array_of(c, index);
+  c->changed |= PyArray_TYPE(array) != c->type || size_of(array) != n || !can_be_read(array);
+  return PyArray_DATA(array);
+}
+
+/* vector, matrix, bytes, cube or elements of what may be None, which is NULL. */
+#define OR_NONE(kind, c, index, ...) (is_none(c, index) ? NULL : kind(c, index, __VA_ARGS__))
+
+static int int_of(const struct call *c, int index) { return (int)PyLong_AsLong(c->arguments[index]); }
+static int flag_of(const struct call *c, int index) { return PyObject_IsTrue(c->arguments[index]); }
+static double number_of(const struct call *c, int index) { return PyFloat_AsDouble(c->arguments[index]); }
+
+/* A slope is None, or of one value, or of one a feature. */
+struct slope {
+  const void *data;
+  int64_t count;
+};
+
+static struct slope slope_of(struct call *c, int index, int64_t features) {
+  if (is_none(c, index)) return (struct slope){NULL, 0};
+  int64_t count = size_of(array_of(c, index));
+  if (count != 1) count = features;
+  return (struct slope){vector(c, index, count), count};
+}
+
 /* (rows, columns), where all axes but the last are the rows; a single number is a row */
-struct matrix {
+struct rows {
   int64_t rows, columns;
 };
 
-static struct matrix matrix_of(fa_array id) {
-  const int axes = PyArray_NDIM(array_of(id));
-  const int64_t columns = axes ? length(id, axes - 1) : 1;
-  return (struct matrix){columns ? size(id) / columns : 0, columns};
+static struct rows rows_of(const struct call *c, int index) {
+  PyArrayObject *array = array_of(c, index);
+  const int axes = PyArray_NDIM(array);
+  const int64_t columns = axes ? PyArray_DIM(array, axes - 1) : 1;
+  return (struct rows){columns ? size_of(array) / columns : 0, columns};
 }
 
-/* a slope that is None has no values, and the features of z are all one to what is done with each number */
-static int64_t slopes_of(fa_array slope) { return (PyObject *)slope == Py_None ? 0 : size(slope); }
-
-static struct matrix features_of(fa_array z, fa_array slope) {
-  return (PyObject *)slope == Py_None ? (struct matrix){1, size(z)} : matrix_of(z);
+/* These two return whether the call can't go on; then an exception is set. */
+static int wrong_count(Py_ssize_t count, Py_ssize_t wanted) {
+  if (count == wanted) return 0;
+  PyErr_Format(PyExc_TypeError, "got %zd arguments, wanted %zd", count, wanted);
+  return 1;
 }
 
-/* `driver` for the dtype of `array` */
-#define RUN(driver, array, ...) (is_float(array) ? driver##_f32(__VA_ARGS__) : driver##_f64(__VA_ARGS__))
-
-int fa_linear_maxout(fa_array x, fa_array weight, fa_array bias, fa_array y, fa_array argmax, int threads,
-                     int precision) {
-  return RUN(fa_linear_maxout, x, length(x, 0), length(x, 1), length(weight, 0), length(weight, 1), data(x),
-             data(weight), data(bias), data(y), data(argmax), threads, precision);
+static int failed(const struct call *c) {
+  if (PyErr_Occurred()) return 1;
+  if (c->changed) PyErr_SetString(PyExc_ValueError, "an array was changed by another thread during the call");
+  return c->changed;
 }
 
-int fa_linear_maxout_backward(fa_array grad_y, fa_array x, fa_array weight, fa_array argmax, fa_array grad_x,
-                              fa_array grad_weight, fa_array grad_bias, int accumulate, int threads, int precision) {
-  return RUN(fa_linear_maxout_backward, x, length(x, 0), length(x, 1), length(weight, 0), length(weight, 1),
-             data(grad_y), data(x), data(weight), data(argmax), data(grad_x), data(grad_weight), data(grad_bias),
-             accumulate, threads, precision);
+/* result = the driver for the dtype of the call, run without the GIL */
+#define RUN(result, c, driver, ...)                                                                                    \
+  do {                                                                                                                 \
+    PyThreadState *state = PyEval_SaveThread();                                                                        \
+    result = (c).type == NPY_FLOAT ? driver##_f32(__VA_ARGS__) : driver##_f64(__VA_ARGS__);                            \
+    PyEval_RestoreThread(state);                                                                                       \
+  } while (0)
+
+#define FUNCTION(name) static PyObject *name(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+
+/* ---- the functions of arrays.h */
+
+FUNCTION(linear_maxout) {
+  (void)module;
+  if (wrong_count(count, 7)) return NULL;
+  struct call c = call_of(arguments, 0);
+  int64_t x[2], w[3];
+  int status;
+  read_shape(&c, 0, 2, x);
+  read_shape(&c, 1, 3, w);
+  const void *left = matrix(&c, 0, x[0], w[2]), *right = cube(&c, 1, w[0], w[1], w[2]);
+  const void *bias = OR_NONE(matrix, &c, 2, w[0], w[1]);
+  void *y = matrix(&c, 3, x[0], w[0]), *argmax = OR_NONE(bytes, &c, 4, x[0], w[0]);
+  int threads = int_of(&c, 5), precision = int_of(&c, 6);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_linear_maxout, x[0], w[2], w[0], w[1], left, right, bias, y, argmax, threads, precision);
+  return PyLong_FromLong(status);
 }
 
-int fa_maxout(fa_array z, fa_array y, fa_array argmax, int threads) {
-  return RUN(fa_maxout, z, length(z, 0), length(z, 1), length(z, 2), data(z), data(y), data(argmax), threads);
+FUNCTION(linear_maxout_backward) {
+  (void)module;
+  if (wrong_count(count, 10)) return NULL;
+  struct call c = call_of(arguments, 1);
+  int64_t x[2], w[3];
+  int status;
+  read_shape(&c, 1, 2, x);
+  read_shape(&c, 2, 3, w);
+  const void *grad_y = matrix(&c, 0, x[0], w[0]), *left = matrix(&c, 1, x[0], w[2]);
+  const void *right = cube(&c, 2, w[0], w[1], w[2]), *argmax = bytes(&c, 3, x[0], w[0]);
+  void *grad_x = OR_NONE(matrix, &c, 4, x[0], w[2]), *grad_weight = OR_NONE(cube, &c, 5, w[0], w[1], w[2]);
+  void *grad_bias = OR_NONE(matrix, &c, 6, w[0], w[1]);
+  int accumulate = flag_of(&c, 7), threads = int_of(&c, 8), precision = int_of(&c, 9);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_linear_maxout_backward, x[0], w[2], w[0], w[1], grad_y, left, right, argmax, grad_x, grad_weight,
+      grad_bias, accumulate, threads, precision);
+  return PyLong_FromLong(status);
 }
 
-int fa_maxout_backward(fa_array grad_y, fa_array argmax, fa_array grad_z, int threads) {
-  return RUN(fa_maxout_backward, grad_z, length(grad_z, 0), length(grad_z, 1), length(grad_z, 2), data(grad_y),
-             data(argmax), data(grad_z), threads);
+FUNCTION(maxout) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct call c = call_of(arguments, 0);
+  int64_t z[3];
+  int status;
+  read_shape(&c, 0, 3, z);
+  const void *from = cube(&c, 0, z[0], z[1], z[2]);
+  void *y = matrix(&c, 1, z[0], z[2]), *argmax = OR_NONE(bytes, &c, 2, z[0], z[2]);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_maxout, z[0], z[1], z[2], from, y, argmax, threads);
+  return PyLong_FromLong(status);
 }
 
-int fa_activation(int activation, double parameter, fa_array slope, fa_array z, fa_array y, int threads) {
-  const struct matrix shape = features_of(z, slope);
-  return RUN(fa_activation, z, shape.rows, shape.columns, activation, parameter, data(slope), slopes_of(slope), data(z),
-             data(y), threads);
+FUNCTION(maxout_backward) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct call c = call_of(arguments, 2);
+  int64_t z[3];
+  int status;
+  read_shape(&c, 2, 3, z);
+  const void *grad_y = matrix(&c, 0, z[0], z[2]), *argmax = bytes(&c, 1, z[0], z[2]);
+  void *grad_z = cube(&c, 2, z[0], z[1], z[2]);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_maxout_backward, z[0], z[1], z[2], grad_y, argmax, grad_z, threads);
+  return PyLong_FromLong(status);
 }
 
-int fa_activation_backward(int activation, double parameter, fa_array slope, fa_array grad_y, fa_array saved,
-                           fa_array grad_z, fa_array grad_slope, int accumulate, int threads) {
-  const struct matrix shape = features_of(grad_y, slope);
-  return RUN(fa_activation_backward, grad_y, shape.rows, shape.columns, activation, parameter, data(slope),
-             slopes_of(slope), data(grad_y), data(saved), data(grad_z), data(grad_slope), accumulate, threads);
+/* (rows, features) of an array; without a slope it may have any shape, and counts as one row. */
+static struct rows features_of(struct call *c, int array, int slope) {
+  if (is_none(c, slope)) return (struct rows){1, size_of(array_of(c, array))};
+  int64_t shape[2];
+  read_shape(c, array, 2, shape);
+  return (struct rows){shape[0], shape[1]};
 }
 
-int fa_linear_activation(int activation, double parameter, fa_array slope, fa_array x, fa_array weight, fa_array bias,
-                         fa_array y, fa_array z, int threads, int precision) {
-  return RUN(fa_linear_activation, x, length(x, 0), length(x, 1), length(weight, 0), activation, parameter, data(slope),
-             slopes_of(slope), data(x), data(weight), data(bias), data(y), data(z), threads, precision);
+FUNCTION(activation) {
+  (void)module;
+  if (wrong_count(count, 6)) return NULL;
+  struct call c = call_of(arguments, 3);
+  struct rows z = features_of(&c, 3, 2);
+  struct slope slope = slope_of(&c, 2, z.columns);
+  int code = int_of(&c, 0), threads = int_of(&c, 5), status;
+  double parameter = number_of(&c, 1);
+  const void *from = elements(&c, 3, z.rows * z.columns);
+  void *y = elements(&c, 4, z.rows * z.columns);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_activation, z.rows, z.columns, code, parameter, slope.data, slope.count, from, y, threads);
+  return PyLong_FromLong(status);
 }
 
-int fa_linear_activation_backward(int activation, double parameter, fa_array slope, fa_array grad_y, fa_array x,
-                                  fa_array weight, fa_array saved, fa_array grad_x, fa_array grad_weight,
-                                  fa_array grad_bias, fa_array grad_slope, int accumulate, int threads, int precision) {
-  return RUN(fa_linear_activation_backward, x, length(x, 0), length(x, 1), length(weight, 0), activation, parameter,
-             data(slope), slopes_of(slope), data(grad_y), data(x), data(weight), data(saved), data(grad_x),
-             data(grad_weight), data(grad_bias), data(grad_slope), accumulate, threads, precision);
+FUNCTION(activation_backward) {
+  (void)module;
+  if (wrong_count(count, 9)) return NULL;
+  struct call c = call_of(arguments, 3);
+  struct rows z = features_of(&c, 3, 2);
+  struct slope slope = slope_of(&c, 2, z.columns);
+  int code = int_of(&c, 0), accumulate = flag_of(&c, 7), threads = int_of(&c, 8), status;
+  double parameter = number_of(&c, 1);
+  int64_t n = z.rows * z.columns;
+  const void *grad_y = elements(&c, 3, n), *saved = elements(&c, 4, n);
+  void *grad_z = elements(&c, 5, n), *grad_slope = OR_NONE(vector, &c, 6, slope.count);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_activation_backward, z.rows, z.columns, code, parameter, slope.data, slope.count, grad_y, saved,
+      grad_z, grad_slope, accumulate, threads);
+  return PyLong_FromLong(status);
 }
 
-int fa_run_frozen(const void *layers, int64_t count, fa_array x, fa_array y, int threads) {
-  return RUN(fa_run_frozen, x, layers, count, length(x, 0), data(x), data(y), threads);
+FUNCTION(linear_activation) {
+  (void)module;
+  if (wrong_count(count, 10)) return NULL;
+  struct call c = call_of(arguments, 3);
+  int64_t x[2], w[2];
+  int status;
+  read_shape(&c, 3, 2, x);
+  read_shape(&c, 4, 2, w);
+  int code = int_of(&c, 0), threads = int_of(&c, 8), precision = int_of(&c, 9);
+  double parameter = number_of(&c, 1);
+  struct slope slope = slope_of(&c, 2, w[0]);
+  const void *left = matrix(&c, 3, x[0], w[1]), *right = matrix(&c, 4, w[0], w[1]);
+  const void *bias = OR_NONE(vector, &c, 5, w[0]);
+  void *y = matrix(&c, 6, x[0], w[0]), *z = OR_NONE(matrix, &c, 7, x[0], w[0]);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_linear_activation, x[0], w[1], w[0], code, parameter, slope.data, slope.count, left, right, bias, y,
+      z, threads, precision);
+  return PyLong_FromLong(status);
 }
 
-double fa_mse(fa_array y, fa_array target, fa_array grad, int threads) {
-  return RUN(fa_mse, y, size(y), data(y), data(target), data(grad), threads);
+FUNCTION(linear_activation_backward) {
+  (void)module;
+  if (wrong_count(count, 14)) return NULL;
+  struct call c = call_of(arguments, 4);
+  int64_t x[2], w[2];
+  int status;
+  read_shape(&c, 4, 2, x);
+  read_shape(&c, 5, 2, w);
+  int code = int_of(&c, 0), accumulate = flag_of(&c, 11), threads = int_of(&c, 12), precision = int_of(&c, 13);
+  double parameter = number_of(&c, 1);
+  struct slope slope = slope_of(&c, 2, w[0]);
+  const void *grad_y = matrix(&c, 3, x[0], w[0]), *left = matrix(&c, 4, x[0], w[1]);
+  const void *right = matrix(&c, 5, w[0], w[1]), *saved = matrix(&c, 6, x[0], w[0]);
+  void *grad_x = OR_NONE(matrix, &c, 7, x[0], w[1]), *grad_weight = OR_NONE(matrix, &c, 8, w[0], w[1]);
+  void *grad_bias = OR_NONE(vector, &c, 9, w[0]), *grad_slope = OR_NONE(vector, &c, 10, slope.count);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_linear_activation_backward, x[0], w[1], w[0], code, parameter, slope.data, slope.count, grad_y,
+      left, right, saved, grad_x, grad_weight, grad_bias, grad_slope, accumulate, threads, precision);
+  return PyLong_FromLong(status);
 }
 
-int fa_sgd(double lr, double momentum, int nesterov, double decay, double max_norm, fa_array grad, fa_array velocity,
-           fa_array values, int threads) {
-  const struct matrix shape = matrix_of(values);
-  return RUN(fa_sgd, values, shape.rows, shape.columns, lr, momentum, nesterov, decay, max_norm, data(grad),
-             data(velocity), data(values), threads);
+FUNCTION(run_frozen) {
+  (void)module;
+  if (wrong_count(count, 8)) return NULL;
+  struct call c = call_of(arguments, 5);
+  const void *layers = PyLong_AsVoidPtr(arguments[0]);
+  int64_t layer_count = PyLong_AsLongLong(arguments[1]), in_features = PyLong_AsLongLong(arguments[3]);
+  int64_t out_features = PyLong_AsLongLong(arguments[4]), x[2];
+  int threads = int_of(&c, 7), status;
+  c.changed |= c.type != int_of(&c, 2);
+  read_shape(&c, 5, 2, x);
+  const void *from = matrix(&c, 5, x[0], in_features);
+  void *y = matrix(&c, 6, x[0], out_features);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_run_frozen, layers, layer_count, x[0], from, y, threads);
+  return PyLong_FromLong(status);
 }
 
-int fa_adam(double rate, double beta1, double beta2, double unbias, double eps, double decay, double max_norm,
-            fa_array grad, fa_array mean, fa_array square, fa_array values, int threads) {
-  const struct matrix shape = matrix_of(values);
-  return RUN(fa_adam, values, shape.rows, shape.columns, rate, beta1, beta2, unbias, eps, decay, max_norm, data(grad),
-             data(mean), data(square), data(values), threads);
+FUNCTION(mse) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct call c = call_of(arguments, 0);
+  int64_t n = size_of(array_of(&c, 0));
+  const void *y = elements(&c, 0, n), *target = elements(&c, 1, n);
+  void *grad = elements(&c, 2, n);
+  int threads = int_of(&c, 3);
+  double loss;
+  if (failed(&c)) return NULL;
+  RUN(loss, c, fa_mse, n, y, target, grad, threads);
+  return PyFloat_FromDouble(loss);
 }
 
-int fa_max_norm(double max_norm, fa_array values, int threads) {
-  const struct matrix shape = matrix_of(values);
-  return RUN(fa_max_norm, values, shape.rows, shape.columns, max_norm, data(values), threads);
+FUNCTION(sgd) {
+  (void)module;
+  if (wrong_count(count, 9)) return NULL;
+  struct call c = call_of(arguments, 7);
+  struct rows shape = rows_of(&c, 7);
+  int64_t n = shape.rows * shape.columns;
+  double lr = number_of(&c, 0), momentum = number_of(&c, 1), decay = number_of(&c, 3), max_norm = number_of(&c, 4);
+  int nesterov = flag_of(&c, 2), threads = int_of(&c, 8), status;
+  const void *grad = elements(&c, 5, n);
+  void *velocity = OR_NONE(elements, &c, 6, n), *data = elements(&c, 7, n);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_sgd, shape.rows, shape.columns, lr, momentum, nesterov, decay, max_norm, grad, velocity, data,
+      threads);
+  return PyLong_FromLong(status);
+}
+
+FUNCTION(adam) {
+  (void)module;
+  if (wrong_count(count, 12)) return NULL;
+  struct call c = call_of(arguments, 10);
+  struct rows shape = rows_of(&c, 10);
+  int64_t n = shape.rows * shape.columns;
+  double rate = number_of(&c, 0), beta1 = number_of(&c, 1), beta2 = number_of(&c, 2), unbias = number_of(&c, 3);
+  double eps = number_of(&c, 4), decay = number_of(&c, 5), max_norm = number_of(&c, 6);
+  int threads = int_of(&c, 11), status;
+  const void *grad = elements(&c, 7, n);
+  void *mean = elements(&c, 8, n), *square = elements(&c, 9, n), *data = elements(&c, 10, n);
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_adam, shape.rows, shape.columns, rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean,
+      square, data, threads);
+  return PyLong_FromLong(status);
+}
+
+FUNCTION(max_norm) {
+  (void)module;
+  if (wrong_count(count, 3)) return NULL;
+  struct call c = call_of(arguments, 1);
+  struct rows shape = rows_of(&c, 1);
+  double bound = number_of(&c, 0);
+  void *data = elements(&c, 1, shape.rows * shape.columns);
+  int threads = int_of(&c, 2), status;
+  if (failed(&c)) return NULL;
+  RUN(status, c, fa_max_norm, shape.rows, shape.columns, bound, data, threads);
+  return PyLong_FromLong(status);
+}
+
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
+static PyMethodDef methods[] = {
+    METHOD(linear_maxout),
+    METHOD(linear_maxout_backward),
+    METHOD(maxout),
+    METHOD(maxout_backward),
+    METHOD(activation),
+    METHOD(activation_backward),
+    METHOD(linear_activation),
+    METHOD(linear_activation_backward),
+    METHOD(run_frozen),
+    METHOD(mse),
+    METHOD(sgd),
+    METHOD(adam),
+    METHOD(max_norm),
+    {NULL, NULL, 0, NULL},
+};
+
+int fa_add_functions(uintptr_t module) {
+  PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released it */
+  int failed_to = PyModule_AddFunctions((PyObject *)module, methods);
+  if (failed_to) PyErr_Clear();
+  PyGILState_Release(state);
+  return failed_to ? FA_NO_MEMORY : FA_OK;
+}
+
+unsigned int fa_numpy_abi(uintptr_t api) {
+  PyGILState_STATE state = PyGILState_Ensure();
+  void **table = PyCapsule_GetPointer((PyObject *)api, NULL);
+  unsigned int version = table ? ((unsigned int (*)(void))table[0])() : 0; /* PyArray_GetNDArrayCVersion */
+  if (!table) PyErr_Clear();
+  PyGILState_Release(state);
+  return version;
 }

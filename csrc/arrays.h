@@ -1,37 +1,30 @@
-/* The drivers of fastact.h on NumPy arrays, each given by its id(), its address in CPython: their sizes, dtype and
- * memory are read here.  A conversion by cffi would cost 80 ns an array, which was a third of a small layer's time.
+/* The drivers of fastact.h on NumPy arrays: plain functions of Python's, which fa_add_functions adds to `module`, the
+ * address of a module.  They read sizes, dtypes and memory while the GIL is held, and run without it; cffi would
+ * release it before, and another thread could change the shape of an array under them.  So the arrays of a call are
+ * compared once more: ValueError where one no longer fits the others.
  *
  * The caller has checked the arrays, C-contiguous and of the shapes and one of the dtypes that fastact.h names, and
- * holds a reference to each; an array that may be NULL there may be None here. */
+ * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, mse the
+ * loss:
+ *
+ *   linear_maxout(x, weight, bias, y, argmax, threads, precision)
+ *   linear_maxout_backward(grad_y, x, weight, argmax, grad_x, grad_weight, grad_bias, accumulate, threads, precision)
+ *   maxout(z, y, argmax, threads)                        maxout_backward(grad_y, argmax, grad_z, threads)
+ *   activation(code, parameter, slope, z, y, threads)    without a slope z may have any shape
+ *   activation_backward(code, parameter, slope, grad_y, saved, grad_z, grad_slope, accumulate, threads)
+ *   linear_activation(code, parameter, slope, x, weight, bias, y, z, threads, precision)
+ *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
+ *                              grad_slope, accumulate, threads, precision)
+ *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
+ *   mse(y, target, grad, threads)
+ *   sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)      data of any shape: the last axis
+ *   adam(rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square, data, threads)     is the columns
+ *   max_norm(max_norm, data, threads)
+ *
+ * Nothing protects memory that its owner gives up meanwhile: ndarray.resize(refcheck=False) in another thread. */
+int fa_add_functions(uintptr_t module);
 
-typedef uintptr_t fa_array;
-
-int fa_linear_maxout(fa_array x, fa_array weight, fa_array bias, fa_array y, fa_array argmax, int threads,
-                     int precision);
-int fa_linear_maxout_backward(fa_array grad_y, fa_array x, fa_array weight, fa_array argmax, fa_array grad_x,
-                              fa_array grad_weight, fa_array grad_bias, int accumulate, int threads, int precision);
-
-int fa_maxout(fa_array z, fa_array y, fa_array argmax, int threads);
-int fa_maxout_backward(fa_array grad_y, fa_array argmax, fa_array grad_z, int threads);
-
-/* Without a slope z may have any shape. */
-int fa_activation(int activation, double parameter, fa_array slope, fa_array z, fa_array y, int threads);
-int fa_activation_backward(int activation, double parameter, fa_array slope, fa_array grad_y, fa_array saved,
-                           fa_array grad_z, fa_array grad_slope, int accumulate, int threads);
-
-int fa_linear_activation(int activation, double parameter, fa_array slope, fa_array x, fa_array weight, fa_array bias,
-                         fa_array y, fa_array z, int threads, int precision);
-int fa_linear_activation_backward(int activation, double parameter, fa_array slope, fa_array grad_y, fa_array x,
-                                  fa_array weight, fa_array saved, fa_array grad_x, fa_array grad_weight,
-                                  fa_array grad_bias, fa_array grad_slope, int accumulate, int threads, int precision);
-
-int fa_run_frozen(const void *layers, int64_t count, fa_array x, fa_array y, int threads);
-
-double fa_mse(fa_array y, fa_array target, fa_array grad, int threads);
-
-/* data of any shape: the last axis is the columns */
-int fa_sgd(double lr, double momentum, int nesterov, double decay, double max_norm, fa_array grad, fa_array velocity,
-           fa_array values, int threads);
-int fa_adam(double rate, double beta1, double beta2, double unbias, double eps, double decay, double max_norm,
-            fa_array grad, fa_array mean, fa_array square, fa_array values, int threads);
-int fa_max_norm(double max_norm, fa_array values, int threads);
+/* NumPy's ABI, NPY_ABI_VERSION of the one that is imported; `api` is the address of its capsule _ARRAY_API.  These
+ * functions read arrays of the ABIs FA_NUMPY_ABI_1 and FA_NUMPY_ABI_2; 0: the capsule is not one. */
+enum fa_numpy_abi { FA_NUMPY_ABI_1 = 0x1000009, FA_NUMPY_ABI_2 = 0x2000000 };
+unsigned int fa_numpy_abi(uintptr_t api);

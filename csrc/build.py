@@ -26,6 +26,11 @@ _HERE = Path(__file__).resolve().parent
 _FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 # AVX vectors in baseline code are passed by memory; they are all inlined.
 _FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
+# Hardening, where the compiler and the linker take it without a warning.
+_HARDENING = [["-fstack-protector-strong"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]]
+_LINK_HARDENING = ["-Wl,-z,relro,-z,now"]
+_PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
+_OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return omp_get_max_threads(); }\n"
 
 
 class build_ext(_build_ext):
@@ -40,7 +45,11 @@ class build_ext(_build_ext):
         source.parent.mkdir(parents=True, exist_ok=True)
         ffi.emit_c_code(str(source))
 
-        openmp = ["-fopenmp"] if self._links(["-fopenmp"]) else []
+        openmp = ["-fopenmp"] if self._builds(_OPENMP_PROGRAM, ["-fopenmp"], ["-fopenmp"]) else []
+        harden = [
+            flag for flags in _HARDENING if self._builds(_PROGRAM, [*flags, "-Werror"], []) for flag in flags
+        ]
+        harden_link = _LINK_HARDENING if self._builds(_PROGRAM, [], _LINK_HARDENING) else []
         develop = ["-Werror"] if os.environ.get("FASTACT_DEVELOP") == "1" else []
         simde = os.environ.get("FASTACT_EMULATE_AVX512")
         emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
@@ -48,18 +57,20 @@ class build_ext(_build_ext):
             emulate += ["-DFA_EMULATE_AMX"]
         ext.sources = [*ext.sources, str(source)]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
-        ext.extra_compile_args = _FLAGS + openmp + develop + emulate
-        ext.extra_link_args = [*openmp, "-lm"]
+        ext.extra_compile_args = _FLAGS + openmp + harden + develop + emulate
+        ext.extra_link_args = [*openmp, *harden_link, "-lm"]
         super().build_extension(ext)
 
-    def _links(self, flags: list[str]) -> bool:
-        """Whether a program that uses OpenMP compiles and links with `flags`."""
+    def _builds(self, program: str, compile_flags: list[str], link_flags: list[str]) -> bool:
+        """Whether `program` compiles and links as the extension does, under CFLAGS and LDFLAGS."""
         with tempfile.TemporaryDirectory() as folder:
-            program = Path(folder) / "probe.c"
-            program.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            source = Path(folder) / "probe.c"
+            source.write_text(program)
             try:
-                objects = self.compiler.compile([str(program)], output_dir=folder, extra_postargs=flags)
-                self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=flags)
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=compile_flags
+                )
+                self.compiler.link_shared_object(objects, f"{folder}/probe.so", extra_postargs=link_flags)
             except (CompileError, LinkError, OSError, subprocess.SubprocessError):
                 return False
         return True

@@ -35,6 +35,7 @@ struct REAL(fa_frozen) {
 
 /* weight (units, in_features) -> dst, units `stride` apart */
 static void REAL(copy_units)(int64_t units, int64_t in_features, const real *weight, real *dst, int64_t stride) {
+  if (in_features == 0) return; /* however many units there are */
   for (int64_t u = 0; u < units; u++)
     memcpy(dst + u * stride, weight + u * in_features, (size_t)in_features * sizeof(real));
 }
@@ -59,10 +60,11 @@ struct REAL(fa_frozen) * REAL(fa_freeze)(int64_t in_features, int64_t out_featur
       .right_piece_stride = in_features,
       .bias = bias,
   };
-  size_t slope_bytes = (size_t)slopes * sizeof(real), bias_bytes = (size_t)(out_features * pieces) * sizeof(real);
+  size_t slope_bytes = (size_t)slopes * sizeof(real);
+  size_t bias_bytes = bias ? (size_t)(out_features * pieces) * sizeof(real) : 0;
   size_t unit_bytes = aligned((size_t)in_features * sizeof(real)), tier_bytes = 0, right_bytes = 0;
   size_t slope_at = aligned(sizeof(struct REAL(fa_frozen))), right_at = slope_at + aligned(slope_bytes);
-  int packs = pieces && REAL(worth_packing)(&product, of_few_rows), has_both = tier != of_few_rows;
+  int packs = pieces && in_features && REAL(worth_packing)(&product, of_few_rows), has_both = tier != of_few_rows;
   if (packs) {
     size_t panels_bytes = aligned(REAL(packed_bytes)(&product, kernels));
     tier_bytes = aligned(REAL(packed_bytes)(&product, tier));
@@ -150,6 +152,8 @@ static int REAL(run_layers)(const struct REAL(fa_frozen) *const *layers, int64_t
 
 int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t count, int64_t rows, const real *x,
                         real *y, int threads) {
+  int64_t in_features = layers[0]->in_features, out_features = layers[count - 1]->out_features;
+  if (rows == 0 || out_features == 0) return FA_OK;
   if (count == 1) return REAL(run_layer)(layers[0], rows, x, y, threads);
   int64_t widest = 1;
   for (int64_t i = 0; i + 1 < count; i++) widest = larger(widest, layers[i]->out_features);
@@ -160,11 +164,11 @@ int REAL(fa_run_frozen)(const struct REAL(fa_frozen) *const *layers, int64_t cou
   size_t hidden_bytes = aligned((size_t)(most * widest) * sizeof(real));
   char *hidden = scratch(SCRATCH_HIDDEN, 2 * hidden_bytes);
   if (!hidden) return FA_NO_MEMORY;
-  int64_t in_features = layers[0]->in_features, out_features = layers[count - 1]->out_features;
   int status = FA_OK;
   for (int64_t row = 0; row < rows && !status; row += most)
     status = REAL(run_layers)(layers, count, smaller(most, rows - row), x + row * in_features, y + row * out_features,
                               hidden, hidden_bytes, threads);
+  release_scratch(SCRATCH_HIDDEN);
   return status;
 }
 

@@ -82,6 +82,7 @@ int REAL(grad_bias)(int64_t rows, int64_t out_features, int64_t pieces, const re
       .share = ceil_div(ceil_div(out_features, kernels->lanes), threads) * kernels->lanes,
   };
   share_tasks(ceil_div(out_features, b.share), threads, REAL(sum_share), &b);
+  release_scratch(SCRATCH_KERNEL);
   return FA_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "argmax.h"
 #include "fastact_abi.h"
 
 /* float32 sums are cut into runs of this many terms, and the partial sums added: one accumulator over a depth of

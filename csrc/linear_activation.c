@@ -139,6 +139,7 @@ int REAL(fa_linear_activation_backward)(int64_t rows, int64_t in_features, int64
         threads);
   if (grad_bias && !status)
     status = REAL(grad_bias)(rows, out_features, 1, grad_z, NULL, accumulate, grad_bias, threads);
+  if (activation != FA_LINEAR) release_scratch(SCRATCH_GRADIENT);
   return status;
 }
 

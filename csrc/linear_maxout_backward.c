@@ -178,6 +178,7 @@ static int REAL(backward_x)(const struct REAL(backward) * b, int threads) {
   job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
   if (!job.rooms) return FA_NO_MEMORY;
   queue_tasks(tiles * ceil_div(b->rows, chunk), threads, REAL(grad_x_task), &job);
+  release_scratch(SCRATCH_KERNEL);
   return FA_OK;
 }
 
@@ -257,6 +258,7 @@ static int REAL(backward_weight)(const struct REAL(backward) * b, int threads) {
   job.rooms = scratch(SCRATCH_KERNEL, (size_t)threads * job.room_bytes);
   if (!job.rooms) return FA_NO_MEMORY;
   queue_tasks(ceil_div(b->out_features, chunk), threads, REAL(grad_weight_task), &job);
+  release_scratch(SCRATCH_KERNEL);
   return FA_OK;
 }
 
@@ -335,6 +337,7 @@ static int REAL(dense_weight)(const struct REAL(backward) * b, int precision, in
   if (b->accumulate && !status)
     share_tasks(ceil_div(count, ADD_BLOCK), threads_for(threads, count), REAL(add_block),
                 &(struct REAL(addition)){count, y, b->grad_weight});
+  if (b->accumulate) release_scratch(SCRATCH_GRADIENT);
   return status;
 }
 

@@ -73,9 +73,9 @@ struct REAL(scatter) {
 };
 
 static inline void REAL(scatter_winners)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y,
-                                         const uint8_t *argmax, real *grad_z) {
+                                         const uint8_t *winners, real *grad_z) {
   for (int64_t o = 0; o < outer; o++, grad_z += pieces * inner)
-    for (int64_t i = 0; i < inner; i++) grad_z[*argmax++ * inner + i] = *grad_y++;
+    for (int64_t i = 0; i < inner; i++) grad_z[*winners++ * inner + i] = *grad_y++;
 }
 
 static void REAL(scatter_rows)(void *context, int64_t task) {
@@ -83,11 +83,13 @@ static void REAL(scatter_rows)(void *context, int64_t task) {
   int64_t outer = smaller(s->block, s->outer - task * s->block), at = task * s->block * s->inner;
   const real *grad_y = s->grad_y + at;
   real *grad_z = s->grad_z + at * s->pieces;
+  uint8_t winners[BACKWARD_BLOCK];
+  copy_winners(outer * s->inner, s->argmax + at, (uint8_t)(s->pieces - 1), winners);
   memset(grad_z, 0, (size_t)(outer * s->pieces * s->inner) * sizeof(real));
   if (s->inner == 1) /* known, 130 us instead of 340 of 300,000 */
-    REAL(scatter_winners)(outer, s->pieces, 1, grad_y, s->argmax + at, grad_z);
+    REAL(scatter_winners)(outer, s->pieces, 1, grad_y, winners, grad_z);
   else
-    REAL(scatter_winners)(outer, s->pieces, s->inner, grad_y, s->argmax + at, grad_z);
+    REAL(scatter_winners)(outer, s->pieces, s->inner, grad_y, winners, grad_z);
 }
 
 static void REAL(scatter_columns)(void *context, int64_t task) {
@@ -95,10 +97,11 @@ static void REAL(scatter_columns)(void *context, int64_t task) {
   int64_t blocks = ceil_div(s->inner, s->block), o = task / blocks, first = task % blocks * s->block;
   int64_t n = smaller(s->block, s->inner - first), inner = s->inner;
   const real *grad_y = s->grad_y + o * inner + first;
-  const uint8_t *argmax = s->argmax + o * inner + first;
+  uint8_t winners[BACKWARD_BLOCK];
+  copy_winners(n, s->argmax + o * inner + first, (uint8_t)(s->pieces - 1), winners);
   real *grad_z = s->grad_z + o * s->pieces * inner + first;
   for (int64_t k = 0; k < s->pieces; k++) memset(grad_z + k * inner, 0, (size_t)n * sizeof(real));
-  for (int64_t i = 0; i < n; i++) grad_z[argmax[i] * inner + i] = grad_y[i];
+  for (int64_t i = 0; i < n; i++) grad_z[winners[i] * inner + i] = grad_y[i];
 }
 
 int REAL(fa_maxout_backward)(int64_t outer, int64_t pieces, int64_t inner, const real *grad_y, const uint8_t *argmax,

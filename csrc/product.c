@@ -522,6 +522,7 @@ static int REAL(run_on)(const struct REAL(product) * p, const struct REAL(kernel
   if (tail_bytes) REAL(copy_tail)(&job);
   if (p->original) share_tasks(plan->panels, panels_bytes < MIN_SHARED_BYTES ? 1 : threads, REAL(pack_right), &job);
   REAL(run_bands)(&job, threads);
+  release_scratch(user);
   return job.status;
 }
 

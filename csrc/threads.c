@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -28,6 +29,13 @@
 #define ALONE_TIMES 10
 #define MOST_ALONE_NANOSECONDS 1000000000
 #define MOST_ALONE ((int64_t)1 << 28)
+
+/* A team grows by so many threads at once: libgomp takes 140 bytes of the caller's stack for each new one. */
+#define TEAM_STEP 64
+
+/* The most scratch memory that a thread keeps: the hidden layers of a frozen model and one packed operand.  Fresh pages
+ * for more take less than a call that needs them. */
+#define KEPT_BYTES ((size_t)96 << 20)
 
 static int forked;
 static _Thread_local int64_t alone_until; /* in nanoseconds */
@@ -71,7 +79,50 @@ int threads_for(int requested, int64_t work) {
   return most <= 1 || (work < MOST_ALONE && nanoseconds() < alone_until) ? 1 : (int)most;
 }
 
+#ifdef _OPENMP
+/* The caller's last team, the largest that has started, and the largest that the system allows. */
+static _Thread_local int team = 1, proven = 1, most_threads = INT_MAX;
+
+static void *pass(void *gate) {
+  pthread_mutex_lock(gate);
+  pthread_mutex_unlock(gate);
+  return NULL;
+}
+
+/* How many of `wanted` threads can run at once: they are started, and end. */
+static int startable(int wanted) {
+  pthread_t *threads = malloc((size_t)wanted * sizeof *threads);
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  int started = 0;
+  pthread_mutex_lock(&gate);
+  while (threads && started < wanted && pthread_create(&threads[started], NULL, pass, &gate) == 0) started++;
+  pthread_mutex_unlock(&gate);
+  for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+  free(threads);
+  return started;
+}
+
+/* The size of a team for `threads` tasks that can start.  libgomp ends the process where the system refuses it a thread
+ * (RLIMIT_NPROC, RLIMIT_AS, the limits of a container), so the caller's first team of a size is tried out. */
+static int ready_team(int threads) {
+  threads = threads < most_threads ? threads : most_threads;
+  if (threads > proven) {
+    int wanted = threads - team, started = startable(wanted);
+    if (started < wanted) most_threads = threads = team + started;
+    proven = threads;
+  }
+  for (int size = team + TEAM_STEP; size < threads; size += TEAM_STEP) {
+#pragma omp parallel num_threads(size)
+    __asm__ volatile("");
+  }
+  return team = threads;
+}
+#else
+static int ready_team(int threads) { return threads; }
+#endif
+
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context) {
+  if (threads > 1) threads = ready_team(threads);
   if (threads == 1) { /* a team of one takes 0.5 us to make (libgomp 12) */
     for (int64_t task = 0; task < tasks; task++) run(context, task);
     return;
@@ -113,12 +164,17 @@ static void take_tasks(void *context, int64_t thread) {
 }
 
 void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context) {
-  struct share shares[threads];
+  struct share *shares = threads > 1 ? scratch(SCRATCH_SHARES, (size_t)threads * sizeof *shares) : NULL;
+  if (!shares) { /* one thread, or no memory for several */
+    for (int64_t task = 0; task < tasks; task++) run(context, task, 0);
+    return;
+  }
   for (int64_t i = 0; i < threads; i++) {
     atomic_init(&shares[i].next, i * tasks / threads);
     shares[i].end = (i + 1) * tasks / threads;
   }
   share_tasks(threads, threads, take_tasks, &(struct queue){shares, threads, run, context});
+  release_scratch(SCRATCH_SHARES);
 }
 
 struct buffer {
@@ -152,4 +208,13 @@ void *scratch(enum scratch_user user, size_t bytes) {
     if (!buffer->memory) buffer->bytes = 0;
   }
   return buffer->memory;
+}
+
+void release_scratch(enum scratch_user user) {
+  struct buffer *buffers = pthread_getspecific(buffers_key);
+  size_t kept = 0;
+  for (int i = 0; i < SCRATCH_USERS; i++) kept += buffers[i].bytes;
+  if (kept <= KEPT_BYTES) return;
+  free(buffers[user].memory);
+  buffers[user] = (struct buffer){NULL, 0};
 }

@@ -20,12 +20,22 @@ void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t 
 void queue_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task, int64_t thread), void *context);
 
 /* Who uses the calling thread's scratch memory: one buffer each. */
-enum scratch_user { SCRATCH_KERNEL, SCRATCH_GRADIENT, SCRATCH_UNCARRIED, SCRATCH_HIDDEN, SCRATCH_USERS };
+enum scratch_user {
+  SCRATCH_KERNEL,
+  SCRATCH_GRADIENT,
+  SCRATCH_UNCARRIED,
+  SCRATCH_HIDDEN,
+  SCRATCH_SHARES,
+  SCRATCH_USERS
+};
 
 /* The calling thread's scratch memory of at least `bytes`, 64-byte aligned, or NULL.  Its contents are undefined; the
  * next call for the same user may move it.  It is kept between calls, so that a training step does not ask the
  * operating system for fresh pages each time, and freed with the thread. */
 void *scratch(enum scratch_user user, size_t bytes);
+
+/* Ends a use of scratch memory, after each `scratch`: what the thread keeps for all its users together is bounded. */
+void release_scratch(enum scratch_user user);
 
 /* `bytes` up to a whole number of cache lines */
 static inline size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }

@@ -38,7 +38,7 @@ def get(name: str | None) -> ModuleType:
 def why_c_is_missing() -> str | None:
     """Why the C extension can't be used here, or None where it can."""
     try:
-        importlib.import_module("._native", __package__)
+        importlib.import_module(".native", __package__)
     except ImportError as error:  # there is none, or it does not load, or what it needs is missing
         absent = isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._native"
         return _why_it_was_not_built() if absent else str(error)

@@ -44,7 +44,8 @@ class Step(NamedTuple):
 class Frozen:
     """A layer or model for inference alone, made by `freeze`: y = frozen(x).
 
-    Threads may share it.  It can be pickled and copied.
+    Threads may share it.  It can be pickled and copied.  What it is made of is checked and copied: a damaged
+    pickle raises TypeError or ValueError where it is loaded.
 
     Attributes:
         in_features, out_features: the sizes of x's and y's last axes; None where any will do.
@@ -53,9 +54,11 @@ class Frozen:
     """
 
     def __init__(self, steps: tuple[Step, ...], backend: str | None) -> None:
-        self._steps = steps
-        self._asked = backend
+        if not isinstance(steps, tuple):
+            raise TypeError(f"steps: got {type(steps).__name__}, wanted a tuple of Steps")
         module = backends.get(backend)
+        self._steps = steps = tuple(_own_step(i, step) for i, step in enumerate(steps))
+        self._asked = backend
         self.backend = backend or backends.get_backend()
         self.in_features, self.out_features = _features(steps)
         self.dtype = _dtype(steps)
@@ -133,6 +136,8 @@ class _Steps:
         self._product = product
 
     def __call__(self, x: Array, y: Array, threads: int) -> None:
+        if not y.size:  # then hidden layers may have elements, too many of them
+            return
         if not self._steps:
             y[...] = x
         for i, step in enumerate(self._steps):
@@ -186,6 +191,58 @@ def _dtype(steps: tuple[Step, ...]) -> np.dtype[Any] | None:
     return dtype
 
 
+def _own_step(i: int, step: Any) -> Step:
+    """`step` with copies of its arrays, checked like a call's arguments."""
+    if not isinstance(step, Step):
+        raise TypeError(f"steps[{i}]: got {type(step).__name__}, wanted a Step")
+    text, weight, bias, act, tier = step
+    if not isinstance(text, str):
+        raise TypeError(f"steps[{i}]: text: got {type(text).__name__}, wanted a str")
+    try:
+        settings.check_precision(tier)
+        if weight is None:
+            if bias is not None:
+                raise ValueError(f"bias: got {type(bias).__name__} without a weight, wanted None")
+            return Step(text, None, None, _own_activation(act, None), tier)
+        sizes = checks.MAXOUT_WEIGHT if np.ndim(weight) == 3 else checks.LINEAR_WEIGHT
+        _check_parameters(sizes, weight, bias)
+        act = _own_activation(act, weight)
+        if weight.ndim == 3 and act != _LINEAR:
+            raise ValueError(f"act: got {act.name} after a maximum, wanted linear")
+        return Step(text, _copy(weight), None if bias is None else _copy(bias), act, tier)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"steps[{i}] ({text}): {error}") from None
+
+
+def _own_activation(act: Any, weight: Array | None) -> Activation:
+    """`act`, made anew from its name and its parameter or slope, of which a copy is taken."""
+    if not isinstance(act, Activation):
+        raise TypeError(f"act: got {type(act).__name__}, wanted an Activation")
+    name, code, saves, parameter, slope = act
+    if slope is not None:
+        checks.check_array("slope", slope)
+    features, dtype = 1, np.dtype(np.float32)
+    if weight is not None:
+        features, dtype = len(weight), weight.dtype
+    elif slope is not None:
+        features, dtype = slope.size, slope.dtype
+    keywords: dict[str, Any] = {} if slope is None else {"slope": slope}
+    if name == "gelu_tanh":
+        name, keywords = "gelu", {"approximate": "tanh"}
+    elif name in ("leaky_relu", "elu"):
+        keywords[{"leaky_relu": "negative_slope", "elu": "alpha"}[name]] = parameter
+    own = activations.resolve(name, features, dtype, keywords)
+    if own[:4] != (act.name, code, saves, parameter):
+        raise ValueError(f"act: got {tuple(act[:4])}, wanted {own[:4]}")
+    return own
+
+
+def _check_parameters(sizes: tuple[str, ...], weight: Any, bias: Any) -> None:
+    """weight is an array of `sizes`, and bias None or an array that fits."""
+    checks.check_array("weight", weight)
+    checks.check_forward(sizes, np.empty((0, *weight.shape[-1:]), weight.dtype), weight, bias)
+
+
 def _copy(value: Array) -> Array:
     return np.array(value, order="C")
 
@@ -200,10 +257,9 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
         sizes = checks.MAXOUT_WEIGHT if isinstance(layer, Maxout) else checks.LINEAR_WEIGHT
         try:  # what was put in place of a parameter's data
             weight, bias = layer._arrays()
-            checks.check_forward(sizes, np.empty((0, *weight.shape[-1:]), weight.dtype), weight, bias)
+            _check_parameters(sizes, weight, bias)
         except (TypeError, ValueError) as error:
             raise type(error)(f"model: {kind.__name__}: {error}") from None
-        weight, bias = _copy(weight), None if bias is None else _copy(bias)
         act = _LINEAR
         if isinstance(layer, Linear):
             act = activations.resolve(layer.activation, len(weight), weight.dtype, layer.keywords())

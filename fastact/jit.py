@@ -227,7 +227,8 @@ def _sum_rows(builder, kind, vectors, out, walk):
 def _sum_chosen(typing, table, pieces, argmax, scale, at, count, vectors, out, out_at):
     """Add the sum over i < count of scale[at + i] * row i * pieces + argmax[at + i] of the table to out.
 
-    All arrays are flat; the rows of the table have `vectors` vectors.
+    All arrays are flat; the rows of the table have `vectors` vectors.  A value of argmax counts as less than
+    `pieces`, whatever another thread writes there.
     """
     signature = types.void(table, pieces, argmax, scale, at, count, vectors, out, out_at)
 
@@ -244,6 +245,8 @@ def _sum_chosen(typing, table, pieces, argmax, scale, at, count, vectors, out, o
         def walk(width, add):
             with cgutils.for_range(builder, count) as loop:
                 winner = builder.zext(builder.load(builder.gep(argmax_pointer, [loop.index])), integer)
+                inside = builder.icmp_signed("<", winner, pieces)
+                winner = builder.select(inside, winner, builder.sub(pieces, integer(1)))
                 row = builder.add(builder.mul(loop.index, pieces), winner)
                 row = builder.gep(table_pointer, [builder.mul(row, integer(width * kind.lanes))])
                 add(row, kind.broadcast(builder.load(builder.gep(scale_pointer, [loop.index]))))
@@ -682,12 +685,13 @@ def _find_winners(grad_y, argmax, row, rows, output, won, scale, sums):
     sums[j, k] the sum of those that the piece won.
     """
     outputs = len(won)
+    last = won.shape[1] - 1
     won[:] = 0
     sums[:] = 0
     for r in range(rows):
         bit = np.uint64(1) << np.uint64(r)
         for j in range(outputs):
-            k = argmax[row + r, output + j]
+            k = min(np.int64(argmax[row + r, output + j]), last)  # another thread may write there
             grad = grad_y[row + r, output + j]
             won[j, k] |= bit
             scale[j, r] = grad
@@ -802,7 +806,8 @@ def _maxout_backward_cells(grad_y, argmax, grad_z, first, last):
                 for i in range(start, stop):
                     grad_z[o, k, i] = 0
             for i in range(start, stop):
-                grad_z[o, argmax[o, i], i] = grad_y[o, i]
+                k = min(np.int64(argmax[o, i]), pieces - 1)  # another thread may write there
+                grad_z[o, k, i] = grad_y[o, i]
 
 
 # ---- activations: in float64, rounded once for a float32 array
@@ -1116,7 +1121,7 @@ def linear_maxout_backward(
             argmax,
             grad_x,
         )
-    if grad_weight is not None or grad_bias is not None:
+    if (grad_weight is not None and grad_weight.size) or grad_bias is not None:
         pool.run(
             _grad_weight_cells,
             _cells((out_features, max(16, _BLOCK_COLUMNS // pieces))),

@@ -20,17 +20,45 @@ _WORK = 10  # floating-point operations that a number takes as long as
 
 
 @compiled
+def _limit_extreme_norm(data, start, stop, max_norm):
+    """`_limit_norm` where squares or the scale overflow or underflow, by the norm of data / 2**exponent."""
+    largest = 0.0
+    for i in range(start, stop):
+        largest = max(largest, abs(float(data[i])))
+    if largest == 0:
+        return
+    exponent = math.frexp(largest)[1] if largest < np.inf else 0
+    exponent = min(max(exponent, -1022), 1022)
+    factor, total = math.ldexp(1.0, -exponent), 0.0
+    for i in range(start, stop):
+        total += (data[i] * factor) ** 2
+    norm = math.sqrt(total)
+    if math.ldexp(norm, exponent) <= max_norm:
+        return
+    quotient = max_norm / norm
+    scale = math.ldexp(quotient, -exponent)
+    for i in range(start, stop):
+        # a denormal scale would not be exact
+        data[i] = data[i] * scale if scale >= 2.0**-1022 else data[i] * factor * quotient
+
+
+@compiled
 def _limit_norm(data, start, stop, max_norm):
-    """Scale data[start:stop] down to `max_norm` where it is longer."""
-    total = data[0] * 0
+    """Scale data[start:stop] down to `max_norm` where it is longer; one with a NaN becomes NaN."""
+    total = 0.0
     for first in range(start, stop, 128):  # partial sums keep the rounding error small
-        partial = data[0] * 0
+        partial = 0.0
         for i in range(first, min(first + 128, stop)):
             partial += data[i] * data[i]
         total += partial
+    extreme = total < np.finfo(data.dtype).tiny * (stop - start) or total == np.inf
     norm = math.sqrt(total)
-    if not norm <= max_norm:
-        scale = max_norm / norm
+    if norm <= max_norm and not extreme:
+        return
+    scale = 1.0 if extreme else max_norm / norm
+    if extreme or scale < 2.0**-1022:
+        _limit_extreme_norm(data, start, stop, max_norm)
+    else:
         for i in range(start, stop):
             data[i] *= scale
 
@@ -85,6 +113,12 @@ def _max_norm_cells(rows, length, max_norm, data, first, last):
         _limit_norm(data, row * length, (row + 1) * length, max_norm)
 
 
+@np.errstate(over="ignore")
+def _rounded(dtype: np.dtype[Any], *values: float) -> tuple[Any, ...]:
+    """Numbers as a kernel over arrays of `dtype` takes them; one beyond its range is infinite, as in C."""
+    return tuple(map(dtype.type, values))
+
+
 def _grid(data: Array) -> tuple[int, int, int]:
     """Rows in a cell, the length of a row, and cells."""
     length = data.shape[-1] if data.ndim else 1
@@ -105,7 +139,7 @@ def sgd(
 ) -> None:
     rows, length, cells = _grid(data)
     flat = data.reshape(-1)
-    how = tuple(map(data.dtype.type, (lr, momentum, decay, max_norm)))
+    how = _rounded(data.dtype, lr, momentum, decay, max_norm)
     momenta = flat[:0] if velocity is None else velocity.reshape(-1)
     arguments = (rows, length, how, nesterov, grad.reshape(-1), momenta, flat)
     pool.run(_sgd_cells, cells, float(_WORK * data.size), threads, *arguments)
@@ -127,12 +161,12 @@ def adam(
 ) -> None:
     rows, length, cells = _grid(data)
     averages = (beta1, 1 - beta1, beta2, 1 - beta2)
-    how = tuple(map(data.dtype.type, (rate, *averages, unbias, eps, decay, max_norm)))
+    how = _rounded(data.dtype, rate, *averages, unbias, eps, decay, max_norm)
     flat = (array.reshape(-1) for array in (grad, mean, square, data))
     pool.run(_adam_cells, cells, float(_WORK * data.size), threads, rows, length, how, *flat)
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     rows, length, cells = _grid(data)
-    bound = data.dtype.type(max_norm)
+    (bound,) = _rounded(data.dtype, max_norm)
     pool.run(_max_norm_cells, cells, float(_WORK * data.size), threads, rows, length, bound, data.reshape(-1))

@@ -1,21 +1,31 @@
 """The C backend: the functions of `reference.py` over the extension `fastact._native`.
 
-Nothing else imports the extension.  cffi releases the GIL while a kernel runs.
+Nothing else imports the extension.  The GIL is released while a kernel runs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from . import _native
 from ._native import ffi, lib  # type: ignore[import-not-found]
 from .activations import Activation
 from .reference import argmax_error
 
 Array = np.ndarray[Any, Any]
+
+_umath = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+_abi = lib.fa_numpy_abi(id(_umath._ARRAY_API))
+if _abi not in (lib.FA_NUMPY_ABI_1, lib.FA_NUMPY_ABI_2):
+    raise ImportError(
+        f"fastact._native reads arrays of NumPy's ABI 1.9 or 2.0, and NumPy {np.__version__} has "
+        f"{_abi >> 24}.{_abi & 0xFFFFFF}"
+    )
 
 _PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
@@ -82,7 +92,10 @@ def max_threads() -> int:
     return int(lib.fa_max_threads())
 
 
-# ---- operations: csrc/arrays.h takes arrays by their id()
+# ---- operations: the functions of csrc/arrays.h
+
+if lib.fa_add_functions(id(_native)) != lib.FA_OK:
+    raise MemoryError("fastact: no memory for the functions of csrc/arrays.h")
 
 
 def linear_maxout(
@@ -94,9 +107,7 @@ def linear_maxout(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    status = lib.fa_linear_maxout(
-        id(x), id(weight), id(bias), id(y), id(argmax), threads, _PRECISION[precision]
-    )
+    status = _native.linear_maxout(x, weight, bias, y, argmax, threads, _PRECISION[precision])
     if status:
         _check(status)
 
@@ -113,14 +124,14 @@ def linear_maxout_backward(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    status = lib.fa_linear_maxout_backward(
-        id(grad_y),
-        id(x),
-        id(weight),
-        id(argmax),
-        id(grad_x),
-        id(grad_weight),
-        id(grad_bias),
+    status = _native.linear_maxout_backward(
+        grad_y,
+        x,
+        weight,
+        argmax,
+        grad_x,
+        grad_weight,
+        grad_bias,
         accumulate,
         threads,
         _PRECISION[precision],
@@ -204,11 +215,11 @@ def linear_maxout_backward_at(
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
-    _check(lib.fa_maxout(id(z), id(y), id(argmax), threads))
+    _check(_native.maxout(z, y, argmax, threads))
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
-    _check(lib.fa_maxout_backward(id(grad_y), id(argmax), id(grad_z), threads), argmax, grad_z.shape[1])
+    _check(_native.maxout_backward(grad_y, argmax, grad_z, threads), argmax, grad_z.shape[1])
 
 
 def linear_activation(
@@ -221,15 +232,15 @@ def linear_activation(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    status = lib.fa_linear_activation(
+    status = _native.linear_activation(
         act.code,
         act.parameter,
-        id(act.slope),
-        id(x),
-        id(weight),
-        id(bias),
-        id(y),
-        id(z),
+        act.slope,
+        x,
+        weight,
+        bias,
+        y,
+        z,
         threads,
         _PRECISION[precision],
     )
@@ -251,18 +262,18 @@ def linear_activation_backward(
     threads: int = 0,
     precision: str = "highest",
 ) -> None:
-    status = lib.fa_linear_activation_backward(
+    status = _native.linear_activation_backward(
         act.code,
         act.parameter,
-        id(act.slope),
-        id(grad_y),
-        id(x),
-        id(weight),
-        id(saved),
-        id(grad_x),
-        id(grad_weight),
-        id(grad_bias),
-        id(grad_slope),
+        act.slope,
+        grad_y,
+        x,
+        weight,
+        saved,
+        grad_x,
+        grad_weight,
+        grad_bias,
+        grad_slope,
         accumulate,
         threads,
         _PRECISION[precision],
@@ -272,7 +283,7 @@ def linear_activation_backward(
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    lib.fa_activation(act.code, act.parameter, id(act.slope), id(z), id(y), threads)
+    _native.activation(act.code, act.parameter, act.slope, z, y, threads)
 
 
 def activation_backward(
@@ -284,14 +295,14 @@ def activation_backward(
     accumulate: bool = False,
     threads: int = 0,
 ) -> None:
-    status = lib.fa_activation_backward(
+    status = _native.activation_backward(
         act.code,
         act.parameter,
-        id(act.slope),
-        id(grad_y),
-        id(saved),
-        id(grad_z),
-        id(grad_slope),
+        act.slope,
+        grad_y,
+        saved,
+        grad_z,
+        grad_slope,
         accumulate,
         threads,
     )
@@ -303,7 +314,7 @@ def activation_backward(
 
 
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
-    loss: float = lib.fa_mse(id(y), id(target), id(grad), threads)
+    loss: float = _native.mse(y, target, grad, threads)
     return loss
 
 
@@ -321,7 +332,7 @@ def sgd(
     max_norm: float,
     threads: int = 0,
 ) -> None:
-    lib.fa_sgd(lr, momentum, nesterov, decay, max_norm, id(grad), id(velocity), id(data), threads)
+    _native.sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)
 
 
 def adam(
@@ -338,7 +349,7 @@ def adam(
     max_norm: float,
     threads: int = 0,
 ) -> None:
-    lib.fa_adam(
+    _native.adam(
         rate,
         beta1,
         beta2,
@@ -346,16 +357,16 @@ def adam(
         eps,
         decay,
         max_norm,
-        id(grad),
-        id(mean),
-        id(square),
-        id(data),
+        grad,
+        mean,
+        square,
+        data,
         threads,
     )
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
-    lib.fa_max_norm(max_norm, id(data), threads)
+    _native.max_norm(max_norm, data, threads)
 
 
 # ---- frozen layers
@@ -377,7 +388,7 @@ def freeze(
 
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
-    char = dtype.char
+    char, first = dtype.char, in_features
     layers = []
     for step in steps:
         weight = step.weight
@@ -400,12 +411,13 @@ def freeze(
             _check(lib.FA_NO_MEMORY)
         layers.append(ffi.gc(layer, _FREE_FROZEN[char]))
         in_features = out_features
-    count = len(layers)
+    count, number, last = len(layers), dtype.num, in_features
     pointers = ffi.new(_FROZEN[char], layers)
+    address = int(ffi.cast("uintptr_t", pointers))
 
     # the layers and, for some tiers, the arrays that they point to live as long as this function
-    def run(x: Array, y: Array, threads: int, owners: Any = (layers, steps)) -> None:
-        status = lib.fa_run_frozen(pointers, count, id(x), id(y), threads)
+    def run(x: Array, y: Array, threads: int, owners: Any = (pointers, layers, steps)) -> None:
+        status = _native.run_frozen(address, count, number, first, last, x, y, threads)
         if status:
             _check(status)
 

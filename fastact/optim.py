@@ -311,6 +311,10 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
     Euclidean norm of at most `max_norm` within rounding.  An optimiser does the same in the
     pass of its update for a `Parameter` whose `max_norm` is set.
 
+    No vector of finite numbers is too large or too small for its norm, and none changes another.  A vector
+    with a NaN becomes NaN; in one with an infinity but no NaN, infinities become NaN and other numbers 0, as
+    weight * (max_norm / norm) says.
+
     Args:
         weight: (..., in_features), an array or a `Parameter`.
         max_norm: the bound, above 0 and finite.

@@ -108,6 +108,8 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     check_argmax(argmax, grad_z.shape[1])
+    if not grad_z.size:  # NumPy makes indices of every axis, however long
+        return
     grad_z[...] = 0
     np.put_along_axis(grad_z, argmax[:, None, :].astype(np.intp), grad_y[:, None, :], axis=1)
 
@@ -356,7 +358,23 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _limit_norm(data, max_norm)
 
 
+@np.errstate(all="ignore")
 def _limit_norm(data: Array, max_norm: float) -> None:
-    if max_norm < math.inf:
-        norm = np.sqrt(np.einsum("...i,...i->...", data, data))
-        data *= (max_norm / np.maximum(norm, max_norm))[..., np.newaxis]  # exactly 1 where nothing is to do
+    """Scale down each data[..., :] that is longer than `max_norm`.
+
+    The norm is that of data / 2**exponent, whose largest number is about 1, so that no square overflows and
+    none that counts underflows.  A vector with a NaN becomes NaN; in one with an infinity but no NaN,
+    infinities become NaN and other numbers 0, as x * (max_norm / inf) says.  No vector changes another.
+    """
+    if not (max_norm < math.inf and data.size):
+        return
+    bound, tiny = data.dtype.type(max_norm), np.finfo(data.dtype).tiny
+    largest = np.abs(data).max(axis=-1, keepdims=True)
+    exponent = np.where(np.isfinite(largest), np.frexp(largest)[1], 0)
+    near_one = np.ldexp(data, -exponent)
+    norm = np.sqrt(np.einsum("...i,...i->...", near_one, near_one))[..., np.newaxis]
+    quotient = bound / norm
+    scale = np.ldexp(quotient, -exponent)
+    scaled = np.where(scale >= tiny, data * scale, near_one * quotient)  # a denormal scale would not be exact
+    within = np.ldexp(norm, exponent) <= bound
+    data[...] = np.where(within, data, scaled)

@@ -475,6 +475,74 @@ def test_bad_arguments():
         fa.freeze(fa.Linear(3, 4), backend="cuda")
 
 
+def steps(**changes):
+    """The steps of a frozen Linear(4, 6) with a learned slope, one of them changed."""
+    layer = fa.Linear(4, 6, activation="prelu")
+    (step,) = fa.freeze(layer)._steps
+    return (step._replace(**changes),)
+
+
+F32 = np.float32
+PRELU = steps()[0].act
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (lambda: None, TypeError, "steps: got NoneType, wanted a tuple of Steps"),
+        (lambda: ("Linear",), TypeError, r"steps\[0\]: got str, wanted a Step"),
+        (lambda: steps(text=None), TypeError, r"steps\[0\]: text: got NoneType, wanted a str"),
+        (lambda: steps(bias=np.zeros(1, F32)), ValueError, r"bias: got shape \(1,\), wanted \(6,\)"),
+        (lambda: steps(bias=np.zeros(6)), TypeError, "bias: got dtype float64, wanted float32"),
+        (lambda: steps(bias=[0.0] * 6), TypeError, "bias: got list"),
+        (lambda: steps(weight=np.zeros((6, 4), np.int32)), TypeError, "weight: got dtype int32"),
+        (lambda: steps(weight=np.zeros(4, F32)), ValueError, r"weight: got shape \(4,\)"),
+        (lambda: steps(weight=np.zeros((6, 300, 4), F32), bias=None), ValueError, "pieces: got 300"),
+        (
+            lambda: steps(weight=np.zeros((6, 2, 4), F32), bias=None),
+            ValueError,
+            "act: got prelu after a maximum",
+        ),
+        (lambda: steps(weight=None), ValueError, "bias: got ndarray without a weight"),
+        (lambda: steps(act=PRELU._replace(slope=np.zeros(2, F32))), ValueError, r"slope: got shape \(2,\)"),
+        (lambda: steps(act=PRELU._replace(slope=None)), TypeError, "slope: got NoneType"),
+        (lambda: steps(act=PRELU._replace(code=99)), ValueError, "act: got .*99"),
+        (lambda: steps(act=PRELU._replace(name="relu")), TypeError, "slope: relu takes no parameter"),
+        (lambda: steps(act=PRELU._replace(name="what")), ValueError, "activation: got 'what'"),
+        (lambda: steps(act=("relu", 1, "y")), TypeError, "act: got tuple, wanted an Activation"),
+        (lambda: steps(tier="low"), ValueError, "precision: got 'low'"),
+    ],
+)
+def test_frozen_of_steps_that_do_not_fit_raises(changed, error, message):
+    with pytest.raises(error, match=message):
+        fa.Frozen(changed(), None)
+
+
+def test_pickle_with_a_short_bias_raises_where_it_is_loaded():
+    data = pickle.dumps(fa.freeze(fa.Linear(4, 6)))
+    rebuild, (own, asked) = fa.freeze(fa.Linear(4, 6)).__reduce__()
+    short = own[0]._replace(bias=own[0].bias[:1])
+
+    class Damaged:
+        def __reduce__(self):
+            return rebuild, ((short,), asked)
+
+    assert pickle.loads(data).out_features == 6
+    with pytest.raises(
+        ValueError, match=r"steps\[0\] \(Linear\(4, 6\)\): bias: got shape \(1,\), wanted \(6,\)"
+    ):
+        pickle.loads(pickle.dumps(Damaged()))
+
+
+def test_frozen_keeps_copies_of_the_arrays_it_is_made_of(backend, rng):
+    weight, bias = normal(rng, (6, 4), F32), normal(rng, 6, F32)
+    step = steps()[0]._replace(weight=weight, bias=bias)
+    frozen, x = fa.Frozen((step,), None), normal(rng, (3, 4), F32)
+    before = frozen(x)
+    weight[...] = bias[...] = np.nan
+    assert_same_bits(frozen(x), before)
+
+
 def test_bad_inputs(backend, dtype):
     frozen = fa.freeze(fa.Maxout(3, 4, dtype=dtype))
     other = np.float64 if dtype == np.float32 else np.float32

@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from conftest import output_of
 
 import fastact as fa
 from fastact import backends
@@ -41,3 +42,50 @@ def test_the_instruction_set_is_tested_here(isa):
     native.set_isa(isa)
     assert native.isa() == isa
     native.set_isa(before)
+
+
+@pytest.mark.parametrize("flags", ["", "-fsanitize=address", "-fsanitize=undefined"])
+def test_openmp_is_found_whatever_cflags_says(flags, monkeypatch):
+    if lacking := cannot_build():
+        pytest.skip(lacking)
+    if not fa.get_config()["openmp"]:
+        pytest.skip("no C extension with OpenMP")
+    pytest.importorskip("setuptools")
+    from distutils.ccompiler import new_compiler  # setuptools' own
+    from distutils.sysconfig import customize_compiler
+
+    from setuptools.dist import Distribution
+
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    build = importlib.import_module("csrc.build")
+    monkeypatch.setenv("CFLAGS", flags)
+    probe = build.build_ext(Distribution())
+    probe.compiler = new_compiler()
+    customize_compiler(probe.compiler)
+    assert probe._builds(build._OPENMP_PROGRAM, ["-fopenmp"], ["-fopenmp"])
+    assert not probe._builds("#error\n", [], [])
+
+
+OTHER_ABI = """
+import ctypes
+import numpy as np
+
+umath = getattr(np, "_core", None) or np.core
+version = ctypes.CFUNCTYPE(ctypes.c_uint)(lambda: {version})
+table = (ctypes.c_void_p * 1)(ctypes.cast(version, ctypes.c_void_p))
+capsule = ctypes.pythonapi.PyCapsule_New
+capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+umath._multiarray_umath._ARRAY_API = capsule(ctypes.addressof(table), None, None)
+
+from fastact import backends
+print(backends.why_c_is_missing())
+"""
+
+
+def test_another_abi_of_numpy_leaves_the_c_backend_out():
+    if reason := backends.why_c_is_missing():
+        pytest.skip(f"no C extension: {reason}")
+    assert output_of(OTHER_ABI.format(version=0x2000000)) == "None\n"
+    printed = output_of(OTHER_ABI.format(version=0x3000001))
+    assert printed.startswith("fastact._native reads arrays of NumPy's ABI 1.9 or 2.0, and NumPy ")
+    assert printed.endswith(" has 3.1\n")

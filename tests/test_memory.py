@@ -54,3 +54,51 @@ frozen(x)
 print(peak() - before)
 """
     assert float(output_of(PEAK + code)) < 80
+
+
+RESIDENT = """
+import gc
+import numpy as np, fastact as fa
+from pathlib import Path
+
+def resident():
+    gc.collect()
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024  # MB
+
+def call(rows):
+    {call}
+
+fa.set_backend({backend!r})
+call(64)
+before = resident()
+call({rows})
+print(resident() - before)
+"""
+LINEAR_BACKWARD = """
+    x, weight = np.ones((rows, 64), np.float32), np.ones((2048, 64), np.float32)
+    y = np.ones((rows, 2048), np.float32)
+    fa.linear_activation_backward(y, x, weight, y, "gelu")
+"""
+MAXOUT_BACKWARD = """
+    x, weight = np.ones((rows, 16), np.float32), np.ones((64, 2, 16), np.float32)
+    y, argmax = fa.linear_maxout(x, weight)
+    fa.linear_maxout_backward(y, x, weight, argmax)
+"""
+HIDDEN = """
+    wide = fa.Linear(2, 40000, activation="relu"), fa.Linear(40000, 1)
+    fa.freeze(fa.Sequential(*wide))(np.ones((rows, 2), np.float32))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from Linux's /proc")
+@pytest.mark.parametrize(
+    ("call", "rows"),
+    [(LINEAR_BACKWARD, 20000), (MAXOUT_BACKWARD, 1000000), (HIDDEN, 1024)],
+    ids=["linear", "maxout", "frozen"],
+)
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_large_call_leaves_no_more_memory_than_the_bound(backend, call, rows):
+    """A thread keeps 96 MB at the most; each of these calls takes 160 MB and more beside its arrays."""
+    code = RESIDENT.format(call=call.strip(), rows=rows, backend=backend)
+    assert float(output_of(code)) < 100

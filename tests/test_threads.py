@@ -170,6 +170,56 @@ def test_a_team_that_comes_late_is_not_waited_for_again():
     assert int(output_of(code)) < 50
 
 
+# Enough work for 1024 threads.
+LIMITED = """
+import resource, threading, numpy as np, fastact as fa
+from pathlib import Path
+
+fa.set_backend({backend!r})
+fa.set_num_threads({threads})
+x, weight = np.ones((1024, 512), np.float32), np.ones((256, 4, 512), np.float32)
+with fa.num_threads(1):
+    expected = fa.linear_maxout(x, weight)
+
+def call():
+    y, argmax = fa.linear_maxout(x, weight)
+    if (y == expected[0]).all() and (argmax == expected[1]).all():
+        print("same")
+"""
+
+
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_more_threads_than_the_system_allows_run_as_fewer(backend):
+    code = (
+        LIMITED
+        + """
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (size + (40 << 20), resource.RLIM_INFINITY))
+call()
+call()
+"""
+    )
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("reads the size of the process from /proc, which this system lacks")
+    assert output_of(code.format(backend=backend, threads=64)) == "same\nsame\n"
+
+
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_many_threads_from_a_small_stack(backend):
+    code = (
+        LIMITED
+        + """
+threading.stack_size(64 << 10)
+caller = threading.Thread(target=call)
+caller.start()
+caller.join()
+"""
+    )
+    pytest.importorskip("resource")
+    assert output_of(code.format(backend=backend, threads=1024)) == "same\n"
+
+
 # ---- several Python threads
 
 

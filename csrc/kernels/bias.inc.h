@@ -66,5 +66,5 @@ static void sum_bias(const struct REAL(bias_run) * b) {
   real *sums = b->sums + j * pieces;
   memset(sums, 0, (size_t)(columns * pieces) * sizeof(real));
   for (int64_t r = b->rows; r > 0; r--, grad += stride, argmax += stride)
-    for (int64_t i = 0; i < columns; i++) sums[i * pieces + argmax[i]] += grad[i];
+    for (int64_t i = 0; i < columns; i++) sums[i * pieces + winner_at(argmax + i, pieces)] += grad[i];
 }

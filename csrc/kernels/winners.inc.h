@@ -51,6 +51,14 @@ static ALWAYS_INLINE uint64_t load_bytes(const uint8_t *p, const uint8_t *end) {
   return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? __builtin_bswap64(bytes) : bytes;
 }
 
+/* The same of an argmax, each byte at most `last` whatever another thread writes there. */
+static ALWAYS_INLINE uint64_t load_winners(const uint8_t *p, const uint8_t *end, uint8_t last) {
+  typedef uint8_t byte_lanes __attribute__((vector_size(16)));
+  typedef uint64_t long_lanes __attribute__((vector_size(16)));
+  byte_lanes winners = (byte_lanes)(long_lanes){load_bytes(p, end), 0}, beyond = (byte_lanes)(winners > last);
+  return ((long_lanes)((winners & ~beyond) | (last & beyond)))[0];
+}
+
 /* For each row n: sums(n) [vectors][LANES] = sum over j < outputs of grad(n, j) * table(j * pieces + argmax(n, j),
  * :).  The argmax of the next 8 outputs is read before the sums of these 8: the CPU takes loads in their order, and
  * would wait for an address that comes from the load just before it (175 GFLOP/s; 215 so). */
@@ -59,7 +67,8 @@ static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c)
   const int64_t outputs = c->outputs, row_stride = c->row_stride, table_stride = c->table_stride;
   const real *grad = c->grad;
   const uint8_t *argmax = c->argmax, *end = c->argmax_end;
-  uint64_t next = load_bytes(argmax, end);
+  const uint8_t last = (uint8_t)(c->pieces - 1);
+  uint64_t next = load_winners(argmax, end, last);
   for (int64_t n = 0; n < c->rows; n++) {
     vec acc[MAX_WINNER_VECTORS];
     begin_sums(vectors, acc);
@@ -70,7 +79,7 @@ static ALWAYS_INLINE void sum_chosen(int vectors, const struct REAL(chosen) * c)
     const real *group = c->table;
     for (int64_t j = 0; j < outputs; j += 8) {
       uint64_t winners = next;
-      next = load_bytes(j + 8 < outputs ? argmax + j + 8 : argmax + row_stride, end);
+      next = load_winners(j + 8 < outputs ? argmax + j + 8 : argmax + row_stride, end, last);
       for (int64_t i = j; i < j + 8 && i < outputs; i++, winners >>= 8, group += c->pieces * table_stride)
         add_row(vectors, acc, grad[i], group + (uint8_t)winners * table_stride);
     }

@@ -1,0 +1,201 @@
+"""Another thread changes arrays during a call: its results may be wrong, but memory stays whole."""
+
+import contextlib
+import itertools
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import COMPILED_BACKENDS
+
+import fastact as fa
+from fastact import activations
+
+
+class Flipping:
+    """Another thread sets `argmax` to 255 and back again, until the end of the block."""
+
+    def __init__(self, argmax):
+        self.argmax, self.kept, self.done = argmax, argmax.copy(), False
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        pauses = np.random.default_rng(0).uniform(0, 1e-3, 1000)  # the GIL is free meanwhile
+        for i in itertools.count():
+            if self.done:
+                break
+            self.argmax[...] = self.kept if i % 2 else 255
+            time.sleep(pauses[i % 1000])
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.done = True
+        self.thread.join()
+
+
+def calls_that_pass_the_check(compute):
+    """Up to 20 calls whose argmax was in range while it was checked; their number."""
+    passed, ends = 0, time.monotonic() + 20
+    while passed < 20 and time.monotonic() < ends:
+        try:
+            compute()
+        except ValueError:
+            continue
+        passed += 1
+    return passed
+
+
+@pytest.mark.parametrize("shape", [(400_000, 2, 1), (100_000, 3, 5), (3, 2, 200_000)], ids=str)
+def test_maxout_backward_whose_argmax_changes_writes_within_each_group(compiled, shape):
+    outer, pieces, inner = shape
+    grad_y, argmax = np.ones((outer, inner), np.float32), np.zeros((outer, inner), np.uint8)
+    memory = np.zeros((outer + 256, pieces, inner), np.float32)
+    grad_z = memory[:outer]
+
+    def compute():
+        fa.maxout_backward(grad_y, argmax, pieces, 1, out=grad_z)
+        assert (grad_z.sum(axis=1) == 1).all()  # each gradient went to a piece of its own group
+        assert not memory[outer:].any()
+
+    with Flipping(argmax), fa.num_threads(1):
+        assert calls_that_pass_the_check(compute)
+
+
+@pytest.mark.parametrize("pieces", [2, 20])
+@pytest.mark.parametrize("rows", [2, 60_000])
+def test_linear_maxout_backward_whose_argmax_changes_reads_within_each_group(compiled, rows, pieces):
+    x, weight = np.ones((rows, 16), np.float32), np.ones((37 if rows > 2 else 60_000, pieces, 16), np.float32)
+    out_features = len(weight)
+    grad_y, argmax = np.ones((rows, out_features), np.float32), np.zeros((rows, out_features), np.uint8)
+
+    def compute():
+        grad_x, _, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+        assert (grad_x == out_features).all()  # all weights are 1, whichever piece was read
+        # a winner out of range is counted for no piece, or for one of its own output
+        assert (grad_bias.sum(axis=1) <= rows).all()
+
+    with Flipping(argmax), fa.num_threads(1):
+        assert calls_that_pass_the_check(compute)
+
+
+# ---- shapes, and memory that is given up
+
+F32, U8 = np.float32, np.uint8
+
+
+def backend_calls():
+    """For each function of the C backend that takes arrays: the arrays by name, and the call."""
+    from fastact import native
+
+    relu = activations.resolve("relu", 1, np.dtype(F32), {})
+    slope = np.ones(4, F32)
+    prelu = activations.resolve("prelu", 4, np.dtype(F32), {"slope": slope})
+    x, weight, bias = np.ones((6, 8), F32), np.ones((4, 2, 8), F32), np.ones((4, 2), F32)
+    y, argmax, flat, flat_bias = (
+        np.ones((6, 4), F32),
+        np.zeros((6, 4), U8),
+        np.ones((4, 8), F32),
+        np.ones(4, F32),
+    )
+    z, small, small_argmax = np.ones((6, 2, 4), F32), np.ones((6, 4), F32), np.zeros((6, 4), U8)
+    frozen = fa.freeze(fa.Linear(8, 4), backend="c")
+    calls = {
+        "linear_maxout": ([x, weight, bias, y, argmax], lambda a: native.linear_maxout(*a)),
+        "linear_maxout_backward": (
+            [y, x, weight, argmax, x.copy(), weight.copy(), bias],
+            lambda a: native.linear_maxout_backward(*a),
+        ),
+        "maxout": ([z, small, small_argmax], lambda a: native.maxout(*a)),
+        "maxout_backward": ([small, small_argmax, z], lambda a: native.maxout_backward(*a)),
+        "linear_activation": (
+            [x, flat, flat_bias, y, y.copy()],
+            lambda a: native.linear_activation(*a[:3], relu, *a[3:]),
+        ),
+        "linear_activation_backward": (
+            [y, x, flat, y.copy(), x.copy(), flat.copy(), flat_bias, flat_bias.copy()],
+            lambda a: native.linear_activation_backward(*a[:4], prelu, *a[4:]),
+        ),
+        "prelu": ([y, y.copy()], lambda a: native.activation(a[0], prelu, a[1])),
+        "prelu_backward": (
+            [y, y.copy(), y.copy(), flat_bias],
+            lambda a: native.activation_backward(a[0], a[1], prelu, *a[2:]),
+        ),
+        "frozen": ([x, y], lambda a: frozen._run(*a, 1)),
+        "sgd": ([x, x.copy(), x.copy()], lambda a: native.sgd(*a, 0.1, 0.9, False, 0.0, np.inf)),
+        "adam": (
+            [x, x.copy(), x.copy(), x.copy()],
+            lambda a: native.adam(*a, 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, np.inf),
+        ),
+        "mse": ([x, x.copy(), x.copy()], lambda a: native.mse(*a)),
+    }
+    return {name: ([array.copy() for array in arrays], call) for name, (arrays, call) in calls.items()}
+
+
+ELEMENTWISE = ("prelu", "prelu_backward", "sgd", "adam", "mse")  # these take any shape of as many elements
+
+
+def as_another_thread_leaves_it(array):
+    """What an array that was checked may be a moment later, the same memory in each case or less."""
+    yield array.view(np.int32 if array.dtype == F32 else np.int8)
+    yield array[:-1]
+    yield array.reshape(-1)[::2]
+    if array.ndim > 1:
+        yield array.reshape(-1)
+        yield array.T
+
+
+@pytest.mark.skipif("c" not in COMPILED_BACKENDS, reason="no C extension")
+@pytest.mark.parametrize("name", backend_calls() if "c" in COMPILED_BACKENDS else [])
+def test_c_function_with_an_array_that_changed_after_its_check_raises(name):
+    arrays, call = backend_calls()[name]
+    call(arrays)
+    for i, array in enumerate(arrays):
+        for changed in as_another_thread_leaves_it(array):
+            same_elements = (
+                changed.size == array.size and changed.flags.carray and changed.dtype == array.dtype
+            )
+            if same_elements and name in ELEMENTWISE:
+                continue
+            with pytest.raises(ValueError, match="an array was changed by another thread during the call"):
+                call([*arrays[:i], changed, *arrays[i + 1 :]])
+    call(arrays)
+
+
+@pytest.mark.skipif("c" not in COMPILED_BACKENDS, reason="no C extension")
+def test_calls_while_another_thread_sets_shapes(rng):
+    x, weight = rng.standard_normal((24, 32)).astype(F32), np.ones((16, 3, 32), F32)
+    expected, done = fa.linear_maxout(x, weight)[0], False
+
+    def run():
+        while not done:
+            x.shape = (768, 1)
+            x.shape = (24, 32)
+
+    other = threading.Thread(target=run)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(20000):
+            with contextlib.suppress(ValueError):
+                y = fa.linear_maxout(x, weight, backend="c")[0]
+                np.testing.assert_array_equal(y, expected)
+    finally:
+        done = True
+        other.join()
+        sys.setswitchinterval(interval)
+
+
+def test_resize_during_a_call_is_refused(compiled):
+    x, weight = np.ones((3000, 500), F32), np.ones((300, 2, 500), F32)
+    fa.linear_maxout(x[:2], weight)  # compiled and loaded
+    caller = threading.Thread(target=lambda: fa.linear_maxout(x, weight))
+    caller.start()
+    with pytest.raises(ValueError, match="cannot resize"):
+        x.resize((3, 5))
+    caller.join()
+    assert x.shape == (3000, 500)
