@@ -1,4 +1,4 @@
-"""Builds `fastact._native`: cffi binds fastact.h and arrays.h, setuptools compiles that with csrc/*.c.
+"""Builds `fastact._native`: cffi binds api/fastact.h and api/numpy.h; every .c below csrc is compiled.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cffi
@@ -33,17 +34,22 @@ _PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
 _OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return omp_get_max_threads(); }\n"
 
 
+def _found(pattern: str) -> list[str]:
+    """The files below csrc of this pattern, relative to the checkout, sorted."""
+    return sorted(os.path.relpath(path, _HERE.parent) for path in _HERE.rglob(pattern))
+
+
 class build_ext(_build_ext):
-    """setuptools' build_ext with the cffi source, the flags, and OpenMP where the compiler has it."""
+    """setuptools' build_ext with the sources, headers and flags found here, and OpenMP where there is one."""
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
-        for text in ("fastact.h", "arrays.h"):
+        for text in ("api/fastact.h", "api/numpy.h"):
             ffi.cdef((_HERE / text).read_text())
-        ffi.set_source(ext.name, '#include "fastact_abi.h"')
-        source = Path(self.build_temp) / "fastact_cffi.c"
-        source.parent.mkdir(parents=True, exist_ok=True)
-        ffi.emit_c_code(str(source))
+        ffi.set_source(ext.name, '#include "api/abi.h"')
+        bindings = Path(self.build_temp) / "fastact_cffi.c"
+        bindings.parent.mkdir(parents=True, exist_ok=True)
+        ffi.emit_c_code(str(bindings))
 
         openmp = ["-fopenmp"] if self._builds(_OPENMP_PROGRAM, ["-fopenmp"], ["-fopenmp"]) else []
         harden = [
@@ -55,11 +61,29 @@ class build_ext(_build_ext):
         emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
         if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
-        ext.sources = [*ext.sources, str(source)]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
         ext.extra_compile_args = _FLAGS + openmp + harden + develop + emulate
         ext.extra_link_args = [*openmp, *harden_link, "-lm"]
+        ext.depends = [*_found("*.h"), *_found("*.c"), str(_HERE / "build.py")]
+        ext.extra_objects = self._compile(_found("*.c"), ext)
+        ext.sources = [str(bindings)]
         super().build_extension(ext)
+
+    def _compile(self, sources: list[str], ext: Extension) -> list[str]:
+        """Compile each source, several at a time, to the paths of their objects."""
+
+        def compile_one(source: str) -> str:
+            objects: list[str] = self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=ext.include_dirs,
+                debug=self.debug,
+                extra_postargs=ext.extra_compile_args,
+            )
+            return objects[0]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(compile_one, sources))
 
     def _builds(self, program: str, compile_flags: list[str], link_flags: list[str]) -> bool:
         """Whether `program` compiles and links as the extension does, under CFLAGS and LDFLAGS."""

@@ -28,6 +28,7 @@ if _abi not in (lib.FA_NUMPY_ABI_1, lib.FA_NUMPY_ABI_2):
     )
 
 _PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
+_DTYPE = {"f": lib.FA_FLOAT32, "d": lib.FA_FLOAT64}
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
 
 
@@ -53,7 +54,7 @@ def isas() -> tuple[str, ...]:
 
 
 def supported_isas() -> tuple[str, ...]:
-    """Those that this CPU runs."""
+    """The instruction sets that this CPU supports, best first."""
     return tuple(name for i, name in enumerate(isas()) if lib.fa_isa_supported(i))
 
 
@@ -92,10 +93,10 @@ def max_threads() -> int:
     return int(lib.fa_max_threads())
 
 
-# ---- operations: the functions of csrc/arrays.h
+# ---- operations: the functions of csrc/api/numpy.h
 
 if lib.fa_add_functions(id(_native)) != lib.FA_OK:
-    raise MemoryError("fastact: no memory for the functions of csrc/arrays.h")
+    raise MemoryError("fastact: no memory for the functions of csrc/api/numpy.h")
 
 
 def linear_maxout(
@@ -140,10 +141,7 @@ def linear_maxout_backward(
         _check(status, argmax, weight.shape[1])
 
 
-# The same two on memory that is no array's, a tensor's say: addresses, 0 for None.
-
-_LINEAR_MAXOUT_AT = {"f": lib.fa_linear_maxout_f32, "d": lib.fa_linear_maxout_f64}
-_LINEAR_MAXOUT_BACKWARD_AT = {"f": lib.fa_linear_maxout_backward_f32, "d": lib.fa_linear_maxout_backward_f64}
+# Variants of these two that take addresses, a tensor's for one.  0 means None.
 
 
 def linear_maxout_at(
@@ -160,7 +158,8 @@ def linear_maxout_at(
     threads: int,
     precision: str,
 ) -> None:
-    status = _LINEAR_MAXOUT_AT[dtype.char](
+    status = lib.fa_linear_maxout(
+        _DTYPE[dtype.char],
         rows,
         in_features,
         out_features,
@@ -193,7 +192,8 @@ def linear_maxout_backward_at(
     threads: int,
     precision: str,
 ) -> None:
-    status = _LINEAR_MAXOUT_BACKWARD_AT[dtype.char](
+    status = lib.fa_linear_maxout_backward(
+        _DTYPE[dtype.char],
         rows,
         in_features,
         out_features,
@@ -215,7 +215,7 @@ def linear_maxout_backward_at(
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
-    _check(_native.maxout(z, y, argmax, threads))
+    _native.maxout(z, y, argmax, threads)
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
@@ -371,14 +371,9 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
 
 # ---- frozen layers
 
-_FREEZE = {"f": lib.fa_freeze_f32, "d": lib.fa_freeze_f64}
-_FREE_FROZEN = {"f": lib.fa_free_frozen_f32, "d": lib.fa_free_frozen_f64}
-_POINTER = {"f": "float[]", "d": "double[]"}
-_FROZEN = {"f": "struct fa_frozen_f32 *[]", "d": "struct fa_frozen_f64 *[]"}
-
 
 def _pointer(array: Array | None) -> Any:
-    return _NULL if array is None else ffi.from_buffer(_POINTER[array.dtype.char], array)
+    return _NULL if array is None else ffi.from_buffer(array)
 
 
 def freeze(
@@ -388,14 +383,15 @@ def freeze(
 
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
-    char, first = dtype.char, in_features
+    first = in_features
     layers = []
     for step in steps:
         weight = step.weight
         out_features, pieces = in_features, 0
         if weight is not None:
             out_features, pieces = len(weight), weight.shape[1] if weight.ndim == 3 else 1
-        layer = _FREEZE[char](
+        layer = lib.fa_freeze(
+            _DTYPE[dtype.char],
             in_features,
             out_features,
             pieces,
@@ -409,10 +405,10 @@ def freeze(
         )
         if layer == _NULL:
             _check(lib.FA_NO_MEMORY)
-        layers.append(ffi.gc(layer, _FREE_FROZEN[char]))
+        layers.append(ffi.gc(layer, lib.fa_free_frozen))
         in_features = out_features
     count, number, last = len(layers), dtype.num, in_features
-    pointers = ffi.new(_FROZEN[char], layers)
+    pointers = ffi.new("const struct fa_frozen *[]", layers)
     address = int(ffi.cast("uintptr_t", pointers))
 
     # the layers and, for some tiers, the arrays that they point to live as long as this function

@@ -1,0 +1,103 @@
+/* The C ABI: plain declarations, which cffi parses with those of numpy.h.
+ *
+ * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
+ * 64-bit.  `threads` is the number of OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision;
+ * `activation` is an enum fa_activation (kernels/activation_list.h). A driver that can fail returns FA_OK; or
+ * FA_NO_MEMORY with nothing promised of its outputs; or FA_BAD_ARGMAX, where a value of argmax names no piece, with
+ * nothing written.
+ */
+
+enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3 };
+
+enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
+
+enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
+
+/* The instruction set in force; all that this build has, best first; whether this CPU runs one. */
+const char *fa_isa(void);
+int fa_set_isa(const char *name);
+int fa_isa_count(void);
+const char *fa_isa_name(int index);
+int fa_isa_supported(int index);
+
+/* Why the tile unit of AMX cannot be used, or NULL; what float32 products run on at an enum fa_precision. */
+const char *fa_why_no_amx(void);
+const char *fa_tier_unit(int precision);
+
+int fa_has_openmp(void);
+int fa_max_threads(void); /* what threads = 0 means now */
+
+/* x (rows, in_features), weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL
+ * -> y (rows, out_features), argmax (rows, out_features) or NULL */
+int fa_linear_maxout(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const void *x,
+                     const void *weight, const void *bias, void *y, uint8_t *argmax, int threads, int precision);
+
+/* grad_y (rows, out_features) -> grad_x (rows, in_features), grad_weight (out_features, pieces, in_features),
+ * grad_bias (out_features, pieces), each or NULL; `accumulate` adds to grad_weight and grad_bias */
+int fa_linear_maxout_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces,
+                              const void *grad_y, const void *x, const void *weight, const uint8_t *argmax,
+                              void *grad_x, void *grad_weight, void *grad_bias, int accumulate, int threads,
+                              int precision);
+
+/* z (outer, pieces, inner) -> y (outer, inner), argmax (outer, inner) or NULL */
+void fa_maxout(int dtype, int64_t outer, int64_t pieces, int64_t inner, const void *z, void *y, uint8_t *argmax,
+               int threads);
+int fa_maxout_backward(int dtype, int64_t outer, int64_t pieces, int64_t inner, const void *grad_y,
+                       const uint8_t *argmax, void *grad_z, int threads);
+
+/* z (rows, features) -> y; slope (slopes) for PReLU, slopes = 1 or features; y may be z */
+void fa_activation(int dtype, int64_t rows, int64_t features, int activation, double parameter, const void *slope,
+                   int64_t slopes, const void *z, void *y, int threads);
+
+/* grad_y, saved (rows, features) -> grad_z, grad_slope (slopes) or NULL, to which `accumulate` adds;
+ * grad_z may be grad_y or saved */
+int fa_activation_backward(int dtype, int64_t rows, int64_t features, int activation, double parameter,
+                           const void *slope, int64_t slopes, const void *grad_y, const void *saved, void *grad_z,
+                           void *grad_slope, int accumulate, int threads);
+
+/* x (rows, in_features), weight (out_features, in_features), bias (out_features) or NULL
+ * -> y (rows, out_features), z the same or NULL */
+int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                         double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
+                         const void *bias, void *y, void *z, int threads, int precision);
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
+                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
+                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
+
+/* A frozen layer: a linear layer, each output the largest of `pieces` units, then an activation; or for pieces = 0 the
+ * activation alone, with in_features = out_features.  The layer keeps its own copy of weight, bias and slope, packed
+ * for the instruction set in force when it is made, and always runs on the kernels of that one.  The given weight and
+ * bias have to outlive the layer, for rows that the packed weights cannot serve.  Any number of threads may use it,
+ * until fa_free_frozen. */
+struct fa_frozen;
+
+/* weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL, slope as above.  Returns NULL where
+ * there is no memory. */
+struct fa_frozen *fa_freeze(int dtype, int64_t in_features, int64_t out_features, int64_t pieces, const void *weight,
+                            const void *bias, int activation, double parameter, const void *slope, int64_t slopes,
+                            int precision);
+void fa_free_frozen(struct fa_frozen *layer);
+
+/* x (rows, in_features of the first layer) -> y (rows, out_features of the last), through `count` >= 1 layers of one
+ * dtype */
+int fa_run_frozen(const struct fa_frozen *const *layers, int64_t count, int64_t rows, const void *x, void *y,
+                  int threads);
+
+/* The mean of (y - target)^2 over arrays of n, 0 for n = 0, and grad = 2 / n (y - target). */
+double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *grad, int threads);
+
+/* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square are of its shape.  Each row
+ * is scaled down to a norm of max_norm after the step, where max_norm is finite.
+ *
+ *   g = grad + decay data
+ *   sgd:   velocity = momentum velocity + g,  data -= lr (nesterov ? g + momentum velocity : velocity);  without a
+ *          velocity (NULL) data -= lr g
+ *   adam:  mean = beta1 mean + (1 - beta1) g,  square = beta2 square + (1 - beta2) g^2,
+ *          data -= rate mean / (unbias sqrt(square) + eps);  a beta of 0 forgets infinite averages too */
+void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay,
+            double max_norm, const void *grad, void *velocity, void *data, int threads);
+void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
+             double eps, double decay, double max_norm, const void *grad, void *mean, void *square, void *data,
+             int threads);
+void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads);

@@ -1,0 +1,408 @@
+#define Py_LIMITED_API 0x030a0000
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <Python.h>
+#include <numpy/ndarraytypes.h>
+
+#include "api/abi.h"
+
+/* Only fields of a NumPy array are read, which takes no call of NumPy. */
+
+/* What is read of the arrays of one call, while the GIL is held. */
+struct arrays {
+  PyObject *const *arguments;
+  int type;    /* NPY_FLOAT or NPY_DOUBLE: that of the array that the sizes come from */
+  int dtype;   /* the enum fa_dtype of `type` */
+  int changed; /* an array is not what the caller has checked: another thread has changed it since */
+};
+
+static PyArrayObject *array_of(const struct arrays *c, int index) { return (PyArrayObject *)c->arguments[index]; }
+
+static int is_none(const struct arrays *c, int index) { return c->arguments[index] == Py_None; }
+
+static int64_t size_of(const PyArrayObject *array) {
+  int64_t count = 1;
+  for (int axis = 0; axis < PyArray_NDIM(array); axis++) count *= PyArray_DIM(array, axis);
+  return count;
+}
+
+static int can_be_read(PyArrayObject *array) {
+  const int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+  return (PyArray_FLAGS(array) & flags) == flags;
+}
+
+/* The call whose dtype is that of the array `index`. */
+static struct arrays arrays_of(PyObject *const *arguments, int index) {
+  struct arrays c = {.arguments = arguments};
+  c.type = PyArray_TYPE(array_of(&c, index));
+  c.dtype = c.type == NPY_FLOAT ? FA_FLOAT32 : FA_FLOAT64;
+  c.changed = c.type != NPY_FLOAT && c.type != NPY_DOUBLE;
+  return c;
+}
+
+/* The shape of the array `index` -> shape [axes] */
+static void read_shape(struct arrays *c, int index, int axes, int64_t *shape) {
+  PyArrayObject *array = array_of(c, index);
+  c->changed |= PyArray_NDIM(array) != axes;
+  for (int axis = 0; axis < axes; axis++) shape[axis] = c->changed ? 0 : PyArray_DIM(array, axis);
+}
+
+/* The memory of an array of `type` and of the shape (a), (a, b) or (a, b, third). */
+static void *data_of(struct arrays *c, int index, int type, int axes, int64_t a, int64_t b, int64_t third) {
+  PyArrayObject *array = array_of(c, index);
+  const int64_t wanted[] = {a, b, third};
+  int fits = PyArray_TYPE(array) == type && PyArray_NDIM(array) == axes && can_be_read(array);
+  for (int axis = 0; fits && axis < axes; axis++) fits = PyArray_DIM(array, axis) == wanted[axis];
+  c->changed |= !fits;
+  return PyArray_DATA(array);
+}
+
+static void *vector(struct arrays *c, int index, int64_t n) { return data_of(c, index, c->type, 1, n, 0, 0); }
+
+static void *matrix(struct arrays *c, int index, int64_t rows, int64_t columns) {
+  return data_of(c, index, c->type, 2, rows, columns, 0);
+}
+
+static void *bytes(struct arrays *c, int index, int64_t rows, int64_t columns) {
+  return data_of(c, index, NPY_UINT8, 2, rows, columns, 0);
+}
+
+static void *cube(struct arrays *c, int index, int64_t a, int64_t b, int64_t third) {
+  return data_of(c, index, c->type, 3, a, b, third);
+}
+
+/* The memory of an array of any shape, with n elements. */
+static void *elements(struct arrays *c, int index, int64_t n) {
+  PyArrayObject *array = array_of(c, index);
+  c->changed |= PyArray_TYPE(array) != c->type || size_of(array) != n || !can_be_read(array);
+  return PyArray_DATA(array);
+}
+
+/* vector, matrix, bytes, cube or elements of what may be None, which is NULL. */
+#define OR_NONE(kind, c, index, ...) (is_none(c, index) ? NULL : kind(c, index, __VA_ARGS__))
+
+static int int_of(const struct arrays *c, int index) { return (int)PyLong_AsLong(c->arguments[index]); }
+static int flag_of(const struct arrays *c, int index) { return PyObject_IsTrue(c->arguments[index]); }
+static double number_of(const struct arrays *c, int index) { return PyFloat_AsDouble(c->arguments[index]); }
+
+/* A slope is None, or of one value, or of one a feature. */
+struct slope {
+  const void *data;
+  int64_t count;
+};
+
+static struct slope slope_of(struct arrays *c, int index, int64_t features) {
+  if (is_none(c, index)) return (struct slope){NULL, 0};
+  int64_t count = size_of(array_of(c, index));
+  if (count != 1) count = features;
+  return (struct slope){vector(c, index, count), count};
+}
+
+/* (rows, columns), where all axes but the last are the rows; a single number is a row */
+struct rows {
+  int64_t rows, columns;
+};
+
+static struct rows rows_of(const struct arrays *c, int index) {
+  PyArrayObject *array = array_of(c, index);
+  const int axes = PyArray_NDIM(array);
+  const int64_t columns = axes ? PyArray_DIM(array, axes - 1) : 1;
+  return (struct rows){columns ? size_of(array) / columns : 0, columns};
+}
+
+/* These two return whether the call can't go on; then an exception is set. */
+static int wrong_count(Py_ssize_t count, Py_ssize_t wanted) {
+  if (count == wanted) return 0;
+  PyErr_Format(PyExc_TypeError, "got %zd arguments, wanted %zd", count, wanted);
+  return 1;
+}
+
+static int failed(const struct arrays *c) {
+  if (PyErr_Occurred()) return 1;
+  if (c->changed) PyErr_SetString(PyExc_ValueError, "an array was changed by another thread during the call");
+  return c->changed;
+}
+
+/* ---- the functions of numpy.h */
+
+static PyObject *py_linear_maxout(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 7)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  int64_t x[2], w[3];
+  int status;
+  read_shape(&c, 0, 2, x);
+  read_shape(&c, 1, 3, w);
+  const void *left = matrix(&c, 0, x[0], w[2]), *right = cube(&c, 1, w[0], w[1], w[2]);
+  const void *bias = OR_NONE(matrix, &c, 2, w[0], w[1]);
+  void *y = matrix(&c, 3, x[0], w[0]), *argmax = OR_NONE(bytes, &c, 4, x[0], w[0]);
+  int threads = int_of(&c, 5), precision = int_of(&c, 6);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_linear_maxout(c.dtype, x[0], w[2], w[0], w[1], left, right, bias, y, argmax, threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_linear_maxout_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 10)) return NULL;
+  struct arrays c = arrays_of(arguments, 1);
+  int64_t x[2], w[3];
+  int status;
+  read_shape(&c, 1, 2, x);
+  read_shape(&c, 2, 3, w);
+  const void *grad_y = matrix(&c, 0, x[0], w[0]), *left = matrix(&c, 1, x[0], w[2]);
+  const void *right = cube(&c, 2, w[0], w[1], w[2]), *argmax = bytes(&c, 3, x[0], w[0]);
+  void *grad_x = OR_NONE(matrix, &c, 4, x[0], w[2]), *grad_weight = OR_NONE(cube, &c, 5, w[0], w[1], w[2]);
+  void *grad_bias = OR_NONE(matrix, &c, 6, w[0], w[1]);
+  int accumulate = flag_of(&c, 7), threads = int_of(&c, 8), precision = int_of(&c, 9);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_linear_maxout_backward(c.dtype, x[0], w[2], w[0], w[1], grad_y, left, right, argmax, grad_x, grad_weight,
+                                     grad_bias, accumulate, threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_maxout(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  int64_t z[3];
+  read_shape(&c, 0, 3, z);
+  const void *from = cube(&c, 0, z[0], z[1], z[2]);
+  void *y = matrix(&c, 1, z[0], z[2]), *argmax = OR_NONE(bytes, &c, 2, z[0], z[2]);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_maxout(c.dtype, z[0], z[1], z[2], from, y, argmax, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_maxout_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = arrays_of(arguments, 2);
+  int64_t z[3];
+  int status;
+  read_shape(&c, 2, 3, z);
+  const void *grad_y = matrix(&c, 0, z[0], z[2]), *argmax = bytes(&c, 1, z[0], z[2]);
+  void *grad_z = cube(&c, 2, z[0], z[1], z[2]);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_maxout_backward(c.dtype, z[0], z[1], z[2], grad_y, argmax, grad_z, threads);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+/* (rows, features) of an array; without a slope it may have any shape, and counts as one row. */
+static struct rows features_of(struct arrays *c, int array, int slope) {
+  if (is_none(c, slope)) return (struct rows){1, size_of(array_of(c, array))};
+  int64_t shape[2];
+  read_shape(c, array, 2, shape);
+  return (struct rows){shape[0], shape[1]};
+}
+
+static PyObject *py_activation(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 6)) return NULL;
+  struct arrays c = arrays_of(arguments, 3);
+  struct rows z = features_of(&c, 3, 2);
+  struct slope slope = slope_of(&c, 2, z.columns);
+  int code = int_of(&c, 0), threads = int_of(&c, 5);
+  double parameter = number_of(&c, 1);
+  const void *from = elements(&c, 3, z.rows * z.columns);
+  void *y = elements(&c, 4, z.rows * z.columns);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_activation(c.dtype, z.rows, z.columns, code, parameter, slope.data, slope.count, from, y, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_activation_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 9)) return NULL;
+  struct arrays c = arrays_of(arguments, 3);
+  struct rows z = features_of(&c, 3, 2);
+  struct slope slope = slope_of(&c, 2, z.columns);
+  int code = int_of(&c, 0), accumulate = flag_of(&c, 7), threads = int_of(&c, 8), status;
+  double parameter = number_of(&c, 1);
+  int64_t n = z.rows * z.columns;
+  const void *grad_y = elements(&c, 3, n), *saved = elements(&c, 4, n);
+  void *grad_z = elements(&c, 5, n), *grad_slope = OR_NONE(vector, &c, 6, slope.count);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_activation_backward(c.dtype, z.rows, z.columns, code, parameter, slope.data, slope.count, grad_y, saved,
+                                  grad_z, grad_slope, accumulate, threads);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_linear_activation(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 10)) return NULL;
+  struct arrays c = arrays_of(arguments, 3);
+  int64_t x[2], w[2];
+  int status;
+  read_shape(&c, 3, 2, x);
+  read_shape(&c, 4, 2, w);
+  int code = int_of(&c, 0), threads = int_of(&c, 8), precision = int_of(&c, 9);
+  double parameter = number_of(&c, 1);
+  struct slope slope = slope_of(&c, 2, w[0]);
+  const void *left = matrix(&c, 3, x[0], w[1]), *right = matrix(&c, 4, w[0], w[1]);
+  const void *bias = OR_NONE(vector, &c, 5, w[0]);
+  void *y = matrix(&c, 6, x[0], w[0]), *z = OR_NONE(matrix, &c, 7, x[0], w[0]);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_linear_activation(c.dtype, x[0], w[1], w[0], code, parameter, slope.data, slope.count, left, right, bias,
+                                y, z, threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_linear_activation_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 14)) return NULL;
+  struct arrays c = arrays_of(arguments, 4);
+  int64_t x[2], w[2];
+  int status;
+  read_shape(&c, 4, 2, x);
+  read_shape(&c, 5, 2, w);
+  int code = int_of(&c, 0), accumulate = flag_of(&c, 11), threads = int_of(&c, 12), precision = int_of(&c, 13);
+  double parameter = number_of(&c, 1);
+  struct slope slope = slope_of(&c, 2, w[0]);
+  const void *grad_y = matrix(&c, 3, x[0], w[0]), *left = matrix(&c, 4, x[0], w[1]);
+  const void *right = matrix(&c, 5, w[0], w[1]), *saved = matrix(&c, 6, x[0], w[0]);
+  void *grad_x = OR_NONE(matrix, &c, 7, x[0], w[1]), *grad_weight = OR_NONE(matrix, &c, 8, w[0], w[1]);
+  void *grad_bias = OR_NONE(vector, &c, 9, w[0]), *grad_slope = OR_NONE(vector, &c, 10, slope.count);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_linear_activation_backward(c.dtype, x[0], w[1], w[0], code, parameter, slope.data, slope.count, grad_y,
+                                         left, right, saved, grad_x, grad_weight, grad_bias, grad_slope, accumulate,
+                                         threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_run_frozen(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 8)) return NULL;
+  struct arrays c = arrays_of(arguments, 5);
+  const void *layers = PyLong_AsVoidPtr(arguments[0]);
+  int64_t layer_count = PyLong_AsLongLong(arguments[1]), in_features = PyLong_AsLongLong(arguments[3]);
+  int64_t out_features = PyLong_AsLongLong(arguments[4]), x[2];
+  int threads = int_of(&c, 7), status;
+  c.changed |= c.type != int_of(&c, 2);
+  read_shape(&c, 5, 2, x);
+  const void *from = matrix(&c, 5, x[0], in_features);
+  void *y = matrix(&c, 6, x[0], out_features);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_run_frozen(layers, layer_count, x[0], from, y, threads);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
+static PyObject *py_mse(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  int64_t n = size_of(array_of(&c, 0));
+  const void *y = elements(&c, 0, n), *target = elements(&c, 1, n);
+  void *grad = elements(&c, 2, n);
+  int threads = int_of(&c, 3);
+  double loss;
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  loss = fa_mse(c.dtype, n, y, target, grad, threads);
+  Py_END_ALLOW_THREADS;
+  return PyFloat_FromDouble(loss);
+}
+
+static PyObject *py_sgd(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 9)) return NULL;
+  struct arrays c = arrays_of(arguments, 7);
+  struct rows shape = rows_of(&c, 7);
+  int64_t n = shape.rows * shape.columns;
+  double lr = number_of(&c, 0), momentum = number_of(&c, 1), decay = number_of(&c, 3), max_norm = number_of(&c, 4);
+  int nesterov = flag_of(&c, 2), threads = int_of(&c, 8);
+  const void *grad = elements(&c, 5, n);
+  void *velocity = OR_NONE(elements, &c, 6, n), *data = elements(&c, 7, n);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_sgd(c.dtype, shape.rows, shape.columns, lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_adam(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 12)) return NULL;
+  struct arrays c = arrays_of(arguments, 10);
+  struct rows shape = rows_of(&c, 10);
+  int64_t n = shape.rows * shape.columns;
+  double rate = number_of(&c, 0), beta1 = number_of(&c, 1), beta2 = number_of(&c, 2), unbias = number_of(&c, 3);
+  double eps = number_of(&c, 4), decay = number_of(&c, 5), max_norm = number_of(&c, 6);
+  int threads = int_of(&c, 11);
+  const void *grad = elements(&c, 7, n);
+  void *mean = elements(&c, 8, n), *square = elements(&c, 9, n), *data = elements(&c, 10, n);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_adam(c.dtype, shape.rows, shape.columns, rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square,
+          data, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_max_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 3)) return NULL;
+  struct arrays c = arrays_of(arguments, 1);
+  struct rows shape = rows_of(&c, 1);
+  double bound = number_of(&c, 0);
+  void *data = elements(&c, 1, shape.rows * shape.columns);
+  int threads = int_of(&c, 2);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_max_norm(c.dtype, shape.rows, shape.columns, bound, data, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"linear_maxout", (PyCFunction)(void (*)(void))py_linear_maxout, METH_FASTCALL, NULL},
+    {"linear_maxout_backward", (PyCFunction)(void (*)(void))py_linear_maxout_backward, METH_FASTCALL, NULL},
+    {"maxout", (PyCFunction)(void (*)(void))py_maxout, METH_FASTCALL, NULL},
+    {"maxout_backward", (PyCFunction)(void (*)(void))py_maxout_backward, METH_FASTCALL, NULL},
+    {"activation", (PyCFunction)(void (*)(void))py_activation, METH_FASTCALL, NULL},
+    {"activation_backward", (PyCFunction)(void (*)(void))py_activation_backward, METH_FASTCALL, NULL},
+    {"linear_activation", (PyCFunction)(void (*)(void))py_linear_activation, METH_FASTCALL, NULL},
+    {"linear_activation_backward", (PyCFunction)(void (*)(void))py_linear_activation_backward, METH_FASTCALL, NULL},
+    {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
+    {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
+    {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL, NULL},
+    {"adam", (PyCFunction)(void (*)(void))py_adam, METH_FASTCALL, NULL},
+    {"max_norm", (PyCFunction)(void (*)(void))py_max_norm, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int fa_add_functions(uintptr_t module) {
+  PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released it */
+  int failed_to = PyModule_AddFunctions((PyObject *)module, methods);
+  if (failed_to) PyErr_Clear();
+  PyGILState_Release(state);
+  return failed_to ? FA_NO_MEMORY : FA_OK;
+}
+
+unsigned int fa_numpy_abi(uintptr_t api) {
+  PyGILState_STATE state = PyGILState_Ensure();
+  void **table = PyCapsule_GetPointer((PyObject *)api, NULL);
+  unsigned int version = table ? ((unsigned int (*)(void))table[0])() : 0; /* PyArray_GetNDArrayCVersion */
+  if (!table) PyErr_Clear();
+  PyGILState_Release(state);
+  return version;
+}

@@ -1,0 +1,18 @@
+/* The quickest way to run a product, by a cost model. */
+#ifndef FA_CHOOSE_H
+#define FA_CHOOSE_H
+
+#include "engine/product.h"
+
+/* TILES: micro-tiles over packed weights.  DOTS: dot products on unpacked weights.  BATCH_IN_LANES: the batch packed,
+ * and the weights read in place. */
+enum way { TILES, DOTS, BATCH_IN_LANES };
+
+/* The quickest way for `p` on `kernels`; with the batch in lanes *tail of the last rows are best dot products. */
+enum way quickest_way(const struct product *p, const struct kernels *kernels, int64_t *tail);
+
+/* Whether packed weights are quicker than dot products for many rows; if not, packed weights are hardly quicker for one
+ * row either.  bench/tuning: worth-packing */
+int worth_packing(const struct product *p, const struct kernels *kernels);
+
+#endif

@@ -1,0 +1,9 @@
+/* What the CPU and its operating system offer beyond the compiler's own detection. */
+#ifndef FA_CPU_H
+#define FA_CPU_H
+
+/* NULL where the tile unit of AMX can be used, otherwise why it cannot.  The permission is asked for once a process, at
+ * the first call, and holds for all its threads. */
+const char *why_no_amx(void);
+
+#endif

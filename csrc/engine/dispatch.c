@@ -1,0 +1,116 @@
+#include "engine/dispatch.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "engine/cpu.h"
+#include "engine/workspace.h"
+
+#define DECLARE(isa) extern const struct kernels kernels_##isa##_f32, kernels_##isa##_f64;
+#define KERNELS(isa) {[FA_FLOAT32] = &kernels_##isa##_f32, [FA_FLOAT64] = &kernels_##isa##_f64}
+
+DECLARE(scalar)
+static int scalar_supported(void) { return 1; }
+
+#if defined(__x86_64__)
+#include "isa/amx/tuning.h"
+
+DECLARE(avx2)
+DECLARE(avx512)
+extern const struct kernels kernels_avx512_bf16, kernels_amx_1, kernels_amx_2, kernels_amx_3;
+
+static int avx2_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+#if defined(FA_EMULATE_AVX512)
+static int avx512_supported(void) { return 1; }
+static int has_avx512_bf16(void) { return 1; }
+#else
+static int avx512_supported(void) {
+  return avx2_supported() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+static int has_avx512_bf16(void) { return __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+static int amx_supported(void) { return avx512_supported() && !why_no_amx(); }
+
+static const struct kernels *avx512_tier(int precision, const struct product_sizes *sizes) {
+  (void)sizes;
+  return precision == FA_MEDIUM && has_avx512_bf16() ? &kernels_avx512_bf16 : NULL;
+}
+
+static const struct kernels *amx_tier(int precision, const struct product_sizes *s) {
+  if (precision == FA_MEDIUM) return &kernels_amx_1;
+  if (precision == FA_HIGH) return &kernels_amx_2;
+  int64_t units = s->columns * s->pieces;
+  return s->rows >= MIN_HIGHEST_ROWS && s->depth >= MIN_HIGHEST_DEPTH && s->columns >= MIN_HIGHEST_COLUMNS &&
+                 units >= MIN_HIGHEST_UNITS && s->rows * s->depth * units >= MIN_HIGHEST_TERMS
+             ? &kernels_amx_3
+             : NULL;
+}
+#endif
+
+/* Best first.  AMX has tile kernels for its tiers alone, and the vector kernels of AVX-512. */
+static const struct isa isas[] = {
+#if defined(__x86_64__)
+    {"amx", amx_supported, KERNELS(avx512), amx_tier},
+    {"avx512", avx512_supported, KERNELS(avx512), avx512_tier},
+    {"avx2", avx2_supported, KERNELS(avx2), NULL},
+#endif
+    {"scalar", scalar_supported, KERNELS(scalar), NULL},
+};
+enum { ISAS = sizeof isas / sizeof *isas };
+
+static const struct isa *_Atomic active;
+
+static const struct isa *isa_active(void) {
+  const struct isa *isa = atomic_load_explicit(&active, memory_order_relaxed);
+  if (isa) return isa;
+  isa = isas;
+  while (!isa->supported()) isa++;
+  atomic_store_explicit(&active, isa, memory_order_relaxed);
+  return isa;
+}
+
+struct call call_on(const struct isa *isa, int dtype, int precision, int threads) {
+  return (struct call){isa, isa->kernels[dtype], dtype, precision, threads};
+}
+
+struct call begin_call(int dtype, int precision, int threads) {
+  return call_on(isa_active(), dtype, precision, threads);
+}
+
+int end_call(int status) {
+  trim_workspace();
+  return status;
+}
+
+const struct kernels *tier_kernels(const struct call *call, const struct product_sizes *sizes) {
+  const struct kernels *(*tier)(int, const struct product_sizes *) = call->isa->tier;
+  const struct kernels *kernels = tier && call->dtype == FA_FLOAT32 ? tier(call->precision, sizes) : NULL;
+  return kernels ? kernels : call->kernels;
+}
+
+const char *fa_isa(void) { return isa_active()->name; }
+
+int fa_set_isa(const char *name) {
+  for (int i = 0; i < ISAS; i++) {
+    if (strcmp(isas[i].name, name) == 0 && isas[i].supported()) {
+      atomic_store_explicit(&active, &isas[i], memory_order_relaxed);
+      return FA_OK;
+    }
+  }
+  return FA_UNKNOWN_ISA;
+}
+
+int fa_isa_count(void) { return ISAS; }
+const char *fa_isa_name(int index) { return isas[index].name; }
+int fa_isa_supported(int index) { return isas[index].supported(); }
+const char *fa_why_no_amx(void) { return why_no_amx(); }
+
+const char *fa_tier_unit(int precision) {
+  const struct product_sizes large = {1 << 20, 1 << 20, 1 << 20, 1};
+  const struct call call = begin_call(FA_FLOAT32, precision, 1);
+  const char *unit = tier_kernels(&call, &large)->unit;
+  return unit ? unit : "float32";
+}

@@ -1,0 +1,28 @@
+/* Arithmetic on sizes, which are 64-bit throughout, and on addresses of elements, whose type drivers do not know. */
+#ifndef FA_SIZES_H
+#define FA_SIZES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* The first of part `index` of n cut into `parts` whose sizes differ by at most one. */
+static inline int64_t part_start(int64_t n, int64_t parts, int64_t index) { return index * n / parts; }
+
+static inline int64_t round_up(int64_t a, int64_t step) { return ceil_div(a, step) * step; }
+
+/* The address of element `index`, which may be NULL's only for index 0. */
+static inline char *element(const void *p, int64_t index, int itemsize) { return (char *)p + index * itemsize; }
+
+/* One element, of 4 or 8 bytes. */
+static inline void copy_element(char *dst, const char *src, int itemsize) {
+  if (itemsize == 4)
+    memcpy(dst, src, 4);
+  else
+    memcpy(dst, src, 8);
+}
+
+#endif

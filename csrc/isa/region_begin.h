@@ -1,0 +1,51 @@
+/* Opens the target region of one ISA: the functions inside may use its instructions, and nothing outside is compiled
+ * for them, so that the library loads on any CPU of the architecture.
+ *
+ * Include it with REAL_BITS defined, and one of REGION_AVX2, REGION_AVX512, REGION_BF16 and REGION_AMX; without any of
+ * the four the region is the baseline.  region_end.h closes the region.  System headers have to be outside, so those
+ * of all kernels are included here, and so are the intrinsics. */
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/real.h"
+#include "kernels/vtable.h"
+
+#define AVX512_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
+#if defined(REGION_AVX2)
+#define TARGET "avx2,fma"
+#elif defined(FA_EMULATE_AVX512) /* portable intrinsics: the baseline */
+#elif defined(REGION_AVX512) || (defined(REGION_AMX) && defined(FA_EMULATE_AMX))
+#define TARGET AVX512_TARGET
+#elif defined(REGION_BF16)
+#define TARGET AVX512_TARGET ",avx512bf16"
+#elif defined(REGION_AMX)
+#define TARGET AVX512_TARGET ",avx512bf16,amx-tile,amx-bf16"
+#endif
+
+#if defined(TARGET)
+#include <immintrin.h>
+#elif defined(REGION_AVX512) || defined(REGION_BF16) || defined(REGION_AMX)
+#include "isa/avx512/emulate.h"
+#endif
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define SHUFFLE(vector, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#define SHUFFLE(vector, a, b, ...) __builtin_shuffle(a, b, (vector){__VA_ARGS__}) /* GCC 11 has no shufflevector */
+#endif
+
+#if defined(TARGET)
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define OPEN_REGION(names) PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
+#else
+#define OPEN_REGION(names) _Pragma("GCC push_options") PRAGMA(GCC target(names))
+#endif
+OPEN_REGION(TARGET)
+#endif

@@ -1,0 +1,214 @@
+/* The activations with an exponential in lanes of doubles: all of them over doubles, and over floats gelu_tanh and
+ * mish, which in lanes of floats would not hold 2 ULP without a second word for the rounding errors or a table for each
+ * side (the others, and mish where look-ups are fast, are in logistic.inc.h).  In doubles a float needs no care for
+ * overflow, cancellation or subnormal results either. */
+#include "kernels/exp_double.h"
+#include "kernels/wide_map.h"
+
+/* 2 sqrt(2 / pi) */
+#define GELU_LINEAR 1.5957691216057307
+#define GELU_CUBIC (0.044715 * GELU_LINEAR)
+/* the same in two parts: the first of few bits, and what it leaves */
+#define GELU_LINEAR_FIRST 0x1.9884533d4364p+0
+#define GELU_LINEAR_REST 0x1.08d0fcb3c500cp-48
+#define GELU_CUBIC_FIRST 0x1.2444p-4
+#define GELU_CUBIC_REST 0x1.e549b1695e938p-21
+#define INVERSE_SQRT_2PI 0.3989422804014327
+
+/* Where tanh(softplus(z)) is 1, where exp(-z) - 1 is -1, and where tanh(z) is 1. */
+#define MISH_END 40.0
+#define ELU_END 40.0
+#define TANH_END 20.0
+/* Where gelu_tanh(-z) rounds to 0. */
+#if REAL_BITS == 32
+#define CUBIC_END 12.0
+#else
+#define CUBIC_END 22.0
+#endif
+
+/* ---- y from z */
+
+/* z / 2 (1 + tanh u) = z / (1 + exp(-2 u)), u = sqrt(2 / pi) (z + 0.044715 z^3): the logistic function of 2 u */
+static ALWAYS_INLINE split REAL(gelu_logistic)(wide z) {
+#if REAL_BITS == 32
+  wide square = wide_mul(z, z);
+  return REAL(logistic)(wide_mul(z, wide_fma(square, wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR))));
+#else
+  /* An error of half an ULP in 2 u, up to 800, would be one of 400 ULP in the result.  So 2 |u| is x + rest, x exact:
+   * z and both factors are cut into a first part, of few enough bits for exact products, and what that leaves.  The
+   * first parts end at 2^-14 (z), 2^-46 and 2^-18 (the two constants) and 2^-28 (their sum). */
+  wide a = wide_min(wide_set1(CUBIC_END), wide_abs(z));
+  wide first = wide_sub(wide_add(a, wide_set1(0x1.8p38)), wide_set1(0x1.8p38)), left = wide_sub(a, first);
+  wide square = wide_mul(first, first), square_rest = wide_mul(left, wide_add(a, first));
+  wide factor = wide_fma(square, wide_set1(GELU_CUBIC_FIRST), wide_set1(GELU_LINEAR_FIRST));
+  wide factor_rest = wide_fma(square, wide_set1(GELU_CUBIC_REST), wide_set1(GELU_LINEAR_REST));
+  factor_rest = wide_fma(square_rest, wide_set1(GELU_CUBIC), factor_rest);
+  wide factor_first = wide_sub(wide_add(factor, wide_set1(0x1.8p24)), wide_set1(0x1.8p24));
+  wide x = wide_mul(first, factor_first), rest = wide_mul(first, wide_sub(factor, factor_first));
+  rest = wide_fma(left, factor, wide_fma(a, factor_rest, rest));
+  x = wide_sub(wide_set1(0), x);
+  wide n = REAL(exponent)(wide_sub(x, rest));
+  return REAL(mirrored)(z, REAL(power)(n, wide_sub(REAL(reduce)(x, n), rest)));
+#endif
+}
+
+static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-CUBIC_END), z);
+  split s = REAL(gelu_logistic)(z);
+  return wide_mul(z, wide_div(s.part, s.whole));
+}
+
+/* With exp(z) = a / b: tanh(softplus z) = n / whole, n = a (a + 2 b), whole = n + 2 b^2. */
+static ALWAYS_INLINE wide REAL(mish)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), z);
+  fraction e = REAL(exp)(wide_min(wide_set1(MISH_END), z));
+  wide twice = wide_add(e.below, e.below);
+  wide n = wide_mul(e.above, wide_add(e.above, twice));
+  return wide_mul(z, wide_div(n, wide_fma(e.below, twice, n)));
+}
+
+/* ---- dy/dz from z */
+
+/* s + x s (1 - s) = part (whole + x rest) / whole^2 */
+static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
+  return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
+}
+
+/* with s the logistic function of 2 u: s + z s (1 - s) (2 u)' */
+static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
+  (void)parameter;
+  z = REAL(clamp)(z, CUBIC_END);
+  wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
+  return REAL(logistic_slope)(REAL(gelu_logistic)(z), wide_mul(z, inner));
+}
+
+/* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
+ * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
+static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-LOWEST), z));
+  fraction e = REAL(exp)(z);
+  wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
+  wide whole = wide_fma(e.above, sum, square);
+  wide weight = wide_mul(wide_mul(wide_add(z, z), wide_add(e.above, e.below)), square);
+  wide n = wide_mul(e.above, wide_fma(sum, whole, weight));
+  return wide_div(n, wide_mul(whole, whole));
+}
+
+/* ---- of doubles alone */
+
+#if REAL_BITS == 64
+
+static ALWAYS_INLINE wide REAL(elu)(wide z, double alpha) {
+  wide sum;
+  fraction f = REAL(expm1)(wide_max(wide_set1(-ELU_END), wide_min(wide_set1(0), z)), &sum);
+  wide below = wide_mul(wide_set1(alpha), wide_div(f.above, f.below));
+  return wide_select(wide_gt(z, wide_set1(0)), z, below);
+}
+
+static ALWAYS_INLINE wide REAL(selu)(wide z, double parameter) {
+  (void)parameter;
+  return wide_mul(wide_set1(SELU_SCALE), REAL(elu)(z, SELU_ALPHA));
+}
+
+static ALWAYS_INLINE wide REAL(gelu)(wide z, double parameter) {
+  (void)parameter;
+  wide density;
+  fraction cdf = REAL(normal_cdf)(z, &density);
+  return wide_mul(wide_max(wide_set1(-TAIL_END), z), wide_div(cdf.above, cdf.below));
+}
+
+static ALWAYS_INLINE wide REAL(softplus)(wide z, double parameter) {
+  (void)parameter;
+  return wide_add(wide_max(wide_set1(0), z), REAL(log1p)(REAL(decay)(z)));
+}
+
+static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
+  (void)parameter;
+  split s = REAL(logistic)(z);
+  return wide_div(s.part, s.whole);
+}
+
+static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
+  (void)parameter;
+  z = wide_max(wide_set1(-LOWEST), z);
+  split s = REAL(logistic)(z);
+  return wide_mul(z, wide_div(s.part, s.whole));
+}
+
+/* tanh |z| = (exp(2 |z|) - 1) / (exp(2 |z|) + 1) */
+static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
+  (void)parameter;
+  wide a = wide_min(wide_set1(TANH_END), wide_abs(z)), sum;
+  fraction f = REAL(expm1)(wide_add(a, a), &sum);
+  wide y = wide_div(f.above, sum);
+  return wide_select(wide_gt(wide_set1(0), z), wide_sub(wide_set1(0), y), y);
+}
+
+static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
+  fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
+  /* both divided by 4: near 0 the numerator is more than 2, and alpha times that might overflow */
+  wide below = wide_div(wide_mul(wide_set1(alpha / 4), e.above), wide_mul(wide_set1(0.25), e.below));
+  return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
+}
+
+static ALWAYS_INLINE wide REAL(selu_slope)(wide z, double parameter) {
+  (void)parameter;
+  return wide_mul(wide_set1(SELU_SCALE), REAL(elu_slope)(z, SELU_ALPHA));
+}
+
+/* Phi(z) + z phi(z) */
+static ALWAYS_INLINE wide REAL(gelu_slope)(wide z, double parameter) {
+  (void)parameter;
+  wide density;
+  fraction cdf = REAL(normal_cdf)(z, &density);
+  wide weight = wide_mul(REAL(clamp)(z, TAIL_END), wide_set1(INVERSE_SQRT_2PI));
+  return wide_div(wide_fma(weight, density, cdf.above), cdf.below);
+}
+
+static ALWAYS_INLINE wide REAL(silu_slope)(wide z, double parameter) {
+  (void)parameter;
+  z = REAL(clamp)(z, LOWEST);
+  return REAL(logistic_slope)(REAL(logistic)(z), z);
+}
+
+#endif
+
+/* ---- over arrays */
+
+static void REAL(smooth)(int activation, double parameter, const real *z, real *y, int64_t n) {
+  switch (activation) {
+  case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
+#if REAL_BITS == 64
+  case FA_ELU: REAL(map)(REAL(elu), parameter, z, y, n); break;
+  case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
+  case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
+  case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
+  case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
+  case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
+  case FA_TANH: REAL(map)(REAL(tanh), parameter, z, y, n); break;
+#endif
+  default: REAL(map)(REAL(mish), parameter, z, y, n); break;
+  }
+}
+
+static void REAL(smooth_backward)(int activation, double parameter, const real *grad_y, const real *z, real *grad_z,
+                                  int64_t n) {
+  switch (activation) {
+  case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
+#if REAL_BITS == 64
+  case FA_ELU: REAL(chain)(REAL(elu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SELU: REAL(chain)(REAL(selu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
+  case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
+#endif
+  default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
+  }
+}
+
+#undef LOWEST
+#undef TAIL_END
+#undef CUBIC_END

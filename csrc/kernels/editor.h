@@ -1,0 +1,8 @@
+/* What a kernel body needs when an editor, clangd or ctags opens the body on its own: the baseline's vectors of floats.
+ * No translation unit of the library includes this file: there REAL_BITS is defined first. */
+#ifndef EDITOR_BITS
+#define EDITOR_BITS 32
+#endif
+#define REAL_BITS EDITOR_BITS
+#include "isa/region_begin.h"
+#include "isa/scalar/vec.h"

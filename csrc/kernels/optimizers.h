@@ -1,0 +1,155 @@
+/* Steps of an optimiser over arrays: each element is read once and written once.  Hyper-parameters are doubles, rounded
+ * to `real` once a call. */
+#ifndef FA_OPTIMIZERS_H
+#define FA_OPTIMIZERS_H
+
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+#include "kernels/rest.h"
+
+/* grad + decay data.  Without decay data has no part in the sum: infinite data times 0 would be NaN. */
+static ALWAYS_INLINE vec decayed(vec grad, vec data, real decay) {
+  return decay != 0 ? vec_fma(vec_set1(decay), data, grad) : grad;
+}
+
+struct sgd_factors {
+  real lr, momentum;
+  int nesterov;
+  real decay;
+};
+
+static ALWAYS_INLINE vec sgd_lanes(const struct sgd_factors *how, vec g, vec *velocity, vec data) {
+  g = decayed(g, data, how->decay);
+  if (velocity) {
+    *velocity = vec_fma(vec_set1(how->momentum), *velocity, g);
+    g = how->nesterov ? vec_fma(vec_set1(how->momentum), *velocity, g) : *velocity;
+  }
+  return vec_fma(vec_set1(-how->lr), g, data);
+}
+
+static void sgd(int64_t n, const struct sgd *step, const void *grad, void *velocity, void *data) {
+  const struct sgd_factors how = {(real)step->lr, (real)step->momentum, step->nesterov, (real)step->decay};
+  const real *grads = grad;
+  real *velocities = velocity, *values = data;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec v = velocities ? vec_load(velocities + i) : vec_set1(0);
+    vec_store(values + i, sgd_lanes(&how, vec_load(grads + i), velocities ? &v : NULL, vec_load(values + i)));
+    if (velocities) vec_store(velocities + i, v);
+  }
+  if (i < n) {
+    vec v = velocities ? load_rest(velocities + i, n - i) : vec_set1(0);
+    vec stepped = sgd_lanes(&how, load_rest(grads + i, n - i), velocities ? &v : NULL, load_rest(values + i, n - i));
+    store_rest(values + i, stepped, n - i);
+    if (velocities) store_rest(velocities + i, v, n - i);
+  }
+}
+
+struct adam_factors {
+  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay;
+};
+
+/* factor old, and 0 for a factor of 0, which forgets infinite averages too */
+static ALWAYS_INLINE vec kept_average(vec old, real factor) {
+  return factor != 0 ? vec_mul(vec_set1(factor), old) : vec_set1(0);
+}
+
+/* An average is off by at most 3 roundings (u each) of beta |old| + (1 - beta) |new|: its two coefficients, a product
+ * and a sum.  old + (1 - beta) (new - old) would be off by u |old|, and overflow where the two differ in sign. */
+static ALWAYS_INLINE vec adam_lanes(const struct adam_factors *how, vec g, vec *mean, vec *square, vec data) {
+  g = decayed(g, data, how->decay);
+  *mean = vec_fma(vec_set1(how->new_mean), g, kept_average(*mean, how->old_mean));
+  *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, kept_average(*square, how->old_square));
+  vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
+  return vec_sub(data, vec_div(vec_mul(vec_set1(how->rate), *mean), root));
+}
+
+static void adam(int64_t n, const struct adam *step, const void *grad, void *mean, void *square, void *data) {
+  const struct adam_factors how = {
+      .rate = (real)step->rate,
+      .old_mean = (real)step->beta1,
+      .new_mean = (real)(1 - step->beta1),
+      .old_square = (real)step->beta2,
+      .new_square = (real)(1 - step->beta2),
+      .unbias = (real)step->unbias,
+      .eps = (real)step->eps,
+      .decay = (real)step->decay,
+  };
+  const real *grads = grad;
+  real *means = mean, *squares = square, *values = data;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec m = vec_load(means + i), s = vec_load(squares + i);
+    vec_store(values + i, adam_lanes(&how, vec_load(grads + i), &m, &s, vec_load(values + i)));
+    vec_store(means + i, m);
+    vec_store(squares + i, s);
+  }
+  if (i < n) {
+    vec m = load_rest(means + i, n - i), s = load_rest(squares + i, n - i);
+    vec stepped = adam_lanes(&how, load_rest(grads + i, n - i), &m, &s, load_rest(values + i, n - i));
+    store_rest(values + i, stepped, n - i);
+    store_rest(means + i, m, n - i);
+    store_rest(squares + i, s, n - i);
+  }
+}
+
+/* The sum of the squares of data [n], or with `scaled` of factor data. */
+static ALWAYS_INLINE real sum_squares(int scaled, real factor, int64_t n, const real *data) {
+  vec sums[4] = {vec_set1(0), vec_set1(0), vec_set1(0), vec_set1(0)}; /* four hide the latency of the FMA unit */
+  int64_t i = 0;
+  for (; i + 4 * LANES <= n; i += 4 * LANES)
+    for (int s = 0; s < 4; s++) {
+      vec v = vec_load(data + i + s * LANES);
+      if (scaled) v = vec_mul(v, vec_set1(factor));
+      sums[s] = vec_fma(v, v, sums[s]);
+    }
+  for (; i < n; i += LANES) {
+    vec v = n - i < LANES ? load_rest(data + i, n - i) : vec_load(data + i);
+    if (scaled) v = vec_mul(v, vec_set1(factor));
+    sums[0] = vec_fma(v, v, sums[0]);
+  }
+  return vec_sum(vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));
+}
+
+static void scale_by(int64_t n, real factor, real *data) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vec_store(data + i, vec_mul(vec_load(data + i), vec_set1(factor)));
+  for (; i < n; i++) data[i] *= factor;
+}
+
+/* limit_norm where squares or the scale overflow or underflow, without a NaN: the norm is that of data / 2^exponent,
+ * whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
+static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real max_norm, real *data) {
+  const int most = REAL_MAX_EXPONENT - 2;
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)data[i]));
+  if (largest == 0) return;
+  int exponent = 0;
+  if (largest <= (double)REAL_MAX) frexp(largest, &exponent);
+  exponent = exponent > most ? most : exponent < -most ? -most : exponent;
+  real factor = (real)ldexp(1, -exponent), norm = (real)sqrt((double)sum_squares(1, factor, n, data));
+  if (ldexp((double)norm, exponent) <= (double)max_norm) return;
+  real quotient = max_norm / norm, scale = (real)ldexp((double)quotient, -exponent);
+  if (scale < REAL_MIN) { /* a denormal scale would not be exact */
+    scale_by(n, factor, data);
+    scale = quotient;
+  }
+  scale_by(n, scale, data);
+}
+
+/* Scales a vector of n down to max_norm where it is longer; a vector with a NaN becomes NaN. */
+static void limit_norm(int64_t n, double max_norm, void *data) {
+  const real limit = (real)max_norm;
+  real total = sum_squares(0, 1, n, data), norm = (real)sqrt((double)total), scale = 1;
+  int extreme = total < REAL_MIN * (real)n || total > REAL_MAX;
+  if (!extreme && norm <= limit) return;
+  if (!extreme) scale = limit / norm;
+  if (extreme || scale < REAL_MIN)
+    limit_extreme_norm(n, limit, data);
+  else
+    scale_by(n, scale, data);
+}
+
+#endif

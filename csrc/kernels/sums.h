@@ -1,0 +1,39 @@
+/* Plain sums of arrays, and sums over rows. */
+#ifndef FA_SUMS_H
+#define FA_SUMS_H
+
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+/* sums (n) += terms (n) */
+static void add(int64_t n, const void *terms, void *sums) {
+  const real *from = terms;
+  real *to = sums;
+  for (int64_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* sums (columns) = the sums over the rows of x (rows, columns), `stride` apart */
+static void sum_columns(int64_t rows, int64_t columns, int64_t stride, const void *x, void *sums) {
+  const real *row = x;
+  real *to = sums;
+  memset(to, 0, (size_t)columns * sizeof(real));
+  for (int64_t r = 0; r < rows; r++, row += stride)
+    for (int64_t j = 0; j < columns; j++) to[j] += row[j];
+}
+
+/* grad_slope (slopes) = the sums of partial (cuts, width) over the cuts, and over columns `slopes` apart, added in
+ * double; or added to grad_slope */
+static void sum_slopes(int64_t cuts, int64_t width, const void *partial, int64_t slopes, int accumulate,
+                       void *grad_slope) {
+  const real *from = partial;
+  real *to = grad_slope;
+  for (int64_t j = 0; j < slopes; j++) {
+    double total = 0;
+    for (int64_t column = j; column < width; column += slopes)
+      for (int64_t cut = 0; cut < cuts; cut++) total += (double)from[cut * width + column];
+    to[j] = (real)total + (accumulate ? to[j] : 0);
+  }
+}
+
+#endif

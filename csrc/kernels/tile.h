@@ -1,0 +1,125 @@
+/* The micro-kernel: a micro-tile of `rows` x `vectors` sums, kept in registers.
+ *
+ * The left operand is read where it is, one element for all lanes; the right operand is read from a panel.  Rows and
+ * vectors are constants of each instance, so that the compiler gives every vector of sums a register.  Every micro-tile
+ * adds the terms of a sum in the same order, so that a row has the same bits in a tile of any height. */
+#ifndef FA_TILE_H
+#define FA_TILE_H
+
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+/* Distance of the prefetch of the left operand's rows, in elements.  Prefetching stops at the tile's depth: elements
+ * beyond belong to the next depth block, and would evict the present one from L1.  bench/tuning: prefetch-ahead */
+#define PREFETCH_AHEAD 32
+/* Elements of a cache line. */
+#define LINE_REALS (64 / (int64_t)sizeof(real))
+
+/* Distance of the prefetch of the right operand, in its rows.  Only low tiles need the prefetch: with at most
+ * MAX_WAITING_ROWS rows a tile waits for memory.  bench/tuning: prefetch-rows-ahead */
+#define PREFETCH_ROWS_AHEAD 16
+#define MAX_WAITING_ROWS 4
+
+/* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
+static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const real *const *left, int64_t stride,
+                                        const real *right) {
+  vec b[MAX_TILE_VECTORS];
+  UNROLL
+  for (int v = 0; v < vectors; v++) b[v] = vec_load(right + v * LANES);
+  UNROLL
+  for (int r = 0; r < rows; r++) {
+    vec a = vec_set1(left[r / 3][r % 3 * stride]);
+    UNROLL
+    for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, b[v]);
+  }
+}
+
+static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile *t) {
+  vec acc[MAX_TILE_SUMS];
+  const real *left[MAX_REGISTER_ROWS / 3], *right = t->right;
+  int64_t rest = t->depth, stride = t->left_stride, right_stride = t->right_stride;
+  int add = t->add;
+  UNROLL
+  for (int r = 0; r < rows; r += 3) left[r / 3] = (const real *)t->left + r * stride;
+  do {
+    int64_t d = 0, depth = rest < t->cut ? rest : t->cut;
+    UNROLL
+    for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
+    for (; d + 4 <= depth; d += 4) {
+      if (d % LINE_REALS == 0 && d + PREFETCH_AHEAD < rest) {
+        UNROLL
+        for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
+      }
+      UNROLL
+      for (int q = 0; q < 4; q++, right += right_stride) {
+        multiply_step(rows, vectors, acc, left, stride, right);
+        UNROLL
+        for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
+          __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r += 3) left[r / 3]++;
+      }
+    }
+    for (; d < depth; d++, right += right_stride) {
+      multiply_step(rows, vectors, acc, left, stride, right);
+      UNROLL
+      for (int r = 0; r < rows; r += 3) left[r / 3]++;
+    }
+    UNROLL
+    for (int i = 0; i < rows * vectors; i++) {
+      real *sum = (real *)t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
+      vec_store(sum, add ? vec_add(vec_load(sum), acc[i]) : acc[i]);
+    }
+    add = 1;
+    rest -= t->cut;
+  } while (rest > 0);
+}
+
+/* multiply_<rows>x<vectors>, and its place in the table */
+#define TILE(rows, vectors)                                                                                            \
+  static void multiply_##rows##x##vectors(const struct tile *t) { multiply_tile(rows, vectors, t); }
+#define TILE_NAME(rows, vectors) multiply_##rows##x##vectors,
+/* HEIGHTS_n(X, vectors): X for each height from 1 to n */
+#define HEIGHTS_3(X, vectors) X(1, vectors) X(2, vectors) X(3, vectors)
+#define HEIGHTS_4(X, vectors) HEIGHTS_3(X, vectors) X(4, vectors)
+#define HEIGHTS_5(X, vectors) HEIGHTS_4(X, vectors) X(5, vectors)
+#define HEIGHTS_6(X, vectors) HEIGHTS_5(X, vectors) X(6, vectors)
+#define HEIGHTS_8(X, vectors) HEIGHTS_6(X, vectors) X(7, vectors) X(8, vectors)
+#define HEIGHTS_12(X, vectors) HEIGHTS_8(X, vectors) X(9, vectors) X(10, vectors) X(11, vectors) X(12, vectors)
+
+/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, one element of the left.
+ */
+HEIGHTS_12(TILE, 1)
+#if VECTOR_REGISTERS == 32
+HEIGHTS_12(TILE, 2)
+HEIGHTS_8(TILE, 3)
+HEIGHTS_6(TILE, 4)
+HEIGHTS_5(TILE, 5)
+#define MICRO_TILES                                                                                                    \
+  .panel_vectors = 4, .max_vectors = 5, .tile_rows = {0, 12, 12, 8, 6, 5},                                             \
+  .multiply = {                                                                                                        \
+      {NULL},                                                                                                          \
+      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS_12(TILE_NAME, 2)},                                                                                \
+      {NULL, HEIGHTS_8(TILE_NAME, 3)},                                                                                 \
+      {NULL, HEIGHTS_6(TILE_NAME, 4)},                                                                                 \
+      {NULL, HEIGHTS_5(TILE_NAME, 5)},                                                                                 \
+  }
+#else
+HEIGHTS_6(TILE, 2)
+HEIGHTS_4(TILE, 3)
+HEIGHTS_3(TILE, 4)
+#define MICRO_TILES                                                                                                    \
+  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                 \
+  .multiply = {                                                                                                        \
+      {NULL},                                                                                                          \
+      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS_6(TILE_NAME, 2)},                                                                                 \
+      {NULL, HEIGHTS_4(TILE_NAME, 3)},                                                                                 \
+      {NULL, HEIGHTS_3(TILE_NAME, 4)},                                                                                 \
+  }
+#endif
+#undef TILE
+
+#endif

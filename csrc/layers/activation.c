@@ -1,0 +1,180 @@
+#include "layers/activation.h"
+
+#include "engine/sizes.h"
+#include "engine/threads.h"
+#include "engine/workspace.h"
+#include "kernels/activation_list.h"
+
+/* Elements that a kernel call takes where a slope does not bind the call to rows: several calls' worth of overhead for
+ * each thread's share, and few enough for a second pass to find them in L1. */
+#define BLOCK 2048
+
+/* Columns that a task of a PReLU's slope gradient takes, and the columns that a few slopes are folded into at least. */
+#define TASK_FEATURES 4096
+#define FOLDED_FEATURES 64
+
+/* An activation of n elements, `length` a task: z -> y, or grad_y and saved -> grad_z. */
+struct elements {
+  const struct kernels *kernels;
+  int activation;
+  double parameter;
+  const char *slope;
+  int64_t step; /* from one element's slope to the next one's */
+  int64_t n, length;
+  const char *z, *grad_y, *saved;
+  char *y, *grad_z;
+};
+
+static void activate_block(void *context, int64_t task) {
+  const struct elements *e = context;
+  const int itemsize = e->kernels->itemsize;
+  int64_t i = task * e->length;
+  e->kernels->activation(e->activation, e->parameter, e->slope, e->step, element(e->z, i, itemsize),
+                         element(e->y, i, itemsize), smaller(e->length, e->n - i));
+}
+
+static void backward_block(void *context, int64_t task) {
+  const struct elements *e = context;
+  const int itemsize = e->kernels->itemsize;
+  int64_t i = task * e->length;
+  e->kernels->activation_backward(e->activation, e->parameter, e->slope, e->step, element(e->grad_y, i, itemsize),
+                                  element(e->saved, i, itemsize), element(e->grad_z, i, itemsize),
+                                  smaller(e->length, e->n - i));
+}
+
+/* One slope a feature: tasks are whole rows, and where rows are short several rows with as many copies of the slopes in
+ * `copies` (BLOCK).  bench/tuning: few-slopes */
+static void by_rows(struct elements *e, int64_t rows, int64_t features, char *copies) {
+  size_t row_bytes = (size_t)(features * e->kernels->itemsize);
+  int64_t count = larger(1, smaller(BLOCK / features, rows));
+  for (int64_t i = 0; i < count && count > 1; i++) memcpy(copies + (size_t)i * row_bytes, e->slope, row_bytes);
+  if (count > 1) e->slope = copies;
+  e->length = count * features;
+  e->step = 1;
+}
+
+static struct elements elements_of(const struct call *call, const struct activation *activation, int64_t n) {
+  return (struct elements){
+      .kernels = call->kernels,
+      .activation = activation->code,
+      .parameter = activation->parameter,
+      .slope = activation->slope,
+      .n = n,
+      .length = BLOCK,
+  };
+}
+
+void activate(const struct call *call, int64_t rows, int64_t features, const struct activation *activation,
+              const void *z, void *y) {
+  struct elements e = elements_of(call, activation, rows * features);
+  _Alignas(double) char copies[BLOCK * sizeof(double)];
+  e.z = z;
+  e.y = y;
+  if (activation->slopes > 1) by_rows(&e, rows, features, copies);
+  int64_t tasks = e.n ? ceil_div(e.n, e.length) : 0;
+  share_tasks(tasks, threads_for(call->threads, e.n * activation_forward_cost(activation->code)), activate_block, &e);
+}
+
+void fa_activation(int dtype, int64_t rows, int64_t features, int activation, double parameter, const void *slope,
+                   int64_t slopes, const void *z, void *y, int threads) {
+  const struct call call = begin_call(dtype, FA_HIGHEST, threads);
+  activate(&call, rows, features, &(struct activation){activation, parameter, slope, slopes}, z, y);
+}
+
+/* A PReLU's backward over elements in rows of `width`: grad_z, and the sums of its slopes' terms over DEPTH_CUT rows at
+ * a time -> partial [cuts][width], which starts as zeros.  Which terms a sum has, and in which order, depends on the
+ * shape alone. */
+struct slope_job {
+  struct elements elements;
+  int64_t width, rows, column_tasks; /* a task takes TASK_FEATURES columns of one cut */
+  char *partial;
+};
+
+static void prelu_task(void *context, int64_t task) {
+  const struct slope_job *job = context;
+  const struct elements *e = &job->elements;
+  const int itemsize = e->kernels->itemsize;
+  int64_t cut = task / job->column_tasks, first = task % job->column_tasks * TASK_FEATURES;
+  int64_t count = smaller(TASK_FEATURES, job->width - first);
+  const char *slope = element(e->slope, first * e->step, itemsize);
+  char *partial = element(job->partial, cut * job->width + first, itemsize);
+  for (int64_t row = cut * DEPTH_CUT; row < smaller(job->rows, (cut + 1) * DEPTH_CUT); row++) {
+    int64_t i = row * job->width + first, inside = smaller(count, e->n - i);
+    const char *grad_y = element(e->grad_y, i, itemsize), *saved = element(e->saved, i, itemsize);
+    e->kernels->add_slope_terms(inside, grad_y, saved, partial);
+    e->kernels->activation_backward(FA_PRELU, 0, slope, e->step, grad_y, saved, element(e->grad_z, i, itemsize),
+                                    inside);
+  }
+}
+
+int activation_backward(const struct call *call, int64_t rows, int64_t features, const struct activation *activation,
+                        const void *grad_y, const void *saved, void *grad_z, void *grad_slope, int accumulate) {
+  int64_t n = rows * features, slopes = activation->slopes;
+  struct elements e = elements_of(call, activation, n);
+  _Alignas(double) char copies[BLOCK * sizeof(double)];
+  e.grad_y = grad_y;
+  e.saved = saved;
+  e.grad_z = grad_z;
+  if (slopes > 1) by_rows(&e, rows, features, copies);
+  if (!grad_slope) {
+    int64_t tasks = n ? ceil_div(n, e.length) : 0, work = n * activation_backward_cost(activation->code);
+    share_tasks(tasks, threads_for(call->threads, work), backward_block, &e);
+    return FA_OK;
+  }
+  int64_t period = slopes > 1 ? features : 1; /* of the slopes: the array may be taken as rows of several */
+  int64_t width = round_up(FOLDED_FEATURES, period), cuts = n ? ceil_div(ceil_div(n, width), DEPTH_CUT) : 0;
+  size_t bytes = (size_t)(cuts * width * call->kernels->itemsize);
+  char *partial = workspace(WORKSPACE_DRIVER, bytes);
+  if (!partial) return FA_NO_MEMORY;
+  memset(partial, 0, bytes);
+  if (n) {
+    struct slope_job job = {e, width, ceil_div(n, width), ceil_div(width, TASK_FEATURES), partial};
+    share_tasks(cuts * job.column_tasks, threads_for(call->threads, n), prelu_task, &job);
+  }
+  call->kernels->sum_slopes(cuts, width, partial, slopes, accumulate, grad_slope);
+  return FA_OK;
+}
+
+int fa_activation_backward(int dtype, int64_t rows, int64_t features, int activation, double parameter,
+                           const void *slope, int64_t slopes, const void *grad_y, const void *saved, void *grad_z,
+                           void *grad_slope, int accumulate, int threads) {
+  const struct call call = begin_call(dtype, FA_HIGHEST, threads);
+  const struct activation act = {activation, parameter, slope, slopes};
+  return end_call(activation_backward(&call, rows, features, &act, grad_y, saved, grad_z, grad_slope, accumulate));
+}
+
+/* ---- as the epilogue of a product */
+
+struct activation_epilogue {
+  const struct kernels *kernels;
+  const struct activation *activation;
+  int64_t features;
+  const char *z;
+  char *y; /* (rows, features) */
+};
+
+static void activate_finished(const void *context, struct block block) {
+  const struct activation_epilogue *e = context;
+  const struct activation *a = e->activation;
+  const int itemsize = e->kernels->itemsize;
+  int64_t slope_step = a->slopes > 1;
+  if (block.columns == e->features && !slope_step) { /* the rows are contiguous */
+    int64_t at = block.row * e->features;
+    e->kernels->activation(a->code, a->parameter, a->slope, 0, element(e->z, at, itemsize), element(e->y, at, itemsize),
+                           block.rows * e->features);
+    return;
+  }
+  for (int64_t row = block.row; row < block.row + block.rows; row++) {
+    int64_t at = row * e->features + block.column;
+    e->kernels->activation(a->code, a->parameter, element(a->slope, slope_step * block.column, itemsize), slope_step,
+                           element(e->z, at, itemsize), element(e->y, at, itemsize), block.columns);
+  }
+}
+
+int activated_product(const struct call *call, const struct product *p, const struct activation *activation, void *y) {
+  const struct activation_epilogue epilogue = {call->kernels, activation, p->columns, p->epilogue.y, y};
+  struct product activated = *p;
+  if (activation->code != FA_LINEAR) activated.epilogue.then = activate_finished;
+  activated.epilogue.context = &epilogue;
+  return run_product(call, &activated);
+}

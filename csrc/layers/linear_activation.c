@@ -1,0 +1,93 @@
+#include "engine/sizes.h"
+#include "engine/workspace.h"
+#include "kernels/activation_list.h"
+#include "layers/activation.h"
+#include "layers/grad_bias.h"
+#include "layers/maxout_backward.h"
+
+/* Small-batch grad_weight: with at most this many rows, and at least this many vectors of in_features, outer products
+ * are summed in registers and written once, where the micro-tiles of a product write their sums twice.
+ * bench/tuning: outer-products */
+#define OUTER_PRODUCT_ROWS 32
+#define OUTER_PRODUCT_VECTORS 8
+
+int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                         double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
+                         const void *bias, void *y, void *z, int threads, int precision) {
+  const struct call call = begin_call(dtype, precision, threads);
+  const struct source left = dense_source(x, in_features, 1);
+  const struct product product = {
+      .rows = rows,
+      .depth = in_features,
+      .columns = out_features,
+      .pieces = 1,
+      .left = &left,
+      .right = {.data = weight, .column_stride = in_features, .depth_stride = 1, .bias = bias},
+      .epilogue = {.y = z ? z : y, .y_stride = out_features},
+  };
+  const struct activation act = {activation, parameter, slope, slopes};
+  return end_call(activated_product(&call, &product, &act, y));
+}
+
+/* grad_x (rows, in) = grad_z (rows, out) @ weight (out, in) */
+static int gradient_of_x(const struct call *call, int64_t rows, int64_t in_features, int64_t out_features,
+                         const void *grad_z, const void *weight, void *grad_x) {
+  const struct source left = dense_source(grad_z, out_features, 1);
+  return run_product(call, &(struct product){
+                               .rows = rows,
+                               .depth = out_features,
+                               .columns = in_features,
+                               .pieces = 1,
+                               .left = &left,
+                               .right = {.data = weight, .column_stride = 1, .depth_stride = in_features},
+                               .epilogue = {.y = grad_x, .y_stride = in_features},
+                           });
+}
+
+/* grad_weight (out, in) = grad_zᵀ (out, rows) @ x (rows, in), or added to it */
+static int gradient_of_weight(const struct call *call, int64_t rows, int64_t in_features, int64_t out_features,
+                              const void *grad_z, const void *x, void *grad_weight, int accumulate) {
+  if (rows <= OUTER_PRODUCT_ROWS && in_features >= OUTER_PRODUCT_VECTORS * call->kernels->lanes)
+    return gather_grad_weight(&(struct maxout_backward){/* a single piece wins every row */
+                                                        .call = call,
+                                                        .rows = rows,
+                                                        .in_features = in_features,
+                                                        .out_features = out_features,
+                                                        .pieces = 1,
+                                                        .grad_y = grad_z,
+                                                        .x = x,
+                                                        .grad_weight = grad_weight,
+                                                        .accumulate = accumulate});
+  const struct source left = dense_source(grad_z, 1, out_features);
+  return run_product(call, &(struct product){
+                               .rows = out_features,
+                               .depth = rows,
+                               .columns = in_features,
+                               .pieces = 1,
+                               .left = &left,
+                               .right = {.data = x, .column_stride = 1, .depth_stride = in_features},
+                               .epilogue = {.y = grad_weight, .y_stride = in_features, .accumulate = accumulate},
+                           });
+}
+
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
+                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
+                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision) {
+  const struct call call = begin_call(dtype, precision, threads);
+  const void *grad_z = grad_y;
+  int status = FA_OK;
+  if (activation != FA_LINEAR) {
+    void *memory = workspace(WORKSPACE_GRADIENT, (size_t)(rows * out_features * call.kernels->itemsize));
+    if (!memory) return FA_NO_MEMORY;
+    grad_z = memory;
+    status = activation_backward(&call, rows, out_features, &(struct activation){activation, parameter, slope, slopes},
+                                 grad_y, saved, memory, grad_slope, accumulate);
+  }
+  if (grad_x && status == FA_OK) status = gradient_of_x(&call, rows, in_features, out_features, grad_z, weight, grad_x);
+  if (grad_weight && status == FA_OK)
+    status = gradient_of_weight(&call, rows, in_features, out_features, grad_z, x, grad_weight, accumulate);
+  if (grad_bias && status == FA_OK)
+    status = gradient_of_bias(&call, rows, out_features, 1, grad_z, NULL, accumulate, grad_bias);
+  return end_call(status);
+}

@@ -1,0 +1,31 @@
+/* The three gradients of linear + maxout, and the two ways to compute those of x and weight: gathers over the winners,
+ * 1/pieces of the dense work; or on a tier dense products over the scattered gradient. */
+#ifndef FA_MAXOUT_BACKWARD_H
+#define FA_MAXOUT_BACKWARD_H
+
+#include "engine/dispatch.h"
+
+struct maxout_backward {
+  const struct call *call;
+  int64_t rows, in_features, out_features, pieces;
+  const char *grad_y;    /* (rows, out_features) */
+  const char *x;         /* (rows, in_features) */
+  const char *weight;    /* (out_features, pieces, in_features) */
+  const uint8_t *argmax; /* (rows, out_features), or NULL where pieces is 1 */
+  char *grad_x, *grad_weight;
+  int accumulate; /* add to grad_weight */
+};
+
+/* Gathers.  Each returns FA_OK or FA_NO_MEMORY. */
+int gather_grad_x(const struct maxout_backward *b);
+int gather_grad_weight(const struct maxout_backward *b);
+
+/* Whether a dense product of this many rows and depth on the tier's unit is quicker than the gather. */
+int dense_is_quicker(const struct maxout_backward *b, int64_t rows, int64_t depth);
+
+/* Dense products.  Both return PRODUCT_NOT_REPRESENTABLE, with nothing promised of grad_x and nothing added to
+ * grad_weight, where the tier's unit cannot represent a number of an operand. */
+int dense_grad_x(const struct maxout_backward *b);
+int dense_grad_weight(const struct maxout_backward *b);
+
+#endif

@@ -1,0 +1,70 @@
+/* grad_x and grad_weight as dense products over the scattered gradient, on a tier's unit. */
+#include "engine/product.h"
+#include "engine/sizes.h"
+#include "engine/threads.h"
+#include "engine/workspace.h"
+#include "layers/maxout_backward.h"
+
+/* Numbers of a gradient that a task adds. */
+#define ADD_BLOCK 65536
+
+/* A dense product has `pieces` times the terms of a gather, on a quicker unit, and packs its rows.
+ * bench/tuning: dense-backward */
+int dense_is_quicker(const struct maxout_backward *b, int64_t rows, int64_t depth) {
+  const struct product_sizes sizes = {rows, depth, b->in_features, 1};
+  const struct kernels *tier = tier_kernels(b->call, &sizes);
+  const struct tuning *t = tier->tuning;
+  return tier->scatter && b->pieces * (t->tile_term * b->rows + t->pack_unit) < t->gather_term * b->rows;
+}
+
+int dense_grad_x(const struct maxout_backward *b) {
+  int64_t units = b->out_features * b->pieces;
+  const struct scattered_source left = scattered_source(b->grad_y, b->argmax, b->out_features, b->pieces, 0);
+  return run_product(b->call, &(struct product){
+                                  .rows = b->rows,
+                                  .depth = units,
+                                  .columns = b->in_features,
+                                  .pieces = 1,
+                                  .left = &left.source,
+                                  .right = {.data = b->weight, .column_stride = 1, .depth_stride = b->in_features},
+                                  .epilogue = {.y = b->grad_x, .y_stride = b->in_features},
+                              });
+}
+
+struct addition {
+  const struct kernels *kernels;
+  int64_t n;
+  const char *terms;
+  char *sums;
+};
+
+static void add_task(void *context, int64_t task) {
+  const struct addition *a = context;
+  int64_t i = task * ADD_BLOCK;
+  a->kernels->add(smaller(ADD_BLOCK, a->n - i), element(a->terms, i, a->kernels->itemsize),
+                  element(a->sums, i, a->kernels->itemsize));
+}
+
+/* Sums that are to be added are computed elsewhere first: nothing may be added where the product turns out not to
+ * serve. */
+int dense_grad_weight(const struct maxout_backward *b) {
+  int64_t units = b->out_features * b->pieces, count = units * b->in_features;
+  const struct kernels *kernels = b->call->kernels;
+  char *y = b->accumulate ? workspace(WORKSPACE_GRADIENT, (size_t)(count * kernels->itemsize)) : b->grad_weight;
+  if (!y) return FA_NO_MEMORY;
+  const struct scattered_source left = scattered_source(b->grad_y, b->argmax, b->out_features, b->pieces, 1);
+  int status = run_product(b->call, &(struct product){
+                                        .rows = units,
+                                        .depth = b->rows,
+                                        .columns = b->in_features,
+                                        .pieces = 1,
+                                        .left = &left.source,
+                                        .right = {.data = b->x, .column_stride = 1, .depth_stride = b->in_features},
+                                        .epilogue = {.y = y, .y_stride = b->in_features},
+                                    });
+  if (b->accumulate && status == FA_OK) {
+    struct addition addition = {kernels, count, y, b->grad_weight};
+    share_tasks(ceil_div(count, ADD_BLOCK), threads_for(b->call->threads, count), add_task, &addition);
+  }
+  return status;
+}

@@ -1,0 +1,99 @@
+/* grad_x: for each row, the sum over the outputs of grad_y times the winner's weights. */
+#include "engine/sizes.h"
+#include "engine/threads.h"
+#include "engine/workspace.h"
+#include "layers/gather.h"
+
+/* Rows that share a packed table of weights; their sums stay in L2. */
+#define CHUNK_ROWS 1024
+
+/* Packing the weights of a table takes as long as the sums of this many rows for each piece.
+ * bench/tuning: pack-rows-cost */
+#define PACK_ROWS_COST 3
+
+/* Upper limit on the outputs of a table, so on the terms of one sum: larger tables lose accuracy.
+ * bench/tuning: table-outputs */
+#define TABLE_OUTPUTS 32
+
+struct grad_x_job {
+  const struct maxout_backward *b;
+  int64_t chunk; /* rows */
+  char *memory;  /* of the threads */
+  size_t thread_bytes, table_bytes, sums_bytes;
+};
+
+/* Some rows and one tile of columns. */
+static void gather_x_block(const struct maxout_backward *b, int64_t row, int64_t rows, struct column_tile tile,
+                           const struct gather_memory *memory) {
+  const struct kernels *kernels = b->call->kernels;
+  const int itemsize = kernels->itemsize;
+  int64_t outputs = b->out_features, table_rows = TABLE_ROWS * kernels->gather_vectors / tile.vectors;
+  /* Unpacked weights are the table where few rows would use a packed one about once, if no vector reaches beyond them.
+   * All the rows of the batch count, not those of a chunk: the cut of a sum must not depend on the number of threads.
+   */
+  int packed = b->rows > b->pieces || tile.count < tile.width;
+  int64_t most = packed ? larger(1, table_rows / b->pieces) : TABLE_OUTPUTS;
+  int64_t tables = ceil_div(outputs, smaller(most, TABLE_OUTPUTS));
+  for (int64_t t = 0; t < tables; t++) {
+    int64_t j = part_start(outputs, tables, t), taken = part_start(outputs, tables, t + 1) - j;
+    const char *weight = element(b->weight, j * b->pieces * b->in_features + tile.start, itemsize);
+    char *gradient = element(b->grad_x, row * b->in_features + tile.start, itemsize);
+    if (packed) kernels->pack_table(taken * b->pieces, tile.count, weight, b->in_features, tile.width, memory->table);
+    kernels->gather_x[tile.vectors](&(struct gather_x){
+        .rows = rows,
+        .outputs = taken,
+        .pieces = b->pieces,
+        .table = packed ? memory->table : weight,
+        .table_stride = packed ? tile.width : b->in_features,
+        .grad = element(b->grad_y, row * outputs + j, itemsize),
+        .argmax = b->argmax + row * outputs + j,
+        .argmax_end = b->argmax + b->rows * outputs,
+        .row_stride = outputs,
+        .sums = gather_sums_to(b, memory, t, tables, tile, 0, gradient),
+    });
+  }
+}
+
+static void gather_x_task(void *context, int64_t task, int64_t thread) {
+  const struct grad_x_job *job = context;
+  const struct maxout_backward *b = job->b;
+  char *table = job->memory + (size_t)thread * job->thread_bytes, *partial = table + job->table_bytes;
+  const struct gather_memory memory = {table, partial, partial + job->sums_bytes};
+  int64_t tiles = column_tiles(b), row = task / tiles * job->chunk;
+  gather_x_block(b, row, smaller(job->chunk, b->rows - row), column_tile(b, task % tiles), &memory);
+}
+
+/* The number of chunks of rows with which the busiest thread has the least to do; each chunk packs all the weights. */
+static int64_t row_chunks(const struct maxout_backward *b, int threads) {
+  int64_t tiles = column_tiles(b), fewest = ceil_div(b->rows, CHUNK_ROWS), best = fewest, least = INT64_MAX;
+  for (int64_t chunks = fewest; chunks <= smaller(b->rows, fewest + 2 * (threads - 1)); chunks++) {
+    int64_t cost = ceil_div(tiles * chunks, threads) * (ceil_div(b->rows, chunks) + PACK_ROWS_COST * b->pieces);
+    if (cost < least) {
+      least = cost;
+      best = chunks;
+    }
+  }
+  return best;
+}
+
+int gather_grad_x(const struct maxout_backward *b) {
+  const struct kernels *kernels = b->call->kernels;
+  int64_t tiles = column_tiles(b);
+  if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features * kernels->itemsize));
+  if (tiles * b->rows * b->out_features == 0) return FA_OK;
+  int threads =
+      threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->in_features);
+  int64_t chunk = ceil_div(b->rows, row_chunks(b, threads));
+  size_t width = (size_t)(kernels->gather_vectors * kernels->lanes * kernels->itemsize);
+  struct grad_x_job job = {
+      .b = b,
+      .chunk = chunk,
+      .table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width,
+      .sums_bytes = (size_t)chunk * width,
+  };
+  job.thread_bytes = job.table_bytes + 2 * job.sums_bytes;
+  job.memory = workspace(WORKSPACE_DRIVER, (size_t)threads * job.thread_bytes);
+  if (!job.memory) return FA_NO_MEMORY;
+  queue_tasks(tiles * ceil_div(b->rows, chunk), threads, gather_x_task, &job);
+  return FA_OK;
+}

@@ -1,0 +1,65 @@
+#include <math.h>
+
+#include "engine/dispatch.h"
+#include "engine/sizes.h"
+#include "engine/threads.h"
+
+/* Numbers that a kernel call takes where no norm binds the call to rows. */
+#define BLOCK 4096
+
+/* The cost of one number of an optimiser, relative to one copied element, for threads_for.  bench/tuning: update-work
+ */
+#define NUMBER_WORK 2
+
+/* An update of data [n], `length` numbers a task: by SGD or Adam, whichever is not NULL, then of the norm. */
+struct update {
+  const struct kernels *kernels;
+  const struct sgd *sgd;
+  const struct adam *adam;
+  double max_norm;
+  int64_t n, length;
+  const char *grad;
+  char *velocity, *mean, *square, *data;
+};
+
+static void update_block(void *context, int64_t task) {
+  const struct update *u = context;
+  const int itemsize = u->kernels->itemsize;
+  int64_t i = task * u->length, count = smaller(u->length, u->n - i);
+  char *data = element(u->data, i, itemsize);
+  if (u->sgd)
+    u->kernels->sgd(count, u->sgd, element(u->grad, i, itemsize),
+                    u->velocity ? element(u->velocity, i, itemsize) : NULL, data);
+  if (u->adam)
+    u->kernels->adam(count, u->adam, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
+                     element(u->square, i, itemsize), data);
+  if (u->max_norm < INFINITY) u->kernels->limit_norm(count, u->max_norm, data);
+}
+
+static void run_update(int dtype, int64_t rows, int64_t columns, int threads, struct update *u) {
+  const struct call call = begin_call(dtype, FA_HIGHEST, threads);
+  u->kernels = call.kernels;
+  u->n = rows * columns;
+  u->length = u->max_norm < INFINITY ? larger(1, columns) : BLOCK;
+  share_tasks(ceil_div(u->n, u->length), threads_for(threads, NUMBER_WORK * u->n), update_block, u);
+}
+
+void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay,
+            double max_norm, const void *grad, void *velocity, void *data, int threads) {
+  const struct sgd step = {lr, momentum, nesterov, decay};
+  run_update(dtype, rows, columns, threads,
+             &(struct update){.sgd = &step, .max_norm = max_norm, .grad = grad, .velocity = velocity, .data = data});
+}
+
+void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
+             double eps, double decay, double max_norm, const void *grad, void *mean, void *square, void *data,
+             int threads) {
+  const struct adam step = {rate, beta1, beta2, unbias, eps, decay};
+  run_update(dtype, rows, columns, threads,
+             &(struct update){
+                 .adam = &step, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data});
+}
+
+void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads) {
+  run_update(dtype, rows, columns, threads, &(struct update){.max_norm = max_norm, .data = data});
+}
