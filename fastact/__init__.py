@@ -8,35 +8,10 @@
 `fastact.show_config()` tells which backend and instruction set run.
 """
 
-from . import init
+from . import elementwise, init
 from .backends import get_backend, set_backend
 from .config import get_config, get_num_threads, show_config
-from .elementwise import (
-    elu,
-    elu_backward,
-    gelu,
-    gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    linear,
-    linear_backward,
-    mish,
-    mish_backward,
-    prelu,
-    prelu_backward,
-    relu,
-    relu_backward,
-    selu,
-    selu_backward,
-    sigmoid,
-    sigmoid_backward,
-    silu,
-    silu_backward,
-    softplus,
-    softplus_backward,
-    tanh,
-    tanh_backward,
-)
+from .elementwise import *  # noqa: F403
 from .frozen import Frozen, freeze
 from .inspection import linear_region, piece_usage, region_boundaries
 from .layers import Activation, Dropout, Layer, Linear, Maxout, Parameter, PReLU, Sequential
@@ -78,23 +53,15 @@ __all__ = [
     "__version__",
     "activation",
     "activation_backward",
-    "elu",
-    "elu_backward",
     "float32_matmul_precision",
     "freeze",
-    "gelu",
-    "gelu_backward",
     "get_backend",
     "get_config",
     "get_float32_matmul_precision",
     "get_num_threads",
     "init",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "linear",
     "linear_activation",
     "linear_activation_backward",
-    "linear_backward",
     "linear_maxout",
     "linear_maxout_backward",
     "linear_region",
@@ -102,30 +69,15 @@ __all__ = [
     "max_norm_",
     "maxout",
     "maxout_backward",
-    "mish",
-    "mish_backward",
     "mse",
     "num_threads",
     "piece_usage",
-    "prelu",
-    "prelu_backward",
     "region_boundaries",
-    "relu",
-    "relu_backward",
     "save",
-    "selu",
-    "selu_backward",
     "set_backend",
     "set_float32_matmul_precision",
     "set_num_threads",
     "show_config",
-    "sigmoid",
-    "sigmoid_backward",
-    "silu",
-    "silu_backward",
     "softmax_cross_entropy",
-    "softplus",
-    "softplus_backward",
-    "tanh",
-    "tanh_backward",
 ]
+__all__ += elementwise.__all__

@@ -1,4 +1,4 @@
-"""The table of activations: their names, parameters, and what each one's forward saves.
+"""The table of activations: their codes, parameters, costs and formulas, and what each one's forward saves.
 
 | name       | y                                   | parameter (default)    | backward needs |
 |------------|-------------------------------------|------------------------|----------------|
@@ -15,14 +15,16 @@
 | sigmoid    | 1 / (1 + exp -z)                    |                        | y              |
 | tanh       | tanh z                              |                        | y              |
 
-An activation whose derivative follows from y without loss saves y, which the caller has anyway; the
-others save z.  Adding one: a row here and in `_TABLE` with its code in `csrc/fastact.h`, a formula in
-`reference.py`, one in `jit.py` and one in `csrc/kernels/activations.inc.h`, by way of `smooth.inc.h` or
-`logistic.inc.h` if it has an exponential.  Its two functions are in `elementwise.py`.
+An activation whose derivative follows from y without loss saves y, which the caller has anyway; the others
+save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  csrc/README.md says how to
+add an activation.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,60 +38,187 @@ class Activation(NamedTuple):
     """One activation with its parameters, as the backends take it."""
 
     name: str
-    code: int  # its value in `enum fa_activation` of csrc/fastact.h
+    code: int  # as in the table
     saves: str  # "y" or "z"
     parameter: float = 0.0  # negative_slope or alpha
     slope: Array | None = None  # prelu: shape (1,) or (features,), C-contiguous, dtype of z
 
 
-# name: (code, saves, {keyword: default})
-_TABLE: dict[str, tuple[int, str, dict[str, Any]]] = {
-    "linear": (0, "y", {}),
-    "relu": (1, "y", {}),
-    "leaky_relu": (2, "z", {"negative_slope": 0.01}),
-    "prelu": (3, "z", {"slope": None}),
-    "elu": (4, "z", {"alpha": 1.0}),
-    "selu": (5, "z", {}),
-    "gelu": (6, "z", {"approximate": "none"}),
-    "silu": (8, "z", {}),
-    "softplus": (9, "z", {}),
-    "mish": (10, "z", {}),
-    "sigmoid": (11, "y", {}),
-    "tanh": (12, "y", {}),
-}
-_GELU_TANH = Activation("gelu_tanh", 7, "z")
+# ---- the formulas in NumPy.  p is the parameter: a scalar of the arrays' dtype, or PReLU's slope
 
-NAMES = tuple(_TABLE)
-SAVES_Z = tuple([name for name, (_, saves, _) in _TABLE.items() if saves == "z"])
-_PLAIN = {name: Activation(name, code, saves) for name, (code, saves, keys) in _TABLE.items() if not keys}
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+_TANH_GELU = math.sqrt(2 / math.pi)
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
+def _normal_cdf(z: Array) -> Array:
+    return np.asarray(0.5 * _erfc(z * -math.sqrt(0.5)), dtype=z.dtype)
+
+
+def _sigmoid(z: Array) -> Any:
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
+
+
+def _softplus(z: Array) -> Any:
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def _finite(z: Array) -> Any:
+    """z with the largest numbers for infinities: -inf * sigmoid(-inf) becomes its limit, 0, not NaN."""
+    limit = np.finfo(z.dtype).max
+    return np.clip(z, -limit, limit)
+
+
+def _gelu(z: Array, p: Any) -> Any:
+    return np.where(z == np.inf, z, _finite(z) * _normal_cdf(z))
+
+
+def _gelu_backward(grad_y: Array, z: Array, p: Any) -> Any:
+    f = _finite(z)
+    return grad_y * (_normal_cdf(z) + f * np.exp(-0.5 * f * f) / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh(z: Array, p: Any) -> Any:
+    f = _finite(z)
+    # 0.5 * (1 + tanh(u)) = sigmoid(2u), which keeps its relative accuracy for z < 0
+    return np.where(z == np.inf, z, f * _sigmoid(2 * _TANH_GELU * (f + 0.044715 * f**3)))
+
+
+def _gelu_tanh_backward(grad_y: Array, z: Array, p: Any) -> Any:
+    cubic = np.clip(_finite(z), -1e4, 1e4)  # its cube is finite, and at 1e4 the sigmoid is 0 or 1
+    u = 2 * _TANH_GELU * (cubic + 0.044715 * cubic**3)
+    inner = 2 * _TANH_GELU * (1 + 3 * 0.044715 * cubic**2)
+    s = _sigmoid(u)
+    return grad_y * (s + cubic * s * _sigmoid(-u) * inner)
+
+
+def _mish_backward(grad_y: Array, z: Array, p: Any) -> Any:
+    q = _sigmoid(-z) ** 2  # exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
+    return grad_y * (np.tanh(_softplus(z)) + _finite(z) * (4 * q / (1 + q) ** 2) * _sigmoid(z))
+
+
+# ---- the table
+
+
+class Row(NamedTuple):
+    """What the backends, the adapters, the layers and the tests know of an activation."""
+
+    code: int  # its number in C and in Numba, which never changes
+    saves: str  # what the backward needs, "y" or "z"
+    forward: Callable[[Array, Any], Any]  # (z, p) -> y
+    backward: Callable[[Array, Array, Any], Any]  # (grad_y, y or z, p) -> grad_z
+    exponential: tuple[bool, bool] = (False, False)  # whether the forward and the backward compute one
+    defaults: Mapping[str, Any] = MappingProxyType({})  # its keyword and that keyword's default
+    init: str = "he_normal"  # the function of `fastact.init` for the weights of a Linear with this activation
+
+
+TABLE: dict[str, Row] = {
+    "linear": Row(0, "y", lambda z, p: z, lambda grad_y, y, p: grad_y, init="glorot_uniform"),
+    "relu": Row(1, "y", lambda z, p: np.maximum(z, 0), lambda grad_y, y, p: np.where(y <= 0, 0, grad_y)),
+    "leaky_relu": Row(
+        2,
+        "z",
+        lambda z, p: np.where(z > 0, z, z * p),
+        lambda grad_y, z, p: np.where(z > 0, grad_y, grad_y * p),
+        defaults={"negative_slope": 0.01},
+    ),
+    "prelu": Row(
+        3,
+        "z",
+        lambda z, p: np.where(z > 0, z, z * p),
+        lambda grad_y, z, p: np.where(z > 0, grad_y, grad_y * p),
+        defaults={"slope": None},
+    ),
+    "elu": Row(
+        4,
+        "z",
+        lambda z, p: np.where(z > 0, z, p * np.expm1(np.minimum(z, 0))),
+        lambda grad_y, z, p: grad_y * np.where(z > 0, 1, p * np.exp(np.minimum(z, 0))),
+        exponential=(True, True),
+        defaults={"alpha": 1.0},
+    ),
+    "selu": Row(
+        5,
+        "z",
+        lambda z, p: SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0))),
+        lambda grad_y, z, p: (
+            grad_y * (SELU_SCALE * np.where(z > 0, 1, SELU_ALPHA * np.exp(np.minimum(z, 0))))
+        ),
+        exponential=(True, True),
+        init="lecun_normal",
+    ),
+    "gelu": Row(6, "z", _gelu, _gelu_backward, exponential=(True, True), defaults={"approximate": "none"}),
+    "gelu_tanh": Row(7, "z", _gelu_tanh, _gelu_tanh_backward, exponential=(True, True)),
+    "silu": Row(
+        8,
+        "z",
+        lambda z, p: np.where(z == np.inf, z, _finite(z) * _sigmoid(z)),
+        lambda grad_y, z, p: grad_y * (_sigmoid(z) * (1 + _finite(z) * _sigmoid(-z))),
+        exponential=(True, True),
+    ),
+    "softplus": Row(
+        9, "z", lambda z, p: _softplus(z), lambda grad_y, z, p: grad_y * _sigmoid(z), exponential=(True, True)
+    ),
+    "mish": Row(
+        10,
+        "z",
+        lambda z, p: np.where(z == np.inf, z, _finite(z) * np.tanh(_softplus(z))),
+        _mish_backward,
+        exponential=(True, True),
+    ),
+    "sigmoid": Row(
+        11,
+        "y",
+        lambda z, p: _sigmoid(z),
+        lambda grad_y, y, p: grad_y * (y * (1 - y)),
+        exponential=(True, False),
+        init="glorot_uniform",
+    ),
+    "tanh": Row(
+        12,
+        "y",
+        lambda z, p: np.tanh(z),
+        lambda grad_y, y, p: grad_y * ((1 - y) * (1 + y)),
+        exponential=(True, False),
+        init="glorot_uniform",
+    ),
+}
+
+NAMES = tuple(name for name in TABLE if name != "gelu_tanh")  # which is gelu with approximate="tanh"
+SAVES_Z = tuple([name for name in NAMES if TABLE[name].saves == "z"])
+_ACTIVATIONS = {name: Activation(name, row.code, row.saves) for name, row in TABLE.items()}
+_PLAIN = {name: _ACTIVATIONS[name] for name in NAMES if not TABLE[name].defaults}
 
 
 def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str, Any]) -> Activation:
     """The activation called `name` with its keywords checked.
 
     `features` is the length of z's last axis, which a PReLU slope has to match.  Raises ValueError for
-    an unknown name or a bad value, TypeError for a keyword the activation does not take.
+    an unknown name or an invalid value, TypeError for a keyword the activation does not take.
     """
-    if not isinstance(name, str) or name not in _TABLE:
+    if not isinstance(name, str) or name not in NAMES:
         raise ValueError(f"activation: got {shown(name)}, wanted one of {', '.join(NAMES)}")
     if not parameters and name in _PLAIN:
         return _PLAIN[name]
-    code, saves, keys = _TABLE[name]
+    defaults = TABLE[name].defaults
     for key in parameters:
-        if key not in keys:
-            wanted = ", ".join(keys) or "no parameter"
+        if key not in defaults:
+            wanted = ", ".join(defaults) or "no parameter"
             raise TypeError(f"{key}: {name} takes {wanted}")
-    values = keys | parameters
+    values = {**defaults, **parameters}
+    act = _ACTIVATIONS[name]
     if name == "prelu":
-        slope = _check_slope(values["slope"], features, dtype)
-        return Activation(name, code, saves, slope=slope)
+        return act._replace(slope=_check_slope(values["slope"], features, dtype))
     if name == "gelu":
         approximate = values["approximate"]
         if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
             raise ValueError(f'approximate: got {shown(approximate)}, wanted "none" or "tanh"')
-        return _GELU_TANH if approximate == "tanh" else Activation(name, code, saves)
-    (key,) = keys
-    return Activation(name, code, saves, parameter=check_finite(key, values[key], LARGEST[dtype.char]))
+        return _ACTIVATIONS["gelu_tanh"] if approximate == "tanh" else act
+    (key,) = defaults
+    return act._replace(parameter=check_finite(key, values[key], LARGEST[dtype.char]))
 
 
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:

@@ -5,7 +5,8 @@ Every forward takes z, float32 or float64 of any shape, and returns y of its sha
 Every backward takes grad_y and what it needs of the forward, y or z as the table in
 `fastact.activations` says, both of one shape and dtype, and returns grad_z = grad_y * dy/dz.
 `out=` is an array for the result, which may be an input itself; `backend=` names the backend for this
-call.  What is no float array raises TypeError, a shape or parameter that does not fit ValueError.
+call.  An argument that is not an array of float32 or float64 raises TypeError, a shape or a parameter that
+does not fit ValueError.
 """
 
 from __future__ import annotations
@@ -17,6 +18,33 @@ import numpy as np
 from . import ops
 
 Array = np.ndarray[Any, Any]
+
+__all__ = [
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_backward",
+    "mish",
+    "mish_backward",
+    "prelu",
+    "prelu_backward",
+    "relu",
+    "relu_backward",
+    "selu",
+    "selu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]
 
 
 def linear(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
@@ -81,7 +109,7 @@ def prelu_backward(
 ) -> tuple[Array, Array]:
     """(grad_z, grad_slope), where grad_slope sums grad_y * z over z <= 0, and has slope's shape.
 
-    `accumulate` adds it to the second array of `out`.
+    `accumulate` adds grad_slope to the second array of `out`.
     """
     return ops.activation_backward(
         grad_y, z, "prelu", out=out, accumulate=accumulate, backend=backend, slope=slope
@@ -115,7 +143,7 @@ def gelu(
 ) -> Array:
     """y = z * Φ(z), Φ the normal distribution function (Hendrycks & Gimpel 2016).
 
-    approximate="tanh" stands for their 0.5 z (1 + tanh(sqrt(2/π) (z + 0.044715 z³))).
+    approximate="tanh" selects their 0.5 z (1 + tanh(sqrt(2/π) (z + 0.044715 z³))).
     """
     return ops.activation(z, "gelu", out=out, backend=backend, approximate=approximate)
 

@@ -29,7 +29,9 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from . import pool
-from .activations import Activation
+from .activations import SELU_ALPHA as _SELU_ALPHA
+from .activations import SELU_SCALE as _SELU_SCALE
+from .activations import TABLE, Activation
 from .jit_compile import compiled as _compiled
 from .jit_updates import adam as adam
 from .jit_updates import max_norm as max_norm
@@ -812,23 +814,19 @@ def _maxout_backward_cells(grad_y, argmax, grad_z, first, last):
 
 # ---- activations: in float64, rounded once for a float32 array
 
-(
-    _LINEAR,
-    _RELU,
-    _LEAKY_RELU,
-    _PRELU,
-    _ELU,
-    _SELU,
-    _GELU,
-    _GELU_TANH,
-    _SILU,
-    _SOFTPLUS,
-    _MISH,
-    _SIGMOID,
-    _TANH,
-) = range(13)  # `enum fa_activation`
-_SELU_ALPHA = 1.6732632423543772848170429916717
-_SELU_SCALE = 1.0507009873554804934193349852946
+_LINEAR = TABLE["linear"].code
+_RELU = TABLE["relu"].code
+_LEAKY_RELU = TABLE["leaky_relu"].code
+_PRELU = TABLE["prelu"].code
+_ELU = TABLE["elu"].code
+_SELU = TABLE["selu"].code
+_GELU = TABLE["gelu"].code
+_GELU_TANH = TABLE["gelu_tanh"].code
+_SILU = TABLE["silu"].code
+_SOFTPLUS = TABLE["softplus"].code
+_MISH = TABLE["mish"].code
+_SIGMOID = TABLE["sigmoid"].code
+_TANH = TABLE["tanh"].code
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_GELU = math.sqrt(2 / math.pi)
 _LARGEST = np.finfo(np.float64).max
@@ -852,7 +850,7 @@ def _normal_cdf(z):
 
 @_compiled
 def _activate(code, parameter, z):
-    """parameter is the negative slope, or alpha."""
+    """y; parameter is the negative slope, or alpha.  NaN for a code without a formula, which a test finds."""
     if code == _LINEAR:
         return z
     if code == _RELU:
@@ -878,45 +876,47 @@ def _activate(code, parameter, z):
         return z * _sigmoid(2 * _TANH_GELU * (z + 0.044715 * z * z * z))  # 0.5 (1 + tanh u) = sigmoid(2 u)
     if code == _SILU:
         return z * _sigmoid(z)
-    return z * math.tanh(_softplus(z))  # _MISH
-
-
-@_compiled
-def _derivative(code, parameter, saved):
-    """dy/dz from what the forward saved: y for sigmoid and tanh, z for the others; not for relu."""
-    if code == _LINEAR:
-        return 1.0
-    if code in (_LEAKY_RELU, _PRELU):
-        return 1.0 if saved > 0 else parameter
-    if code == _ELU:
-        return 1.0 if saved > 0 else parameter * math.exp(saved)
-    if code == _SELU:
-        return _SELU_SCALE * (1.0 if saved > 0 else _SELU_ALPHA * math.exp(saved))
-    if code == _SOFTPLUS:
-        return _sigmoid(saved)
-    if code == _SIGMOID:
-        return saved * (1 - saved)
-    if code == _TANH:
-        return (1 - saved) * (1 + saved)
-    # beyond +-1e4 the derivative is 0 or 1, and infinities would make NaN of it
-    z = -1e4 if saved < -1e4 else 1e4 if saved > 1e4 else saved
-    if code == _GELU:
-        return _normal_cdf(z) + z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    if code == _GELU_TANH:
-        u = 2 * _TANH_GELU * (z + 0.044715 * z * z * z)
-        s = _sigmoid(u)
-        return s + z * s * _sigmoid(-u) * 2 * _TANH_GELU * (1 + 3 * 0.044715 * z * z)
-    if code == _SILU:
-        return _sigmoid(z) * (1 + z * _sigmoid(-z))
-    q = _sigmoid(-z) ** 2  # _MISH; exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
-    return math.tanh(_softplus(z)) + z * (4 * q / (1 + q) ** 2) * _sigmoid(z)
+    if code == _MISH:
+        return z * math.tanh(_softplus(z))
+    return math.nan
 
 
 @_compiled
 def _propagate(code, parameter, saved, grad):
+    """grad_z from what the forward saved, y or z.  NaN for a code without a formula, which a test finds.
+
+    Where a derivative is 0 on a whole side, an infinite grad gives 0 and not NaN.
+    """
+    if code == _LINEAR:
+        return grad
     if code == _RELU:
-        return 0.0 if saved <= 0 else grad  # an infinite grad times 0 would be NaN
-    return grad * _derivative(code, parameter, saved)
+        return 0.0 if saved <= 0 else grad
+    if code in (_LEAKY_RELU, _PRELU):
+        return grad if saved > 0 else grad * parameter
+    if code == _ELU:
+        return grad * (1.0 if saved > 0 else parameter * math.exp(saved))
+    if code == _SELU:
+        return grad * (_SELU_SCALE * (1.0 if saved > 0 else _SELU_ALPHA * math.exp(saved)))
+    if code == _SOFTPLUS:
+        return grad * _sigmoid(saved)
+    if code == _SIGMOID:
+        return grad * (saved * (1 - saved))
+    if code == _TANH:
+        return grad * ((1 - saved) * (1 + saved))
+    # beyond +-1e4 the derivative is 0 or 1, and infinities would make NaN of it
+    z = -1e4 if saved < -1e4 else 1e4 if saved > 1e4 else saved
+    if code == _GELU:
+        return grad * (_normal_cdf(z) + z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
+    if code == _GELU_TANH:
+        u = 2 * _TANH_GELU * (z + 0.044715 * z * z * z)
+        s = _sigmoid(u)
+        return grad * (s + z * s * _sigmoid(-u) * 2 * _TANH_GELU * (1 + 3 * 0.044715 * z * z))
+    if code == _SILU:
+        return grad * (_sigmoid(z) * (1 + z * _sigmoid(-z)))
+    if code == _MISH:
+        q = _sigmoid(-z) ** 2  # exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
+        return grad * (math.tanh(_softplus(z)) + z * (4 * q / (1 + q) ** 2) * _sigmoid(z))
+    return math.nan
 
 
 @_compiled

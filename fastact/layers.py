@@ -326,16 +326,12 @@ class Maxout(_Product):
 
 
 def _default_init(activation: str, keywords: dict[str, Any]) -> Callable[..., Array]:
-    """He's for ReLU and its smooth kin, LeCun's for selu, Glorot's for linear, sigmoid and tanh."""
-    if activation in ("linear", "sigmoid", "tanh"):
-        return init.glorot_uniform
-    if activation == "selu":
-        return init.lecun_normal
-    if activation == "leaky_relu":
-        return partial(init.he_normal, negative_slope=keywords.get("negative_slope", 0.01))
-    if activation == "prelu":
-        return partial(init.he_normal, negative_slope=float(np.mean(keywords["slope"])))
-    return init.he_normal
+    """The initialisation that the table of activations names, with a slope below zero if it has one."""
+    row = activations.TABLE[activation]
+    chosen: Callable[..., Array] = getattr(init, row.init)
+    values = {**row.defaults, **keywords}
+    slope = values.get("slope", values.get("negative_slope"))
+    return chosen if slope is None else partial(chosen, negative_slope=float(np.mean(slope)))
 
 
 def _slope(values: Any, features: int, dtype: np.dtype[Any]) -> Parameter:
@@ -352,8 +348,9 @@ class Linear(_Product):
         in_features, out_features: the sizes of x's and y's last axes.
         bias: whether there is one; it starts at 0.
         activation: a name of the table in `fastact.activations`.
-        init: a function (shape, rng, dtype) -> array for the weight.  By default `init.glorot_uniform` for
-            linear, sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for the others.
+        init: a function (shape, rng, dtype) -> array for the weight.  By default the function
+            that the table in `fastact.activations` names: `init.glorot_uniform` for linear, sigmoid and tanh,
+            `init.lecun_normal` for selu, `init.he_normal` for relu and those like it.
         precision: the float32 precision tier, else the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .activations import Activation
+from .activations import TABLE, Activation
 
 Array = np.ndarray[Any, Any]
 
@@ -163,108 +163,14 @@ def linear_activation_backward(
 
 # ---- element-wise activations: z and y of one shape, which is (rows, features) where there is a slope
 
-_erfc = np.frompyfunc(math.erfc, 1, 1)
 
-
-def _normal_cdf(z: Array) -> Array:
-    return np.asarray(0.5 * _erfc(z * -math.sqrt(0.5)), dtype=z.dtype)
-
-
-def _sigmoid(z: Array) -> Any:
-    e = np.exp(-np.abs(z))
-    return np.where(z < 0, e, 1) / (1 + e)
-
-
-def _softplus(z: Array) -> Any:
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-
-
-def _finite(z: Array) -> Any:
-    # -inf becomes the lowest number, so that z * sigmoid(z) is its limit, 0, and not -inf * 0
-    limit = np.finfo(z.dtype).max
-    return np.clip(z, -limit, limit)
-
-
-_TANH_GELU = math.sqrt(2 / math.pi)
+def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
+    return dtype.type(act.parameter) if act.slope is None else act.slope
 
 
 @np.errstate(all="ignore")
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    name, parameter = act.name, act.parameter
-    match name:
-        case "linear":
-            y[...] = z
-        case "relu":
-            np.maximum(z, 0, out=y)
-        case "leaky_relu":
-            y[...] = np.where(z > 0, z, z * z.dtype.type(parameter))
-        case "prelu":
-            y[...] = np.where(z > 0, z, z * act.slope)
-        case "elu":
-            y[...] = np.where(z > 0, z, parameter * np.expm1(np.minimum(z, 0)))
-        case "selu":
-            y[...] = SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
-        case "gelu":
-            y[...] = np.where(z == np.inf, z, _finite(z) * _normal_cdf(z))
-        case "gelu_tanh":
-            f = _finite(z)
-            # 0.5 * (1 + tanh(u)) = sigmoid(2u), which keeps its relative accuracy for z < 0
-            y[...] = np.where(z == np.inf, z, f * _sigmoid(2 * _TANH_GELU * (f + 0.044715 * f**3)))
-        case "silu":
-            y[...] = np.where(z == np.inf, z, _finite(z) * _sigmoid(z))
-        case "softplus":
-            y[...] = _softplus(z)
-        case "mish":
-            y[...] = np.where(z == np.inf, z, _finite(z) * np.tanh(_softplus(z)))
-        case "sigmoid":
-            y[...] = _sigmoid(z)
-        case "tanh":
-            np.tanh(z, out=y)
-        case _:
-            raise AssertionError(name)
-
-
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
-
-
-def _derivative(saved: Array, act: Activation) -> Any:
-    """dy/dz from what the forward saved: y for relu, sigmoid and tanh, z for the others."""
-    name, parameter = act.name, act.parameter
-    one = saved.dtype.type(1)
-    f = _finite(saved)
-    match name:
-        case "linear":
-            return np.ones_like(saved)
-        case "leaky_relu":
-            return np.where(saved > 0, one, saved.dtype.type(parameter))
-        case "prelu":
-            return np.where(saved > 0, one, act.slope)
-        case "elu":
-            return np.where(saved > 0, one, parameter * np.exp(np.minimum(saved, 0)))
-        case "selu":
-            return SELU_SCALE * np.where(saved > 0, one, SELU_ALPHA * np.exp(np.minimum(saved, 0)))
-        case "gelu":
-            return _normal_cdf(saved) + f * np.exp(-0.5 * f * f) / math.sqrt(2 * math.pi)
-        case "gelu_tanh":
-            cubic = np.clip(f, -1e4, 1e4)  # so that its cube is finite where the sigmoid is 0 or 1
-            u = 2 * _TANH_GELU * (cubic + 0.044715 * cubic**3)
-            inner = 2 * _TANH_GELU * (1 + 3 * 0.044715 * cubic**2)
-            s = _sigmoid(u)
-            return s + cubic * s * _sigmoid(-u) * inner
-        case "silu":
-            s = _sigmoid(saved)
-            return s * (1 + f * _sigmoid(-saved))
-        case "softplus":
-            return _sigmoid(saved)
-        case "mish":
-            q = _sigmoid(-saved) ** 2  # exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
-            return np.tanh(_softplus(saved)) + f * (4 * q / (1 + q) ** 2) * _sigmoid(saved)
-        case "sigmoid":
-            return saved * (1 - saved)
-        case "tanh":
-            return (1 - saved) * (1 + saved)
-    raise AssertionError(name)
+    y[...] = TABLE[act.name].forward(z, _parameter(act, z.dtype))
 
 
 @np.errstate(all="ignore")
@@ -281,10 +187,7 @@ def activation_backward(
         below = np.where(saved > 0, 0, grad_y * saved)
         total = below.sum(axis=0) if grad_slope.size != 1 else below.sum()
         _store(grad_slope, np.reshape(total, grad_slope.shape), accumulate)
-    if act.name == "relu":
-        grad_z[...] = np.where(saved <= 0, 0, grad_y)
-    else:
-        np.multiply(grad_y, _derivative(saved, act), out=grad_z, casting="same_kind")
+    grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
 
 # ---- losses

@@ -1,4 +1,4 @@
-/* The activations: their codes, and their costs beside an element that is only moved. */
+/* The activations: codes and costs.  Written by csrc/tools/activations.py from fastact/activations.py. */
 #ifndef FA_ACTIVATION_LIST_H
 #define FA_ACTIVATION_LIST_H
 
@@ -18,9 +18,40 @@ enum fa_activation {
   FA_TANH = 12
 };
 
-static inline int activation_forward_cost(int activation) { return activation >= FA_ELU ? 4 : 1; }
-static inline int activation_backward_cost(int activation) {
-  return activation >= FA_ELU && activation != FA_SIGMOID && activation != FA_TANH ? 4 : 1;
+/* The work of an element with an exponential, relative to an element that is only moved.
+ * bench/tuning: exponential-work */
+#define EXPONENTIAL_WORK 4
+
+/* X(NAME, name, forward cost, backward cost) for each activation */
+#define FA_ACTIVATIONS(X)                                                                                              \
+  X(LINEAR, linear, 1, 1)                                                                                              \
+  X(RELU, relu, 1, 1)                                                                                                  \
+  X(LEAKY_RELU, leaky_relu, 1, 1)                                                                                      \
+  X(PRELU, prelu, 1, 1)                                                                                                \
+  X(ELU, elu, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                      \
+  X(SELU, selu, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
+  X(GELU, gelu, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
+  X(GELU_TANH, gelu_tanh, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                          \
+  X(SILU, silu, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
+  X(SOFTPLUS, softplus, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                            \
+  X(MISH, mish, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
+  X(SIGMOID, sigmoid, EXPONENTIAL_WORK, 1)                                                                             \
+  X(TANH, tanh, EXPONENTIAL_WORK, 1)
+
+#define FORWARD_COST(NAME, name, forward, backward) [FA_##NAME] = forward,
+#define BACKWARD_COST(NAME, name, forward, backward) [FA_##NAME] = backward,
+
+static inline int activation_forward_cost(int activation) {
+  static const unsigned char costs[] = {FA_ACTIVATIONS(FORWARD_COST)};
+  return costs[activation];
 }
+
+static inline int activation_backward_cost(int activation) {
+  static const unsigned char costs[] = {FA_ACTIVATIONS(BACKWARD_COST)};
+  return costs[activation];
+}
+
+#undef FORWARD_COST
+#undef BACKWARD_COST
 
 #endif

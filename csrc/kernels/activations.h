@@ -1,60 +1,33 @@
-/* Activations over arrays: those of straight pieces here, in lanes of `real`; most of the others of floats in
- * logistic.inc.h; the rest in smooth.inc.h, whose float functions the float64 file of an ISA holds, because they
- * compute in doubles. */
+/* Activations over arrays: the piecewise-linear ones in lanes of `real` here; those with an exponential in
+ * activations_float.h and activations_double.h.  The table at the end has a pair of functions for each activation of
+ * activation_list.h, so an activation without its functions does not compile. */
+#ifndef FA_ACTIVATIONS_H
+#define FA_ACTIVATIONS_H
 
-/* ---- lane by lane; slope is a vector, for the activations that have one */
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
 
-static ALWAYS_INLINE vec linear_lanes(vec z, vec slope) {
-  (void)slope;
-  return z;
-}
-
-static ALWAYS_INLINE vec relu_lanes(vec z, vec slope) {
-  (void)slope;
-  return vec_max(vec_set1(0), z); /* z where it is NaN */
-}
-
-static ALWAYS_INLINE vec leaky_lanes(vec z, vec slope) {
-  return vec_select(mask_gt(z, vec_set1(0)), z, vec_mul(z, slope));
-}
-
-static ALWAYS_INLINE vec linear_grad(vec grad_y, vec y, vec slope) {
-  (void)y, (void)slope;
-  return grad_y;
-}
-
-static ALWAYS_INLINE vec relu_grad(vec grad_y, vec y, vec slope) {
-  (void)slope;
-  return vec_select(mask_le(y, vec_set1(0)), vec_set1(0), grad_y); /* a NaN of y lets the gradient through */
-}
-
-static ALWAYS_INLINE vec leaky_grad(vec grad_y, vec z, vec slope) {
-  return vec_select(mask_gt(z, vec_set1(0)), grad_y, vec_mul(grad_y, slope));
-}
-
-static ALWAYS_INLINE vec sigmoid_grad(vec grad_y, vec y, vec slope) {
-  (void)slope;
-  return vec_mul(grad_y, vec_mul(y, vec_sub(vec_set1(1), y)));
-}
-
-static ALWAYS_INLINE vec tanh_grad(vec grad_y, vec y, vec slope) {
-  (void)slope;
-  return vec_mul(grad_y, vec_mul(vec_sub(vec_set1(1), y), vec_add(vec_set1(1), y)));
-}
+#include "kernels/activation_functions.h"
+#include "kernels/activation_list.h"
+#include "kernels/rest.h"
+#if REAL_BITS == 32
+#include "kernels/activations_float.h"
+#else
+#include "kernels/activations_double.h"
+#endif
 
 /* ---- over arrays of n; slope (n), or one for all where slope_step is 0 */
 
-/* An array read in order.  Where a vector is a whole cache line, a load that begins elsewhere touches two: so lines are
- * loaded, each once, and joined.  The backward of tanh over 65536 elements took 5.3 to 6.0 us with loads across lines
- * and takes 3.2 to 3.5, as with aligned arrays (Zen 5, AVX-512, in L2). */
+/* An array read in order.  Where a vector is as long as a cache line, a load of a vector that begins inside a line
+ * touches two lines.  Loading whole lines, each once, and joining neighbours is faster.  bench/tuning: joined-lines */
 struct stream {
   const real *next;
-  vec line; /* the one before `next` */
+  vec line; /* the line before `next` */
   int first;
 };
 
-/* Starts at p.  A vector before p and one behind what is taken have to be inside the array, since whole lines are read.
- */
+/* Starts at p.  The array must hold a vector before p and one after the last that is taken: whole lines are read. */
 static ALWAYS_INLINE struct stream stream_at(const real *p) {
 #ifdef FAST_JOIN
   int first = (int)((uintptr_t)p % sizeof(vec) / sizeof(real));
@@ -117,59 +90,101 @@ static ALWAYS_INLINE void map_grad(vec (*f)(vec grad_y, vec saved, vec slope), c
   }
 }
 
-static void activation(int activation, double parameter, const void *slope, int64_t slope_step, const void *z, void *y,
-                       int64_t n) {
-  real one = (real)parameter;
-  switch (activation) {
-  case FA_LINEAR: map_lanes(linear_lanes, &one, 0, z, y, n); break;
-  case FA_RELU: map_lanes(relu_lanes, &one, 0, z, y, n); break;
-  case FA_LEAKY_RELU: map_lanes(leaky_lanes, &one, 0, z, y, n); break;
-  case FA_PRELU:
-    if (slope_step)
-      map_lanes(leaky_lanes, slope, 1, z, y, n);
-    else
-      map_lanes(leaky_lanes, slope, 0, z, y, n);
-    break;
-#if REAL_BITS == 32
-  case FA_ELU: REAL(map)(elu, parameter, z, y, n); break;
-  case FA_SELU: REAL(map)(selu, parameter, z, y, n); break;
-  case FA_GELU: REAL(map)(gelu, parameter, z, y, n); break;
-  case FA_SILU: REAL(map)(silu, parameter, z, y, n); break;
-#ifdef FAST_LOOKUP
-  case FA_MISH: REAL(map)(mish, parameter, z, y, n); break;
-#endif
-  case FA_SOFTPLUS: REAL(map)(softplus, parameter, z, y, n); break;
-  case FA_SIGMOID: REAL(map)(sigmoid, parameter, z, y, n); break;
-  case FA_TANH: REAL(map)(tanh_wide, parameter, z, y, n); break;
-#endif
-  default: SMOOTH(activation, parameter, z, y, n); break;
-  }
+/* ---- in lanes; `slope` is the parameter of the activations that have one */
+
+static ALWAYS_INLINE vec linear_lanes(vec z, vec slope) {
+  (void)slope;
+  return z;
 }
 
-static void activation_backward(int activation, double parameter, const void *slope, int64_t slope_step,
-                                const void *grad_y, const void *saved, void *grad_z, int64_t n) {
-  real one = (real)parameter;
-  switch (activation) {
-  case FA_LINEAR: map_grad(linear_grad, &one, 0, grad_y, saved, grad_z, n); break;
-  case FA_RELU: map_grad(relu_grad, &one, 0, grad_y, saved, grad_z, n); break;
-  case FA_LEAKY_RELU: map_grad(leaky_grad, &one, 0, grad_y, saved, grad_z, n); break;
-  case FA_PRELU:
-    if (slope_step)
-      map_grad(leaky_grad, slope, 1, grad_y, saved, grad_z, n);
-    else
-      map_grad(leaky_grad, slope, 0, grad_y, saved, grad_z, n);
-    break;
-  case FA_SIGMOID: map_grad(sigmoid_grad, &one, 0, grad_y, saved, grad_z, n); break;
-  case FA_TANH: map_grad(tanh_grad, &one, 0, grad_y, saved, grad_z, n); break;
-#if REAL_BITS == 32
-  case FA_ELU: REAL(chain)(elu_slope, parameter, grad_y, saved, grad_z, n); break;
-  case FA_SELU: REAL(chain)(selu_slope, parameter, grad_y, saved, grad_z, n); break;
-  case FA_GELU: REAL(chain)(gelu_slope, parameter, grad_y, saved, grad_z, n); break;
-  case FA_SILU: REAL(chain)(silu_slope, parameter, grad_y, saved, grad_z, n); break;
-  case FA_SOFTPLUS: REAL(chain)(sigmoid, parameter, grad_y, saved, grad_z, n); break;
-#endif
-  default: SMOOTH_BACKWARD(activation, parameter, grad_y, saved, grad_z, n); break;
+static ALWAYS_INLINE vec relu_lanes(vec z, vec slope) {
+  (void)slope;
+  return vec_max(vec_set1(0), z); /* z where it is NaN */
+}
+
+static ALWAYS_INLINE vec leaky_lanes(vec z, vec slope) {
+  return vec_select(mask_gt(z, vec_set1(0)), z, vec_mul(z, slope));
+}
+
+static ALWAYS_INLINE vec linear_grad(vec grad_y, vec y, vec slope) {
+  (void)y, (void)slope;
+  return grad_y;
+}
+
+static ALWAYS_INLINE vec relu_grad(vec grad_y, vec y, vec slope) {
+  (void)slope;
+  return vec_select(mask_le(y, vec_set1(0)), vec_set1(0), grad_y); /* a NaN of y lets the gradient through */
+}
+
+static ALWAYS_INLINE vec leaky_grad(vec grad_y, vec z, vec slope) {
+  return vec_select(mask_gt(z, vec_set1(0)), grad_y, vec_mul(grad_y, slope));
+}
+
+static ALWAYS_INLINE vec sigmoid_grad(vec grad_y, vec y, vec slope) {
+  (void)slope;
+  return vec_mul(grad_y, vec_mul(y, vec_sub(vec_set1(1), y)));
+}
+
+static ALWAYS_INLINE vec tanh_grad(vec grad_y, vec y, vec slope) {
+  (void)slope;
+  return vec_mul(grad_y, vec_mul(vec_sub(vec_set1(1), y), vec_add(vec_set1(1), y)));
+}
+
+/* ---- one pair of functions for each activation */
+
+/* name_forward over arrays, from a function of lanes, and name_backward */
+#define LANES_FORWARD(name, f)                                                                                         \
+  static void REAL(name##_forward)(const struct parameter *p, const void *z, void *y, int64_t n) {                     \
+    real number = (real)p->number;                                                                                     \
+    map_lanes(f, &number, 0, z, y, n);                                                                                 \
   }
+#define LANES_BACKWARD(name, f)                                                                                        \
+  static void REAL(name##_backward)(const struct parameter *p, const void *grad_y, const void *saved, void *grad_z,    \
+                                    int64_t n) {                                                                       \
+    real number = (real)p->number;                                                                                     \
+    map_grad(f, &number, 0, grad_y, saved, grad_z, n);                                                                 \
+  }
+
+LANES_FORWARD(linear, linear_lanes)
+LANES_BACKWARD(linear, linear_grad)
+LANES_FORWARD(relu, relu_lanes)
+LANES_BACKWARD(relu, relu_grad)
+LANES_FORWARD(leaky_relu, leaky_lanes)
+LANES_BACKWARD(leaky_relu, leaky_grad)
+LANES_BACKWARD(sigmoid, sigmoid_grad)
+LANES_BACKWARD(tanh, tanh_grad)
+
+static void REAL(prelu_forward)(const struct parameter *p, const void *z, void *y, int64_t n) {
+  if (p->slope_step)
+    map_lanes(leaky_lanes, p->slope, 1, z, y, n);
+  else
+    map_lanes(leaky_lanes, p->slope, 0, z, y, n);
+}
+
+static void REAL(prelu_backward)(const struct parameter *p, const void *grad_y, const void *z, void *grad_z,
+                                 int64_t n) {
+  if (p->slope_step)
+    map_grad(leaky_grad, p->slope, 1, grad_y, z, grad_z, n);
+  else
+    map_grad(leaky_grad, p->slope, 0, grad_y, z, grad_z, n);
+}
+
+struct activation_pair {
+  forward_array *forward;
+  backward_array *backward;
+};
+#define PAIR(NAME, name, forward_cost, backward_cost) [FA_##NAME] = {REAL(name##_forward), REAL(name##_backward)},
+static const struct activation_pair activation_pairs[] = {FA_ACTIVATIONS(PAIR)};
+#undef PAIR
+
+static void activation(int activation, double number, const void *slope, int64_t slope_step, const void *z, void *y,
+                       int64_t n) {
+  activation_pairs[activation].forward(&(struct parameter){number, slope, slope_step}, z, y, n);
+}
+
+static void activation_backward(int activation, double number, const void *slope, int64_t slope_step,
+                                const void *grad_y, const void *saved, void *grad_z, int64_t n) {
+  activation_pairs[activation].backward(&(struct parameter){number, slope, slope_step}, grad_y, saved, grad_z, n);
 }
 
 /* sums[i] += z[i] > 0 ? 0 : grad_y[i] z[i], the terms of a PReLU's gradient */
@@ -184,3 +199,5 @@ static void add_slope_terms(int64_t n, const void *grads, const void *inputs, vo
   }
   for (; i < n; i++) sums[i] += z[i] > 0 ? 0 : grad_y[i] * z[i];
 }
+
+#endif

@@ -1,25 +1,29 @@
-/* The activations with an exponential in lanes of doubles: all of them over doubles, and over floats gelu_tanh and
- * mish, which in lanes of floats would not hold 2 ULP without a second word for the rounding errors or a table for each
- * side (the others, and mish where look-ups are fast, are in logistic.inc.h).  In doubles a float needs no care for
- * overflow, cancellation or subnormal results either. */
+/* Activations with an exponential, in lanes of doubles.  The float64 translation unit of an ISA includes this file
+ * twice: for arrays of doubles all of these activations, for arrays of floats the functions of struct double_lanes.  A
+ * float in a lane of a double needs no care for overflow, cancellation or subnormal results. */
+#ifndef REAL_BITS
+#define EDITOR_BITS 64
+#include "kernels/editor.h"
+#endif
+
 #include "kernels/exp_double.h"
 #include "kernels/wide_map.h"
 
 /* 2 sqrt(2 / pi) */
 #define GELU_LINEAR 1.5957691216057307
 #define GELU_CUBIC (0.044715 * GELU_LINEAR)
-/* the same in two parts: the first of few bits, and what it leaves */
+/* The same constants in two parts: a first part of few bits, and the rest. */
 #define GELU_LINEAR_FIRST 0x1.9884533d4364p+0
 #define GELU_LINEAR_REST 0x1.08d0fcb3c500cp-48
 #define GELU_CUBIC_FIRST 0x1.2444p-4
 #define GELU_CUBIC_REST 0x1.e549b1695e938p-21
 #define INVERSE_SQRT_2PI 0.3989422804014327
 
-/* Where tanh(softplus(z)) is 1, where exp(-z) - 1 is -1, and where tanh(z) is 1. */
+/* From here on tanh(softplus(z)) rounds to 1, exp(-z) - 1 to -1, and tanh(z) to 1. */
 #define MISH_END 40.0
 #define ELU_END 40.0
 #define TANH_END 20.0
-/* Where gelu_tanh(-z) rounds to 0. */
+/* gelu_tanh(-z) rounds to 0 from here on. */
 #if REAL_BITS == 32
 #define CUBIC_END 12.0
 #else
@@ -34,9 +38,10 @@ static ALWAYS_INLINE split REAL(gelu_logistic)(wide z) {
   wide square = wide_mul(z, z);
   return REAL(logistic)(wide_mul(z, wide_fma(square, wide_set1(GELU_CUBIC), wide_set1(GELU_LINEAR))));
 #else
-  /* An error of half an ULP in 2 u, up to 800, would be one of 400 ULP in the result.  So 2 |u| is x + rest, x exact:
-   * z and both factors are cut into a first part, of few enough bits for exact products, and what that leaves.  The
-   * first parts end at 2^-14 (z), 2^-46 and 2^-18 (the two constants) and 2^-28 (their sum). */
+  /* 2 u is up to 800, so an error of half an ULP in it would become 400 ULP in the result.  Therefore 2 |u| is
+   * computed as x + rest with exact x: z and both factors are split into a first part, whose products are exact, and a
+   * rest.  The last bits of the first parts are 2^-14 (z), 2^-46 and 2^-18 (the two constants) and 2^-28 (their sum).
+   */
   wide a = wide_min(wide_set1(CUBIC_END), wide_abs(z));
   wide first = wide_sub(wide_add(a, wide_set1(0x1.8p38)), wide_set1(0x1.8p38)), left = wide_sub(a, first);
   wide square = wide_mul(first, first), square_rest = wide_mul(left, wide_add(a, first));
@@ -76,7 +81,7 @@ static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
   return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
 }
 
-/* with s the logistic function of 2 u: s + z s (1 - s) (2 u)' */
+/* s + z s (1 - s) (2 u)', where s is the logistic function of 2 u */
 static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
   (void)parameter;
   z = REAL(clamp)(z, CUBIC_END);
@@ -97,7 +102,7 @@ static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
   return wide_div(n, wide_mul(whole, whole));
 }
 
-/* ---- of doubles alone */
+/* ---- over arrays of doubles only */
 
 #if REAL_BITS == 64
 
@@ -149,7 +154,7 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
 
 static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
   fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
-  /* both divided by 4: near 0 the numerator is more than 2, and alpha times that might overflow */
+  /* Both sides of the fraction are divided by 4: near 0 the numerator is above 2, and alpha times it might overflow. */
   wide below = wide_div(wide_mul(wide_set1(alpha / 4), e.above), wide_mul(wide_set1(0.25), e.below));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
 }
@@ -178,37 +183,27 @@ static ALWAYS_INLINE wide REAL(silu_slope)(wide z, double parameter) {
 
 /* ---- over arrays */
 
-static void REAL(smooth)(int activation, double parameter, const real *z, real *y, int64_t n) {
-  switch (activation) {
-  case FA_GELU_TANH: REAL(map)(REAL(gelu_tanh), parameter, z, y, n); break;
+WIDE_FORWARD(gelu_tanh, REAL(gelu_tanh))
+WIDE_BACKWARD(gelu_tanh, REAL(gelu_tanh_slope))
+WIDE_FORWARD(mish, REAL(mish))
+WIDE_BACKWARD(mish, REAL(mish_slope))
 #if REAL_BITS == 64
-  case FA_ELU: REAL(map)(REAL(elu), parameter, z, y, n); break;
-  case FA_SELU: REAL(map)(REAL(selu), parameter, z, y, n); break;
-  case FA_GELU: REAL(map)(REAL(gelu), parameter, z, y, n); break;
-  case FA_SOFTPLUS: REAL(map)(REAL(softplus), parameter, z, y, n); break;
-  case FA_SILU: REAL(map)(REAL(silu), parameter, z, y, n); break;
-  case FA_SIGMOID: REAL(map)(REAL(sigmoid), parameter, z, y, n); break;
-  case FA_TANH: REAL(map)(REAL(tanh), parameter, z, y, n); break;
+WIDE_FORWARD(elu, REAL(elu))
+WIDE_BACKWARD(elu, REAL(elu_slope))
+WIDE_FORWARD(selu, REAL(selu))
+WIDE_BACKWARD(selu, REAL(selu_slope))
+WIDE_FORWARD(gelu, REAL(gelu))
+WIDE_BACKWARD(gelu, REAL(gelu_slope))
+WIDE_FORWARD(silu, REAL(silu))
+WIDE_BACKWARD(silu, REAL(silu_slope))
+WIDE_FORWARD(softplus, REAL(softplus))
+WIDE_BACKWARD(softplus, REAL(sigmoid))
+WIDE_FORWARD(sigmoid, REAL(sigmoid))
+WIDE_FORWARD(tanh, REAL(tanh))
 #endif
-  default: REAL(map)(REAL(mish), parameter, z, y, n); break;
-  }
-}
 
-static void REAL(smooth_backward)(int activation, double parameter, const real *grad_y, const real *z, real *grad_z,
-                                  int64_t n) {
-  switch (activation) {
-  case FA_GELU_TANH: REAL(chain)(REAL(gelu_tanh_slope), parameter, grad_y, z, grad_z, n); break;
-#if REAL_BITS == 64
-  case FA_ELU: REAL(chain)(REAL(elu_slope), parameter, grad_y, z, grad_z, n); break;
-  case FA_SELU: REAL(chain)(REAL(selu_slope), parameter, grad_y, z, grad_z, n); break;
-  case FA_GELU: REAL(chain)(REAL(gelu_slope), parameter, grad_y, z, grad_z, n); break;
-  case FA_SILU: REAL(chain)(REAL(silu_slope), parameter, grad_y, z, grad_z, n); break;
-  case FA_SOFTPLUS: REAL(chain)(REAL(sigmoid), parameter, grad_y, z, grad_z, n); break;
-#endif
-  default: REAL(chain)(REAL(mish_slope), parameter, grad_y, z, grad_z, n); break;
-  }
-}
-
+#undef WIDE_FORWARD
+#undef WIDE_BACKWARD
 #undef LOWEST
 #undef TAIL_END
 #undef CUBIC_END

@@ -1,4 +1,6 @@
-/* Written by csrc/coefficients.py; constant terms first. */
+/* Written by csrc/tools/coefficients.py; constant terms first. */
+#ifndef FA_COEFFICIENTS_H
+#define FA_COEFFICIENTS_H
 
 /* exp(r) - 1 = 2 r / (c - r), c = 2 + r^2 p(r^2), |r| <= ln(2) / 2; largest relative error 6.3e-12 */
 static const double coth_p_f32[] = {
@@ -279,3 +281,5 @@ static const struct pieces mish_pieces[2] = {
           -0x1.cfbe0a0000000p-25f, -0x1.6d327e0000000p-28f, -0x1.d238260000000p-32f, 0x0.0p+0f, 0x1.caa2860000000p-10f,
           -0x1.4c27660000000p-9f, -0x1.5d27b60000000p-9f, -0x1.5049200000000p-10f},
      }}};
+
+#endif

@@ -1,10 +1,18 @@
-/* Exponentials and their relatives in lanes of doubles, good enough for arrays of REAL_BITS: included once for
- * each.  The tables for 32 bits leave an error of less than 1/100 ULP of a float, so that a float result is the exact
- * one rounded, but for rare near-ties; those for 64 bits leave the roundings of the steps, a few ULP of a double.
+/* Exponentials and related functions in lanes of doubles, accurate enough for arrays of REAL_BITS.  The float64
+ * translation unit of an ISA includes this file for both element types.  The tables for 32 bits have an error of less
+ * than 1/100 ULP of a float, so a float result is the exact one rounded, except for rare near-ties.  With the tables
+ * for 64 bits only the roundings of the steps remain, a few ULP of a double.
  *
- * Every user of exp divides by something, so exp comes as a fraction, which joins that division:
- * with c = r coth(r / 2), exp(r) = (c + r) / (c - r), and c is nearly linear in r^2.
- * NaN goes through everything here: vec_min and vec_max return their second operand where one is NaN. */
+ * Every user of exp divides, so exp is returned as a fraction, and the two divisions become one: with
+ * c = r coth(r / 2), exp(r) = (c + r) / (c - r), and c is nearly linear in r^2.
+ * NaN passes through every function: vec_min and vec_max return their second operand where one is NaN. */
+#ifndef REAL_BITS
+#define EDITOR_BITS 64
+#include "kernels/editor.h"
+#endif
+
+#include "kernels/coefficients.h"
+#include "kernels/wide.h"
 
 #if REAL_BITS == 32
 #define TABLE(name) name##_f32
@@ -37,18 +45,18 @@ static ALWAYS_INLINE wide REAL(polynomial)(int degree, const double *c, wide x) 
 /* n with x = n ln 2 + r and |r| <= ln(2) / 2 */
 static ALWAYS_INLINE wide REAL(exponent)(wide x) { return wide_round(wide_mul(x, wide_set1(0x1.71547652b82fep+0))); }
 
-/* that r; |x| < 1024 */
+/* r of x = n ln 2 + r; |x| < 1024 */
 static ALWAYS_INLINE wide REAL(reduce)(wide x, wide n) {
 #if REAL_BITS == 32
   return wide_fma(n, wide_set1(-0x1.62e42fefa39efp-1), x);
 #else
-  /* ln 2 in two parts: n times the first, of 32 bits, is exact */
+  /* ln 2 in two parts.  The first has 32 bits, so n times it is exact. */
   wide r = wide_fma(n, wide_set1(-0x1.62e42feep-1), x);
   return wide_fma(n, wide_set1(-0x1.a39ef35793c76p-33), r);
 #endif
 }
 
-/* a 2^n; for floats 2^n is a normal double, for doubles it may be too small for one */
+/* a 2^n.  For floats 2^n is a normal double; for doubles it may be below the normal numbers. */
 static ALWAYS_INLINE wide REAL(scale)(wide a, wide n) {
 #if REAL_BITS == 32
   return wide_scale2(a, n);
@@ -97,8 +105,8 @@ static ALWAYS_INLINE split REAL(mirrored)(wide z, fraction e) {
 /* exp(z) itself may be too large for a double */
 static ALWAYS_INLINE split REAL(logistic)(wide z) { return REAL(mirrored)(z, REAL(decay)(z)); }
 
-/* exp(x) - 1, |x| <= 100; sum gets exp(x) + 1, of the same denominator.  With e = 2^n, the numerators
- * e (c + r) -/+ (c - r) without their cancellation. */
+/* exp(x) - 1, |x| <= 100.  *sum becomes the numerator of exp(x) + 1, over the same denominator.  With e = 2^n the
+ * numerators are e (c + r) -/+ (c - r), computed without cancellation. */
 static ALWAYS_INLINE fraction REAL(expm1)(wide x, wide *sum) {
   wide n = REAL(exponent)(x), r = REAL(reduce)(x, n), c = REAL(coth_factor)(r);
   wide e = wide_scale2(wide_set1(1), n);
@@ -116,15 +124,15 @@ static ALWAYS_INLINE wide REAL(log1p)(fraction e) {
 
 /* exp(-a^2 / 2), 0 <= a <= TAIL_END */
 static ALWAYS_INLINE fraction REAL(gaussian)(wide a) {
-  /* an error of half an ULP in a^2 would be one of 400 ULP in the result: the square of a's first 26 bits is exact */
+  /* An error of half an ULP in a^2 would become 400 ULP in the result.  The square of a's first 26 bits is exact. */
   wide first = wide_sub(wide_add(a, wide_set1(0x1.8p32)), wide_set1(0x1.8p32));
   wide rest = wide_mul(wide_sub(a, first), wide_add(a, first));
   wide x = wide_mul(wide_mul(wide_set1(-0.5), first), first), n = REAL(exponent)(x);
   return REAL(power)(n, wide_fma(wide_set1(-0.5), rest, REAL(reduce)(x, n)));
 }
 
-/* part / whole = Phi(z), the normal distribution function, to relative accuracy on both sides of 0; density / whole
- * gets exp(-z^2 / 2) */
+/* The normal distribution function Phi(z) as above / below, to relative accuracy on both sides of 0.  *density becomes
+ * the numerator of exp(-z^2 / 2), over the same denominator. */
 static ALWAYS_INLINE fraction REAL(normal_cdf)(wide z, wide *density) {
   wide a = wide_min(wide_set1(TAIL_END), wide_abs(z));
   fraction e = REAL(gaussian)(a);

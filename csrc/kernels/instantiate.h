@@ -1,47 +1,26 @@
 /* Every kernel body, and the table of them for one ISA and one type.  The ISA's file defines REAL_BITS, KERNELS (the
- * table's name) and SMOOTH_TABLE, opens the region, and includes its vec.h and tuning.h first. */
+ * table's name) and DOUBLE_LANES (the name of its struct double_lanes), opens the region, and includes its vec.h and
+ * tuning.h first. */
 #ifndef REAL_BITS
 #include "isa/scalar/tuning.h"
 #include "kernels/editor.h"
 #define KERNELS kernels_editor
-#define SMOOTH_TABLE smooth_editor
+#define DOUBLE_LANES double_lanes_editor
 #endif
 
-#include "kernels/activation_list.h"
-
-#include "kernels/coefficients.h"
+#if REAL_BITS == 64 /* arrays of floats in lanes of doubles */
 #include "kernels/wide.h"
-
-/* The constants of selu (Klambauer et al. 2017). */
-#define SELU_ALPHA 1.6732632423543772848170429916717
-#define SELU_SCALE 1.0507009873554804934193349852946
-
-/* The activations of arrays of floats that are computed in lanes of doubles: an ISA's float64 file has them. */
-struct smooth {
-  void (*forward)(int activation, double parameter, const float *z, float *y, int64_t n);
-  void (*backward)(int activation, double parameter, const float *grad_y, const float *z, float *grad_z, int64_t n);
-};
-extern const struct smooth SMOOTH_TABLE;
-
-#if REAL_BITS == 64
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "kernels/real.h"
+
 #include "kernels/activations_double.h"
-const struct smooth SMOOTH_TABLE = {smooth_f32, smooth_backward_f32};
+const struct double_lanes DOUBLE_LANES = {gelu_tanh_forward_f32, mish_forward_f32, gelu_tanh_backward_f32,
+                                          mish_backward_f32};
 #undef REAL_BITS
 #define REAL_BITS 64
 #include "kernels/real.h"
-#include "kernels/activations_double.h"
-#define SMOOTH smooth_f64
-#define SMOOTH_BACKWARD smooth_backward_f64
-#else
-#include "kernels/activations_float.h"
-#define SMOOTH SMOOTH_TABLE.forward
-#define SMOOTH_BACKWARD SMOOTH_TABLE.backward
 #endif
-
-#include "kernels/rest.h"
 
 #include "kernels/activations.h"
 #include "kernels/dots.h"

@@ -1,5 +1,13 @@
-/* WIDTH vectors side by side.  The steps of a formula wait for each other, some 60 cycles in all; where each
- * step is done for WIDTH vectors in turn, the CPU need not wait. */
+/* WIDTH vectors side by side.  Each step of a formula waits for the step before it, some 60 cycles in all.  With each
+ * step done for WIDTH vectors in turn, the CPU need not wait. */
+#ifndef FA_WIDE_H
+#define FA_WIDE_H
+
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+/* bench/tuning: wide-width */
 #define WIDTH 4
 enum { WIDE_LANES = WIDTH * LANES };
 
@@ -90,3 +98,5 @@ static ALWAYS_INLINE wide_mask wide_gt(wide a, wide b) {
   for (int i = 0; i < WIDTH; i++) r.m[i] = mask_gt(a.v[i], b.v[i]);
   return r;
 }
+
+#endif

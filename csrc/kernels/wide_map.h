@@ -1,4 +1,11 @@
-/* A formula over arrays of REAL_BITS, WIDE_LANES at a time. */
+/* Functions of WIDE_LANES elements, over arrays of REAL_BITS.  The float64 translation unit of an ISA includes this
+ * file for both element types, so it has no include guard. */
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+#include "kernels/activation_functions.h"
+#include "kernels/wide.h"
 
 typedef wide REAL(formula)(wide z, double parameter);
 
@@ -29,3 +36,14 @@ static ALWAYS_INLINE void REAL(chain)(REAL(formula) * f, double parameter, const
     if (!whole) memcpy(grad_z + i, rest, (size_t)(n - i) * sizeof(real));
   }
 }
+
+/* name_forward over arrays, for y = f(z), and name_backward, for dy/dz = f(z) */
+#define WIDE_FORWARD(name, f)                                                                                          \
+  static void REAL(name##_forward)(const struct parameter *p, const void *z, void *y, int64_t n) {                     \
+    REAL(map)(f, p->number, z, y, n);                                                                                  \
+  }
+#define WIDE_BACKWARD(name, f)                                                                                         \
+  static void REAL(name##_backward)(const struct parameter *p, const void *grad_y, const void *z, void *grad_z,        \
+                                    int64_t n) {                                                                       \
+    REAL(chain)(f, p->number, grad_y, z, grad_z, n);                                                                   \
+  }

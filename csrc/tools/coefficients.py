@@ -1,5 +1,5 @@
-"""Writes kernels/coefficients.h, the tables of the activations: run it after a change, and clang-format; it
-needs mpmath.
+"""Writes kernels/coefficients.h, the tables of the activations: run it after a change, then clang-format.
+It needs mpmath.
 
 Each function is interpolated at Chebyshev nodes, in 60 digits; the largest relative error of the quantity
 that the kernels need, found on a dense grid, is written beside its table.
@@ -237,8 +237,9 @@ struct pieces {
 
 
 if __name__ == "__main__":
-    with (Path(__file__).parent / "kernels" / "coefficients.h").open("w") as file:
-        file.write("/* Written by csrc/coefficients.py; constant terms first. */\n")
+    with (Path(__file__).resolve().parents[1] / "kernels" / "coefficients.h").open("w") as file:
+        file.write("/* Written by csrc/tools/coefficients.py; constant terms first. */\n")
+        file.write("#ifndef FA_COEFFICIENTS_H\n#define FA_COEFFICIENTS_H\n")
         write_coth(file, 32, degree=2)
         write_coth(file, 64, degree=4)
         write_log1p(file, 64, degree=9)
@@ -247,3 +248,4 @@ if __name__ == "__main__":
         write_half_exp(file, degree=5)
         write_tanh(file, degree=4, high=mpf("0.55"))
         write_all_pieces(file)
+        file.write("\n#endif\n")

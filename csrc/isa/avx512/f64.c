@@ -2,7 +2,7 @@
 #if defined(__x86_64__)
 #define REAL_BITS 64
 #define KERNELS kernels_avx512_f64
-#define SMOOTH_TABLE smooth_avx512
+#define DOUBLE_LANES double_lanes_avx512
 #define REGION_AVX512
 #include "isa/region_begin.h"
 #include "isa/avx512/vec.h"
