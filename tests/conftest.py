@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact import backends, settings
+from fastact import activations, backends, settings
 
 hypothesis.settings.register_profile(
     "fastact",
@@ -217,31 +217,30 @@ class Case(NamedTuple):
         return {"slope": np.array(slopes[0]) if self.slopes == "one" else np.resize(slopes, features)}
 
 
-CASES = (
-    Case("linear", {}),
-    Case("relu", {}),
-    Case("leaky_relu", {}),
-    Case("leaky_relu", {"negative_slope": 0.5}),
-    Case("prelu", {}, "one"),
-    Case("prelu", {}, "per-feature"),
-    Case("elu", {}),
-    Case("elu", {"alpha": 0.5}),
-    Case("selu", {}),
-    Case("gelu", {}),
-    Case("gelu", {"approximate": "tanh"}),
-    Case("silu", {}),
-    Case("softplus", {}),
-    Case("mish", {}),
-    Case("sigmoid", {}),
-    Case("tanh", {}),
-)
+# Values of keywords beside the defaults; one entry for each activation that has a keyword.
+OTHER_PARAMETERS = {
+    "leaky_relu": {"negative_slope": 0.5},
+    "elu": {"alpha": 0.5},
+    "gelu": {"approximate": "tanh"},
+}
+
+
+def _cases(name):
+    if name == "prelu":
+        return Case(name, {}, "one"), Case(name, {}, "per-feature")
+    if not activations.TABLE[name].defaults:
+        return (Case(name, {}),)
+    return Case(name, {}), Case(name, OTHER_PARAMETERS[name])
+
+
+CASES = tuple(case for name in activations.NAMES for case in _cases(name))
 # Exact on whole numbers: these multiply by halves and quarters at most.
 EXACT_CASES = tuple(
     case
     for case in CASES
     if case.name in ("linear", "relu", "prelu") or case.parameters.get("negative_slope") == 0.5
 )
-SAVES_Y = ("linear", "relu", "sigmoid", "tanh")
+SAVES_Y = tuple(name for name, row in activations.TABLE.items() if row.saves == "y")
 
 
 # ---- layouts of arrays

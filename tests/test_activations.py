@@ -1,6 +1,8 @@
 """The element-wise activations, forward and backward: every backend against float64."""
 
 import math
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,9 +70,39 @@ FORMULAS = {
 }
 
 
-def test_every_activation_is_tested():
-    assert {case.name for case in CASES} == set(activations.NAMES)
-    assert {"prelu"} | FORMULAS.keys() - {"gelu_tanh"} == set(activations.NAMES)
+def test_codes_of_activations_count_up_from_zero():
+    assert [row.code for row in activations.TABLE.values()] == list(range(len(activations.TABLE)))
+
+
+def test_documented_table_is_the_table():
+    documented = {}
+    for line in activations.__doc__.splitlines():
+        if line.startswith("| ") and "|-" not in line:
+            name, _, keyword, saves = (cell.strip() for cell in line.strip("|").split("|"))
+            documented[name] = (keyword.split(" ")[0], saves)
+    del documented["name"]
+    rows = {name: activations.TABLE[name] for name in activations.NAMES}
+    assert documented == {name: ("".join(row.defaults), row.saves) for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("name", activations.TABLE)
+def test_backends_have_a_formula_for_each_code(compiled, name):
+    """A code without a formula gives NaN in Numba, and does not compile in C."""
+    code_of = {"gelu_tanh": ("gelu", {"approximate": "tanh"}), "prelu": ("prelu", {"slope": np.array(0.25)})}
+    activation, keywords = code_of.get(name, (name, {}))
+    z = np.array([-0.75, 0.5])
+    for operation, arguments in (("activation", (z,)), ("activation_backward", (np.ones(2), z))):
+        result, expected = (
+            as_tuple(getattr(fa, operation)(*arguments, activation, backend=backend, **keywords))[0]
+            for backend in (compiled, "numpy")
+        )
+        assert_within(result, expected, 2 * derivative_bound(np.ones(2), np.float64))
+
+
+def test_header_of_the_c_backend_is_up_to_date():
+    tool = Path(__file__).resolve().parent.parent / "csrc" / "tools" / "activations.py"
+    written = runpy.run_path(str(tool))
+    assert written["HEADER"].read_text() == written["header"](), f"stale: run python {tool}"
 
 
 @pytest.mark.parametrize("name", FORMULAS)

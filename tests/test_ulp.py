@@ -1,15 +1,16 @@
 """The accuracy of the C kernels' activations, counted in units in the last place (ULP) of the exact result.
 
-float64 is held against mpmath, float32 against float64.  The bounds:
+float64 is held against mpmath, or against the table's formula in extended precision where it has no erfc;
+float32 is held against float64.  The bounds:
 
 float64 forward.  No result goes through more than DOUBLE_ULPS roundings whose errors add up; gelu has the
 most: they are half an ULP each, up to twice that where the result is just below a power of two.
 
-float32 forward.  Held to FLOAT_ULPS, gelu on a CPU without FMA to WITHOUT_FMA_ULPS (over all floats the worst
-is 2.13 at -0.14057003; where there is FMA mish on AVX-512, 1.87 at -5.1978, and gelu, 1.86 at -1.851284, and
-next come selu, 1.90 without and 1.81 with it, and silu, 1.81); gelu_tanh, and mish elsewhere, are computed in
-doubles, so only the last rounding counts, of 0.5 ULP, and the error of the tables in
-csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
+float32 forward.  Held to FLOAT_ULPS; gelu on a CPU without FMA is held to WITHOUT_FMA_ULPS (over all floats
+its worst is 2.13 at -0.14057003).  With FMA the worst are mish on AVX-512, 1.87 at -5.1978, gelu, 1.86 at
+-1.851284, and then selu (1.90 without FMA, 1.81 with it) and silu, 1.81.  What is ROUNDED_ONCE has one
+rounding, of 0.5 ULP.  gelu_tanh, and mish on ISAs other than AVX-512, are computed in doubles, so they have
+one rounding and the error of the tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
 
 Backward.  A derivative is a sum of terms of the size of 1, and its error is relative to those.  A float32 one
 has FLOAT_ROUNDINGS roundings: of its exponential, of what that is multiplied by, and of the product with
@@ -24,7 +25,7 @@ import pytest
 from conftest import COMPILED
 
 import fastact as fa
-from fastact import backends
+from fastact import activations, backends
 
 C_VARIANTS = [variant for variant in COMPILED if variant.startswith("c-")]
 pytestmark = [
@@ -107,13 +108,16 @@ SMOOTH = {
     "tanh": ("tanh", {}, mp.tanh, None),
 }
 ALL = {
-    **{name: (activation, keywords) for name, (activation, keywords, *_) in SMOOTH.items()},
-    "linear": ("linear", {}),
-    "relu": ("relu", {}),
+    **{name: (name, {}) for name in activations.NAMES if name != "prelu"},
     "leaky_relu": ("leaky_relu", {"negative_slope": 0.25}),
+    "gelu_tanh": ("gelu", {"approximate": "tanh"}),
 }
+EXTENDED = [name for name in ALL if name not in SMOOTH and not activations.TABLE[name].defaults]
+extended_precision = pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 63, reason="the platform's long double is no more precise than a double"
+)
 
-IN_FLOATS = ("elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh")
+ROUNDED_ONCE = ("linear", "relu", "leaky_relu", "gelu_tanh")
 
 
 def points(rng):
@@ -185,6 +189,37 @@ def test_float64_backward(compiled, name, rng):
     assert_no_more(error, DOUBLE_ULPS * np.finfo(np.float64).eps * np.abs(grad_y), z, grad_z)
 
 
+def halves(values):
+    """Extended-precision numbers as float64 and what that rounding left over."""
+    high = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinities
+        return high, np.where(np.isfinite(high), values - high, 0).astype(np.float64)
+
+
+@extended_precision
+@pytest.mark.parametrize("name", EXTENDED)
+def test_float64_forward_against_extended_precision(compiled, name, rng):
+    z = points(rng)
+    y = fa.activation(z, name, backend=compiled)
+    with np.errstate(all="ignore"):
+        high, low = halves(activations.TABLE[name].forward(z.astype(np.longdouble), None))
+    underflow = 1024 * np.finfo(np.float64).smallest_subnormal
+    assert_no_more(np.abs((y - high) - low), DOUBLE_ULPS * spacing(high, np.float64) + underflow, z, y)
+
+
+@extended_precision
+@pytest.mark.parametrize("name", EXTENDED)
+def test_float64_backward_against_extended_precision(compiled, name, rng):
+    saved = points(rng)
+    grad_y = rng.standard_normal(saved.shape)
+    grad_z = fa.activation_backward(grad_y, saved, name, backend=compiled)
+    with np.errstate(all="ignore"):
+        exact = activations.TABLE[name].backward(grad_y, saved.astype(np.longdouble), None)
+    high, low = halves(exact)
+    bound = DOUBLE_ULPS * np.finfo(np.float64).eps * np.abs(grad_y)
+    assert_no_more(np.abs((grad_z - high) - low), bound, saved, grad_z)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_float32_forward(compiled, name):
     activation, keywords = ALL[name]
@@ -199,8 +234,8 @@ def test_float32_forward(compiled, name):
     np.testing.assert_array_equal(y[infinite], rounded[infinite])
     z, y, exact = z[~infinite], y[~infinite], exact[~infinite]
     isa = fa.get_config()["isa"]
-    in_floats = name in IN_FLOATS or (name == "mish" and isa in ("avx512", "amx"))
-    bound = FLOAT_ULPS if in_floats else ROUNDED_ULPS
+    rounded_once = name in ROUNDED_ONCE or (name == "mish" and isa not in ("avx512", "amx"))
+    bound = ROUNDED_ULPS if rounded_once else FLOAT_ULPS
     if name == "gelu" and isa == "scalar":
         bound = WITHOUT_FMA_ULPS
     assert_no_more(np.abs(y - exact), bound * spacing(exact, np.float32), z, y)
