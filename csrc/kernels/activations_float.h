@@ -220,7 +220,7 @@ static ALWAYS_INLINE wide elu(wide z, double alpha) {
 
 static ALWAYS_INLINE wide selu(wide z, double parameter) {
   (void)parameter;
-  wide above = scaled(wide_min(wide_set1(FLT_MAX), z), SELU_SCALE);
+  wide above = scaled(wide_min(wide_set1(REAL_MAX), z), SELU_SCALE);
   return wide_select(wide_gt(z, wide_set1(0)), above, scaled(elu_tail(z), SELU_SCALE * SELU_ALPHA));
 }
 
