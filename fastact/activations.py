@@ -14,6 +14,7 @@
 | mish       | z tanh(softplus z)                  |                        | z              |
 | sigmoid    | 1 / (1 + exp -z)                    |                        | y              |
 | tanh       | tanh z                              |                        | y              |
+| softsign   | z / (1 + abs z)                     |                        | z              |
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the others
 save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  csrc/README.md says how to
@@ -183,6 +184,13 @@ TABLE: dict[str, Row] = {
         lambda z, p: np.tanh(z),
         lambda grad_y, y, p: grad_y * ((1 - y) * (1 + y)),
         exponential=(True, False),
+        init="glorot_uniform",
+    ),
+    "softsign": Row(
+        13,
+        "z",
+        lambda z, p: _finite(z) / (1 + np.abs(_finite(z))),
+        lambda grad_y, z, p: grad_y / (1 + np.abs(z)) ** 2,
         init="glorot_uniform",
     ),
 }

@@ -42,6 +42,8 @@ __all__ = [
     "silu_backward",
     "softplus",
     "softplus_backward",
+    "softsign",
+    "softsign_backward",
     "tanh",
     "tanh_backward",
 ]
@@ -212,3 +214,15 @@ def tanh(z: Array, *, out: Array | None = None, backend: str | None = None) -> A
 def tanh_backward(grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
     """grad_z = grad_y * (1 - y²)."""
     return ops.activation_backward(grad_y, y, "tanh", out=out, backend=backend)
+
+
+def softsign(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z / (1 + |z|), ±1 at ±infinity (Bergstra et al. 2009)."""
+    return ops.activation(z, "softsign", out=out, backend=backend)
+
+
+def softsign_backward(
+    grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y / (1 + |z|)²."""
+    return ops.activation_backward(grad_y, z, "softsign", out=out, backend=backend)

@@ -827,6 +827,7 @@ _SOFTPLUS = TABLE["softplus"].code
 _MISH = TABLE["mish"].code
 _SIGMOID = TABLE["sigmoid"].code
 _TANH = TABLE["tanh"].code
+_SOFTSIGN = TABLE["softsign"].code
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_GELU = math.sqrt(2 / math.pi)
 _LARGEST = np.finfo(np.float64).max
@@ -867,6 +868,8 @@ def _activate(code, parameter, z):
         return _sigmoid(z)
     if code == _TANH:
         return math.tanh(z)
+    if code == _SOFTSIGN:
+        return math.copysign(1.0, z) if math.isinf(z) else z / (1 + abs(z))
     if z == np.inf:
         return z
     z = -_LARGEST if z < -_LARGEST else z  # so that -inf * 0 is 0, the limit
@@ -903,6 +906,8 @@ def _propagate(code, parameter, saved, grad):
         return grad * (saved * (1 - saved))
     if code == _TANH:
         return grad * ((1 - saved) * (1 + saved))
+    if code == _SOFTSIGN:
+        return grad / ((1 + abs(saved)) * (1 + abs(saved)))
     # beyond +-1e4 the derivative is 0 or 1, and infinities would make NaN of it
     z = -1e4 if saved < -1e4 else 1e4 if saved > 1e4 else saved
     if code == _GELU:

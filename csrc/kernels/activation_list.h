@@ -15,7 +15,8 @@ enum fa_activation {
   FA_SOFTPLUS = 9,
   FA_MISH = 10,
   FA_SIGMOID = 11,
-  FA_TANH = 12
+  FA_TANH = 12,
+  FA_SOFTSIGN = 13
 };
 
 /* The work of an element with an exponential, relative to an element that is only moved.
@@ -36,7 +37,8 @@ enum fa_activation {
   X(SOFTPLUS, softplus, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                            \
   X(MISH, mish, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
   X(SIGMOID, sigmoid, EXPONENTIAL_WORK, 1)                                                                             \
-  X(TANH, tanh, EXPONENTIAL_WORK, 1)
+  X(TANH, tanh, EXPONENTIAL_WORK, 1)                                                                                   \
+  X(SOFTSIGN, softsign, 1, 1)
 
 #define FORWARD_COST(NAME, name, forward, backward) [FA_##NAME] = forward,
 #define BACKWARD_COST(NAME, name, forward, backward) [FA_##NAME] = backward,

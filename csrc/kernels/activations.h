@@ -130,6 +130,19 @@ static ALWAYS_INLINE vec tanh_grad(vec grad_y, vec y, vec slope) {
   return vec_mul(grad_y, vec_mul(vec_sub(vec_set1(1), y), vec_add(vec_set1(1), y)));
 }
 
+static ALWAYS_INLINE vec softsign_lanes(vec z, vec slope) {
+  (void)slope;
+  z = vec_max(vec_set1(-REAL_MAX), vec_min(vec_set1(REAL_MAX), z)); /* 1 at infinity, where a quotient would be NaN */
+  return vec_div(z, vec_add(vec_set1(1), vec_abs(z)));
+}
+
+/* (1 + a)^2 = 1 + a (a + 2) has one rounding less */
+static ALWAYS_INLINE vec softsign_grad(vec grad_y, vec z, vec slope) {
+  (void)slope;
+  vec a = vec_abs(z);
+  return vec_div(grad_y, vec_fma(a, vec_add(a, vec_set1(2)), vec_set1(1)));
+}
+
 /* ---- one pair of functions for each activation */
 
 /* name_forward over arrays, from a function of lanes, and name_backward */
@@ -153,6 +166,8 @@ LANES_FORWARD(leaky_relu, leaky_lanes)
 LANES_BACKWARD(leaky_relu, leaky_grad)
 LANES_BACKWARD(sigmoid, sigmoid_grad)
 LANES_BACKWARD(tanh, tanh_grad)
+LANES_FORWARD(softsign, softsign_lanes)
+LANES_BACKWARD(softsign, softsign_grad)
 
 static void REAL(prelu_forward)(const struct parameter *p, const void *z, void *y, int64_t n) {
   if (p->slope_step)
