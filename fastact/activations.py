@@ -1,20 +1,25 @@
 """The table of activations: their codes, parameters, costs and formulas, and what each one's forward saves.
 
-| name       | y                                   | parameter (default)    | backward needs |
-|------------|-------------------------------------|------------------------|----------------|
-| linear     | z                                   |                        | y              |
-| relu       | max(z, 0)                           |                        | y              |
-| leaky_relu | z if z > 0 else negative_slope z    | negative_slope (0.01)  | z              |
-| prelu      | z if z > 0 else slope z             | slope (an array)       | z              |
-| elu        | z if z > 0 else alpha (exp z - 1)   | alpha (1.0)            | z              |
-| selu       | scale elu(z), its own alpha         |                        | z              |
-| gelu       | z Phi(z)                            | approximate ("none")   | z              |
-| silu       | z sigmoid(z)                        |                        | z              |
-| softplus   | log(1 + exp z)                      |                        | z              |
-| mish       | z tanh(softplus z)                  |                        | z              |
-| sigmoid    | 1 / (1 + exp -z)                    |                        | y              |
-| tanh       | tanh z                              |                        | y              |
-| softsign   | z / (1 + abs z)                     |                        | z              |
+| name        | y                                   | parameter (default)    | backward needs |
+|-------------|-------------------------------------|------------------------|----------------|
+| linear      | z                                   |                        | y              |
+| relu        | max(z, 0)                           |                        | y              |
+| leaky_relu  | z if z > 0 else negative_slope z    | negative_slope (0.01)  | z              |
+| prelu       | z if z > 0 else slope z             | slope (an array)       | z              |
+| elu         | z if z > 0 else alpha (exp z - 1)   | alpha (1.0)            | z              |
+| selu        | scale elu(z), its own alpha         |                        | z              |
+| gelu        | z Phi(z)                            | approximate ("none")   | z              |
+| silu        | z sigmoid(z)                        |                        | z              |
+| softplus    | log(1 + exp z)                      |                        | z              |
+| mish        | z tanh(softplus z)                  |                        | z              |
+| sigmoid     | 1 / (1 + exp -z)                    |                        | y              |
+| tanh        | tanh z                              |                        | y              |
+| softsign    | z / (1 + abs z)                     |                        | z              |
+| hardswish   | z hardsigmoid(z)                    |                        | z              |
+| hardsigmoid | min(max(z + 3, 0), 6) / 6           |                        | z              |
+| hardtanh    | min(max(z, -1), 1)                  |                        | y              |
+| relu6       | min(max(z, 0), 6)                   |                        | y              |
+| logsigmoid  | log sigmoid(z)                      |                        | z              |
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the others
 save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  csrc/README.md says how to
@@ -191,6 +196,40 @@ TABLE: dict[str, Row] = {
         "z",
         lambda z, p: _finite(z) / (1 + np.abs(_finite(z))),
         lambda grad_y, z, p: grad_y / (1 + np.abs(z)) ** 2,
+        init="glorot_uniform",
+    ),
+    "hardswish": Row(
+        14,
+        "z",
+        lambda z, p: np.maximum(z, -3) * (np.clip(z + 3, 0, 6) / 6),
+        lambda grad_y, z, p: np.where(z <= -3, 0, np.where(z >= 3, grad_y, grad_y * ((2 * z + 3) / 6))),
+    ),
+    "hardsigmoid": Row(
+        15,
+        "z",
+        lambda z, p: np.clip(z + 3, 0, 6) / 6,
+        lambda grad_y, z, p: np.where(np.abs(z) >= 3, 0, grad_y / 6),
+        init="glorot_uniform",
+    ),
+    "hardtanh": Row(
+        16,
+        "y",
+        lambda z, p: np.clip(z, -1, 1),
+        lambda grad_y, y, p: np.where(np.abs(y) >= 1, 0, grad_y),
+        init="glorot_uniform",
+    ),
+    "relu6": Row(
+        17,
+        "y",
+        lambda z, p: np.clip(z, 0, 6),
+        lambda grad_y, y, p: np.where((y <= 0) | (y >= 6), 0, grad_y),
+    ),
+    "logsigmoid": Row(
+        18,
+        "z",
+        lambda z, p: -_softplus(-z),
+        lambda grad_y, z, p: grad_y * _sigmoid(-z),
+        exponential=(True, True),
         init="glorot_uniform",
     ),
 }

@@ -24,15 +24,25 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "hardsigmoid",
+    "hardsigmoid_backward",
+    "hardswish",
+    "hardswish_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "logsigmoid",
+    "logsigmoid_backward",
     "mish",
     "mish_backward",
     "prelu",
     "prelu_backward",
     "relu",
+    "relu6",
+    "relu6_backward",
     "relu_backward",
     "selu",
     "selu_backward",
@@ -226,3 +236,61 @@ def softsign_backward(
 ) -> Array:
     """grad_z = grad_y / (1 + |z|)²."""
     return ops.activation_backward(grad_y, z, "softsign", out=out, backend=backend)
+
+
+def hardswish(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = z * hardsigmoid(z), 0 at -infinity (Howard et al. 2019)."""
+    return ops.activation(z, "hardswish", out=out, backend=backend)
+
+
+def hardswish_backward(
+    grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = 0 where z <= -3, grad_y where z >= 3, else grad_y * (2 z + 3) / 6."""
+    return ops.activation_backward(grad_y, z, "hardswish", out=out, backend=backend)
+
+
+def hardsigmoid(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = min(max(z + 3, 0), 6) / 6 (Howard et al. 2019; Courbariaux et al. 2015 have another slope)."""
+    return ops.activation(z, "hardsigmoid", out=out, backend=backend)
+
+
+def hardsigmoid_backward(
+    grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y / 6 where |z| < 3, else 0."""
+    return ops.activation_backward(grad_y, z, "hardsigmoid", out=out, backend=backend)
+
+
+def hardtanh(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = min(max(z, -1), 1) (Collobert 2004)."""
+    return ops.activation(z, "hardtanh", out=out, backend=backend)
+
+
+def hardtanh_backward(
+    grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y where |y| < 1, else 0."""
+    return ops.activation_backward(grad_y, y, "hardtanh", out=out, backend=backend)
+
+
+def relu6(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = min(max(z, 0), 6) (Krizhevsky 2010)."""
+    return ops.activation(z, "relu6", out=out, backend=backend)
+
+
+def relu6_backward(grad_y: Array, y: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """grad_z = grad_y where 0 < y < 6, else 0."""
+    return ops.activation_backward(grad_y, y, "relu6", out=out, backend=backend)
+
+
+def logsigmoid(z: Array, *, out: Array | None = None, backend: str | None = None) -> Array:
+    """y = log(sigmoid(z)) = -softplus(-z), the log-likelihood of logistic regression (Cox 1958)."""
+    return ops.activation(z, "logsigmoid", out=out, backend=backend)
+
+
+def logsigmoid_backward(
+    grad_y: Array, z: Array, *, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """grad_z = grad_y * sigmoid(-z)."""
+    return ops.activation_backward(grad_y, z, "logsigmoid", out=out, backend=backend)

@@ -828,6 +828,11 @@ _MISH = TABLE["mish"].code
 _SIGMOID = TABLE["sigmoid"].code
 _TANH = TABLE["tanh"].code
 _SOFTSIGN = TABLE["softsign"].code
+_HARDSWISH = TABLE["hardswish"].code
+_HARDSIGMOID = TABLE["hardsigmoid"].code
+_HARDTANH = TABLE["hardtanh"].code
+_RELU6 = TABLE["relu6"].code
+_LOGSIGMOID = TABLE["logsigmoid"].code
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_GELU = math.sqrt(2 / math.pi)
 _LARGEST = np.finfo(np.float64).max
@@ -870,6 +875,16 @@ def _activate(code, parameter, z):
         return math.tanh(z)
     if code == _SOFTSIGN:
         return math.copysign(1.0, z) if math.isinf(z) else z / (1 + abs(z))
+    if code == _HARDSWISH:
+        return 0.0 if z <= -3 else z if z >= 3 else z * ((z + 3) / 6)
+    if code == _HARDSIGMOID:
+        return 0.0 if z <= -3 else 1.0 if z >= 3 else (z + 3) / 6
+    if code == _HARDTANH:
+        return -1.0 if z <= -1 else 1.0 if z >= 1 else z
+    if code == _RELU6:
+        return 0.0 if z <= 0 else 6.0 if z >= 6 else z
+    if code == _LOGSIGMOID:
+        return -_softplus(-z)
     if z == np.inf:
         return z
     z = -_LARGEST if z < -_LARGEST else z  # so that -inf * 0 is 0, the limit
@@ -908,6 +923,16 @@ def _propagate(code, parameter, saved, grad):
         return grad * ((1 - saved) * (1 + saved))
     if code == _SOFTSIGN:
         return grad / ((1 + abs(saved)) * (1 + abs(saved)))
+    if code == _HARDSWISH:
+        return 0.0 if saved <= -3 else grad if saved >= 3 else grad * ((2 * saved + 3) / 6)
+    if code == _HARDSIGMOID:
+        return 0.0 if abs(saved) >= 3 else grad / 6
+    if code == _HARDTANH:
+        return 0.0 if abs(saved) >= 1 else grad
+    if code == _RELU6:
+        return 0.0 if saved <= 0 or saved >= 6 else grad
+    if code == _LOGSIGMOID:
+        return grad * _sigmoid(-saved)
     # beyond +-1e4 the derivative is 0 or 1, and infinities would make NaN of it
     z = -1e4 if saved < -1e4 else 1e4 if saved > 1e4 else saved
     if code == _GELU:

@@ -349,8 +349,8 @@ class Linear(_Product):
         bias: whether there is one; it starts at 0.
         activation: a name of the table in `fastact.activations`.
         init: a function (shape, rng, dtype) -> array for the weight.  By default the function
-            that the table in `fastact.activations` names: `init.glorot_uniform` for linear, sigmoid and tanh,
-            `init.lecun_normal` for selu, `init.he_normal` for relu and those like it.
+            that the table in `fastact.activations` names: `init.glorot_uniform` for linear and those
+            like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like relu.
         precision: the float32 precision tier, else the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.

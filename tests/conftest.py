@@ -240,6 +240,7 @@ EXACT_CASES = tuple(
     for case in CASES
     if case.name in ("linear", "relu", "prelu") or case.parameters.get("negative_slope") == 0.5
 )
+KINKS = np.array([-3.0, -1, 0, 1, 3, 6])  # where the derivative of an activation jumps
 SAVES_Y = tuple(name for name, row in activations.TABLE.items() if row.saves == "y")
 
 

@@ -10,6 +10,7 @@ from conftest import (
     CASES,
     EXACT_CASES,
     INPUT_LAYOUTS,
+    KINKS,
     OUT_LAYOUTS,
     SAVES_Y,
     as_tuple,
@@ -192,6 +193,63 @@ def test_limits_and_nan(backend, dtype, threads, case):
     assert_limits(grads[0], grad_z, dtype)
 
 
+INFINITE = {  # y and the derivative at -infinity, then both at infinity
+    "softsign": (-1, 0, 1, 0),
+    "hardswish": (0, 0, np.inf, 1),
+    "hardsigmoid": (0, 0, 1, 0),
+    "hardtanh": (-1, 0, 1, 0),
+    "relu6": (0, 0, 6, 0),
+    "logsigmoid": (-np.inf, 1, 0, 0),
+    "silu": (0, 0, np.inf, 1),
+    "softplus": (0, 0, np.inf, 1),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_activation_at_infinity_is_its_limit(backend, dtype, name):
+    z = np.tile(np.array([-np.inf, np.inf], dtype), 20)
+    y = fa.activation(z, name)
+    saved = y if name in SAVES_Y else z
+    grad_z = fa.activation_backward(np.ones_like(z), saved, name)
+    np.testing.assert_array_equal(
+        np.stack([y, grad_z], axis=-1).reshape(20, 4), np.tile(INFINITE[name], (20, 1))
+    )
+
+
+AT_KINKS = {  # z: y and the derivative, as PyTorch defines them
+    "hardswish": {-3: (0, 0), -1.5: (-0.375, 0), 3: (3, 1)},
+    "hardsigmoid": {-3: (0, 0), 0: (0.5, 1 / 6), 3: (1, 0)},
+    "hardtanh": {-1: (-1, 0), 0: (0, 1), 1: (1, 0)},
+    "relu6": {0: (0, 0), 3: (3, 1), 6: (6, 0)},
+}
+
+
+@pytest.mark.parametrize("name", AT_KINKS)
+def test_activation_at_a_kink_is_pytorchs(backend, dtype, name):
+    z = np.tile(np.array(list(AT_KINKS[name]), dtype), 20)
+    y = fa.activation(z, name)
+    grad_z = fa.activation_backward(np.ones_like(z), y if name in SAVES_Y else z, name)
+    expected = np.tile(np.array(list(AT_KINKS[name].values()), dtype), (20, 1))
+    np.testing.assert_array_equal(y, expected[:, 0])
+    np.testing.assert_array_equal(grad_z, expected[:, 1])
+
+
+@pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "hardtanh", "relu6"])
+def test_infinite_gradient_stops_where_an_activation_is_constant(backend, dtype, name):
+    z = np.full(40, -8, dtype)
+    saved = fa.activation(z, name) if name in SAVES_Y else z
+    grad_y = np.full(40, np.inf, dtype)
+    np.testing.assert_array_equal(fa.activation_backward(grad_y, saved, name), np.zeros(40))
+
+
+@pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "hardtanh", "relu6", "softsign"])
+def test_large_numbers_do_not_overflow(backend, dtype, name):
+    largest = np.finfo(dtype).max
+    z = np.tile(np.array([-largest, largest], dtype), 20)
+    expected = {"hardswish": (0, largest), "hardsigmoid": (0, 1), "hardtanh": (-1, 1), "relu6": (0, 6)}
+    np.testing.assert_array_equal(fa.activation(z, name), np.tile(expected.get(name, (-1, 1)), 20))
+
+
 def test_the_derivative_of_relu_at_zero_is_zero(backend, dtype):
     grad_z = fa.activation_backward(np.ones(40, dtype), np.zeros(40, dtype), "relu")
     assert not grad_z.any()
@@ -208,10 +266,10 @@ def test_an_infinite_gradient_stops_at_a_dead_relu(backend, dtype):
 @every_case
 def test_derivative_by_finite_differences(backend, case):
     # Truncation leaves step^2 / 6 times the third derivative, under 10 for all of them; rounding leaves
-    # ULPS eps |y| / step.  The kinks at 0 are more than a step away.
+    # ULPS eps |y| / step.  The kinks are more than a step away.
     z = np.linspace(-4, 4, 68).reshape(-1, 4)
     step = 1e-5
-    assert abs(z).min() > step
+    assert abs(z[..., np.newaxis] - KINKS).min() > step
     keywords = case.keywords(4, np.float64)
     slope = (
         fa.activation(z + step, case.name, **keywords) - fa.activation(z - step, case.name, **keywords)

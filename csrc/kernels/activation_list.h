@@ -16,7 +16,12 @@ enum fa_activation {
   FA_MISH = 10,
   FA_SIGMOID = 11,
   FA_TANH = 12,
-  FA_SOFTSIGN = 13
+  FA_SOFTSIGN = 13,
+  FA_HARDSWISH = 14,
+  FA_HARDSIGMOID = 15,
+  FA_HARDTANH = 16,
+  FA_RELU6 = 17,
+  FA_LOGSIGMOID = 18
 };
 
 /* The work of an element with an exponential, relative to an element that is only moved.
@@ -38,7 +43,12 @@ enum fa_activation {
   X(MISH, mish, EXPONENTIAL_WORK, EXPONENTIAL_WORK)                                                                    \
   X(SIGMOID, sigmoid, EXPONENTIAL_WORK, 1)                                                                             \
   X(TANH, tanh, EXPONENTIAL_WORK, 1)                                                                                   \
-  X(SOFTSIGN, softsign, 1, 1)
+  X(SOFTSIGN, softsign, 1, 1)                                                                                          \
+  X(HARDSWISH, hardswish, 1, 1)                                                                                        \
+  X(HARDSIGMOID, hardsigmoid, 1, 1)                                                                                    \
+  X(HARDTANH, hardtanh, 1, 1)                                                                                          \
+  X(RELU6, relu6, 1, 1)                                                                                                \
+  X(LOGSIGMOID, logsigmoid, EXPONENTIAL_WORK, EXPONENTIAL_WORK)
 
 #define FORWARD_COST(NAME, name, forward, backward) [FA_##NAME] = forward,
 #define BACKWARD_COST(NAME, name, forward, backward) [FA_##NAME] = backward,

@@ -143,6 +143,57 @@ static ALWAYS_INLINE vec softsign_grad(vec grad_y, vec z, vec slope) {
   return vec_div(grad_y, vec_fma(a, vec_add(a, vec_set1(2)), vec_set1(1)));
 }
 
+/* min(max(z, low), high); NaN where z is NaN */
+static ALWAYS_INLINE vec clamp_lanes(vec z, real low, real high) {
+  return vec_min(vec_set1(high), vec_max(vec_set1(low), z));
+}
+
+static ALWAYS_INLINE vec hardsigmoid_lanes(vec z, vec slope) {
+  (void)slope;
+  return vec_div(clamp_lanes(vec_add(z, vec_set1(3)), 0, 6), vec_set1(6));
+}
+
+static ALWAYS_INLINE vec hardsigmoid_grad(vec grad_y, vec z, vec slope) {
+  (void)slope;
+  return vec_select(mask_le(vec_set1(3), vec_abs(z)), vec_set1(0), vec_div(grad_y, vec_set1(6)));
+}
+
+/* z^2 / 6 + z / 2 for z > -1, z (z + 3) / 6 below: the first cancels there, the second rounds z + 3 above. */
+static ALWAYS_INLINE vec hardswish_lanes(vec z, vec slope) {
+  (void)slope;
+  vec a = clamp_lanes(z, -3, 3), six = vec_set1(6);
+  vec right = vec_add(vec_div(vec_mul(a, a), six), vec_mul(a, vec_set1((real)0.5)));
+  vec left = vec_div(vec_mul(a, vec_add(a, vec_set1(3))), six);
+  return vec_select(mask_gt(z, vec_set1(3)), z, vec_select(mask_gt(a, vec_set1(-1)), right, left));
+}
+
+static ALWAYS_INLINE vec hardswish_grad(vec grad_y, vec z, vec slope) {
+  (void)slope;
+  vec middle = vec_mul(grad_y, vec_div(vec_add(vec_add(z, z), vec_set1(3)), vec_set1(6)));
+  vec outside = vec_select(mask_gt(z, vec_set1(0)), grad_y, vec_set1(0));
+  return vec_select(mask_le(vec_set1(3), vec_abs(z)), outside, middle);
+}
+
+static ALWAYS_INLINE vec hardtanh_lanes(vec z, vec slope) {
+  (void)slope;
+  return clamp_lanes(z, -1, 1);
+}
+
+static ALWAYS_INLINE vec hardtanh_grad(vec grad_y, vec y, vec slope) {
+  (void)slope;
+  return vec_select(mask_le(vec_set1(1), vec_abs(y)), vec_set1(0), grad_y);
+}
+
+static ALWAYS_INLINE vec relu6_lanes(vec z, vec slope) {
+  (void)slope;
+  return clamp_lanes(z, 0, 6);
+}
+
+static ALWAYS_INLINE vec relu6_grad(vec grad_y, vec y, vec slope) {
+  (void)slope;
+  return vec_select(mask_or(mask_le(y, vec_set1(0)), mask_le(vec_set1(6), y)), vec_set1(0), grad_y);
+}
+
 /* ---- one pair of functions for each activation */
 
 /* name_forward over arrays, from a function of lanes, and name_backward */
@@ -168,6 +219,14 @@ LANES_BACKWARD(sigmoid, sigmoid_grad)
 LANES_BACKWARD(tanh, tanh_grad)
 LANES_FORWARD(softsign, softsign_lanes)
 LANES_BACKWARD(softsign, softsign_grad)
+LANES_FORWARD(hardswish, hardswish_lanes)
+LANES_BACKWARD(hardswish, hardswish_grad)
+LANES_FORWARD(hardsigmoid, hardsigmoid_lanes)
+LANES_BACKWARD(hardsigmoid, hardsigmoid_grad)
+LANES_FORWARD(hardtanh, hardtanh_lanes)
+LANES_BACKWARD(hardtanh, hardtanh_grad)
+LANES_FORWARD(relu6, relu6_lanes)
+LANES_BACKWARD(relu6, relu6_grad)
 
 static void REAL(prelu_forward)(const struct parameter *p, const void *z, void *y, int64_t n) {
   if (p->slope_step)

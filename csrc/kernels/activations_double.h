@@ -136,6 +136,15 @@ static ALWAYS_INLINE wide REAL(sigmoid)(wide z, double parameter) {
   return wide_div(s.part, s.whole);
 }
 
+static ALWAYS_INLINE wide REAL(logsigmoid)(wide z, double parameter) {
+  return wide_sub(wide_set1(0), REAL(softplus)(wide_sub(wide_set1(0), z), parameter));
+}
+
+/* dy/dz of logsigmoid */
+static ALWAYS_INLINE wide REAL(sigmoid_of_minus)(wide z, double parameter) {
+  return REAL(sigmoid)(wide_sub(wide_set1(0), z), parameter);
+}
+
 static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
   (void)parameter;
   z = wide_max(wide_set1(-LOWEST), z);
@@ -198,6 +207,8 @@ WIDE_FORWARD(silu, REAL(silu))
 WIDE_BACKWARD(silu, REAL(silu_slope))
 WIDE_FORWARD(softplus, REAL(softplus))
 WIDE_BACKWARD(softplus, REAL(sigmoid))
+WIDE_FORWARD(logsigmoid, REAL(logsigmoid))
+WIDE_BACKWARD(logsigmoid, REAL(sigmoid_of_minus))
 WIDE_FORWARD(sigmoid, REAL(sigmoid))
 WIDE_FORWARD(tanh, REAL(tanh))
 #endif

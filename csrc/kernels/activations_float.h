@@ -178,6 +178,10 @@ static ALWAYS_INLINE wide softplus(wide z, double parameter) {
   return less_tail(z, exponential_tail(&softplus_pieces, z));
 }
 
+static ALWAYS_INLINE wide logsigmoid(wide z, double parameter) {
+  return wide_sub(wide_set1(0), softplus(wide_sub(wide_set1(0), z), parameter));
+}
+
 /* 1 / (1 + exp(-z)), numerator and denominator divided by 2^64, because exp(-z) may be above the largest float */
 static ALWAYS_INLINE wide sigmoid(wide z, double parameter) {
   (void)parameter;
@@ -199,6 +203,11 @@ static ALWAYS_INLINE wide tanh_wide(wide z, double parameter) {
   wide outside = wide_sign(wide_sub(wide_set1(1), rest), z);
   return wide_select(wide_gt(a, wide_set1(0.55f)), outside, middle);
 #endif
+}
+
+/* dy/dz of logsigmoid */
+static ALWAYS_INLINE wide sigmoid_of_minus(wide z, double parameter) {
+  return sigmoid(wide_sub(wide_set1(0), z), parameter);
 }
 
 /* a c for finite a, with c in two parts */
@@ -269,6 +278,8 @@ WIDE_FORWARD(silu, silu)
 WIDE_BACKWARD(silu, silu_slope)
 WIDE_FORWARD(softplus, softplus)
 WIDE_BACKWARD(softplus, sigmoid)
+WIDE_FORWARD(logsigmoid, logsigmoid)
+WIDE_BACKWARD(logsigmoid, sigmoid_of_minus)
 WIDE_FORWARD(sigmoid, sigmoid)
 WIDE_FORWARD(tanh, tanh_wide)
 
