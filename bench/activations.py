@@ -68,6 +68,7 @@ def torch_calls(z: Array, grad: Array, y: Array) -> dict[str, tuple[Callable[[],
     torch.set_num_threads(1)
     f, aten = torch.nn.functional, torch.ops.aten
     t, g, out = (torch.from_numpy(array) for array in (z, grad, y))
+    _, buffer = aten.log_sigmoid_forward(t)
     elu = (1.0, 1.0, 1.0)
     selu = (1.6732632423543772, 1.0507009873554805, 1.0)
     return {
@@ -85,6 +86,11 @@ def torch_calls(z: Array, grad: Array, y: Array) -> dict[str, tuple[Callable[[],
         "mish": (lambda: f.mish(t), lambda: aten.mish_backward(g, t)),
         "sigmoid": (lambda: torch.sigmoid(t), lambda: aten.sigmoid_backward(g, out)),
         "tanh": (lambda: torch.tanh(t), lambda: aten.tanh_backward(g, out)),
+        "hardswish": (lambda: f.hardswish(t), lambda: aten.hardswish_backward(g, t)),
+        "hardsigmoid": (lambda: f.hardsigmoid(t), lambda: aten.hardsigmoid_backward(g, t)),
+        "hardtanh": (lambda: f.hardtanh(t), lambda: aten.hardtanh_backward(g, t, -1, 1)),
+        "relu6": (lambda: f.relu6(t), lambda: aten.hardtanh_backward(g, t, 0, 6)),
+        "logsigmoid": (lambda: f.logsigmoid(t), lambda: aten.log_sigmoid_backward(g, t, buffer)),
     }
 
 

@@ -1,5 +1,5 @@
-/* Activations over arrays: the piecewise-linear ones in lanes of `real` here; those with an exponential in
- * activations_float.h and activations_double.h.  The table at the end has a pair of functions for each activation of
+/* Activations over arrays: those without an exponential in lanes of `real` here, those with one in activations_float.h
+ * and activations_double.h.  The table at the end has a pair of functions for each activation of
  * activation_list.h, so an activation without its functions does not compile. */
 #ifndef FA_ACTIVATIONS_H
 #define FA_ACTIVATIONS_H
@@ -130,22 +130,23 @@ static ALWAYS_INLINE vec tanh_grad(vec grad_y, vec y, vec slope) {
   return vec_mul(grad_y, vec_mul(vec_sub(vec_set1(1), y), vec_add(vec_set1(1), y)));
 }
 
+/* min(max(z, low), high); NaN where z is NaN */
+static ALWAYS_INLINE vec clamp_lanes(vec z, real low, real high) {
+  return vec_min(vec_set1(high), vec_max(vec_set1(low), z));
+}
+
 static ALWAYS_INLINE vec softsign_lanes(vec z, vec slope) {
   (void)slope;
-  z = vec_max(vec_set1(-REAL_MAX), vec_min(vec_set1(REAL_MAX), z)); /* 1 at infinity, where a quotient would be NaN */
+  z = clamp_lanes(z, -REAL_MAX, REAL_MAX); /* an infinity divided by an infinity would be NaN */
   return vec_div(z, vec_add(vec_set1(1), vec_abs(z)));
 }
 
-/* (1 + a)^2 = 1 + a (a + 2) has one rounding less */
+/* (1 + a)^2 as 1 + a (a + 2), with one rounding less.  The square overflows where the derivative is below the normal
+ * numbers, and the gradient is 0 there. */
 static ALWAYS_INLINE vec softsign_grad(vec grad_y, vec z, vec slope) {
   (void)slope;
   vec a = vec_abs(z);
   return vec_div(grad_y, vec_fma(a, vec_add(a, vec_set1(2)), vec_set1(1)));
-}
-
-/* min(max(z, low), high); NaN where z is NaN */
-static ALWAYS_INLINE vec clamp_lanes(vec z, real low, real high) {
-  return vec_min(vec_set1(high), vec_max(vec_set1(low), z));
 }
 
 static ALWAYS_INLINE vec hardsigmoid_lanes(vec z, vec slope) {
@@ -158,7 +159,8 @@ static ALWAYS_INLINE vec hardsigmoid_grad(vec grad_y, vec z, vec slope) {
   return vec_select(mask_le(vec_set1(3), vec_abs(z)), vec_set1(0), vec_div(grad_y, vec_set1(6)));
 }
 
-/* z^2 / 6 + z / 2 for z > -1, z (z + 3) / 6 below: the first cancels there, the second rounds z + 3 above. */
+/* z (z + 3) / 6 for -3 <= z <= 3.  For z > -1, where z + 3 may be rounded, z^2 / 6 + z / 2 has a smaller error; below,
+ * where its two terms cancel, the product has. */
 static ALWAYS_INLINE vec hardswish_lanes(vec z, vec slope) {
   (void)slope;
   vec a = clamp_lanes(z, -3, 3), six = vec_set1(6);
