@@ -163,10 +163,11 @@ static ALWAYS_INLINE vec hardsigmoid_grad(vec grad_y, vec z, vec slope) {
  * where its two terms cancel, the product has. */
 static ALWAYS_INLINE vec hardswish_lanes(vec z, vec slope) {
   (void)slope;
-  vec a = clamp_lanes(z, -3, 3), six = vec_set1(6);
-  vec right = vec_add(vec_div(vec_mul(a, a), six), vec_mul(a, vec_set1((real)0.5)));
-  vec left = vec_div(vec_mul(a, vec_add(a, vec_set1(3))), six);
-  return vec_select(mask_gt(z, vec_set1(3)), z, vec_select(mask_gt(a, vec_set1(-1)), right, left));
+  vec a = clamp_lanes(z, -3, 3);
+  mask sum = mask_gt(a, vec_set1(-1));
+  vec quotient = vec_div(vec_mul(a, vec_select(sum, a, vec_add(a, vec_set1(3)))), vec_set1(6));
+  vec inside = vec_add(quotient, vec_select(sum, vec_mul(a, vec_set1((real)0.5)), vec_set1(0)));
+  return vec_select(mask_gt(z, vec_set1(3)), z, inside);
 }
 
 static ALWAYS_INLINE vec hardswish_grad(vec grad_y, vec z, vec slope) {
