@@ -15,13 +15,14 @@
 #define MIN_SHORT_DEPTH 32
 #define MAX_SHORT_TERMS 16384
 
-/* The cost model.  Its unit and its constants are those of `struct tuning`: bench/tuning: cost-model */
+/* The cost model.  Its unit and its constants are those of `struct tuning`. */
 
 static int64_t bytes_of(const struct product *p, const struct kernels *kernels, int64_t rows) {
   return rows * p->depth * kernels->itemsize;
 }
 
-/* Dot products: a term costs more where the weights of a panel, or the rows and weights of a micro-tile, leave L1. */
+/* Dot products (bench/tuning: dots-cost): a term costs more where the weights of a panel, or the rows and weights of a
+ * micro-tile, leave L1. */
 static int64_t dots_cost(const struct product *p, const struct kernels *kernels, int64_t rows) {
   const struct tuning *t = kernels->tuning;
   int64_t panel_bytes = bytes_of(p, kernels, smaller(p->columns, kernels->lanes) * p->pieces);
@@ -43,8 +44,8 @@ static int64_t packing_cost(const struct product *p, const struct kernels *kerne
   return rows * (kernels->tuning->pack_term * lanes * padded + (padded > p->depth ? kernels->tuning->pack_edge : 0));
 }
 
-/* The batch in lanes, with a tail.  A batch that leaves L2 is written and read again; a single vector makes low
- * micro-tiles; the transposing epilogue costs by the column and by the row. */
+/* The batch in lanes (bench/tuning: batch-cost), with a tail.  A batch that leaves L2 is written and read again; a
+ * single vector makes low micro-tiles; the transposing epilogue costs by the column and by the row. */
 static int64_t batch_cost(const struct product *p, const struct kernels *kernels, int64_t tail) {
   const struct tuning *t = kernels->tuning;
   int64_t lanes = kernels->lanes, rows = p->rows - tail, padded = round_up(rows, lanes);
@@ -54,7 +55,8 @@ static int64_t batch_cost(const struct product *p, const struct kernels *kernels
          rows * (t->batch_unit * columns + t->batch_row) + dots_cost(p, kernels, tail);
 }
 
-/* How many of the last rows to hand to dot products instead of padding a vector with zeros. */
+/* How many of the last rows to hand to dot products instead of padding a vector with zeros.
+ * bench/tuning: tail-rows */
 static int64_t tail_rows(const struct product *p, const struct kernels *kernels) {
   int64_t tail = p->rows % kernels->lanes;
   return batch_cost(p, kernels, tail) < batch_cost(p, kernels, 0) ? tail : 0;

@@ -1,5 +1,4 @@
 /* grad_weight: for each piece of each output, the sum over the rows that it won of grad_y times x. */
-#include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/workspace.h"
 #include "layers/gather.h"
@@ -13,6 +12,7 @@
 
 struct grad_weight_job {
   const struct maxout_backward *b;
+  struct column_tiling tiling;
   int64_t chunk; /* outputs */
   char *memory;  /* of the threads */
   size_t thread_bytes, grad_bytes, won_bytes, table_bytes, sums_bytes;
@@ -62,7 +62,7 @@ static void gather_weight_task(void *context, int64_t task, int64_t thread) {
   char *table = won + job->won_bytes, *partial = table + job->table_bytes;
   const struct winners winners = {grad, (uint64_t *)won};
   const struct gather_memory memory = {table, partial, partial + job->sums_bytes};
-  int64_t tiles = column_tiles(b), blocks = row_blocks(b);
+  int64_t blocks = row_blocks(b);
   int64_t output = task * job->chunk, outputs = smaller(job->chunk, b->out_features - output);
   for (int64_t block = 0; block < blocks; block++) {
     int64_t row = block_start(b, block), rows = block_start(b, block + 1) - row;
@@ -72,16 +72,17 @@ static void gather_weight_task(void *context, int64_t task, int64_t thread) {
                           element(winners.grad, block * outputs * TABLE_ROWS, kernels->itemsize),
                           winners.won + block * outputs * b->pieces);
   }
-  for (int64_t t = 0; t < tiles; t++) gather_weight_block(b, output, outputs, column_tile(b, t), &winners, &memory);
+  for (int64_t t = 0; t < job->tiling.count; t++)
+    gather_weight_block(b, output, outputs, column_tile(&job->tiling, t), &winners, &memory);
 }
 
 int gather_grad_weight(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
-  int64_t tiles = column_tiles(b);
+  const struct column_tiling tiling = column_tiling(b);
   if (b->rows == 0 && !b->accumulate)
     memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->in_features * itemsize));
-  if (tiles * b->rows * b->out_features == 0) return FA_OK;
+  if (tiling.count * b->rows * b->out_features == 0) return FA_OK;
   int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * b->out_features * b->in_features);
   int64_t chunks = ceil_div(b->out_features * b->pieces, smaller(CHUNK_UNITS, CHUNK_UNITS_A_ROW * b->rows));
   chunks = round_up(chunks, threads); /* equally many for each thread: each chunk packs all of x */
@@ -89,6 +90,7 @@ int gather_grad_weight(const struct maxout_backward *b) {
   size_t width = (size_t)(kernels->gather_vectors * kernels->lanes * itemsize);
   struct grad_weight_job job = {
       .b = b,
+      .tiling = tiling,
       .chunk = chunk,
       .grad_bytes = aligned((size_t)(chunk * blocks * TABLE_ROWS * itemsize)),
       .won_bytes = aligned((size_t)(chunk * blocks * b->pieces) * sizeof(uint64_t)),

@@ -1,5 +1,4 @@
 /* grad_x: for each row, the sum over the outputs of grad_y times the winner's weights. */
-#include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/workspace.h"
 #include "layers/gather.h"
@@ -17,6 +16,7 @@
 
 struct grad_x_job {
   const struct maxout_backward *b;
+  struct column_tiling tiling;
   int64_t chunk; /* rows */
   char *memory;  /* of the threads */
   size_t thread_bytes, table_bytes, sums_bytes;
@@ -59,13 +59,13 @@ static void gather_x_task(void *context, int64_t task, int64_t thread) {
   const struct maxout_backward *b = job->b;
   char *table = job->memory + (size_t)thread * job->thread_bytes, *partial = table + job->table_bytes;
   const struct gather_memory memory = {table, partial, partial + job->sums_bytes};
-  int64_t tiles = column_tiles(b), row = task / tiles * job->chunk;
-  gather_x_block(b, row, smaller(job->chunk, b->rows - row), column_tile(b, task % tiles), &memory);
+  int64_t tiles = job->tiling.count, row = task / tiles * job->chunk;
+  gather_x_block(b, row, smaller(job->chunk, b->rows - row), column_tile(&job->tiling, task % tiles), &memory);
 }
 
 /* The number of chunks of rows with which the busiest thread has the least to do; each chunk packs all the weights. */
-static int64_t row_chunks(const struct maxout_backward *b, int threads) {
-  int64_t tiles = column_tiles(b), fewest = ceil_div(b->rows, CHUNK_ROWS), best = fewest, least = INT64_MAX;
+static int64_t row_chunks(const struct maxout_backward *b, int64_t tiles, int threads) {
+  int64_t fewest = ceil_div(b->rows, CHUNK_ROWS), best = fewest, least = INT64_MAX;
   for (int64_t chunks = fewest; chunks <= smaller(b->rows, fewest + 2 * (threads - 1)); chunks++) {
     int64_t cost = ceil_div(tiles * chunks, threads) * (ceil_div(b->rows, chunks) + PACK_ROWS_COST * b->pieces);
     if (cost < least) {
@@ -78,15 +78,17 @@ static int64_t row_chunks(const struct maxout_backward *b, int threads) {
 
 int gather_grad_x(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
-  int64_t tiles = column_tiles(b);
+  const struct column_tiling tiling = column_tiling(b);
+  int64_t tiles = tiling.count;
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features * kernels->itemsize));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
   int threads =
       threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->in_features);
-  int64_t chunk = ceil_div(b->rows, row_chunks(b, threads));
+  int64_t chunk = ceil_div(b->rows, row_chunks(b, tiles, threads));
   size_t width = (size_t)(kernels->gather_vectors * kernels->lanes * kernels->itemsize);
   struct grad_x_job job = {
       .b = b,
+      .tiling = tiling,
       .chunk = chunk,
       .table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width,
       .sums_bytes = (size_t)chunk * width,
