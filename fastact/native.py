@@ -1,6 +1,8 @@
 """The C backend: the functions of `reference.py` over the extension `fastact._native`.
 
-Nothing else imports the extension.  The GIL is released while a kernel runs.
+Nothing else imports the extension.  The GIL is released while a kernel runs.  Another thread that writes to
+an array meanwhile, or sets its shape, harms no memory: results are wrong, or ValueError is raised.  NumPy
+refuses to resize an array in a call, unless with refcheck=False, which no holder of an array is safe from.
 """
 
 from __future__ import annotations

@@ -33,6 +33,11 @@ def check_precision(precision: str) -> str:
 def set_num_threads(threads: int) -> None:
     """Set how many threads an operation may use, for the whole process.
 
+    On the C backend the first operation that wants a team of some size tries whether so many threads can
+    start, and otherwise uses as many as can: OpenMP itself would end the process, and still does where the
+    system's limits grow tighter later, or where OMP_STACKSIZE asks for more memory than there is.  A thread
+    needs 32 KB of stack, so OMP_STACKSIZE=32k and more will do; the calling thread needs 64 KB.
+
     Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """
     global _default_threads
