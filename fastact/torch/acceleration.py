@@ -96,8 +96,9 @@ def _steps(container: nn.Module) -> Iterator[tuple[str, list[Any], Step | str]]:
 def accelerate(module: nn.Module) -> Report:
     """Run what fastact knows of a model fused, in place, in inference and in training.
 
-    Within an `nn.Sequential`, a Linear followed by ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Softplus, Mish,
-    Sigmoid or Tanh runs as one `linear_activation`; a Linear followed by a MaxPool1d over whole groups of
+    Within an `nn.Sequential`, a Linear followed by ReLU, ReLU6, LeakyReLU, ELU, SELU, GELU, SiLU, Softplus,
+    Softsign, Mish, Sigmoid, LogSigmoid, Tanh, Hardtanh (from -1 to 1), Hardsigmoid or Hardswish runs as one
+    `linear_activation`; a Linear followed by a MaxPool1d over whole groups of
     units, which is maxout, runs as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
 
     Every module stays where it is.  Only the `forward` of such a container is exchanged, in the instance:

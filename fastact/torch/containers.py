@@ -96,6 +96,12 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.Mish: ({"activation": "mish"}, None),
     nn.Sigmoid: ({"activation": "sigmoid"}, None),
     nn.Tanh: ({"activation": "tanh"}, None),
+    nn.Softsign: ({"activation": "softsign"}, None),
+    nn.Hardswish: ({"activation": "hardswish"}, None),
+    nn.Hardsigmoid: ({"activation": "hardsigmoid"}, None),
+    nn.Hardtanh: ({"activation": "hardtanh"}, None),
+    nn.ReLU6: ({"activation": "relu6"}, None),
+    nn.LogSigmoid: ({"activation": "logsigmoid"}, None),
 }
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)}
 _AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear}
@@ -206,6 +212,10 @@ def _activation_keywords(after: Any) -> dict[str, Any] | str:
         beta, threshold = after.beta, after.threshold
         if not (_is_number(beta) and _is_number(threshold) and beta == 1 and threshold >= 20):
             return "its Softplus is not log(1 + exp z) to float32's precision"
+    if kind is nn.Hardtanh and not (after.min_val == -1 and after.max_val == 1):
+        return "its Hardtanh has bounds of its own"
+    if kind is nn.ReLU6 and not (after.min_val == 0 and after.max_val == 6):
+        return "its ReLU6 has bounds of its own"
     if name is None:
         return keywords
     value = getattr(after, name)

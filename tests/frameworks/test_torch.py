@@ -837,3 +837,25 @@ def test_works_in_forked_workers(torch_threads):
     loader = DataLoader(rows, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=60)
     for i, batch in enumerate(loader):
         assert torch.equal(batch, torch.stack([rows[2 * i], rows[2 * i + 1]]))
+
+
+# ---- the formulas of the activations
+
+
+@pytest.mark.parametrize("name", [name for name in activations.NAMES if name not in ("linear", "prelu")])
+def test_activation_is_pytorchs_function_of_that_name(backend, dtype, name):
+    """Values and derivatives on both sides of every kink, at it, and at finite limits."""
+    kinks = np.array([-3.0, -1, 0, 1, 3, 6], dtype)
+    away = np.concatenate([np.linspace(-7, 7, 99, dtype=dtype), np.array([-60, 60], dtype)])
+    z = np.concatenate([kinks, np.nextafter(kinks, dtype.type(-9)), np.nextafter(kinks, dtype.type(9)), away])
+    tensor = torch.from_numpy(z.astype(np.float64)).requires_grad_()
+    expected = getattr(nn.functional, name)(tensor)
+    (slope,) = torch.autograd.grad(expected.sum(), tensor)
+    y = fastact.activation(z, name)
+    bound = 8 * np.finfo(dtype).eps
+    # PyTorch's constants have the precision of a float in places, such as the 1/6 of hardsigmoid
+    theirs = 2.0**-24
+    assert_within(y, expected.detach().numpy(), bound * (1 + np.abs(z)) + theirs)
+    saved = y if activations.TABLE[name].saves == "y" else z
+    grad_z = fastact.activation_backward(np.ones_like(z), saved, name)
+    assert_within(grad_z, slope.numpy(), bound + theirs)

@@ -38,6 +38,12 @@ ACTIVATIONS = [
     nn.Mish(),
     nn.Sigmoid(),
     nn.Tanh(),
+    nn.Softsign(),
+    nn.Hardswish(),
+    nn.Hardsigmoid(),
+    nn.Hardtanh(),
+    nn.ReLU6(),
+    nn.LogSigmoid(),
 ]
 
 deprecated = pytest.mark.filterwarnings(
