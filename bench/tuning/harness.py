@@ -1,6 +1,6 @@
 """Builds variants of the extension with other constants, and times them against the one as it is.
 
-    python -m bench.tuning.slice_bytes            # one experiment; --quick only shows that it runs
+    python -m bench.tuning.depth_block_bytes            # one experiment; --quick only shows that it runs
 
 Each variant is a copy of `csrc` and `fastact` in a temporary folder, with other values of some `#define`s.
 Its times come from processes of its own, which alternate with those of the others.

@@ -1,17 +1,17 @@
-"""min-swapped-rows: rows from which the operands of a product may be swapped."""
+"""min-batch-rows: rows from which the operands of a product may be swapped."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="min-swapped-rows",
+    key="min-batch-rows",
     reason=(
         "One lane for each sum of few rows is less accurate than NumPy's product, which spreads each over "
         "several vectors."
     ),
     variants=(
-        {"MIN_SWAPPED_ROWS": "1"},
-        {"MIN_SWAPPED_ROWS": "4"},
-        {"MIN_SWAPPED_ROWS": "16"},
+        {"MIN_BATCH_ROWS": "1"},
+        {"MIN_BATCH_ROWS": "4"},
+        {"MIN_BATCH_ROWS": "16"},
     ),
     cases=(
         Case("forward", (4, 784, 240, 5)),

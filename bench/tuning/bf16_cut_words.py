@@ -1,17 +1,17 @@
-"""bf16-run-words: words in one running sum of AVX512-BF16."""
+"""bf16-cut-words: words in one running sum of AVX512-BF16."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="bf16-run-words",
+    key="bf16-cut-words",
     reason=(
         "The sums of a run pass through memory; beside the rounding to bfloat16, that of a longer run "
         "does not show."
     ),
     variants=(
-        {"RUN_WORDS": "256"},
-        {"RUN_WORDS": "512"},
-        {"RUN_WORDS": "2048"},
+        {"CUT_WORDS": "256"},
+        {"CUT_WORDS": "512"},
+        {"CUT_WORDS": "2048"},
     ),
     cases=(
         Case("forward", (1024, 1024, 1024, 2), precision="medium"),

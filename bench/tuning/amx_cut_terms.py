@@ -1,14 +1,14 @@
-"""amx-run-terms: terms in one running sum of AMX tiles."""
+"""amx-cut-terms: terms in one running sum of AMX tiles."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="amx-run-terms",
+    key="amx-cut-terms",
     reason=(
         "A tile instruction adds 32 terms at once, so longer runs than float32's are accurate enough, and "
         "quicker."
     ),
-    variants=({"RUN_TERMS": "(PARTS == 3 ? 256 : PARTS == 2 ? 512 : 1024)"},),
+    variants=({"CUT_TERMS": "(PARTS == 3 ? 256 : PARTS == 2 ? 512 : 1024)"},),
     cases=(
         Case("forward", (2048, 2048, 2048, 2)),
         Case("forward", (2048, 2048, 2048, 2), precision="high"),

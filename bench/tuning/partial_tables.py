@@ -1,14 +1,14 @@
-"""run-tables: tables whose sums are added up before those of all runs."""
+"""partial-tables: tables whose sums are added up before those of all runs."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="run-tables",
+    key="partial-tables",
     reason="With many pieces a table has a few terms for each sum, so that few tables should share a total.",
     variants=(
-        {"RUN_TABLES": "4"},
-        {"RUN_TABLES": "16"},
-        {"RUN_TABLES": "32"},
+        {"PARTIAL_TABLES": "4"},
+        {"PARTIAL_TABLES": "16"},
+        {"PARTIAL_TABLES": "32"},
     ),
     cases=(
         Case("grad_x", (500, 64, 256, 16)),

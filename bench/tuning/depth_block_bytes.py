@@ -1,16 +1,16 @@
-"""slice-bytes: the share of L2 for a slice of a packed panel."""
+"""depth-block-bytes: the share of L2 for a slice of a packed panel."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="slice-bytes",
+    key="depth-block-bytes",
     reason=(
         "A slice stays in L2 while tiles pass over it; several runs of depth in a slice keep the sums in L1."
     ),
     variants=(
-        {"SLICE_BYTES": "1"},
-        {"SLICE_BYTES": "((l2_bytes) / 4)"},
-        {"SLICE_BYTES": "(l2_bytes)"},
+        {"DEPTH_BLOCK_BYTES": "1"},
+        {"DEPTH_BLOCK_BYTES": "((l2_bytes) / 4)"},
+        {"DEPTH_BLOCK_BYTES": "(l2_bytes)"},
     ),
     cases=(
         Case("forward", (2048, 2048, 2048, 2)),

@@ -1,17 +1,17 @@
-"""late-teams: how long to work on one thread after a thread team that came late."""
+"""back-off: how long to work on one thread after a thread team that came late."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="late-teams",
+    key="back-off",
     reason=(
         "Linux may wake the second thread on the core of the first, where the two wait for each other for "
         "milliseconds."
     ),
     variants=(
-        {"LATE_NANOSECONDS": "((int64_t)1 << 60)"},
-        {"LATE_NANOSECONDS": "100000"},
-        {"ALONE_TIMES": "100"},
+        {"SLOW_NANOSECONDS": "((int64_t)1 << 60)"},
+        {"SLOW_NANOSECONDS": "100000"},
+        {"BACKOFF_FACTOR": "100"},
     ),
     cases=(
         Case("paused", (64, 288, 96, 3), threads=2),

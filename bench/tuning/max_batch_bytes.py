@@ -1,13 +1,13 @@
-"""most-swapped-bytes: the largest batch that is packed as a whole."""
+"""max-batch-bytes: the largest batch that is packed as a whole."""
 
 from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
-    key="most-swapped-bytes",
+    key="max-batch-bytes",
     reason="The workspace of a product with swapped operands should stay small.",
     variants=(
-        {"MOST_SWAPPED_BYTES": "(1 << 20)"},
-        {"MOST_SWAPPED_BYTES": "(16 << 20)"},
+        {"MAX_BATCH_BYTES": "(1 << 20)"},
+        {"MAX_BATCH_BYTES": "(16 << 20)"},
     ),
     cases=(
         Case("forward", (150, 8192, 500, 2)),
