@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from conftest import COMPILED_BACKENDS, output_of
+from conftest import COMPILED_BACKENDS, output_of, run_python
 
 # rows x out_features x pieces pre-activations would take 512 MB; y, argmax and weight take 21 MB, or 5.
 PEAK = """
@@ -102,3 +102,25 @@ def test_large_call_leaves_no_more_memory_than_the_bound(backend, call, rows):
     """A thread keeps 96 MB at the most; each of these calls takes 160 MB and more beside its arrays."""
     code = RESIDENT.format(call=call.strip(), rows=rows, backend=backend)
     assert float(output_of(code)) < 100
+
+
+FIRST_CALLS = {
+    "empty batch": "fa.linear_maxout(f(0, 3), f(4, 2, 3))",
+    "maxout backward": "fa.linear_maxout_backward(f(2, 4), f(2, 3), f(4, 2, 3), np.zeros((2, 4), np.uint8))",
+    "activation": "fa.activation(f(5), 'gelu')",
+    "activation backward": "fa.activation_backward(f(5), f(5), 'relu')",
+    "linear": "fa.linear_activation(f(0, 3), f(4, 3), None, 'relu')",
+    "linear backward": "fa.linear_activation_backward(f(0, 4), f(0, 3), f(4, 3), f(0, 4), 'linear')",
+    "frozen": "fa.freeze(fa.Activation('relu'))(f(5))",
+    "frozen layer": "fa.freeze(fa.Linear(3, 4))(f(0, 3))",
+}
+
+
+@pytest.mark.parametrize("call", FIRST_CALLS)
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+def test_first_call_of_a_process_needs_no_workspace(backend, call):
+    """A workspace that no call has made yet is not trimmed."""
+    made = "f = lambda *shape: np.ones(shape, np.float32)"
+    code = f"import numpy as np, fastact as fa\n{made}\nfa.set_backend({backend!r})\n{FIRST_CALLS[call]}"
+    run = run_python(code)
+    assert run.returncode == 0, run.stderr
