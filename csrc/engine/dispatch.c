@@ -6,18 +6,15 @@
 #include "engine/cpu.h"
 #include "engine/workspace.h"
 
-#define DECLARE(isa) extern const struct kernels kernels_##isa##_f32, kernels_##isa##_f64;
-#define KERNELS(isa) {[FA_FLOAT32] = &kernels_##isa##_f32, [FA_FLOAT64] = &kernels_##isa##_f64}
-
-DECLARE(scalar)
+extern const struct kernels kernels_scalar_f32, kernels_scalar_f64;
 static int scalar_supported(void) { return 1; }
 
 #if defined(__x86_64__)
 #include "isa/amx/tuning.h"
 
-DECLARE(avx2)
-DECLARE(avx512)
-extern const struct kernels kernels_avx512_bf16, kernels_amx_1, kernels_amx_2, kernels_amx_3;
+extern const struct kernels kernels_avx2_f32, kernels_avx2_f64;
+extern const struct kernels kernels_avx512_f32, kernels_avx512_f64, kernels_avx512_bf16;
+extern const struct kernels kernels_amx_1, kernels_amx_2, kernels_amx_3;
 
 static int avx2_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -53,11 +50,11 @@ static const struct kernels *amx_tier(int precision, const struct product_sizes 
 /* Best first.  AMX has tile kernels for its tiers alone, and the vector kernels of AVX-512. */
 static const struct isa isas[] = {
 #if defined(__x86_64__)
-    {"amx", amx_supported, KERNELS(avx512), amx_tier},
-    {"avx512", avx512_supported, KERNELS(avx512), avx512_tier},
-    {"avx2", avx2_supported, KERNELS(avx2), NULL},
+    {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier},
+    {"avx512", avx512_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, avx512_tier},
+    {"avx2", avx2_supported, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL},
 #endif
-    {"scalar", scalar_supported, KERNELS(scalar), NULL},
+    {"scalar", scalar_supported, {&kernels_scalar_f32, &kernels_scalar_f64}, NULL},
 };
 enum { ISAS = sizeof isas / sizeof *isas };
 
