@@ -123,7 +123,9 @@ def test_linear_and_activation_give_the_same_values_and_gradients(fused, activat
     # PyTorch's Softplus is z above 20, and off by up to exp(-20) there, where these numbers do not come
     torch.testing.assert_close(model(x), expected, rtol=1e-13, atol=1e-13)
     actual = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
-    torch.testing.assert_close(actual, gradients, rtol=1e-12, atol=1e-12)
+    # PyTorch's derivative of Hardsigmoid has a float32 for 1/6
+    rtol = 2.0**-24 if isinstance(activation, nn.Hardsigmoid) else 1e-12
+    torch.testing.assert_close(actual, gradients, rtol=rtol, atol=1e-12)
     assert fused == ["linear_activation"] * 2
 
 
@@ -672,6 +674,7 @@ def test_recorded_graphs_are_pytorchs_own(record, nested, train):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of its own
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_onnx_exporters_write_pytorchs_own_operators(dynamo):
+    pytest.importorskip("onnx")
     if dynamo:
         pytest.importorskip("onnxscript")
     plain, model = (each.eval() for each in twins())
