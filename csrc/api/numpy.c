@@ -7,7 +7,7 @@
 
 /* Only fields of a NumPy array are read, which takes no call of NumPy. */
 
-/* What is read of the arrays of one call, while the GIL is held. */
+/* The arrays of one call.  Their fields are read while the GIL is held. */
 struct arrays {
   PyObject *const *arguments;
   int type;    /* NPY_FLOAT or NPY_DOUBLE: that of the array that the sizes come from */
@@ -109,7 +109,7 @@ static struct rows rows_of(const struct arrays *c, int index) {
   return (struct rows){columns ? size_of(array) / columns : 0, columns};
 }
 
-/* These two return whether the call can't go on; then an exception is set. */
+/* Both functions return whether the call cannot go on; then an exception is set. */
 static int wrong_count(Py_ssize_t count, Py_ssize_t wanted) {
   if (count == wanted) return 0;
   PyErr_Format(PyExc_TypeError, "got %zd arguments, wanted %zd", count, wanted);

@@ -1,4 +1,4 @@
-/* What the CPU and its operating system offer beyond the compiler's own detection. */
+/* Features of the CPU and its operating system that the compiler's own detection does not cover. */
 #ifndef FA_CPU_H
 #define FA_CPU_H
 

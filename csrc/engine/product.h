@@ -29,7 +29,7 @@ struct block {
   int64_t row, rows, column, columns;
 };
 
-/* What becomes of finished sums: bias and maximum, then a step of the caller's own, block by block. */
+/* An epilogue: bias and maximum, then a step of the caller's own, block by block of finished sums. */
 struct epilogue {
   char *y;
   uint8_t *argmax;  /* or NULL; for several pieces */

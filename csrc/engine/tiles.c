@@ -11,7 +11,7 @@
  * an infinity or NaN, or one that rounds to an infinity. */
 enum panel_state { UNPACKED, PACKED, NOT_REPRESENTABLE };
 
-/* What the threads of one product share. */
+/* State that the threads of one product share. */
 struct tile_job {
   const struct call *call;
   const struct product *p;
@@ -83,7 +83,7 @@ static void finish_columns_in_lanes(const void *context, const struct kernels *k
 
 /* ---- the macro-kernel: one panel against some rows */
 
-/* Some rows of the left operand, which are at `left`, and the place of their sums with a panel. */
+/* A range of rows of the left operand, which is at `left`, and the place of its sums with a panel. */
 struct row_range {
   int64_t row, rows;
   const char *left;

@@ -5,7 +5,7 @@
 #include "engine/plan.h"
 #include "engine/workspace.h"
 
-/* What becomes of the sums of micro-tiles. */
+/* The two functions that the finished sums of micro-tiles go through. */
 struct tile_epilogue {
   /* Sums [rows][vectors][lanes] of the rows [row, row + rows) and one panel are complete. */
   void (*store)(const void *context, const struct kernels *kernels, const struct panel *panel, int64_t row,

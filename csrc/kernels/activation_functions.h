@@ -1,5 +1,5 @@
-/* What the bodies of the activations share: the type of a function over an array, and the functions over arrays of
- * floats that the float64 translation unit of an ISA computes in lanes of doubles. */
+/* Types and constants that the bodies of the activations share: the type of a function over an array, and the functions
+ * over arrays of floats that the float64 translation unit of an ISA computes in lanes of doubles. */
 #ifndef FA_ACTIVATION_FUNCTIONS_H
 #define FA_ACTIVATION_FUNCTIONS_H
 

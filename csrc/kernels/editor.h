@@ -1,4 +1,4 @@
-/* What a kernel body needs when an editor, clangd or ctags opens the body on its own: the baseline's vectors of floats.
+/* The context of a kernel body that an editor, clangd or ctags opens on its own: the baseline's vectors of floats.
  * No translation unit of the library includes this file: there REAL_BITS is defined first. */
 #ifndef EDITOR_BITS
 #define EDITOR_BITS 32

@@ -59,8 +59,8 @@ static ALWAYS_INLINE void sum_panel(int vectors, const struct gather_bias *b, in
 
 #endif
 
-/* sums (columns, pieces) over DEPTH_CUT rows at most.  In lanes each piece takes a pass, so many pieces are added one
- * by one, as the last columns are.  bench/tuning: bias-in-lanes */
+/* sums (columns, pieces) over DEPTH_CUT rows at most.  In lanes each piece takes a pass, so a large number of pieces is
+ * added one by one, as the last columns are.  bench/tuning: bias-in-lanes */
 static void gather_bias(const struct gather_bias *b) {
   int64_t j = 0;
 #if LANES >= 8
