@@ -81,7 +81,7 @@ class Frozen:
             row has the same bits in any batch.  On AMX a large batch runs on its tiles.
 
         Raises:
-            TypeError, ValueError: x or out is no array, of another dtype, or of a shape that does not fit.
+            TypeError, ValueError: x or out is not an array, or its dtype or shape does not fit.
         """
         if (  # what needs no further look
             out is None

@@ -134,8 +134,8 @@ def load(path: Path, /, **objects: Any) -> dict[str, State]:
     Raises:
         ValueError: the file is damaged or was not written by `save`, or has missing, unexpected, misshapen or
             otherwise wrong entries, which the message names.
-        TypeError: an object has no `load_state_dict()` and is no `np.random.Generator` or dict; `path` is not
-            a path.
+        TypeError: an object is not a dict or an `np.random.Generator`, and has no `load_state_dict()`; `path`
+            is not a path.
 
     Whatever is raised, every object is then as it was.
     """
