@@ -456,9 +456,9 @@ def variants() -> tuple[str, ...]:
     others = tuple(name for name in backends.NAMES if name != "c")
     if backends.why_c_is_missing() is not None:
         return others
-    from fastact import native
+    from fastact.backends import c
 
-    return (*(f"c-{isa}" for isa in native.supported_isas()), *others)
+    return (*(f"c-{isa}" for isa in c.supported_isas()), *others)
 
 
 @contextmanager
@@ -471,14 +471,14 @@ def chosen(variant: str) -> Iterator[None]:
         if not isa:
             yield
             return
-        from fastact import native
+        from fastact.backends import c
 
-        before = native.isa()
-        native.set_isa(isa)
+        before = c.isa()
+        c.set_isa(isa)
         try:
             yield
         finally:
-            native.set_isa(before)
+            c.set_isa(before)
     finally:
         backends.set_backend(backend)
 

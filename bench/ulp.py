@@ -15,7 +15,8 @@ import numpy as np
 from rich.progress import Progress
 
 import fastact as fa
-from fastact import activations, native
+from fastact import activations
+from fastact.backends import c
 
 from . import machine
 
@@ -62,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ulp", description=__doc__.splitlines()[0])
     parser.add_argument("activations", nargs="*", help=f"of {', '.join(ACTIVATIONS)}; all of them by default")
     parser.add_argument("--step", type=int, default=1, help="take every STEP-th float32 only")
-    parser.add_argument("--isa", choices=native.supported_isas(), default=native.isa())
+    parser.add_argument("--isa", choices=c.supported_isas(), default=c.isa())
     parser.add_argument("--json", type=Path, help="write the result to this file as well")
     arguments = parser.parse_args()
     unknown = set(arguments.activations) - set(ACTIVATIONS)
@@ -70,7 +71,7 @@ def main() -> int:
         parser.error(
             f"unknown activation {', '.join(sorted(unknown))}" if unknown else "--step must be at least 1"
         )
-    native.set_isa(arguments.isa)
+    c.set_isa(arguments.isa)
     with Progress() as progress:
         rows = [sweep(label, arguments.step, progress) for label in arguments.activations or ACTIVATIONS]
     for row in rows:

@@ -8,14 +8,15 @@
 `fastact.show_config()` tells which backend and instruction set run.
 """
 
-from . import elementwise, init
+import sys as _sys
+
+from . import elementwise as _elementwise
+from . import nn as _nn
 from .backends import get_backend, set_backend
-from .config import get_config, get_num_threads, show_config
 from .elementwise import *  # noqa: F403
-from .frozen import Frozen, freeze
-from .inspection import linear_region, piece_usage, region_boundaries
-from .layers import Activation, Dropout, Layer, Linear, Maxout, Parameter, PReLU, Sequential
-from .losses import mse, softmax_cross_entropy
+from .info import get_config, get_num_threads, show_config
+from .nn import *  # noqa: F403
+from .nn import init
 from .ops import (
     activation,
     activation_backward,
@@ -26,7 +27,6 @@ from .ops import (
     maxout,
     maxout_backward,
 )
-from .optim import SGD, Adam, max_norm_
 from .settings import (
     float32_matmul_precision,
     get_float32_matmul_precision,
@@ -34,27 +34,14 @@ from .settings import (
     set_float32_matmul_precision,
     set_num_threads,
 )
-from .state import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD",
-    "Activation",
-    "Adam",
-    "Dropout",
-    "Frozen",
-    "Layer",
-    "Linear",
-    "Maxout",
-    "PReLU",
-    "Parameter",
-    "Sequential",
     "__version__",
     "activation",
     "activation_backward",
     "float32_matmul_precision",
-    "freeze",
     "get_backend",
     "get_config",
     "get_float32_matmul_precision",
@@ -64,20 +51,21 @@ __all__ = [
     "linear_activation_backward",
     "linear_maxout",
     "linear_maxout_backward",
-    "linear_region",
-    "load",
-    "max_norm_",
     "maxout",
     "maxout_backward",
-    "mse",
     "num_threads",
-    "piece_usage",
-    "region_boundaries",
-    "save",
     "set_backend",
     "set_float32_matmul_precision",
     "set_num_threads",
     "show_config",
-    "softmax_cross_entropy",
 ]
-__all__ += elementwise.__all__
+__all__ += _elementwise.__all__
+__all__ += _nn.__all__
+
+# Pickles of 0.1.0 look for their classes in these modules.
+for _old, _module in (("layers", _nn), ("optim", _nn.optim), ("frozen", _nn.frozen), ("init", init)):
+    _sys.modules.setdefault(f"{__name__}.{_old}", _module)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,7 +1,7 @@
 """The functional API: checked NumPy arrays in, arrays out.
 
-Everything a caller may get wrong is caught by `checks` before anything is written; the backends see
-only C-contiguous arrays of one dtype whose shapes agree.
+`checks` and `outputs` find a wrong argument before anything is written, so the backends see only
+C-contiguous arrays of one dtype whose shapes agree.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from .checks import (
     check_int,
     check_needs,
     check_operand,
-    check_out,
     check_pieces,
     contiguous,
     contiguous_rows,
-    deliver,
-    output_arrays,
 )
+from .outputs import check_out, deliver, output_arrays
 
 _empty = np.empty
 

@@ -46,9 +46,9 @@ def _compiled_variants() -> tuple[str, ...]:
     """Numba, and C once for every instruction set of this CPU; test_install.py says what is lacking."""
     if backends.why_c_is_missing() is not None:
         return ("numba",)
-    from fastact import native
+    from fastact.backends import c
 
-    return ("numba", *(f"c-{isa}" for isa in native.supported_isas()))
+    return ("numba", *(f"c-{isa}" for isa in c.supported_isas()))
 
 
 COMPILED = _compiled_variants()
@@ -62,14 +62,14 @@ def _chosen(variant: str):
     backends.set_backend(name)
     try:
         if isa:
-            from fastact import native
+            from fastact.backends import c
 
-            before = native.isa()
-            native.set_isa(isa)
+            before = c.isa()
+            c.set_isa(isa)
         yield name
     finally:
         if isa:
-            native.set_isa(before)
+            c.set_isa(before)
         backends.set_backend(None)
 
 

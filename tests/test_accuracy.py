@@ -19,9 +19,9 @@ def positive(rng, shape, dtype):
 def roundings_per_step(backend):
     """One where a product is added by a fused multiply-add, as NumPy does it; two without."""
     if backend == "c":
-        from fastact import native
+        from fastact.backends import c
 
-        return 2 if native.isa() == "scalar" else 1
+        return 2 if c.isa() == "scalar" else 1
     return 1
 
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import output_of, run_python
 
 import fastact as fa
-from fastact import __main__ as cli
-from fastact import backends, pool
+from fastact import backends, cli
+from fastact.backends.numba import pool
 
 
 def test_help(capsys):
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(capsys, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.config, "show_config", interrupted)
+    monkeypatch.setattr(cli.info, "show_config", interrupted)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "fastact: stopped\n"
 
@@ -126,9 +126,7 @@ def test_threads_of_the_environment():
     ],
 )
 def test_a_bad_environment_is_an_error(environment, message):
-    done = run_python(
-        "import sys; from fastact.__main__ import main; sys.exit(main(['info']))", **environment
-    )
+    done = run_python("import sys; from fastact.cli import main; sys.exit(main(['info']))", **environment)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

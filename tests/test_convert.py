@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastact import convert, reference
+from fastact import convert
+from fastact.backends import numpy as reference
 
 OUT, PIECES, IN = 4, 3, 5
 WEIGHT_SHAPES = {

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from fastact import __main__ as cli
-from fastact import backends, demo, settings
+from fastact import backends, cli, settings
+from fastact.cli import demo
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -423,30 +423,31 @@ def test_a_backend_from_the_environment(name):
 
 
 @pytest.fixture
-def native():
+def c():
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
-    from fastact import native
 
-    return native
+    from fastact.backends import c
+
+    return c
 
 
-def test_an_isa_that_cannot_run_is_no_reason_for_another_backend(native):
-    lacking = [name for name in native.isas() if name not in native.supported_isas()]
+def test_an_isa_that_cannot_run_is_no_reason_for_another_backend(c):
+    lacking = [name for name in c.isas() if name not in c.supported_isas()]
     for name in ("mmx", "", "AVX2", *lacking):
         done = run_python(USE, FASTACT_ISA=name)
         assert done.returncode, name
         assert re.search(f"ValueError: FASTACT_ISA: .*got {name!r}.* wanted one of .*scalar", done.stderr)
 
 
-def test_an_isa_from_the_environment(native):
-    for name in native.supported_isas():
-        code = "from fastact import native; print(native.isa())"
+def test_an_isa_from_the_environment(c):
+    for name in c.supported_isas():
+        code = "from fastact.backends import c; print(c.isa())"
         assert output_of(code, FASTACT_ISA=name).split() == [name]
 
 
-def test_an_unknown_isa_leaves_the_one_in_force(native):
-    before = native.isa()
+def test_an_unknown_isa_leaves_the_one_in_force(c):
+    before = c.isa()
     with pytest.raises(ValueError, match=r"mmx.*scalar"):
-        native.set_isa("mmx")
-    assert native.isa() == before
+        c.set_isa("mmx")
+    assert c.isa() == before

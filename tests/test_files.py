@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact.files import replacing
+from fastact.nn.files import replacing
 
 
 def numbers(value):

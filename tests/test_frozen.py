@@ -257,13 +257,13 @@ def test_keeps_the_backend_and_the_instruction_set(compiled, dtype, rng):
             fa.set_backend(other)
             with_others.append(frozen(x))
         if name == "c":
-            from fastact import native
+            from fastact.backends import c
 
-            isa = native.isa()
-            for other in native.supported_isas():
-                native.set_isa(other)
+            isa = c.isa()
+            for other in c.supported_isas():
+                c.set_isa(other)
                 with_others.append(frozen(x))
-            native.set_isa(isa)
+            c.set_isa(isa)
     finally:
         fa.set_backend(name)
     assert frozen.backend == name

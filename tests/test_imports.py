@@ -6,7 +6,8 @@ import pytest
 from conftest import COMPILED_BACKENDS, output_of
 
 import fastact as fa
-from fastact import activations, backends, reference
+from fastact import activations, backends
+from fastact.backends import numpy as reference
 
 OPERATIONS = (
     "linear_maxout",

@@ -34,14 +34,14 @@ def test_the_extension_was_built_and_is_the_one_imported():
 def test_the_instruction_set_is_tested_here(isa):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
-    from fastact import native
+    from fastact.backends import c
 
-    if isa not in native.supported_isas():
-        pytest.skip(f"{isa} does not run on this CPU, only {', '.join(native.supported_isas())}")
-    before = native.isa()
-    native.set_isa(isa)
-    assert native.isa() == isa
-    native.set_isa(before)
+    if isa not in c.supported_isas():
+        pytest.skip(f"{isa} does not run on this CPU, only {', '.join(c.supported_isas())}")
+    before = c.isa()
+    c.set_isa(isa)
+    assert c.isa() == isa
+    c.set_isa(before)
 
 
 @pytest.mark.parametrize("flags", ["", "-fsanitize=address", "-fsanitize=undefined"])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact import backends, reference
+from fastact import backends
+from fastact.backends import numpy as reference
 from fastact.checks import shown
 
 

@@ -89,7 +89,7 @@ F32, U8 = np.float32, np.uint8
 
 def backend_calls():
     """For each function of the C backend that takes arrays: the arrays by name, and the call."""
-    from fastact import native
+    from fastact.backends import c
 
     relu = activations.resolve("relu", 1, np.dtype(F32), {})
     slope = np.ones(4, F32)
@@ -104,33 +104,33 @@ def backend_calls():
     z, small, small_argmax = np.ones((6, 2, 4), F32), np.ones((6, 4), F32), np.zeros((6, 4), U8)
     frozen = fa.freeze(fa.Linear(8, 4), backend="c")
     calls = {
-        "linear_maxout": ([x, weight, bias, y, argmax], lambda a: native.linear_maxout(*a)),
+        "linear_maxout": ([x, weight, bias, y, argmax], lambda a: c.linear_maxout(*a)),
         "linear_maxout_backward": (
             [y, x, weight, argmax, x.copy(), weight.copy(), bias],
-            lambda a: native.linear_maxout_backward(*a),
+            lambda a: c.linear_maxout_backward(*a),
         ),
-        "maxout": ([z, small, small_argmax], lambda a: native.maxout(*a)),
-        "maxout_backward": ([small, small_argmax, z], lambda a: native.maxout_backward(*a)),
+        "maxout": ([z, small, small_argmax], lambda a: c.maxout(*a)),
+        "maxout_backward": ([small, small_argmax, z], lambda a: c.maxout_backward(*a)),
         "linear_activation": (
             [x, flat, flat_bias, y, y.copy()],
-            lambda a: native.linear_activation(*a[:3], relu, *a[3:]),
+            lambda a: c.linear_activation(*a[:3], relu, *a[3:]),
         ),
         "linear_activation_backward": (
             [y, x, flat, y.copy(), x.copy(), flat.copy(), flat_bias, flat_bias.copy()],
-            lambda a: native.linear_activation_backward(*a[:4], prelu, *a[4:]),
+            lambda a: c.linear_activation_backward(*a[:4], prelu, *a[4:]),
         ),
-        "prelu": ([y, y.copy()], lambda a: native.activation(a[0], prelu, a[1])),
+        "prelu": ([y, y.copy()], lambda a: c.activation(a[0], prelu, a[1])),
         "prelu_backward": (
             [y, y.copy(), y.copy(), flat_bias],
-            lambda a: native.activation_backward(a[0], a[1], prelu, *a[2:]),
+            lambda a: c.activation_backward(a[0], a[1], prelu, *a[2:]),
         ),
         "frozen": ([x, y], lambda a: frozen._run(*a, 1)),
-        "sgd": ([x, x.copy(), x.copy()], lambda a: native.sgd(*a, 0.1, 0.9, False, 0.0, np.inf)),
+        "sgd": ([x, x.copy(), x.copy()], lambda a: c.sgd(*a, 0.1, 0.9, False, 0.0, np.inf)),
         "adam": (
             [x, x.copy(), x.copy(), x.copy()],
-            lambda a: native.adam(*a, 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, np.inf),
+            lambda a: c.adam(*a, 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, np.inf),
         ),
-        "mse": ([x, x.copy(), x.copy()], lambda a: native.mse(*a)),
+        "mse": ([x, x.copy(), x.copy()], lambda a: c.mse(*a)),
     }
     return {name: ([array.copy() for array in arrays], call) for name, (arrays, call) in calls.items()}
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact.__main__ import main
-from fastact.demo import load_digits
-from fastact.study import command, data, goodfellow, learned, recipe, vanishing, winners
+from fastact.cli import main
+from fastact.cli import study as command
+from fastact.study import data, goodfellow, learned, recipe, vanishing, winners
+from fastact.study.data import load_digits
 from fastact.study.findings import Options
 
 

@@ -127,11 +127,11 @@ def test_omp_num_threads(backend):
 def test_threadpoolctl_limits_openmp():
     if not fa.get_config()["openmp"]:
         pytest.skip("no C extension with OpenMP")
-    from fastact import native
+    from fastact.backends import c
 
     for count in (1, 2):
         with threadpool_limits(count, user_api="openmp"):
-            assert native.max_threads() == count
+            assert c.max_threads() == count
 
 
 def test_a_limit_changes_no_bits(compiled, dtype, rng):

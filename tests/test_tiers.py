@@ -148,9 +148,9 @@ def test_norm_of_the_error(compiled, tier, depth, values, rng):
 def isa(backend):
     if backend != "c":
         return None
-    from fastact import native
+    from fastact.backends import c
 
-    return native.isa()
+    return c.isa()
 
 
 # ---- what bfloat16 can't carry
@@ -381,11 +381,11 @@ def test_float64_ignores_tiers(compiled, tier, rng):
 
 @pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
 def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
-    from fastact import native
+    from fastact.backends import c
 
     config = fa.get_config()
     assert tuple(config["tier_units"]) == TIERS
-    assert (config["amx_missing"] is None) == ("amx" in native.supported_isas())
+    assert (config["amx_missing"] is None) == ("amx" in c.supported_isas())
     fa.show_config()
     printed = capsys.readouterr().out
     assert f"medium on {config['tier_units']['medium']}" in printed
@@ -395,7 +395,7 @@ def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
 
 @pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
 def test_digits_reach_the_same_accuracy_at_each_tier():
-    from fastact import demo
+    from fastact.cli import demo
 
     accuracies = []
     for precision in TIERS:

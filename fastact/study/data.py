@@ -20,6 +20,28 @@ MNIST_FILES = (
 VALIDATION_SHARE = 1 / 6  # of the images to train with, as 10,000 of MNIST's 60,000
 
 
+class Digits(NamedTuple):
+    """x (rows, 64) float32 from 0 to 1, labels (rows,) from 0 to 9."""
+
+    x_train: Array
+    labels_train: Array
+    x_test: Array
+    labels_test: Array
+
+
+def load_digits(seed: int) -> Digits:
+    """The digits, split at random, with the same share of each label in both parts."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, labels = load_digits(return_X_y=True)
+    x = (x / 16).astype(np.float32)  # a pixel is 0 to 16
+    x_train, x_test, labels_train, labels_test = train_test_split(
+        x, labels, test_size=0.2, stratify=labels, random_state=seed
+    )
+    return Digits(x_train, labels_train, x_test, labels_test)
+
+
 class Images(NamedTuple):
     """x (rows, 784) float32 from 0 to 1, labels (rows,) from 0 to 9; where they are from, in words."""
 

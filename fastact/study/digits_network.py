@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..demo import Digits
-from ..layers import Linear, Maxout, Sequential
-from ..losses import softmax_cross_entropy
-from ..optim import SGD
+from ..nn import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
+from .data import Digits
 
 Array = np.ndarray[Any, Any]
 

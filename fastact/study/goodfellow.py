@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .. import config, settings
+from .. import info, settings
 from .data import Images, load_mnist
 from .findings import Advance, Findings, Options, Picture, Table
 from .recipe import COLUMNS, KINDS, Run, Trainer
@@ -47,7 +47,7 @@ def run(options: Options, advance: Advance) -> Findings:
 
     seeds = range(options.seed, options.seed + options.seeds)
     jobs = [(kind, seed) for seed in seeds for kind in KINDS]
-    with ThreadPoolExecutor(config.get_num_threads()) as pool:
+    with ThreadPoolExecutor(info.get_num_threads()) as pool:
         try:
             runs = dict(zip(jobs, pool.map(train, jobs), strict=True))
         except BaseException:  # Ctrl-C too: each run saves itself after its present epoch
@@ -80,7 +80,7 @@ def time_epochs(images: Images) -> dict[str, float]:
     if importlib.util.find_spec("torch") is not None:
         from .recipe_torch import TorchTrainer
 
-        trainers |= {f"{kind}, PyTorch": TorchTrainer(kind, 0, config.get_num_threads()) for kind in KINDS}
+        trainers |= {f"{kind}, PyTorch": TorchTrainer(kind, 0, info.get_num_threads()) for kind in KINDS}
     rows = slice(0, 4000)  # the same work on full MNIST, in a fifteenth of the time
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(1 + TIMED_EPOCHS):
@@ -110,7 +110,7 @@ def _findings(runs: dict[tuple[str, int], Run], seconds: dict[str, float], image
             "goodfellow_history": Table(("network", "seed", "epoch", *COLUMNS), history),
             "goodfellow_seconds": Table(
                 ("network_and_library", "seconds_an_epoch_of_4000", "threads"),
-                [(name, value, config.get_num_threads()) for name, value in seconds.items()],
+                [(name, value, info.get_num_threads()) for name, value in seconds.items()],
             ),
         },
     )
@@ -169,7 +169,7 @@ def _words(
         peer_zh = f";PyTorch 为 {times['maxout, PyTorch']} 和 {times['relu, PyTorch']}"
     else:
         peer, peer_zh = "; PyTorch is not installed", ";未安装 PyTorch"
-    threads = config.get_num_threads()
+    threads = info.get_num_threads()
     number = len(found["maxout"])
     epochs = next(iter(runs.values())).epochs
     english = (

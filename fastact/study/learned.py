@@ -9,10 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..demo import load_digits
-from ..layers import Linear, Maxout, Sequential
-from ..losses import mse
-from ..optim import Adam
+from ..nn import Adam, Linear, Maxout, Sequential, mse
+from .data import load_digits
 from .digits_network import fit
 from .findings import Advance, Findings, Options, Picture, Table
 from .style import BLACK, GREY, PIECES, VERMILION, bare

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import Dropout, Linear, Maxout, Sequential
-from ..losses import softmax_cross_entropy
-from ..optim import SGD
-from ..state import check_entries, load, save
+from ..nn import SGD, Dropout, Linear, Maxout, Sequential, softmax_cross_entropy
+from ..nn.checkpoint import check_entries, load, save
 from .data import Images, split_validation
 
 Array = np.ndarray[Any, Any]

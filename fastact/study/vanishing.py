@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..demo import Digits, load_digits
-from ..layers import Layer, Linear, Maxout, Sequential
-from ..losses import softmax_cross_entropy
-from ..optim import SGD
+from ..nn import SGD, Layer, Linear, Maxout, Sequential, softmax_cross_entropy
+from .data import Digits, load_digits
 from .findings import Advance, Findings, Options, Table
 
 Array = np.ndarray[Any, Any]

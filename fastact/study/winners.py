@@ -8,10 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from ..demo import Digits, load_digits
-from ..inspection import piece_usage, region_boundaries
-from ..layers import Maxout, Sequential
+from ..nn import Maxout, Sequential, piece_usage, region_boundaries
 from ..ops import linear_maxout
+from .data import Digits, load_digits
 from .digits_network import PIECES, fit
 from .findings import Advance, Findings, Options, Picture, Table
 from .style import BLUE, GREY, ORANGE, VERMILION, bare

@@ -22,7 +22,7 @@ from thinc.api import Model, NumpyOps, fix_random_seed, set_current_ops, use_ops
 from thinc.layers.maxout import forward as thinc_forward
 
 from fastact.thinc import FastactOps, accelerate, restore
-from fastact.thinc import forward as fused_forward
+from fastact.thinc.fused import forward as fused_forward
 
 # ---- a small corpus: word, tag, distance to the head, dependency label
 

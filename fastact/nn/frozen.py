@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import activations, backends, checks, settings
-from .activations import Activation
-from .layers import Activation as ActivationLayer
-from .layers import Dropout, Layer, Linear, Maxout, PReLU, Sequential
+from .. import activations, backends, checks, outputs, settings
+from ..activations import Activation
+from .activation import Activation as ActivationLayer
+from .activation import PReLU
+from .dropout import Dropout
+from .layer import Layer
+from .linear import Linear
+from .maxout import Maxout
+from .sequential import Sequential
 
 Array = np.ndarray[Any, Any]
 
@@ -103,9 +108,9 @@ class Frozen:
             if x.ndim == 0 or x.shape[-1] != self.in_features:
                 raise ValueError(f"x: got shape {x.shape}, wanted (..., {self.in_features})")
             shape = (*x.shape[:-1], self.out_features)
-        arrays = checks.output_arrays(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
+        arrays = outputs.output_arrays(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
         self._run(_rows(x, self.in_features), _rows(arrays[0], self.out_features), _requested_threads())
-        delivered: Array = checks.deliver(out, arrays)[0]
+        delivered: Array = outputs.deliver(out, arrays)[0]
         return delivered
 
     def __reduce__(self) -> tuple[Any, ...]:

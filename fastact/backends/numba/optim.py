@@ -1,4 +1,4 @@
-"""The Numba backend's steps of the optimisers, as in `reference.py`: one pass over the weights each."""
+"""The Numba backend's steps of the optimisers, as in `backends/numpy.py`: one pass over the weights each."""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import pool
-from .jit_compile import compiled
+from .compile import compiled
 
 Array = np.ndarray[Any, Any]
 

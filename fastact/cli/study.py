@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import arguments
-from .findings import Findings, Options
+from ..study.findings import Findings, Options
+from . import arguments
 
 PARTS = {
     "vanishing": "the gradient by layer and depth, for each activation",
@@ -75,10 +75,10 @@ def run(names: list[str], options: Options) -> Path:
     """Run these parts with a progress bar and write what they found; the page's path."""
     from rich.progress import Progress
 
-    from . import report, style
+    from ..study import report, style
 
     style.use()
-    modules = {name: importlib.import_module(f".{_MODULES.get(name, name)}", __package__) for name in names}
+    modules = {name: importlib.import_module(f"fastact.study.{_MODULES.get(name, name)}") for name in names}
     findings: dict[str, Findings] = {}
     with Progress(transient=True) as progress:
         task = progress.add_task("", total=sum(module.steps(options) for module in modules.values()))

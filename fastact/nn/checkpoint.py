@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from .checks import ARRAYS
+from ..checks import ARRAYS
 from .files import check_path, check_regular, replacing
 from .npz import Entry, Npz, check_storable
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import backends, settings
-from .checks import (
+from .. import backends, settings
+from ..checks import (
     ARRAYS,
     LARGEST,
     check_array,
@@ -26,8 +26,8 @@ from .checks import (
     check_types,
     contiguous,
 )
-from .layers import Parameter
-from .state import check_loadable
+from .checkpoint import check_loadable
+from .layer import Parameter
 
 Array = np.ndarray[Any, Any]
 

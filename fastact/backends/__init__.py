@@ -1,6 +1,6 @@
 """Which backend runs: the C extension where it imports, else Numba; NumPy is the specification.
 
-A backend is a module with the functions of `reference.py`.
+A backend is a module or package of this room with the functions of `numpy.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import importlib
 import os
 from types import ModuleType
 
-from .checks import shown
+from ..checks import shown
 
-_MODULES = {"c": "native", "numba": "jit", "numpy": "reference"}
-NAMES = tuple(_MODULES)
+NAMES = ("c", "numba", "numpy")
 
 _loaded: dict[str, ModuleType] = {}
 _active: ModuleType | None = None
@@ -31,16 +30,16 @@ def get(name: str | None) -> ModuleType:
             raise ValueError(f"backend: got {shown(name)}, wanted one of {', '.join(NAMES)}")
         if name == "c" and (reason := why_c_is_missing()) is not None:
             raise ImportError(reason)
-        module = _loaded[name] = importlib.import_module(f".{_MODULES[name]}", __package__)
+        module = _loaded[name] = importlib.import_module(f".{name}", __package__)
     return module
 
 
 def why_c_is_missing() -> str | None:
     """Why the C extension can't be used here, or None where it can."""
     try:
-        importlib.import_module(".native", __package__)
+        importlib.import_module(".c", __package__)
     except ImportError as error:  # there is none, or it does not load, or what it needs is missing
-        absent = isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._native"
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "fastact._native"
         return _why_it_was_not_built() if absent else str(error)
     return None
 
@@ -74,7 +73,7 @@ def active() -> ModuleType:
     if _active is None:
         asked = os.environ.get("FASTACT_BACKEND")
         if asked is not None:
-            if asked not in _MODULES:
+            if asked not in NAMES:
                 raise ValueError(f"FASTACT_BACKEND: got {asked!r}, wanted one of {', '.join(NAMES)}")
             _active = get(asked)
         else:
@@ -84,5 +83,4 @@ def active() -> ModuleType:
 
 def get_backend() -> str:
     """The name of the backend in force."""
-    module = active().__name__.rpartition(".")[2]
-    return next(name for name, candidate in _MODULES.items() if candidate == module)
+    return active().__name__.rpartition(".")[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .activations import TABLE, Activation
+from ..activations import TABLE, Activation
 
 Array = np.ndarray[Any, Any]
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import checks
+from .. import checks
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

@@ -19,7 +19,10 @@ import pytest
 from conftest import output_of
 
 import fastact as fa
-from fastact import activations, jit, jit_compile, pool, settings
+from fastact import activations, settings
+from fastact.backends import numba as backend
+from fastact.backends.numba import compile as numba_compile
+from fastact.backends.numba import maxout, pool, product
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -69,7 +72,7 @@ def test_same_bits_for_any_number_of_threads(problem, always_threaded, threads):
 def test_a_row_has_the_same_bits_in_tiles_of_any_height(problem):
     x, weight, bias, _ = problem
     whole = fa.linear_maxout(x, weight, bias, backend="numba")
-    for rows in range(jit._DOT_ROWS + 1, 26):  # fewer take dots
+    for rows in range(product.DOT_ROWS + 1, 26):  # fewer take dots
         few = fa.linear_maxout(x[:rows], weight, bias, backend="numba")
         assert_same_bits(few, [result[:rows] for result in whole])
 
@@ -84,10 +87,10 @@ def test_many_python_threads_at_once(problem, always_threaded):
 def test_the_gil_is_released(problem):
     x, weight, bias, _ = problem
     y = np.empty((500, 130), np.float32)
-    jit.linear_maxout(x, weight, bias, y, None, threads=1)  # compiled now
+    backend.linear_maxout(x, weight, bias, y, None, threads=1)  # compiled now
     big = np.ones((4000, 2000), np.float32), np.ones((300, 3, 2000), np.float32), None
     caller = threading.Thread(
-        target=jit.linear_maxout, args=(*big, np.empty((4000, 300), np.float32), None, 1)
+        target=backend.linear_maxout, args=(*big, np.empty((4000, 300), np.float32), None, 1)
     )
     caller.start()
     ticks = 0
@@ -101,7 +104,7 @@ FORKED = """
     import os, sys, threading
     import numpy as np
     import fastact as fa
-    from fastact import jit, pool
+    from fastact.backends.numba import pool
     pool._WORK_PER_THREAD = 1
     fa.settings.set_num_threads(3)
     x, weight = np.ones((300, 40), np.float32), np.ones((90, 2, 40), np.float32)
@@ -160,10 +163,10 @@ def cached_files(tmp_path, kind):
 
 def another_process(monkeypatch, value):
     """What `halve` gives where nothing is compiled yet; how often it came from the cache, and warnings."""
-    monkeypatch.setattr(jit_compile, "_warned", False)
+    monkeypatch.setattr(numba_compile, "_warned", False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        kernel = jit_compile.compiled(halve)
+        kernel = numba_compile.compiled(halve)
         assert kernel(value) == value / 2
         assert kernel(value + 1) == (value + 1) / 2
     return sum(kernel.stats.cache_hits.values()), [str(warning.message) for warning in caught]
@@ -172,7 +175,7 @@ def another_process(monkeypatch, value):
 def quietly(value, hits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kernel = jit_compile.compiled(halve)
+        kernel = numba_compile.compiled(halve)
         assert kernel(value) == value / 2
     assert sum(kernel.stats.cache_hits.values()) == hits
 
@@ -257,8 +260,8 @@ def test_cache_a_damaged_file_is_named_once_and_replaced(monkeypatch, cache, kin
 def test_cache_a_damaged_file_raises_once_where_warnings_are_errors(monkeypatch, cache, kind):
     for file in cache(kind):
         os.truncate(file, 20)
-    monkeypatch.setattr(jit_compile, "_warned", False)
-    kernel = jit_compile.compiled(halve)
+    monkeypatch.setattr(numba_compile, "_warned", False)
+    kernel = numba_compile.compiled(halve)
     with pytest.raises(RuntimeWarning, match="damaged"):
         kernel(3.0)
     assert kernel(3.0) == 1.5
@@ -386,7 +389,7 @@ MAXOUT = """
     for dtype in sys.argv[1:] or ("float32", "float64"):
         y, argmax = fa.maxout(np.array([[1, 3, 3]], dtype), backend="numba")
         print(y, argmax)
-    print("from the cache:", sum(fa.jit._maxout_cells.stats.cache_hits.values()))
+    print("from the cache:", sum(fa.backends.numba.maxout._maxout_cells.stats.cache_hits.values()))
 """
 
 
@@ -445,11 +448,11 @@ def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
-    versions = len(jit._linear_maxout_cells.signatures)
+    versions = len(maxout._linear_maxout_cells.signatures)
     for array in (x, weight, bias):
         array.flags.writeable = False
     assert_same_bits(fa.linear_maxout(x, weight, bias, backend="numba"), expected)
-    assert len(jit._linear_maxout_cells.signatures) == versions
+    assert len(maxout._linear_maxout_cells.signatures) == versions
 
 
 @pytest.mark.parametrize(
@@ -494,10 +497,10 @@ SLOPES = [
 def test_prelu_backward_memory_beside_its_results_is_bounded(shape, slopes, dtype):
     grad_y, saved, act = prelu_problem(shape, slopes, dtype)
     grad_z, grad_slope = np.empty_like(saved), np.empty(slopes, dtype)
-    jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)  # compiled now
+    backend.activation_backward(grad_y, saved, act, grad_z, grad_slope)  # compiled now
     tracemalloc.start()
     try:
-        jit.activation_backward(grad_y, saved, act, grad_z, grad_slope)
+        backend.activation_backward(grad_y, saved, act, grad_z, grad_slope)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -516,7 +519,7 @@ def test_prelu_backward_slope_gradient_within_bound_for_any_threads(always_threa
     results = []
     for threads, accumulate in ((1, False), (3, False), (3, True)):
         grad_slope = start.copy()
-        jit.activation_backward(
+        backend.activation_backward(
             grad_y, saved, act, np.empty_like(saved), grad_slope, accumulate, threads=threads
         )
         results.append(grad_slope)

@@ -12,14 +12,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from . import backends, config, settings
-from .layers import Linear, Maxout, Sequential
-from .losses import softmax_cross_entropy
-from .optim import SGD
+from .. import backends, info, settings
+from ..nn import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
+from ..study.data import Digits, load_digits
 
 Array = np.ndarray[Any, Any]
 
@@ -41,28 +40,6 @@ LOSS_TOLERANCES = {
     "high": COMPARED_LOSSES / 2 / (BATCH * 16),
     "medium": 16 * 2.0**-7,
 }
-
-
-class Digits(NamedTuple):
-    """x (rows, 64) float32 from 0 to 1, labels (rows,) from 0 to 9."""
-
-    x_train: Array
-    labels_train: Array
-    x_test: Array
-    labels_test: Array
-
-
-def load_digits(seed: int) -> Digits:
-    """The digits, split at random, with the same share of each label in both parts."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    x, labels = load_digits(return_X_y=True)
-    x = (x / 16).astype(np.float32)  # a pixel is 0 to 16
-    x_train, x_test, labels_train, labels_test = train_test_split(
-        x, labels, test_size=0.2, stratify=labels, random_state=seed
-    )
-    return Digits(x_train, labels_train, x_test, labels_test)
 
 
 @contextmanager
@@ -154,7 +131,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    in_force = config.get_config()
+    in_force = info.get_config()
     names = in_force["backends"]
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as progress:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, settings
-from .checks import ARRAYS, check_array, check_shape, contiguous
+from .. import backends, settings
+from ..checks import ARRAYS, check_array, check_shape, contiguous
 
 Array = np.ndarray[Any, Any]
 

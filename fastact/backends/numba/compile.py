@@ -11,6 +11,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from numba import config, njit
@@ -30,6 +31,12 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=global_compiler_lock.release,
         after_in_child=global_compiler_lock.release,
     )
+
+_ROOM = Path(__file__).parent
+_SOURCES = (*sorted(_ROOM.glob("*.py")), _ROOM.parents[1] / "activations.py")
+# A kernel holds the machine code of those that it calls, and they may be in other files.  So the stamp of
+# what is cached is of all of them, where Numba's own is of the kernel's file alone.
+_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
 
 _warned = False
 
@@ -98,9 +105,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        # the second part tells these files from those that Numba itself, or an older fastact, has left here
-        stamp = (self._impl.locator.get_source_stamp(), "with digest")
-        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, stamp)
+        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, _STAMP)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -15,8 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, ops
-from .layers import Activation, Dropout, Layer, Linear, Maxout, PReLU, Sequential, array_of
+from .. import checks, ops
+from .activation import Activation, PReLU
+from .dropout import Dropout
+from .layer import Layer, array_of
+from .linear import Linear
+from .maxout import Maxout
+from .sequential import Sequential
 
 Array = np.ndarray[Any, Any]
 

@@ -1,4 +1,4 @@
-"""The C backend: the functions of `reference.py` over the extension `fastact._native`.
+"""The C backend: the functions of `backends/numpy.py` over the extension `fastact._native`.
 
 Nothing else imports the extension.  The GIL is released while a kernel runs.  Another thread that writes to
 an array meanwhile, or sets its shape, harms no memory: results are wrong, or ValueError is raised.  NumPy
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _native
-from ._native import ffi, lib  # type: ignore[import-not-found]
-from .activations import Activation
-from .reference import argmax_error
+from .. import _native
+from .._native import ffi, lib  # type: ignore[import-not-found]
+from ..activations import Activation
+from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
 

@@ -22,10 +22,10 @@ def get_num_threads() -> int:
     if asked:
         return asked
     if backends.get_backend() == "c":
-        from . import native
+        from .backends import c
 
-        return native.max_threads()
-    from . import pool
+        return c.max_threads()
+    from .backends.numba import pool
 
     return pool.default_threads()
 
@@ -51,10 +51,10 @@ def get_config() -> dict[str, Any]:
     amx_missing: str | None = None
     tier_units = dict.fromkeys(settings.PRECISIONS, "float32")
     if c_missing is None:
-        from . import native
+        from .backends import c
 
-        isa, isas, openmp = native.isa(), native.supported_isas(), native.has_openmp()
-        amx_missing, tier_units = native.why_no_amx(), native.tier_units()
+        isa, isas, openmp = c.isa(), c.supported_isas(), c.has_openmp()
+        amx_missing, tier_units = c.why_no_amx(), c.tier_units()
     usable = {
         "c": c_missing is None,
         "numba": importlib.util.find_spec("numba") is not None,

@@ -1,0 +1,270 @@
+"""Element-wise activations, in float64, rounded once for a float32 array."""
+
+# Kernels are typed by Numba.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...activations import SELU_ALPHA as _SELU_ALPHA
+from ...activations import SELU_SCALE as _SELU_SCALE
+from ...activations import TABLE, Activation
+from . import pool
+from .blocks import CELL, CUT, count_cells, own, store
+from .compile import compiled
+
+Array = np.ndarray[Any, Any]
+
+_ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
+
+_LINEAR = TABLE["linear"].code
+_RELU = TABLE["relu"].code
+_LEAKY_RELU = TABLE["leaky_relu"].code
+_PRELU = TABLE["prelu"].code
+_ELU = TABLE["elu"].code
+_SELU = TABLE["selu"].code
+_GELU = TABLE["gelu"].code
+_GELU_TANH = TABLE["gelu_tanh"].code
+_SILU = TABLE["silu"].code
+_SOFTPLUS = TABLE["softplus"].code
+_MISH = TABLE["mish"].code
+_SIGMOID = TABLE["sigmoid"].code
+_TANH = TABLE["tanh"].code
+_SOFTSIGN = TABLE["softsign"].code
+_HARDSWISH = TABLE["hardswish"].code
+_HARDSIGMOID = TABLE["hardsigmoid"].code
+_HARDTANH = TABLE["hardtanh"].code
+_RELU6 = TABLE["relu6"].code
+_LOGSIGMOID = TABLE["logsigmoid"].code
+_SQRT_HALF = math.sqrt(0.5)
+_TANH_GELU = math.sqrt(2 / math.pi)
+_LARGEST = np.finfo(np.float64).max
+
+
+@compiled
+def _sigmoid(z):
+    e = math.exp(-abs(z))
+    return (e if z < 0 else 1.0) / (1.0 + e)
+
+
+@compiled
+def _softplus(z):
+    return (z if not z <= 0 else 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+@compiled
+def _normal_cdf(z):
+    return 0.5 * math.erfc(-z * _SQRT_HALF)
+
+
+@compiled
+def activate(code, parameter, z):
+    """y; parameter is the negative slope, or alpha.  NaN for a code without a formula, which a test finds."""
+    if code == _LINEAR:
+        return z
+    if code == _RELU:
+        return z if not z <= 0 else 0.0
+    if code in (_LEAKY_RELU, _PRELU):
+        return z if z > 0 else parameter * z
+    if code == _ELU:
+        return z if z > 0 else parameter * math.expm1(z)
+    if code == _SELU:
+        return _SELU_SCALE * (z if z > 0 else _SELU_ALPHA * math.expm1(z))
+    if code == _SOFTPLUS:
+        return _softplus(z)
+    if code == _SIGMOID:
+        return _sigmoid(z)
+    if code == _TANH:
+        return math.tanh(z)
+    if code == _SOFTSIGN:
+        return math.copysign(1.0, z) if math.isinf(z) else z / (1 + abs(z))
+    if code == _HARDSWISH:
+        return 0.0 if z <= -3 else z if z >= 3 else z * ((z + 3) / 6)
+    if code == _HARDSIGMOID:
+        return 0.0 if z <= -3 else 1.0 if z >= 3 else (z + 3) / 6
+    if code == _HARDTANH:
+        return -1.0 if z <= -1 else 1.0 if z >= 1 else z
+    if code == _RELU6:
+        return 0.0 if z <= 0 else 6.0 if z >= 6 else z
+    if code == _LOGSIGMOID:
+        return -_softplus(-z)
+    if z == np.inf:
+        return z
+    z = -_LARGEST if z < -_LARGEST else z  # so that -inf * 0 is 0, the limit
+    if code == _GELU:
+        return z * _normal_cdf(z)
+    if code == _GELU_TANH:
+        return z * _sigmoid(2 * _TANH_GELU * (z + 0.044715 * z * z * z))  # 0.5 (1 + tanh u) = sigmoid(2 u)
+    if code == _SILU:
+        return z * _sigmoid(z)
+    if code == _MISH:
+        return z * math.tanh(_softplus(z))
+    return math.nan
+
+
+@compiled
+def propagate(code, parameter, saved, grad):
+    """grad_z from what the forward saved, y or z.  NaN for a code without a formula, which a test finds.
+
+    Where a derivative is 0 on a whole side, an infinite grad gives 0 and not NaN.
+    """
+    if code == _LINEAR:
+        return grad
+    if code == _RELU:
+        return 0.0 if saved <= 0 else grad
+    if code in (_LEAKY_RELU, _PRELU):
+        return grad if saved > 0 else grad * parameter
+    if code == _ELU:
+        return grad * (1.0 if saved > 0 else parameter * math.exp(saved))
+    if code == _SELU:
+        return grad * (_SELU_SCALE * (1.0 if saved > 0 else _SELU_ALPHA * math.exp(saved)))
+    if code == _SOFTPLUS:
+        return grad * _sigmoid(saved)
+    if code == _SIGMOID:
+        return grad * (saved * (1 - saved))
+    if code == _TANH:
+        return grad * ((1 - saved) * (1 + saved))
+    if code == _SOFTSIGN:
+        return grad / ((1 + abs(saved)) * (1 + abs(saved)))
+    if code == _HARDSWISH:
+        return 0.0 if saved <= -3 else grad if saved >= 3 else grad * ((2 * saved + 3) / 6)
+    if code == _HARDSIGMOID:
+        return 0.0 if abs(saved) >= 3 else grad / 6
+    if code == _HARDTANH:
+        return 0.0 if abs(saved) >= 1 else grad
+    if code == _RELU6:
+        return 0.0 if saved <= 0 or saved >= 6 else grad
+    if code == _LOGSIGMOID:
+        return grad * _sigmoid(-saved)
+    # beyond +-1e4 the derivative is 0 or 1, and infinities would make NaN of it
+    z = -1e4 if saved < -1e4 else 1e4 if saved > 1e4 else saved
+    if code == _GELU:
+        return grad * (_normal_cdf(z) + z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
+    if code == _GELU_TANH:
+        u = 2 * _TANH_GELU * (z + 0.044715 * z * z * z)
+        s = _sigmoid(u)
+        return grad * (s + z * s * _sigmoid(-u) * 2 * _TANH_GELU * (1 + 3 * 0.044715 * z * z))
+    if code == _SILU:
+        return grad * (_sigmoid(z) * (1 + z * _sigmoid(-z)))
+    if code == _MISH:
+        q = _sigmoid(-z) ** 2  # exp(-2 softplus z), so 1 - tanh(softplus z)^2 = 4q / (1 + q)^2
+        return grad * (math.tanh(_softplus(z)) + z * (4 * q / (1 + q) ** 2) * _sigmoid(z))
+    return math.nan
+
+
+@compiled
+def _activation_cells(code, parameters, z, y, first, last):
+    """z and y are flat; parameters (n,) repeats along them.  A cell is CELL of them."""
+    for i in range(first * CELL, min(last * CELL, z.size)):
+        y[i] = activate(code, np.float64(parameters[i % parameters.size]), np.float64(z[i]))
+
+
+@compiled
+def _activation_backward_cells(code, parameters, grad_y, saved, grad_z, first, last):
+    for i in range(first * CELL, min(last * CELL, saved.size)):
+        parameter = np.float64(parameters[i % parameters.size])
+        grad_z[i] = propagate(code, parameter, np.float64(saved[i]), np.float64(grad_y[i]))
+
+
+@compiled
+def _slope_term(grad_y, saved):
+    """What an element adds to its slope's gradient; a NaN counts as not above 0."""
+    return 0.0 if saved > 0 else np.float64(grad_y) * saved
+
+
+@compiled
+def _grad_slopes_cells(grad_y, saved, grad_slope, accumulate, first, last):
+    """grad_slope[c] = the sum of column c's terms; a cell is CUT columns."""
+    total = np.empty(CUT)
+    partial = np.empty(CUT)
+    rounded = np.empty(CUT, grad_slope.dtype)
+    for start in range(first * CUT, min(last * CUT, grad_slope.size), CUT):
+        count = min(CUT, grad_slope.size - start)
+        total[:] = 0
+        for row in range(0, len(saved), CUT):
+            partial[:] = 0
+            for n in range(row, min(row + CUT, len(saved))):
+                for c in range(count):
+                    partial[c] += _slope_term(grad_y[n, start + c], saved[n, start + c])
+            total += partial
+        rounded[:] = total
+        store(rounded, 0, grad_slope, start, count, accumulate)
+
+
+@compiled
+def _slope_sums_cells(grad_y, saved, totals, first, last):
+    """totals[cell] = the sum of the cell's terms; grad_y and saved are flat, a cell is CELL of them."""
+    for cell in range(first, last):
+        totals[cell] = 0
+        stop = min((cell + 1) * CELL, saved.size)
+        for start in range(cell * CELL, stop, CUT):
+            partial = 0.0
+            for i in range(start, min(start + CUT, stop)):
+                partial += _slope_term(grad_y[i], saved[i])
+            totals[cell] += partial
+
+
+def parameters_of(act: Activation, dtype: np.dtype[Any]) -> Array:
+    """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
+    return np.array([act.parameter], dtype) if act.slope is None else own(act.slope)
+
+
+def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
+    parameters = parameters_of(act, z.dtype)
+    flat = own(z).reshape(z.size)
+    work = float(_ELEMENT_WORK * z.size)
+    pool.run(
+        _activation_cells,
+        count_cells((z.size, CELL)),
+        work,
+        threads,
+        act.code,
+        parameters,
+        flat,
+        y.reshape(y.size),
+    )
+
+
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    act: Activation,
+    grad_z: Array,
+    grad_slope: Array | None = None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    grad_y, saved = own(grad_y), own(saved)
+    work = float(_ELEMENT_WORK * saved.size)
+    if grad_slope is not None:
+        _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
+    pool.run(
+        _activation_backward_cells,
+        count_cells((saved.size, CELL)),
+        work,
+        threads,
+        act.code,
+        parameters_of(act, saved.dtype),
+        grad_y.reshape(saved.size),
+        saved.reshape(saved.size),
+        grad_z.reshape(saved.size),
+    )
+
+
+@np.errstate(all="ignore")
+def _grad_slope(
+    grad_y: Array, saved: Array, grad_slope: Array, accumulate: bool, work: float, threads: int
+) -> None:
+    """One slope takes memory for the sum of each cell alone, however long the rows are."""
+    if grad_slope.size != 1:
+        cells = count_cells((grad_slope.size, CUT))
+        pool.run(_grad_slopes_cells, cells, work, threads, grad_y, saved, grad_slope, accumulate)
+        return
+    totals = np.empty(count_cells((saved.size, CELL)))
+    flat = (array.reshape(saved.size) for array in (grad_y, saved))
+    pool.run(_slope_sums_cells, len(totals), work, threads, *flat, totals)
+    np.add(totals.sum().astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)

@@ -1,0 +1,36 @@
+"""Training: layers (one family a file), initialisers, losses, optimisers, checkpoints, frozen models."""
+
+from .activation import Activation, PReLU
+from .checkpoint import load, save
+from .dropout import Dropout
+from .frozen import Frozen, freeze
+from .layer import Layer, Parameter
+from .linear import Linear
+from .losses import mse, softmax_cross_entropy
+from .maxout import Maxout
+from .optim import SGD, Adam, max_norm_
+from .regions import linear_region, piece_usage, region_boundaries
+from .sequential import Sequential
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "Dropout",
+    "Frozen",
+    "Layer",
+    "Linear",
+    "Maxout",
+    "PReLU",
+    "Parameter",
+    "Sequential",
+    "freeze",
+    "linear_region",
+    "load",
+    "max_norm_",
+    "mse",
+    "piece_usage",
+    "region_boundaries",
+    "save",
+    "softmax_cross_entropy",
+]

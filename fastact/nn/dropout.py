@@ -1,0 +1,66 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from .layer import Array, Layer
+
+
+class Dropout(Layer):
+    """In training, multiplies each number by 0 with probability p (Srivastava et al. 2014).
+
+    A forked process copies `rng` as it is, so that workers forked from one process draw equal masks, as they
+    draw equal numbers from every NumPy generator.  Give each worker a generator of its own:
+
+        layer.rng = np.random.default_rng([seed, worker])
+
+    Args:
+        p: the share to drop, 0 <= p < 1.
+        rescale: divide what is kept by 1 - p while training ("inverted" dropout), so that inference is
+            the identity.  False rescales neither there nor in inference, as Goodfellow et al. 2013
+            treat their input layer.
+        rng: a `np.random.Generator` or a seed; `.rng` is the generator that a checkpoint has to save for
+            a resumed run to be the same.
+
+    Raises:
+        TypeError: p is not a number, rescale not a bool, or rng not what `np.random.default_rng` takes.
+        ValueError: p is not in [0, 1).
+    """
+
+    def __init__(
+        self, p: float = 0.5, rescale: bool = True, *, rng: np.random.Generator | int | None = None
+    ) -> None:
+        self.p = checks.check_below_one("p", p)
+        self.rescale = checks.check_flag("rescale", rescale)
+        self.rng = checks.check_rng(rng)
+
+    def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        checks.check_array("x", x)
+        if not training:
+            return x, ()
+        p = checks.check_below_one("p", self.p)
+        scale = 1 / (1 - p) if checks.check_flag("rescale", self.rescale) else None
+        keep = np.greater_equal(self.rng.random(x.shape, np.float32), p)
+        return _kept(x, keep, scale), (keep, scale, x.dtype)
+
+    def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
+        keep, scale, dtype = saved
+        checks.check_array("grad_y", grad_y, dtype)
+        checks.check_shape("grad_y", grad_y.shape, keep.shape)
+        return _kept(grad_y, keep, scale)
+
+    def _describe(self) -> list[str]:
+        return [f"{self.p:g}"] + ([] if self.rescale else ["rescale=False"])
+
+
+def _kept(x: Array, keep: Array, scale: float | None) -> Array:
+    """x where keep is true, times `scale` unless that is None, and 0 elsewhere."""
+    with np.errstate(all="ignore"):  # as in the kernels, what leaves the range of the dtype is infinite or 0
+        y = np.asarray(np.multiply(x, keep))
+        if scale is not None:
+            y *= scale
+    return y

@@ -1,0 +1,30 @@
+"""Thinc and spaCy: their Maxout layers, run fused.
+
+    report = fastact.thinc.accelerate(nlp)   # a spaCy pipeline or a Thinc model, in place
+    fastact.thinc.restore(nlp)
+
+Only a layer's forward function is exchanged.  Parameters, serialisation, dropout and layer
+normalisation stay Thinc's, so a saved pipeline loads with and without fastact.
+
+Entry points also register the callbacks "fastact.accelerate.v1" and "fastact.use_ops.v1" for a
+spaCy config, the Ops "fastact" and the layer "fastact.Maxout.v1".  A pipeline whose config has the
+first callback fuses its later components too.  Thinc imports this module through the entry points as
+soon as it looks for its own Ops, so it must stay cheap to import.
+"""
+
+from .acceleration import Layer, Report, accelerate, restore
+from .callbacks import accelerate_callback, use_ops_callback
+from .layer import Maxout, maxout_init
+from .ops import FastactOps
+
+__all__ = [
+    "FastactOps",
+    "Layer",
+    "Maxout",
+    "Report",
+    "accelerate",
+    "accelerate_callback",
+    "maxout_init",
+    "restore",
+    "use_ops_callback",
+]

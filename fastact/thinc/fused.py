@@ -1,0 +1,74 @@
+"""The forward that `accelerate` puts in the place of Thinc's: product, bias and maximum in one pass."""
+
+# No `from __future__ import annotations` here: Thinc's data validation reads a forward's annotations.
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from thinc.api import Model, NumpyOps
+from thinc.layers.maxout import forward as thinc_forward
+from thinc.types import Floats2d
+
+from .. import checks, ops, settings
+from .ops import FastactOps, same_float_arrays
+
+AnyModel: TypeAlias = Model[Any, Any]
+
+# The methods that the forward of Thinc's Maxout and its callback call, as Thinc and fastact have them.
+_KNOWN_METHODS = {
+    name: {getattr(NumpyOps, name), getattr(FastactOps, name)}
+    for name in ("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f")
+}
+
+
+def fusible(model: AnyModel) -> bool:
+    """Whether a fused kernel may stand in for the methods that Thinc's forward calls on the model's Ops.
+
+    An Ops that overrides one of them, in its class or on the instance, wants its own to be called.
+    """
+    kind = type(model.ops)
+    return _KNOWN_METHODS.keys().isdisjoint(vars(model.ops)) and all(
+        getattr(kind, name, None) in known for name, known in _KNOWN_METHODS.items()
+    )
+
+
+def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:
+    """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
+
+    X (rows, nI), the parameters W (nO, nP, nI) and b (nO, nP) -> Y (rows, nO) and a callback that takes
+    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact does not
+    take goes to Thinc's own steps: a GPU's arrays, other dtypes, mixed ones, too many pieces, and an
+    Ops with a `gemm` or `maxout` of its own.
+    """
+    W: Any = model.get_param("W")
+    b: Any = model.get_param("b")
+    x: Any = X
+    if not (same_float_arrays(x, W, b) and 1 <= W.shape[1] <= checks.MAX_PIECES and fusible(model)):
+        return thinc_forward(model, X, is_train)
+    Y: Any
+    tier = settings.get_float32_matmul_precision()
+    Y, argmax = ops.linear_maxout(x, W, b, precision=tier)
+
+    def backprop(dY: Any) -> Any:
+        if np.shape(dY) != argmax.shape:
+            raise ValueError(f"dY: got shape {np.shape(dY)}, wanted {argmax.shape}")
+        if same_float_arrays(x, dY) and fusible(model):
+            dX, dW, db = ops.linear_maxout_backward(dY, x, W, argmax, precision=tier)
+        else:
+            dX, dW, db = _backward_by_ops(model.ops, dY, x, W, argmax)
+        model.inc_grad("W", dW)
+        model.inc_grad("b", db)
+        return dX
+
+    return Y, backprop
+
+
+def _backward_by_ops(model_ops: Any, dY: Any, X: Any, W: Any, argmax: Any) -> tuple[Any, Any, Any]:
+    """dX, dW and db by the steps of Thinc's Maxout, for a dY that the kernels do not take."""
+    nO, nP, nI = W.shape
+    dZ = model_ops.backprop_maxout(dY, argmax.astype(np.int32), nP)
+    flat = model_ops.reshape2f(dZ, len(dZ), nO * nP)
+    dW = model_ops.reshape3f(model_ops.gemm(flat, X, trans1=True), nO, nP, nI)
+    dX = model_ops.gemm(flat, model_ops.reshape2f(W, nO * nP, nI))
+    return dX, dW, dZ.sum(axis=0)
