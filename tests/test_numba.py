@@ -22,7 +22,7 @@ import fastact as fa
 from fastact import activations, settings
 from fastact.backends import numba as backend
 from fastact.backends.numba import compile as numba_compile
-from fastact.backends.numba import maxout, pool, product
+from fastact.backends.numba import maximum, pool, product
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -302,6 +302,19 @@ def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
     quietly(3.0, 1)
 
 
+def test_cache_is_stale_after_an_edit_of_a_file_that_kernels_are_called_from(monkeypatch, cache):
+    cache("nbc")
+    monkeypatch.setattr(numba_compile, "_ROOM_STAMP", "another source of vectors.py")
+    hits, messages = another_process(monkeypatch, 3.0)
+    assert (hits, messages) == (0, [])
+
+
+def test_room_stamp_covers_every_source_of_a_kernel():
+    covered = {path.name for path in numba_compile._SOURCES}
+    room = Path(numba_compile.__file__).parent
+    assert covered == {path.name for path in room.iterdir() if path.suffix == ".py"} | {"activations.py"}
+
+
 def test_cache_files_of_numba_itself_are_replaced_without_a_word(monkeypatch, tmp_path):
     """As a fastact that used Numba's own format has left them, for the same source."""
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
@@ -389,7 +402,7 @@ MAXOUT = """
     for dtype in sys.argv[1:] or ("float32", "float64"):
         y, argmax = fa.maxout(np.array([[1, 3, 3]], dtype), backend="numba")
         print(y, argmax)
-    print("from the cache:", sum(fa.backends.numba.maxout._maxout_cells.stats.cache_hits.values()))
+    print("from the cache:", sum(fa.backends.numba.maximum._maxout_cells.stats.cache_hits.values()))
 """
 
 
@@ -448,11 +461,11 @@ def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
-    versions = len(maxout._linear_maxout_cells.signatures)
+    versions = len(maximum._linear_maxout_cells.signatures)
     for array in (x, weight, bias):
         array.flags.writeable = False
     assert_same_bits(fa.linear_maxout(x, weight, bias, backend="numba"), expected)
-    assert len(maxout._linear_maxout_cells.signatures) == versions
+    assert len(maximum._linear_maxout_cells.signatures) == versions
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def _demo(options: argparse.Namespace) -> int:
         with settings.float32_matmul_precision(options.precision):
             return demo.run(options.epochs, options.seed)
     except ModuleNotFoundError as error:
-        sys.exit(f'fastact: the demo needs {error.name}: pip install "fastact[demo]"')
+        sys.exit(f'fastact: the demo needs {error.name}: pip install -e ".[demo]"')
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -152,7 +152,7 @@ def test_what_fastact_does_not_take_goes_to_thinc(monkeypatch, foreign):
     model = make_layer(6, 4, 3)
     accelerate(model)
     seen = []
-    monkeypatch.setattr(fastact.thinc, "thinc_forward", lambda *args: seen.append(args) or ("Y", None))
+    monkeypatch.setattr(fastact.thinc.fused, "thinc_forward", lambda *args: seen.append(args) or ("Y", None))
     x = foreign(arrays(9, 6, 4)[0])
     assert model.predict(x) == "Y"
     assert seen == [(model, x, False)]
@@ -284,7 +284,7 @@ def test_a_model_moved_to_other_ops_is_fused_while_they_allow():
     accelerate(model)
     own = model.ops
     model.ops = NumpyOps()
-    with mock.patch.object(fastact.thinc, "thinc_forward", side_effect=AssertionError):
+    with mock.patch.object(fastact.thinc.fused, "thinc_forward", side_effect=AssertionError):
         y, backprop = model(x, is_train=True)
     assert len(accelerate(model).already) == 1
     model.ops = own

@@ -11,7 +11,7 @@ from ..numpy import mse  # a few passes over arrays, which NumPy does as fast
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
 from .linear import linear_activation, linear_activation_backward
-from .maxout import linear_maxout, maxout, maxout_backward
+from .maximum import linear_maxout, maxout, maxout_backward
 from .optim import adam, max_norm, sgd
 
 __all__ = [

@@ -32,11 +32,11 @@ if hasattr(os, "register_at_fork"):
         after_in_child=global_compiler_lock.release,
     )
 
+# A kernel's machine code holds the kernels that it calls, from any file of this room.  So a stamp of all the
+# sources goes beside Numba's own stamp, which is of the kernel's file alone.
 _ROOM = Path(__file__).parent
 _SOURCES = (*sorted(_ROOM.glob("*.py")), _ROOM.parents[1] / "activations.py")
-# A kernel holds the machine code of those that it calls, and they may be in other files.  So the stamp of
-# what is cached is of all of them, where Numba's own is of the kernel's file alone.
-_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+_ROOM_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
 
 _warned = False
 
@@ -105,7 +105,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, _STAMP)
+        stamp = (self._impl.locator.get_source_stamp(), _ROOM_STAMP)
+        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
