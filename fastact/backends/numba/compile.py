@@ -46,8 +46,8 @@ def _room_stamp() -> str:
     room = importlib.resources.files(__package__)
     sources = [source for source in room.iterdir() if source.name.endswith(".py")]
     sources.append(importlib.resources.files("fastact") / "activations.py")
-    contents = sorted((source.name, source.read_bytes()) for source in sources)
-    return hashlib.sha256(repr(contents).encode()).hexdigest()
+    digests = sorted((source.name, hashlib.sha256(source.read_bytes()).digest()) for source in sources)
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 
 def _warn_once(message: str) -> None:
