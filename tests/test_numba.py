@@ -438,16 +438,6 @@ def test_numba_backend_runs_from_a_zip_file(tmp_path):
     assert run_maximum(tmp_path, Path(archive))[0] == 3
 
 
-def test_cache_files_of_numba_itself_are_replaced_without_a_word(monkeypatch, tmp_path):
-    """As a fastact that used Numba's own format has left them, for the same source."""
-    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
-    assert numba.njit(halve, cache=True)(3.0) == 1.5
-    assert len(cached_files(tmp_path, "nbc")) == 1
-    quietly(3.0, 0)
-    quietly(3.0, 1)
-    assert len(cached_files(tmp_path, "nbc")) == 1
-
-
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 def test_cache_a_folder_in_the_place_of_a_file_is_named_once(monkeypatch, cache, kind):
     for file in cache(kind):
