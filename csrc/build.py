@@ -23,11 +23,11 @@ from setuptools.errors import CompileError, LinkError
 from setuptools.extension import Extension
 
 _HERE = Path(__file__).resolve().parent
-# No contraction: an FMA is an intrinsic, so that where ISAs should agree they do.
+# No contraction: FMAs are intrinsics, so that ISAs agree where they should.
 _FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
-# AVX vectors in baseline code are passed by memory; they are all inlined.
+# GCC warns that AVX vectors are passed in memory in baseline code; all these functions are inlined.
 _FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
-# Hardening, where the compiler and the linker take it without a warning.
+# Hardening flags, used if the compiler and the linker take them without a warning.
 _HARDENING = [["-fstack-protector-strong"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]]
 _LINK_HARDENING = ["-Wl,-z,relro,-z,now"]
 _PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
@@ -35,12 +35,12 @@ _OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return 
 
 
 def _found(pattern: str) -> list[str]:
-    """The files below csrc of this pattern, relative to the checkout, sorted."""
+    """The files below csrc that match `pattern`, relative to the checkout, sorted."""
     return sorted(os.path.relpath(path, _HERE.parent) for path in _HERE.rglob(pattern))
 
 
 class build_ext(_build_ext):
-    """setuptools' build_ext with the sources, headers and flags found here, and OpenMP where there is one."""
+    """setuptools' build_ext with the sources, headers and flags found here, and with OpenMP if it builds."""
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
