@@ -10,7 +10,7 @@ Array = np.ndarray[Any, Any]
 
 
 def as_carray(array: Array) -> Array:
-    """`array`, or a copy if it is read-only, misaligned or not C-contiguous.  For inputs alone."""
+    """`array`, or a copy if it is read-only, misaligned or not C-contiguous.  For inputs only."""
     return array if array.flags.carray else np.array(array, order="C")
 
 

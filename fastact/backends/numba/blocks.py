@@ -24,13 +24,14 @@ CELL = 4096  # elements in a cell of an element-wise operation
 
 @compiled
 def split_evenly(total, limit):
-    """The number of blocks of at most `limit` that `total` needs, and the size of even ones."""
+    """The number of blocks of at most `limit` that hold `total`, and their size if they are even."""
     count = max(1, (total + limit - 1) // limit)
     return count, (total + count - 1) // count
 
 
 @compiled
 def lanes_of(array):
+    """Elements of a vector register."""
     return VECTOR_BYTES // array.itemsize
 
 
@@ -42,6 +43,7 @@ def panel_width(array):
 
 @compiled
 def round_up(count, multiple):
+    """The least multiple of `multiple` that is not below `count`."""
     return (count + multiple - 1) // multiple * multiple
 
 

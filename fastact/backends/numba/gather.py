@@ -1,7 +1,8 @@
 """The backward of linear + maxout: gathers, which are sums over the winners alone.
 
-A gather sums rows of a table that stays in the L1 cache.  For grad_x the table holds weights, and each row of
-argmax says which to sum.  For grad_weight it holds rows of x, and the bits of a word say which a unit won.
+A gather sums rows of a table that stays in the L1 cache.  For grad_x the table holds weights, and argmax says
+which of its rows to sum.  For grad_weight the table holds rows of x, and a word of 64 bits for each unit says
+in which of them the unit is the winner.
 """
 
 # Kernels are typed by Numba.
@@ -25,15 +26,15 @@ Array = np.ndarray[Any, Any]
 # Tables of weights, for grad_x.
 _TABLE_BYTES = 32 * 1024  # a table stays in L1
 _TABLE_OUTPUTS = 32  # upper limit: a larger table sums more terms at once.  bench/tuning: numba-table-outputs
-_MIN_TABLE_OUTPUTS = 8  # lower limit, however many pieces: fewer partial sums
-_TABLES_AT_ONCE = 4  # tables filled together, from long contiguous runs of memory
-_SUBTOTAL_OUTPUTS = 256  # outputs in a subtotal of grad_x: a gather has few partial sums
-_MIN_SUBTOTAL_OUTPUTS = 64
+_MIN_TABLE_OUTPUTS = 8  # lower limit, even for many pieces, so that there are few partial sums
+_TABLES_AT_ONCE = 4  # tables filled together, so that rows of weights are read in long runs
+_SUBTOTAL_OUTPUTS = 256  # most outputs in a subtotal of grad_x, for accuracy
+_MIN_SUBTOTAL_OUTPUTS = 64  # least outputs in a subtotal, even for many pieces
 
 # Tables of rows of x, for grad_weight.
-_TABLE_ROWS = 64  # bits of the word that says which rows a piece won
+_TABLE_ROWS = 64  # as many as the bits of a word
 _TABLE_VECTORS = 8  # most vectors in a row of a table.  bench/tuning: numba-table-vectors
-_MIN_CELL_OUTPUTS = 16
+_MIN_CELL_OUTPUTS = 16  # even for many pieces, since each cell reads all of x
 
 # Above this many pieces each table has few terms of a sum, so a subtotal takes fewer tables, for accuracy.
 # bench/tuning: numba-many-pieces
@@ -128,7 +129,7 @@ def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
 
 @compiled
 def _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums):
-    """Add to each unit of `count` outputs the rows [start, stop) of x that it won, times grad_y.
+    """Add to each unit of `count` outputs grad_y times x over the rows of [start, stop) that it wins.
 
     winner_bits is (blocks, outputs, pieces), scale flat of (blocks, outputs, _TABLE_ROWS), a block being
     _TABLE_ROWS rows; sums is flat of (tables, outputs, pieces, `vectors` vectors).
