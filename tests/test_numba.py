@@ -26,7 +26,7 @@ import fastact as fa
 from fastact import activations, settings
 from fastact.backends import numba as backend
 from fastact.backends.numba import compile as numba_compile
-from fastact.backends.numba import maximum, pool, product
+from fastact.backends.numba import linear, pool, product
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -313,7 +313,7 @@ def test_cache_of_another_room_stamp_is_not_run(monkeypatch, cache):
     assert (hits, messages) == (0, [])
 
 
-def test_cache_files_are_replaced_after_an_edit_that_moves_the_kernel(monkeypatch, tmp_path):
+def test_cache_after_an_edit_that_moves_the_kernel_replaces_its_files(monkeypatch, tmp_path):
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
     source = tmp_path / "edited.py"
     files = []
@@ -359,7 +359,7 @@ def run_maximum(tmp_path, copy):
     return float(value), int(hits)
 
 
-def test_cache_is_stale_after_an_edit_of_a_function_in_another_file(tmp_path):
+def test_cache_after_an_edit_of_a_called_file_is_compiled_again(tmp_path):
     copy = tmp_path / "copy"
     room = copy_package(copy) / "backends" / "numba"
 
@@ -402,7 +402,7 @@ def imported_from_elsewhere(module):
     return found
 
 
-def test_kernels_use_nothing_of_fastact_outside_their_room_but_the_table_of_activations():
+def test_kernels_import_from_their_room_and_activations_alone():
     """The room's stamp covers the room and `fastact/activations.py`."""
     kernels = [(module, kernel) for module in room_modules() for kernel in kernels_of(module).values()]
     assert len(kernels) > 30
@@ -573,11 +573,11 @@ def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
-    versions = len(maximum._linear_maxout_cells.signatures)
+    versions = len(linear._linear_maxout_cells.signatures)
     for array in (x, weight, bias):
         array.flags.writeable = False
     assert_same_bits(fa.linear_maxout(x, weight, bias, backend="numba"), expected)
-    assert len(maximum._linear_maxout_cells.signatures) == versions
+    assert len(linear._linear_maxout_cells.signatures) == versions
 
 
 @pytest.mark.parametrize(
