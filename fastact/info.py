@@ -49,7 +49,7 @@ def get_config() -> dict[str, Any]:
     isas: tuple[str, ...] = ()
     openmp = False
     amx_missing: str | None = None
-    tier_units = dict.fromkeys(settings.PRECISIONS, "float32")
+    tier_units: dict[settings.Precision, str] = dict.fromkeys(settings.PRECISIONS, "float32")
     if c_missing is None:
         from .backends import c
 

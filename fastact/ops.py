@@ -6,11 +6,13 @@ C-contiguous arrays of one dtype whose shapes agree.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from . import activations, backends, settings
+from .activations import ActivationName, FixedName
+from .backends import BackendName
 from .checks import (
     LINEAR_WEIGHT,
     MAXOUT_WEIGHT,
@@ -32,6 +34,13 @@ from .checks import (
     contiguous_rows,
 )
 from .outputs import check_out, deliver, output_arrays
+from .settings import Precision
+
+# `out=` of one, two, or several results
+Out = Array | tuple[Array | None] | None
+Out2 = tuple[Array | None, Array | None] | None
+Outs = tuple[Array | None, ...] | None
+Grad = Array | None  # None where `needs` says that it is not needed
 
 _empty = np.empty
 
@@ -39,16 +48,49 @@ _empty = np.empty
 # ---- linear + maxout
 
 
+@overload
 def linear_maxout(
     x: Array,
     weight: Array,
     bias: Array | None = None,
     *,
-    out: tuple[Array | None, Array | None] | None = None,
+    out: Out2 = None,
+    return_argmax: Literal[True] = True,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array]: ...
+@overload
+def linear_maxout(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    out: Out2 = None,
+    return_argmax: Literal[False],
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, None]: ...
+@overload
+def linear_maxout(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    out: Out2 = None,
+    return_argmax: bool,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array | None]: ...
+def linear_maxout(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    out: Out2 = None,
     return_argmax: bool = True,
-    backend: str | None = None,
-    precision: str | None = None,
-) -> tuple[Array, Array]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array | None]:
     """Linear units in groups of `pieces`, and of each group the largest (Goodfellow et al. 2013).
 
         y[..., j] = max over k of  x[..., :] @ weight[j, k, :] + bias[j, k]
@@ -67,7 +109,7 @@ def linear_maxout(
         winning piece, the lowest one of a tie and the first NaN if there is one.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = backends.get(backend)
@@ -100,6 +142,31 @@ _GRADS = ("grad_x", "grad_weight", "grad_bias")
 _ALL = (True, True, True)
 
 
+@overload
+def linear_maxout_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    argmax: Array,
+    *,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array, Array]: ...
+@overload
+def linear_maxout_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    argmax: Array,
+    *,
+    needs: Needs,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Grad, Grad, Grad]: ...
 def linear_maxout_backward(
     grad_y: Array,
     x: Array,
@@ -107,11 +174,11 @@ def linear_maxout_backward(
     argmax: Array,
     *,
     needs: Needs = _ALL,
-    out: tuple[Array | None, ...] | None = None,
+    out: Outs = None,
     accumulate: bool = False,
-    backend: str | None = None,
-    precision: str | None = None,
-) -> tuple[Any, Any, Any]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Grad, Grad, Grad]:
     """The gradients of `linear_maxout`: only the winners get one, and only they cost anything.
 
         grad_x[n]         = sum over j of                    grad_y[n, j] * weight[j, argmax[n, j]]
@@ -133,7 +200,7 @@ def linear_maxout_backward(
         grad_bias (out_features, pieces), in the dtype of x.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
@@ -179,14 +246,41 @@ def linear_maxout_backward(
 # ---- bare maxout
 
 
+@overload
 def maxout(
     z: Array,
     axis: int = -1,
     *,
-    out: tuple[Array | None, Array | None] | None = None,
+    out: Out2 = None,
+    return_argmax: Literal[True] = True,
+    backend: BackendName | None = None,
+) -> tuple[Array, Array]: ...
+@overload
+def maxout(
+    z: Array,
+    axis: int = -1,
+    *,
+    out: Out2 = None,
+    return_argmax: Literal[False],
+    backend: BackendName | None = None,
+) -> tuple[Array, None]: ...
+@overload
+def maxout(
+    z: Array,
+    axis: int = -1,
+    *,
+    out: Out2 = None,
+    return_argmax: bool,
+    backend: BackendName | None = None,
+) -> tuple[Array, Array | None]: ...
+def maxout(
+    z: Array,
+    axis: int = -1,
+    *,
+    out: Out2 = None,
     return_argmax: bool = True,
-    backend: str | None = None,
-) -> tuple[Any, Any]:
+    backend: BackendName | None = None,
+) -> tuple[Array, Array | None]:
     """The largest value along `axis`, and its index.
 
     Args:
@@ -233,9 +327,9 @@ def maxout_backward(
     pieces: int,
     axis: int = -1,
     *,
-    out: Array | tuple[Array | None] | None = None,
-    backend: str | None = None,
-) -> Any:
+    out: Out = None,
+    backend: BackendName | None = None,
+) -> Array:
     """The gradient of `maxout`: grad_y at each winner, 0 elsewhere.
 
     Args:
@@ -250,7 +344,7 @@ def maxout_backward(
         grad_z: grad_y's shape with an axis of `pieces` at `axis`.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
@@ -279,18 +373,57 @@ def maxout_backward(
 # ---- linear + activation
 
 
+@overload
 def linear_activation(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    activation: str = "relu",
+    activation: ActivationName = "relu",
     *,
-    out: tuple[Array | None, Array | None] | None = None,
-    return_saved: bool = True,
-    backend: str | None = None,
-    precision: str | None = None,
+    out: Out2 = None,
+    return_saved: Literal[True] = True,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
     **parameters: Any,
-) -> tuple[Any, Any]:
+) -> tuple[Array, Array]: ...
+@overload
+def linear_activation(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    activation: ActivationName = "relu",
+    *,
+    out: Out2 = None,
+    return_saved: Literal[False],
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Array, None]: ...
+@overload
+def linear_activation(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    activation: ActivationName = "relu",
+    *,
+    out: Out2 = None,
+    return_saved: bool,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Array, Array | None]: ...
+def linear_activation(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    activation: ActivationName = "relu",
+    *,
+    out: Out2 = None,
+    return_saved: bool = True,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Array, Array | None]:
     """A linear layer and its activation in one pass: y = activation(x @ weight.T + bias).
 
     Args:
@@ -309,7 +442,8 @@ def linear_activation(
         pre-activation z, as the table says.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
@@ -348,20 +482,95 @@ def linear_activation(
     return y, (z if saves_z else y)
 
 
+@overload
 def linear_activation_backward(
     grad_y: Array,
     x: Array,
     weight: Array,
     saved: Array,
-    activation: str = "relu",
+    activation: FixedName = "relu",
+    *,
+    needs: None = None,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Array, Array, Array]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    activation: FixedName = "relu",
+    *,
+    needs: Needs,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Grad, Grad, Grad]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    activation: Literal["prelu"],
+    *,
+    slope: Array,
+    needs: None = None,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array, Array, Array]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    activation: Literal["prelu"],
+    *,
+    slope: Array,
+    needs: Needs,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Grad, Grad, Grad, Grad]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    activation: ActivationName,
     *,
     needs: Needs | None = None,
-    out: tuple[Array | None, ...] | None = None,
+    out: Outs = None,
     accumulate: bool = False,
-    backend: str | None = None,
-    precision: str | None = None,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
     **parameters: Any,
-) -> tuple[Any, ...]:
+) -> tuple[Grad, ...]: ...
+def linear_activation_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    saved: Array,
+    activation: ActivationName = "relu",
+    *,
+    needs: Needs | None = None,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Any,
+) -> tuple[Grad, ...]:
     """The gradients of `linear_activation`.
 
     Args:
@@ -379,7 +588,8 @@ def linear_activation_backward(
         (out_features,), and for "prelu" grad_slope, of the slope's shape.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
@@ -424,12 +634,12 @@ def linear_activation_backward(
 
 def activation(
     z: Array,
-    activation: str,
+    activation: ActivationName,
     *,
-    out: Array | tuple[Array | None] | None = None,
-    backend: str | None = None,
+    out: Out = None,
+    backend: BackendName | None = None,
     **parameters: Any,
-) -> Any:
+) -> Array:
     """y = activation(z), element by element.
 
     Args:
@@ -443,8 +653,8 @@ def activation(
         y, of z's shape and dtype.
 
     Raises:
-        TypeError: z is not an array, or of another dtype, or a keyword is unknown.
-        ValueError: the activation is unknown or a parameter's value is bad.
+        TypeError: z is not an array, or of another dtype, or the activation does not take a keyword.
+        ValueError: the activation is unknown or a parameter is out of range.
     """
     run = backends.get(backend)
     check_array("z", z)
@@ -463,16 +673,49 @@ def activation(
     return y if out is None else deliver(out, arrays)[0]
 
 
+@overload
 def activation_backward(
     grad_y: Array,
     saved: Array,
-    activation: str,
+    activation: FixedName,
     *,
-    out: Any = None,
+    out: Out = None,
     accumulate: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     **parameters: Any,
-) -> Any:
+) -> Array: ...
+@overload
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    activation: Literal["prelu"],
+    *,
+    slope: Array,
+    out: Out2 = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+) -> tuple[Array, Array]: ...
+@overload
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    activation: ActivationName,
+    *,
+    out: Out | Out2 = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    **parameters: Any,
+) -> Array | tuple[Array, Array]: ...
+def activation_backward(
+    grad_y: Array,
+    saved: Array,
+    activation: ActivationName,
+    *,
+    out: Out | Out2 = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+    **parameters: Any,
+) -> Array | tuple[Array, Array]:
     """The gradient of `activation`: grad_z = grad_y * dy/dz.
 
     Args:
@@ -488,8 +731,9 @@ def activation_backward(
         grad_z, of grad_y's shape and dtype; for "prelu" (grad_z, grad_slope).
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
-        ValueError: shapes do not agree, the activation is unknown or a parameter's value is bad.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
+        ValueError: shapes do not agree, the activation is unknown or a parameter is out of range.
     """
     run = backends.get(backend)
     check_array("grad_y", grad_y)

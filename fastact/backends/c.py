@@ -17,6 +17,7 @@ import numpy as np
 from .. import _native
 from .._native import ffi, lib  # type: ignore[import-not-found]
 from ..activations import Activation
+from ..settings import Precision
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +30,7 @@ if _abi not in (lib.FA_NUMPY_ABI_1, lib.FA_NUMPY_ABI_2):
         f"{_abi >> 24}.{_abi & 0xFFFFFF}"
     )
 
-_PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
+_PRECISION: dict[Precision, int] = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
 _DTYPE = {"f": lib.FA_FLOAT32, "d": lib.FA_FLOAT64}
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
 
@@ -80,7 +81,7 @@ def why_no_amx() -> str | None:
     return None if reason == ffi.NULL else str(ffi.string(reason).decode())
 
 
-def tier_units() -> dict[str, str]:
+def tier_units() -> dict[Precision, str]:
     """For each precision tier what large float32 products run on: "float32", "AVX512-BF16" or "AMX-BF16"."""
     return {tier: str(ffi.string(lib.fa_tier_unit(code)).decode()) for tier, code in _PRECISION.items()}
 
@@ -108,7 +109,7 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_maxout(x, weight, bias, y, argmax, threads, _PRECISION[precision])
     if status:
@@ -125,7 +126,7 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_maxout_backward(
         grad_y,
@@ -158,7 +159,7 @@ def linear_maxout_at(
     y: int,
     argmax: int,
     threads: int,
-    precision: str,
+    precision: Precision,
 ) -> None:
     status = lib.fa_linear_maxout(
         _DTYPE[dtype.char],
@@ -192,7 +193,7 @@ def linear_maxout_backward_at(
     grad_weight: int,
     grad_bias: int,
     threads: int,
-    precision: str,
+    precision: Precision,
 ) -> None:
     status = lib.fa_linear_maxout_backward(
         _DTYPE[dtype.char],
@@ -232,7 +233,7 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation(
         act.code,
@@ -262,7 +263,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation_backward(
         act.code,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import TABLE, Activation
+from ..settings import Precision
 
 Array = np.ndarray[Any, Any]
 
@@ -47,7 +48,7 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
     z = x @ weight.reshape(out_features * pieces, in_features).T
@@ -68,7 +69,7 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     rows, out_features = grad_y.shape
     pieces, in_features = weight.shape[1:]
@@ -126,7 +127,7 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     product = x @ weight.T
     if bias is not None:
@@ -149,7 +150,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     grad_z = np.empty_like(grad_y)
     activation_backward(grad_y, saved, act, grad_z, grad_slope, accumulate)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import backends, info, settings
+from ..backends import BackendName
 from ..nn import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
 from ..study.data import Digits, load_digits
 
@@ -43,7 +44,7 @@ LOSS_TOLERANCES = {
 
 
 @contextmanager
-def _using(backend: str) -> Iterator[None]:
+def _using(backend: BackendName) -> Iterator[None]:
     before = backends.get_backend()
     backends.set_backend(backend)
     try:
@@ -55,7 +56,7 @@ def _using(backend: str) -> Iterator[None]:
 class Trainer:
     """The network on one backend, trained an epoch at a time."""
 
-    def __init__(self, backend: str, digits: Digits, epochs: int, seed: int) -> None:
+    def __init__(self, backend: BackendName, digits: Digits, epochs: int, seed: int) -> None:
         self.backend = backend
         self.digits = digits
         self.rng = np.random.default_rng(seed)
@@ -93,8 +94,8 @@ class Trainer:
 
 
 def train(
-    names: tuple[str, ...], epochs: int, seed: int, advance: Callable[[str], None] = lambda what: None
-) -> dict[str, Trainer]:
+    names: tuple[BackendName, ...], epochs: int, seed: int, advance: Callable[[str], None] = lambda what: None
+) -> dict[BackendName, Trainer]:
     """Train the network with each backend; `advance` is told what comes next before each epoch.
 
     An untimed epoch of a throw-away network comes first, because Numba compiles at its first calls.
@@ -114,7 +115,7 @@ def train(
     return trainers
 
 
-def loss_difference(trainers: dict[str, Trainer]) -> float:
+def loss_difference(trainers: dict[BackendName, Trainer]) -> float:
     """The largest relative difference between a backend's first losses and naive NumPy's."""
     first = {name: np.array(trainer.losses[:COMPARED_LOSSES]) for name, trainer in trainers.items()}
     expected = first["numpy"]
@@ -162,7 +163,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
     return 0 if agree else 1
 
 
-def _table(trainers: dict[str, Trainer], in_force: dict[str, Any]) -> Any:
+def _table(trainers: dict[BackendName, Trainer], in_force: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import activations, checks, ops
+from ..activations import FixedName
 from .layer import Array, Layer, Parameter, array_of, check_grad, describe_dtype
 
 
@@ -20,10 +21,10 @@ class Activation(Layer):
         TypeError, ValueError: the name is unknown, or a keyword unknown, of the wrong type or out of range.
     """
 
-    def __init__(self, name: str, **keywords: Any) -> None:
-        if isinstance(name, str) and name == "prelu":
+    def __init__(self, name: FixedName, **keywords: Any) -> None:
+        if isinstance(name, str) and name == "prelu":  # type: ignore[comparison-overlap]
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
-        self.name = name
+        self.name: FixedName = name
         self.keywords = keywords
         self._saves = activations.resolve(name, 1, np.dtype(np.float32), keywords).saves
 

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 _ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
 
-_LINEAR = TABLE["linear"].code
+_IDENTITY = TABLE["identity"].code
 _RELU = TABLE["relu"].code
 _LEAKY_RELU = TABLE["leaky_relu"].code
 _PRELU = TABLE["prelu"].code
@@ -64,7 +64,7 @@ def _normal_cdf(z):
 @compiled
 def activate(code, parameter, z):
     """y; parameter is the negative slope, or alpha.  NaN for a code without a formula, which a test finds."""
-    if code == _LINEAR:
+    if code == _IDENTITY:
         return z
     if code == _RELU:
         return z if not z <= 0 else 0.0
@@ -112,7 +112,7 @@ def propagate(code, parameter, saved, grad):
 
     Where a derivative is 0 on a whole side, an infinite grad gives 0 and not NaN.
     """
-    if code == _LINEAR:
+    if code == _IDENTITY:
         return grad
     if code == _RELU:
         return 0.0 if saved <= 0 else grad

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...activations import Activation
+from ...settings import Precision
 from . import pool
 from .activations import activate, activation_backward, parameters_of
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, count_cells, or_empty, own, split_evenly
@@ -49,11 +50,11 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
     *,
     dot_rows: int = DOT_ROWS,
 ) -> None:
-    """As in reference.py; `dot_rows` as in linear_maxout."""
+    """As in `Backend`; `dot_rows` as in linear_maxout."""
     out_features, in_features = weight.shape
     pool.run(
         _linear_activation_cells,
@@ -83,7 +84,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, in_features = weight.shape
     work = 2.0 * grad_y.size * in_features

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...settings import Precision
 from ..numpy import check_argmax
 from . import pool
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CELL, count_cells, lanes_of, own, split_evenly
@@ -121,11 +122,11 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
     *,
     dot_rows: int = DOT_ROWS,
 ) -> None:
-    """As in reference.py; up to `dot_rows` rows, sums are in another order than those of more rows."""
+    """As in `Backend`; up to `dot_rows` rows, sums are in another order than those of more rows."""
     out_features, pieces, in_features = weight.shape
     units = out_features * pieces
     pool.run(
