@@ -92,5 +92,6 @@ if (
         import warnings
 
         new = name.replace("linear", "identity")
-        warnings.warn(f"fastact.{name} is now fastact.{new}", DeprecationWarning, stacklevel=2)
+        message = f"fastact.{name} is now fastact.{new}, and the old name will be removed"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
         return globals()[new]

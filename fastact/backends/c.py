@@ -7,6 +7,7 @@ refuses to resize an array in a call, unless with refcheck=False, which no holde
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import _native
-from .._native import ffi, lib  # type: ignore[import-not-found]
 from ..activations import Activation
 from ..settings import Precision
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
+
+# Not `from .. import _native`: where the extension is absent, that raises no ModuleNotFoundError.
+_native = importlib.import_module("fastact._native")
+ffi, lib = _native.ffi, _native.lib
 
 _umath = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
 _abi = lib.fa_numpy_abi(id(_umath._ARRAY_API))
