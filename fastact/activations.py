@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -259,7 +259,17 @@ FixedName = Literal[
     "logsigmoid",
 ]  # nothing to learn
 ActivationName = Literal[FixedName, "prelu"]
-Approximate = Literal["none", "tanh"]  # gelu's keyword
+Approximate = Literal["none", "tanh"]
+
+
+class Parameters(TypedDict, total=False):
+    """The keywords of the activations."""
+
+    negative_slope: float
+    slope: Any  # an array; of layers, which learn it, the numbers to start from
+    alpha: float
+    approximate: Approximate
+
 
 _ALIASES: dict[str, ActivationName] = {"linear": "identity"}
 
@@ -275,7 +285,7 @@ _BY_NAME = {name: _ACTIVATIONS[name] for name in NAMES}
 _BY_NAME |= {alias: _ACTIVATIONS[name] for alias, name in _ALIASES.items()}
 
 
-def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str, Any]) -> Activation:
+def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Activation:
     """The activation called `name` with its keywords checked.
 
     `features` is the length of z's last axis, which a PReLU slope has to match.  Raises ValueError for

@@ -6,12 +6,12 @@ C-contiguous arrays of one dtype whose shapes agree.
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from . import activations, backends, settings
-from .activations import ActivationName, FixedName
+from .activations import ActivationName, FixedName, Parameters
 from .backends import BackendName
 from .checks import (
     LINEAR_WEIGHT,
@@ -35,6 +35,9 @@ from .checks import (
 )
 from .outputs import check_out, deliver, output_arrays
 from .settings import Precision
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # `out=` of one, two, or several results
 Out = Array | tuple[Array | None] | None
@@ -384,7 +387,7 @@ def linear_activation(
     return_saved: Literal[True] = True,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Array, Array]: ...
 @overload
 def linear_activation(
@@ -397,7 +400,7 @@ def linear_activation(
     return_saved: Literal[False],
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Array, None]: ...
 @overload
 def linear_activation(
@@ -410,7 +413,7 @@ def linear_activation(
     return_saved: bool,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Array, Array | None]: ...
 def linear_activation(
     x: Array,
@@ -422,7 +425,7 @@ def linear_activation(
     return_saved: bool = True,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Array, Array | None]:
     """A linear layer and its activation in one pass: y = activation(x @ weight.T + bias).
 
@@ -495,7 +498,7 @@ def linear_activation_backward(
     accumulate: bool = False,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Array, Array, Array]: ...
 @overload
 def linear_activation_backward(
@@ -510,7 +513,7 @@ def linear_activation_backward(
     accumulate: bool = False,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Grad, Grad, Grad]: ...
 @overload
 def linear_activation_backward(
@@ -555,7 +558,7 @@ def linear_activation_backward(
     accumulate: bool = False,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Grad, ...]: ...
 def linear_activation_backward(
     grad_y: Array,
@@ -569,7 +572,7 @@ def linear_activation_backward(
     accumulate: bool = False,
     backend: BackendName | None = None,
     precision: Precision | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> tuple[Grad, ...]:
     """The gradients of `linear_activation`.
 
@@ -638,7 +641,7 @@ def activation(
     *,
     out: Out = None,
     backend: BackendName | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> Array:
     """y = activation(z), element by element.
 
@@ -682,7 +685,7 @@ def activation_backward(
     out: Out = None,
     accumulate: bool = False,
     backend: BackendName | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> Array: ...
 @overload
 def activation_backward(
@@ -704,7 +707,7 @@ def activation_backward(
     out: Out | Out2 = None,
     accumulate: bool = False,
     backend: BackendName | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> Array | tuple[Array, Array]: ...
 def activation_backward(
     grad_y: Array,
@@ -714,7 +717,7 @@ def activation_backward(
     out: Out | Out2 = None,
     accumulate: bool = False,
     backend: BackendName | None = None,
-    **parameters: Any,
+    **parameters: Unpack[Parameters],
 ) -> Array | tuple[Array, Array]:
     """The gradient of `activation`: grad_z = grad_y * dy/dz.
 

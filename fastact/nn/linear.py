@@ -5,20 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import activations, checks, ops
-from ..activations import ActivationName
+from ..activations import ActivationName, Parameters
 from ..settings import Precision
 from . import init
 from .activation import new_slope
 from .layer import Array, Parameter, array_of
 from .product import Product, grad_out, new_weight, set_grads
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def _default_init(activation: ActivationName, keywords: dict[str, Any]) -> Callable[..., Array]:
+
+def _default_init(activation: ActivationName, keywords: Parameters) -> Callable[..., Array]:
     """The initialisation that the table of activations names, with a slope below zero if it has one."""
     row = activations.TABLE[activations.canonical(activation)]
     chosen: Callable[..., Array] = getattr(init, row.init)
@@ -64,7 +67,7 @@ class Linear(Product):
         precision: Precision | None = None,
         rng: np.random.Generator | int | None = None,
         dtype: Any = np.float32,
-        **keywords: Any,
+        **keywords: Unpack[Parameters],
     ) -> None:
         super().__init__(in_features, out_features, bias, precision)
         dtype = checks.check_float_dtype(dtype)
@@ -78,7 +81,7 @@ class Linear(Product):
         self.weight = new_weight((self.out_features, self.in_features), initialise, rng, dtype)
         self.bias = Parameter(np.zeros(self.out_features, dtype), "bias", decay=False) if bias else None
 
-    def keywords(self) -> dict[str, Any]:
+    def keywords(self) -> Parameters:
         """The activation's keywords, a learned slope among them."""
         if self.slope is None:
             return self._constants

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
-from ..activations import ActivationName, canonical
+from ..activations import ActivationName, Parameters, canonical
 from .activation import Activation, PReLU
 from .dropout import Dropout
 from .layer import Layer, array_of
@@ -217,7 +217,7 @@ def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
     return weight.astype(np.float64), shift
 
 
-def _activation(layer: Layer) -> tuple[ActivationName, dict[str, Any]] | None:
+def _activation(layer: Layer) -> tuple[ActivationName, Parameters] | None:
     """The element-wise part of a layer that is no Maxout, or None where it has none."""
     if isinstance(layer, Dropout):
         return None
