@@ -51,39 +51,24 @@ _empty = np.empty
 # ---- linear + maxout
 
 
+# fmt: off
 @overload
 def linear_maxout(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    out: Out2 = None,
-    return_argmax: Literal[True] = True,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None,
+    return_argmax: Literal[True] = True, backend: BackendName | None = None,
+    precision: Precision | None = None
 ) -> tuple[Array, Array]: ...
 @overload
 def linear_maxout(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    out: Out2 = None,
-    return_argmax: Literal[False],
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None, return_argmax: Literal[False],
+    backend: BackendName | None = None, precision: Precision | None = None
 ) -> tuple[Array, None]: ...
 @overload
 def linear_maxout(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    out: Out2 = None,
-    return_argmax: bool,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None, return_argmax: bool,
+    backend: BackendName | None = None, precision: Precision | None = None
 ) -> tuple[Array, Array | None]: ...
+# fmt: on
 def linear_maxout(
     x: Array,
     weight: Array,
@@ -102,8 +87,8 @@ def linear_maxout(
         x: (..., in_features), float32 or float64.
         weight: (out_features, pieces, in_features), the dtype of x; 1 to 256 pieces.
         bias: (out_features, pieces), the dtype of x, or None.
-        out: arrays to write y and argmax to, either may be None; they must not overlap an input.
-        return_argmax: False leaves argmax out, where no backward follows; None takes its place.
+        out: (y, argmax), arrays to write the results to; either may be None. They must not overlap an input.
+        return_argmax: False, where no backward follows, computes no argmax: None is returned in its place.
         backend: "c", "numba" or "numpy" for this call only.
         precision: the float32 precision tier for this call only; see `set_float32_matmul_precision`.
 
@@ -145,31 +130,18 @@ _GRADS = ("grad_x", "grad_weight", "grad_bias")
 _ALL = (True, True, True)
 
 
+# fmt: off
 @overload
 def linear_maxout_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    argmax: Array,
-    *,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    grad_y: Array, x: Array, weight: Array, argmax: Array, *, out: Outs = None, accumulate: bool = False,
+    backend: BackendName | None = None, precision: Precision | None = None
 ) -> tuple[Array, Array, Array]: ...
 @overload
 def linear_maxout_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    argmax: Array,
-    *,
-    needs: Needs,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    grad_y: Array, x: Array, weight: Array, argmax: Array, *, needs: Needs, out: Outs = None,
+    accumulate: bool = False, backend: BackendName | None = None, precision: Precision | None = None
 ) -> tuple[Grad, Grad, Grad]: ...
+# fmt: on
 def linear_maxout_backward(
     grad_y: Array,
     x: Array,
@@ -193,7 +165,7 @@ def linear_maxout_backward(
         x, weight: as the forward took them.
         argmax: as the forward returned it, uint8 (..., out_features).
         needs: which of (grad_x, grad_weight, grad_bias) to compute; the others come back as None.
-        out: arrays to write the three to, each may be None; they must not overlap an input.
+        out: three arrays to write the gradients to; each may be None. They must not overlap an input.
         accumulate: add the finished sums to the arrays of `out` for grad_weight and grad_bias
             (never for grad_x).
         backend, precision: as for `linear_maxout`; give the precision of the forward.
@@ -249,33 +221,22 @@ def linear_maxout_backward(
 # ---- bare maxout
 
 
+# fmt: off
 @overload
 def maxout(
-    z: Array,
-    axis: int = -1,
-    *,
-    out: Out2 = None,
-    return_argmax: Literal[True] = True,
-    backend: BackendName | None = None,
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: Literal[True] = True,
+    backend: BackendName | None = None
 ) -> tuple[Array, Array]: ...
 @overload
 def maxout(
-    z: Array,
-    axis: int = -1,
-    *,
-    out: Out2 = None,
-    return_argmax: Literal[False],
-    backend: BackendName | None = None,
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: Literal[False],
+    backend: BackendName | None = None
 ) -> tuple[Array, None]: ...
 @overload
 def maxout(
-    z: Array,
-    axis: int = -1,
-    *,
-    out: Out2 = None,
-    return_argmax: bool,
-    backend: BackendName | None = None,
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: bool, backend: BackendName | None = None
 ) -> tuple[Array, Array | None]: ...
+# fmt: on
 def maxout(
     z: Array,
     axis: int = -1,
@@ -289,7 +250,7 @@ def maxout(
     Args:
         z: float32 or float64; 1 to 256 pieces along `axis`.
         axis: the axis of the pieces.
-        out: arrays to write y and argmax to, either may be None.
+        out: (y, argmax), arrays to write the results to; either may be None. They must not overlap an input.
         return_argmax: False leaves argmax out; None takes its place.
         backend: "c", "numba" or "numpy" for this call only.
 
@@ -299,7 +260,7 @@ def maxout(
 
     Raises:
         TypeError: z is not an array, or of another dtype, or return_argmax not a bool.
-        ValueError: a bad axis or number of pieces.
+        ValueError: axis is out of range, or the number of pieces not in 1 to 256.
     """
     run = backends.get(backend)
     check_array("z", z)
@@ -376,45 +337,26 @@ def maxout_backward(
 # ---- linear + activation
 
 
+# fmt: off
 @overload
 def linear_activation(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    activation: ActivationName = "relu",
-    *,
-    out: Out2 = None,
-    return_saved: Literal[True] = True,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: Literal[True] = True, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, Array]: ...
 @overload
 def linear_activation(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    activation: ActivationName = "relu",
-    *,
-    out: Out2 = None,
-    return_saved: Literal[False],
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: Literal[False], backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, None]: ...
 @overload
 def linear_activation(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    activation: ActivationName = "relu",
-    *,
-    out: Out2 = None,
-    return_saved: bool,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: bool, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, Array | None]: ...
+# fmt: on
 def linear_activation(
     x: Array,
     weight: Array,
@@ -434,9 +376,9 @@ def linear_activation(
         weight: (out_features, in_features), the dtype of x.
         bias: (out_features,), the dtype of x, or None.
         activation: a name of the table in `fastact.activations`.
-        out: arrays to write y and saved to, either may be None; where the activation saves y, the
-            second has to be None or the first again.
-        return_saved: False leaves saved out, where no backward follows; None takes its place.
+        out: (y, saved), arrays to write the results to; either may be None. Where the activation saves y,
+            the second has to be None or the first again. They must not overlap an input.
+        return_saved: False, where no backward follows, keeps nothing: None is returned in place of saved.
         backend, precision: as for `linear_maxout`.
         **parameters: the activation's own keywords.
 
@@ -485,81 +427,38 @@ def linear_activation(
     return y, (z if saves_z else y)
 
 
+# fmt: off
 @overload
 def linear_activation_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    saved: Array,
-    activation: FixedName = "relu",
-    *,
-    needs: None = None,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: FixedName = "relu", *,
+    needs: None = None, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, Array, Array]: ...
 @overload
 def linear_activation_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    saved: Array,
-    activation: FixedName = "relu",
-    *,
-    needs: Needs,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: FixedName = "relu", *, needs: Needs,
+    out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Grad, Grad, Grad]: ...
 @overload
 def linear_activation_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    saved: Array,
-    activation: Literal["prelu"],
-    *,
-    slope: Array,
-    needs: None = None,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: Literal["prelu"], *, slope: Array,
+    needs: None = None, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None
 ) -> tuple[Array, Array, Array, Array]: ...
 @overload
 def linear_activation_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    saved: Array,
-    activation: Literal["prelu"],
-    *,
-    slope: Array,
-    needs: Needs,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: Literal["prelu"], *, slope: Array,
+    needs: Needs, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None
 ) -> tuple[Grad, Grad, Grad, Grad]: ...
 @overload
 def linear_activation_backward(
-    grad_y: Array,
-    x: Array,
-    weight: Array,
-    saved: Array,
-    activation: ActivationName,
-    *,
-    needs: Needs | None = None,
-    out: Outs = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    **parameters: Unpack[Parameters],
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: ActivationName, *,
+    needs: Needs | None = None, out: Outs = None, accumulate: bool = False,
+    backend: BackendName | None = None, precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Grad, ...]: ...
+# fmt: on
 def linear_activation_backward(
     grad_y: Array,
     x: Array,
@@ -580,9 +479,9 @@ def linear_activation_backward(
         grad_y: (..., out_features), the gradient of the loss with respect to y.
         x, weight, activation, **parameters: as the forward took them.
         saved: as the forward returned it.
-        needs: which of (grad_x, grad_weight, grad_bias) to compute, for "prelu" also grad_slope; all,
-            unless said otherwise.  The others come back as None.
-        out: arrays to write them to, each may be None; they must not overlap an input.
+        needs: which of (grad_x, grad_weight, grad_bias) to compute, for "prelu" also grad_slope; all by
+            default.  The others come back as None.
+        out: arrays to write the gradients to; each may be None. They must not overlap an input.
         accumulate: add the finished sums to the arrays of `out`, grad_x excepted.
         backend, precision: as for `linear_maxout`; give the precision of the forward.
 
@@ -676,39 +575,23 @@ def activation(
     return y if out is None else deliver(out, arrays)[0]
 
 
+# fmt: off
 @overload
 def activation_backward(
-    grad_y: Array,
-    saved: Array,
-    activation: FixedName,
-    *,
-    out: Out = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    **parameters: Unpack[Parameters],
+    grad_y: Array, saved: Array, activation: FixedName, *, out: Out = None, accumulate: bool = False,
+    backend: BackendName | None = None, **parameters: Unpack[Parameters]
 ) -> Array: ...
 @overload
 def activation_backward(
-    grad_y: Array,
-    saved: Array,
-    activation: Literal["prelu"],
-    *,
-    slope: Array,
-    out: Out2 = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
+    grad_y: Array, saved: Array, activation: Literal["prelu"], *, slope: Array, out: Out2 = None,
+    accumulate: bool = False, backend: BackendName | None = None
 ) -> tuple[Array, Array]: ...
 @overload
 def activation_backward(
-    grad_y: Array,
-    saved: Array,
-    activation: ActivationName,
-    *,
-    out: Out | Out2 = None,
-    accumulate: bool = False,
-    backend: BackendName | None = None,
-    **parameters: Unpack[Parameters],
+    grad_y: Array, saved: Array, activation: ActivationName, *, out: Out | Out2 = None,
+    accumulate: bool = False, backend: BackendName | None = None, **parameters: Unpack[Parameters]
 ) -> Array | tuple[Array, Array]: ...
+# fmt: on
 def activation_backward(
     grad_y: Array,
     saved: Array,

@@ -1,8 +1,8 @@
-"""The C backend: the functions of `backends/numpy.py` over the extension `fastact._native`.
+"""The C backend: the functions of `interface.Backend` over the extension `fastact._native`.
 
-Nothing else imports the extension.  The GIL is released while a kernel runs.  Another thread that writes to
-an array meanwhile, or sets its shape, harms no memory: results are wrong, or ValueError is raised.  NumPy
-refuses to resize an array in a call, unless with refcheck=False, which no holder of an array is safe from.
+This module alone imports the extension.  The GIL is released while a kernel runs.  Memory stays safe where
+another thread writes to an array meanwhile, or sets its shape: results are wrong, or ValueError is raised.
+Resizing an array with refcheck=False is not safe, here as everywhere in NumPy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
 
 
 def _check(status: int, argmax: Array | None = None, pieces: int = 0) -> None:
-    """Raise what a driver's status other than FA_OK says."""
+    """Raise the error that a driver's status stands for; FA_OK stands for none."""
     if status:
         if status == lib.FA_BAD_ARGMAX and argmax is not None:
             raise argmax_error(argmax, pieces)
@@ -85,7 +85,7 @@ def why_no_amx() -> str | None:
 
 
 def tier_units() -> dict[Precision, str]:
-    """For each precision tier what large float32 products run on: "float32", "AVX512-BF16" or "AMX-BF16"."""
+    """What large float32 products run on at each precision tier: "float32", "AVX512-BF16" or "AMX-BF16"."""
     return {tier: str(ffi.string(lib.fa_tier_unit(code)).decode()) for tier, code in _PRECISION.items()}
 
 
@@ -147,7 +147,7 @@ def linear_maxout_backward(
         _check(status, argmax, weight.shape[1])
 
 
-# Variants of these two that take addresses, a tensor's for one.  0 means None.
+# Variants of these two that take addresses, such as a tensor's; 0 stands for None.
 
 
 def linear_maxout_at(

@@ -1,10 +1,7 @@
 """The naive NumPy version of every operation: the specification of what the kernels compute.
 
-Tests compare each compiled backend with it and benchmarks measure against it.  Like every backend it
-takes checked, C-contiguous arrays of one dtype and writes its results into arrays that the
-caller allocated.  Shapes: x (rows, in_features), weight (out_features, pieces, in_features) for
-maxout and (out_features, in_features) for an activation, z (outer, pieces, inner) for a bare maxout.
-`threads` and `precision` are accepted, as in every backend, and ignored: NumPy has its own.
+Tests compare each compiled backend with it, and benchmarks measure against it.  `interface.Backend` describes
+the arguments.  `threads` and `precision` are ignored: NumPy has its own.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ def argmax_error(argmax: Array, pieces: int) -> ValueError:
 
 
 def check_argmax(argmax: Array, pieces: int) -> None:
-    """Raise ValueError where a value names no piece: each backend does, before it writes anything."""
+    """Raise ValueError where a value is not below pieces."""
     if argmax.size and argmax.max() >= pieces:
         raise argmax_error(argmax, pieces)
 
@@ -162,7 +159,7 @@ def linear_activation_backward(
         _store(grad_bias, grad_z.sum(axis=0), accumulate)
 
 
-# ---- element-wise activations: z and y of one shape, which is (rows, features) where there is a slope
+# ---- element-wise activations
 
 
 def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
@@ -196,7 +193,6 @@ def activation_backward(
 
 @np.errstate(all="ignore")
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
-    """The mean of (y - target)², and grad = 2 (y - target) / size."""
     size = max(y.size, 1)
     np.subtract(y, target, out=grad)
     loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
@@ -204,7 +200,7 @@ def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     return loss
 
 
-# ---- steps of the optimisers, in place: data (..., columns), and grad, velocity, mean, square of its shape
+# ---- steps of the optimisers
 
 
 def sgd(
@@ -215,7 +211,7 @@ def sgd(
     momentum: float,
     nesterov: bool,
     decay: float,
-    max_norm: float,  # infinite where there is no bound
+    max_norm: float,
     threads: int = 0,
 ) -> None:
     g = grad + decay * data if decay else grad
