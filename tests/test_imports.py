@@ -1,9 +1,15 @@
-"""What importing the package costs, and which backend needs which package."""
+"""What importing the package costs, which backend needs which package, and which room imports which."""
+
+import ast
+from pathlib import Path
 
 import pytest
 from conftest import output_of
 
+import fastact
 from fastact import backends
+
+PACKAGE = Path(fastact.__file__).parent
 
 
 def test_importing_imports_nothing_heavy():
@@ -33,3 +39,46 @@ def test_numba_needs_no_c_extension():
         print(fa.get_backend(), "_native" in fa.get_config()["c_missing"])
     """
     assert output_of(code).split() == ["numba", "True"]
+
+
+# Each room may import those before it, and its own modules.
+ROOMS = (
+    ("checks",),
+    ("activations", "outputs", "settings", "convert"),
+    ("backends",),
+    ("ops", "info"),
+    ("elementwise",),
+    ("nn",),
+    ("torch", "thinc", "study"),
+    ("cli",),
+    ("__main__",),
+)
+
+
+def imported_rooms(path):
+    """The modules and rooms of fastact that a file imports."""
+    package = ("fastact", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*base, *filter(None, [node.module])))
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("fastact."))
+
+
+def test_imports_go_one_way():
+    rank = {room: i for i, rooms in enumerate(ROOMS) for room in rooms}
+    seen = set()
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        seen.add(room)
+        for other in imported_rooms(path):
+            allowed = other == room or rank.get(other, -1) < rank[room]  # -1: names of fastact/__init__.py
+            assert allowed, f"{path.relative_to(PACKAGE)} imports {other}"
+    assert seen == set(rank)
