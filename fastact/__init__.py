@@ -82,16 +82,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if (
-    not _typing.TYPE_CHECKING
-):  # a type checker would take every misspelt name for one that `__getattr__` finds
-
-    def __getattr__(name):
-        if name not in ("linear", "linear_backward"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import warnings
-
-        new = name.replace("linear", "identity")
-        message = f"fastact.{name} is now fastact.{new}, and the old name will be removed"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return globals()[new]
+if not _typing.TYPE_CHECKING:  # a type checker would take every misspelt name for one that it finds
+    __getattr__ = _elementwise.__getattr__  # the names of 0.1.0

@@ -10,7 +10,7 @@ does not fit ValueError.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -318,3 +318,17 @@ def logsigmoid_backward(
 ) -> Array:
     """grad_z = grad_y * sigmoid(-z)."""
     return ops.activation_backward(grad_y, z, "logsigmoid", out=out, backend=backend)
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that it finds
+
+    def __getattr__(name):
+        """The names of 0.1.0, which pickles may have, for this module and for the package."""
+        if name not in ("linear", "linear_backward"):
+            raise AttributeError(f"module 'fastact' has no attribute {name!r}")
+        import warnings
+
+        new = name.replace("linear", "identity")
+        message = f"fastact.{name} is now fastact.{new}, and the old name will be removed"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return globals()[new]

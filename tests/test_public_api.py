@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from typing import get_args
 
 import numpy as np
@@ -61,6 +62,11 @@ def test_old_names_warn_and_are_the_new_ones(old):
     ) as seen:
         assert getattr(fa, old) is getattr(fa, new)
     assert seen[0].filename == __file__
+
+
+def test_pickle_of_an_old_name_warns_and_is_the_new_function():
+    with pytest.warns(DeprecationWarning, match=r"^fastact\.linear is now fastact\.identity"):
+        assert pickle.loads(b"cfastact.elementwise\nlinear\n.") is fa.identity
 
 
 def test_unknown_name_is_an_attribute_error():
