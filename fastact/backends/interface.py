@@ -163,4 +163,6 @@ class Backend(Protocol):
 if TYPE_CHECKING:
     from . import c, numba, numpy
 
-    _backends: tuple[Backend, Backend, Backend] = (c, numba, numpy)
+    _c: Backend = c
+    _numba: Backend = numba
+    _numpy: Backend = numpy
