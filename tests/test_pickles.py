@@ -1,4 +1,4 @@
-"""Pickles of 0.1.0 load, with the results that they had.
+"""Pickles and checkpoints of 0.1.0 load, with the results that they had.
 
 tests/data/pickles/make.py wrote them: 0.1.0 is that release, 0.1.0-flat a later state of its flat modules.
 """
@@ -69,6 +69,21 @@ def test_old_optimisers_go_on(backend, version):
     expected = np.load(PICKLES / version / "two_steps_later.npy")
     # Adam divides by the root of the second moment: where gradients are small, errors grow.
     np.testing.assert_allclose(saved["model"](saved["x"]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_old_checkpoints_go_on(backend, version):
+    rng = np.random.default_rng(0)
+    model = fa.Sequential(fa.Maxout(6, 3, rng=rng), fa.PReLU(3), fa.Linear(3, 3, rng=rng))
+    adam = fa.Adam(model.parameters(), lr=1.0)
+    expected = np.load(PICKLES / version / "checkpoint_results.npz")
+    x, labels = expected["x"], np.array([0, 1, 2, 0])
+    fa.load(PICKLES / version / "checkpoint.npz", model=model, adam=adam, rng=rng)
+    np.testing.assert_allclose(model(x), expected["y"], **TOLERANCE)
+    assert rng.standard_normal() == expected["number"]
+    assert (adam.lr, adam.steps) == (0.01, 1)
+    step({"model": model, "x": x, "labels": labels}, adam)
+    np.testing.assert_allclose(model(x), expected["later"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

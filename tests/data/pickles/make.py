@@ -1,4 +1,4 @@
-"""Pickles whatever of fastact can be pickled, and what it computes, for tests/test_pickles.py.
+"""Writes pickles and a checkpoint of what fastact has, and what it computes, for tests/test_pickles.py.
 
     FASTACT_BACKEND=numpy PYTHONPATH=<a checkout of an old version> python make.py <folder>
 
@@ -74,6 +74,14 @@ objects = numpy_objects()
 step(objects["model"], objects["sgd"])
 step(objects["model"], objects["adam"])
 np.save(folder / "two_steps_later.npy", objects["model"](x))
+
+small = fa.Sequential(fa.Maxout(6, 3, rng=rng), fa.PReLU(3), fa.Linear(3, 3, rng=rng))
+adam = fa.Adam(small.parameters(), lr=0.01)
+step(small, adam)
+fa.save(folder / "checkpoint.npz", model=small, adam=adam, rng=rng)
+saved_y, saved_number = small(x), rng.standard_normal()
+step(small, adam)
+np.savez(folder / "checkpoint_results.npz", x=x, y=saved_y, number=saved_number, later=small(x))
 
 
 def save_torch(name, *layers, accelerate=False):
