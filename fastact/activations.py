@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 
@@ -237,7 +237,7 @@ TABLE: dict[str, Row] = {
 NAMES = tuple(name for name in TABLE if name != "gelu_tanh")  # which is gelu with approximate="tanh"
 SAVES_Z = tuple([name for name in NAMES if TABLE[name].saves == "z"])
 
-# The names as types: a type checker finds a misspelt one.
+# The names as types, in which a type checker finds a misspelt name.  FixedName: nothing is learned.
 FixedName = Literal[
     "identity",
     "linear",
@@ -257,7 +257,7 @@ FixedName = Literal[
     "hardtanh",
     "relu6",
     "logsigmoid",
-]  # nothing to learn
+]
 ActivationName = Literal[FixedName, "prelu"]
 Approximate = Literal["none", "tanh"]
 
@@ -266,7 +266,7 @@ class Parameters(TypedDict, total=False):
     """The keywords of the activations."""
 
     negative_slope: float
-    slope: Any  # an array; of layers, which learn it, the numbers to start from
+    slope: Any  # an array; for a layer, which learns the slope, the numbers to start from
     alpha: float
     approximate: Approximate
 
@@ -306,7 +306,7 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[
         return act._replace(slope=_check_slope(values["slope"], features, dtype))
     if name == "gelu":
         approximate = values["approximate"]
-        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+        if not isinstance(approximate, str) or approximate not in get_args(Approximate):
             raise ValueError(f'approximate: got {shown(approximate)}, wanted "none" or "tanh"')
         return _ACTIVATIONS["gelu_tanh"] if approximate == "tanh" else act
     (key,) = defaults

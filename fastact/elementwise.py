@@ -3,9 +3,11 @@
 Every forward takes z, float32 or float64 of any shape, and returns y of its shape and dtype.
 Every backward takes grad_y and what it needs of the forward, y or z as the table in
 `fastact.activations` says, both of one shape and dtype, and returns grad_z = grad_y * dy/dz.
-`out=` is an array for the result, which may be an input itself; `backend=` names the backend for this
-call.  An argument that is not an array of float32 or float64 raises TypeError, a shape or a parameter that
-does not fit ValueError.
+`out=` is an array for the result, which may be an input itself; `backend=` is "c", "numba" or "numpy", for
+this call only.
+
+All raise TypeError for an argument that is not an array of float32 or float64, and ValueError for a shape
+that does not fit or a parameter that is out of range.
 """
 
 from __future__ import annotations

@@ -82,6 +82,8 @@ def test_types_hold_the_names_of_the_tables():
     assert set(get_args(activations.FixedName)) == {*activations.NAMES, "linear"} - {"prelu"}
     assert get_args(settings.Precision) == settings.PRECISIONS == ("highest", "high", "medium")
     assert get_args(backends.BackendName) == backends.NAMES == ("c", "numba", "numpy")
+    keywords = {keyword for row in activations.TABLE.values() for keyword in row.defaults}
+    assert set(activations.Parameters.__annotations__) == keywords
     approximations = get_args(activations.Approximate)
     z = np.array([1.0])
     assert len({fa.gelu(z, approximate).item() for approximate in approximations}) == 2 == len(approximations)

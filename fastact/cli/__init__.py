@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command, or print the help where none is given; the exit status."""
+    """Run a command, or print the help where none is given; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(words)
     if options.run is None:
