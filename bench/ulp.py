@@ -20,9 +20,9 @@ from fastact.backends import c
 
 from . import machine
 
-# Every activation of the table except linear, which is exact, and prelu, which has leaky_relu's formula.
+# Every activation of the table except identity, which is exact, and prelu, which has leaky_relu's formula.
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    name: (name, {}) for name in activations.TABLE if name not in ("linear", "prelu")
+    name: (name, {}) for name in activations.TABLE if name not in ("identity", "prelu")
 } | {"leaky_relu": ("leaky_relu", {"negative_slope": 0.25}), "gelu_tanh": ("gelu", {"approximate": "tanh"})}
 _CHUNK = 1 << 16  # numbers that fit into L2
 

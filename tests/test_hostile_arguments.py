@@ -184,7 +184,7 @@ CALLS = {
     ),
     "from_fastact": (convert.from_fastact, {"order": "keras", "weight": MAXOUT, "bias": ones(5, 2)}),
 }
-for name in ("linear", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
+for name in ("identity", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
     keywords = KEYWORDS.get(name, {})
     forward, backward = getattr(fa, name), getattr(fa, f"{name}_backward")
     saved = next(key for key in inspect.signature(backward).parameters if key in ("y", "z"))

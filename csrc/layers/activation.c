@@ -174,7 +174,7 @@ static void activate_finished(const void *context, struct block block) {
 int activated_product(const struct call *call, const struct product *p, const struct activation *activation, void *y) {
   const struct activation_epilogue epilogue = {call->kernels, activation, p->columns, p->epilogue.y, y};
   struct product activated = *p;
-  if (activation->code != FA_LINEAR) activated.epilogue.then = activate_finished;
+  if (activation->code != FA_IDENTITY) activated.epilogue.then = activate_finished;
   activated.epilogue.context = &epilogue;
   return run_product(call, &activated);
 }

@@ -77,7 +77,7 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
   const struct call call = begin_call(dtype, precision, threads);
   const void *grad_z = grad_y;
   int status = FA_OK;
-  if (activation != FA_LINEAR) {
+  if (activation != FA_IDENTITY) {
     void *memory = workspace(WORKSPACE_GRADIENT, (size_t)(rows * out_features * call.kernels->itemsize));
     if (!memory) return FA_NO_MEMORY;
     grad_z = memory;

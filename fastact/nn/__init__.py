@@ -34,3 +34,7 @@ __all__ = [
     "save",
     "softmax_cross_entropy",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

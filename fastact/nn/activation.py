@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import activations, checks, ops
+from ..activations import FixedName, Parameters
 from .layer import Array, Layer, Parameter, array_of, check_grad, describe_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Activation(Layer):
@@ -20,10 +24,10 @@ class Activation(Layer):
         TypeError, ValueError: the name is unknown, or a keyword unknown, of the wrong type or out of range.
     """
 
-    def __init__(self, name: str, **keywords: Any) -> None:
-        if isinstance(name, str) and name == "prelu":
+    def __init__(self, name: FixedName, **keywords: Unpack[Parameters]) -> None:
+        if isinstance(name, str) and name == "prelu":  # type: ignore[comparison-overlap]
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
-        self.name = name
+        self.name: FixedName = name
         self.keywords = keywords
         self._saves = activations.resolve(name, 1, np.dtype(np.float32), keywords).saves
 

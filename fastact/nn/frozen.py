@@ -16,6 +16,8 @@ import numpy as np
 
 from .. import activations, backends, checks, outputs, settings
 from ..activations import Activation
+from ..backends import BackendName
+from ..settings import Precision
 from .activation import Activation as ActivationLayer
 from .activation import PReLU
 from .dropout import Dropout
@@ -26,7 +28,7 @@ from .sequential import Sequential
 
 Array = np.ndarray[Any, Any]
 
-_LINEAR = activations.resolve("linear", 1, np.dtype(np.float32), {})
+_IDENTITY = activations.resolve("identity", 1, np.dtype(np.float32), {})
 _ARRAY = np.ndarray
 _empty = np.empty
 _requested_threads = settings.requested_threads
@@ -43,7 +45,7 @@ class Step(NamedTuple):
     weight: Array | None
     bias: Array | None
     act: Activation
-    tier: str
+    tier: Precision
 
 
 class Frozen:
@@ -58,10 +60,10 @@ class Frozen:
         backend: the one it runs on.
     """
 
-    def __init__(self, steps: tuple[Step, ...], backend: str | None) -> None:
+    def __init__(self, steps: tuple[Step, ...], backend: BackendName | None) -> None:
         if not isinstance(steps, tuple):
             raise TypeError(f"steps: got {type(steps).__name__}, wanted a tuple of Steps")
-        module = backends.get(backend)
+        module: Any = backends.get(backend)
         self._steps = steps = tuple(_own_step(i, step) for i, step in enumerate(steps))
         self._asked = backend
         self.backend = backend or backends.get_backend()
@@ -212,8 +214,8 @@ def _own_step(i: int, step: Any) -> Step:
         sizes = checks.MAXOUT_WEIGHT if np.ndim(weight) == 3 else checks.LINEAR_WEIGHT
         _check_parameters(sizes, weight, bias)
         act = _own_activation(act, weight)
-        if weight.ndim == 3 and act != _LINEAR:
-            raise ValueError(f"act: got {act.name} after a maximum, wanted linear")
+        if weight.ndim == 3 and act != _IDENTITY:
+            raise ValueError(f"act: got {act.name} after a maximum, wanted identity")
         return Step(text, _copy(weight), None if bias is None else _copy(bias), act, tier)
     except (TypeError, ValueError) as error:
         raise type(error)(f"steps[{i}] ({text}): {error}") from None
@@ -237,7 +239,7 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     elif name in ("leaky_relu", "elu"):
         keywords[{"leaky_relu": "negative_slope", "elu": "alpha"}[name]] = parameter
     own = activations.resolve(name, features, dtype, keywords)
-    if own[:4] != (act.name, code, saves, parameter):
+    if own[1:4] != (code, saves, parameter):
         raise ValueError(f"act: got {tuple(act[:4])}, wanted {own[:4]}")
     return own
 
@@ -252,7 +254,7 @@ def _copy(value: Array) -> Array:
     return np.array(value, order="C")
 
 
-def _steps(layer: Layer, precision: str | None) -> list[Step]:
+def _steps(layer: Layer, precision: Precision | None) -> list[Step]:
     kind = type(layer)
     if isinstance(layer, Sequential) and kind is Sequential:
         return [step for inner in layer.layers for step in _steps(inner, precision)]
@@ -265,7 +267,7 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
             _check_parameters(sizes, weight, bias)
         except (TypeError, ValueError) as error:
             raise type(error)(f"model: {kind.__name__}: {error}") from None
-        act = _LINEAR
+        act = _IDENTITY
         if isinstance(layer, Linear):
             act = activations.resolve(layer.activation, len(weight), weight.dtype, layer.keywords())
         return [Step(repr(layer), weight, bias, act, precision or layer._tier())]
@@ -283,7 +285,7 @@ def _steps(layer: Layer, precision: str | None) -> list[Step]:
     )
 
 
-def freeze(model: Layer, precision: str | None = None, *, backend: str | None = None) -> Frozen:
+def freeze(model: Layer, precision: Precision | None = None, *, backend: BackendName | None = None) -> Frozen:
     """A copy of a layer or model for inference alone, its weights packed once: y = frozen(x).
 
     Dropout is gone, no argmax is kept, and nothing of the copy changes any more: what happens to the model's

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
+from ..settings import Precision
 from . import init
 from .layer import Array, Parameter
 from .product import Product, grad_out, new_weight, set_grads
@@ -45,7 +46,7 @@ class Maxout(Product):
         bias: bool = True,
         *,
         init: Callable[..., Array] = init.maxout_normal,
-        precision: str | None = None,
+        precision: Precision | None = None,
         rng: np.random.Generator | int | None = None,
         dtype: Any = np.float32,
     ) -> None:

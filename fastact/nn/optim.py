@@ -7,6 +7,7 @@ checkpoint and at each step.  A bad value raises before a parameter or the state
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -57,9 +58,12 @@ class Optimizer:
             _check_decay_and_bound(i, parameter)
         if len(set(map(id, self.parameters))) < len(self.parameters):
             raise ValueError("parameters: got one twice, wanted each once")
-        # kernels take hyperparameters in the dtype of the data
-        self._largest = min(LARGEST[parameter.data.dtype.char] for parameter in self.parameters)
         self._set(self._checked(*hyperparameters))
+
+    @functools.cached_property  # pickles of 0.1.0 do not hold it
+    def _largest(self) -> float:
+        """The largest hyperparameter: kernels take them in the dtype of the data."""
+        return min(LARGEST[parameter.data.dtype.char] for parameter in self.parameters)
 
     def _checked(self, *values: Any, **named: Any) -> tuple[Any, ...]:
         """The hyperparameters given, in the order of `hyperparameters`, as Python numbers in range."""

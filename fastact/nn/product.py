@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, settings
+from ..settings import Precision
 from .layer import Array, Layer, Parameter, array_of, describe_dtype
 
 
@@ -34,7 +35,7 @@ def grad_out(parameter: Parameter | None) -> Array | None:
     return None if parameter is None else parameter.grad_out()
 
 
-def set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array]) -> None:
+def set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array | None]) -> None:
     for parameter, grad in zip(parameters, grads, strict=True):
         if parameter is not None:
             parameter.grad = grad
@@ -46,7 +47,7 @@ class Product(Layer):
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool, precision: str | None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool, precision: Precision | None) -> None:
         self.in_features = checks.check_size("in_features", in_features)
         self.out_features = checks.check_size("out_features", out_features)
         checks.check_flag("bias", bias)
@@ -56,7 +57,7 @@ class Product(Layer):
         """The weight and the bias."""
         return array_of("weight", self.weight), None if self.bias is None else array_of("bias", self.bias)
 
-    def _tier(self) -> str:
+    def _tier(self) -> Precision:
         return self.precision or settings.get_float32_matmul_precision()
 
     def _describe_product(self) -> list[str]:

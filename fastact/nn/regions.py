@@ -4,7 +4,7 @@
 Around almost every input such a network is linear: as long as in each group the same piece wins, and each
 ReLU stays on its side of 0.  The inputs that share all of these form one region, which is convex.
 
-These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with linear, relu, leaky_relu or prelu,
+These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with identity, relu, leaky_relu or prelu,
 `PReLU`, `Dropout` (which does nothing here), and a `Sequential` of them.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
+from ..activations import ActivationName, Parameters, canonical
 from .activation import Activation, PReLU
 from .dropout import Dropout
 from .layer import Layer, array_of
@@ -27,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 _RESOLUTION = 1e-12  # of t: far above what rounding moves a boundary by
 
-_PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "prelu")
+_PIECEWISE_LINEAR: tuple[ActivationName, ...] = ("identity", "relu", "leaky_relu", "prelu")
 
 
 def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
@@ -97,14 +98,14 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
                 weight, bias = affine @ weight, affine @ bias + shift
                 continue
             if isinstance(layer, Linear):
-                x, _ = ops.linear_activation(x, *layer._arrays(), "linear", precision=layer._tier())
+                x, _ = ops.linear_activation(x, *layer._arrays(), "identity", precision=layer._tier())
                 affine, shift = _affine(layer)
                 weight, bias = affine @ weight, affine @ bias + shift
             if (activation := _activation(layer)) is not None:
                 name, keywords = activation
                 y = ops.activation(x, name, **keywords)
                 grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
-                slope = grads[0] if name == "prelu" else grads
+                slope = grads[0] if isinstance(grads, tuple) else grads
                 weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
         return weight.astype(dtype), bias.astype(dtype)
 
@@ -153,7 +154,7 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
                 name, keywords = activation
                 if "slope" in keywords:
                     keywords = {"slope": keywords["slope"].astype(np.float64)}
-                if name != "linear":
+                if name != "identity":
                     sides = np.stack([np.zeros_like(values), values], axis=-1)
                     t, values = _refine(t, values, _switches(t, sides))
                 values = ops.activation(values, name, **keywords)
@@ -216,16 +217,16 @@ def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
     return weight.astype(np.float64), shift
 
 
-def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+def _activation(layer: Layer) -> tuple[ActivationName, Parameters] | None:
     """The element-wise part of a layer that is no Maxout, or None where it has none."""
     if isinstance(layer, Dropout):
         return None
     if isinstance(layer, PReLU):
         return "prelu", {"slope": array_of("slope", layer.slope)}
-    if isinstance(layer, Linear) and layer.activation in _PIECEWISE_LINEAR:
-        return layer.activation, layer.keywords()
-    if isinstance(layer, Activation) and layer.name in _PIECEWISE_LINEAR:
-        return layer.name, layer.keywords
+    if isinstance(layer, Linear) and (name := canonical(layer.activation)) in _PIECEWISE_LINEAR:
+        return name, layer.keywords()
+    if isinstance(layer, Activation) and (name := canonical(layer.name)) in _PIECEWISE_LINEAR:
+        return name, layer.keywords
     raise ValueError(f"model: got {layer!r}, wanted layers that are piecewise linear")
 
 

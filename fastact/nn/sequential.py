@@ -24,6 +24,8 @@ class Sequential(Layer):
         TypeError: one is not a Layer.  ValueError: one is there twice.
     """
 
+    layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
+
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import backends, ops
+from ..backends import BackendName
 from .findings import Advance, Findings, Options, Picture, Table
 from .style import BLUE, ORANGE, VERMILION
 
@@ -65,11 +66,11 @@ def run(options: Options, advance: Advance) -> Findings:
     )
 
 
-def _backends() -> list[str]:
+def _backends() -> list[BackendName]:
     return [name for name in backends.NAMES if name != "c" or backends.why_c_is_missing() is None]
 
 
-def _difference(backend: str, dtype: Any, slope: float, seed: int) -> tuple[int, int, float]:
+def _difference(backend: BackendName, dtype: Any, slope: float, seed: int) -> tuple[int, int, float]:
     """Elements of y, how many differ between the fused layer and the maxout, and by how much at most."""
     rng = np.random.default_rng(seed)
     rows, in_features, out_features = SHAPE

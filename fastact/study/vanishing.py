@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from ..activations import ActivationName
 from ..nn import SGD, Layer, Linear, Maxout, Sequential, softmax_cross_entropy
 from .data import Digits, load_digits
 from .findings import Advance, Findings, Options, Table
@@ -31,7 +32,7 @@ def hidden_layer(activation: str, rng: np.random.Generator, dtype: Any) -> Layer
     """A layer of `WIDTH` units with the initialisation that is the library's default for it."""
     if activation.startswith("maxout"):
         return Maxout(WIDTH, WIDTH, pieces=int(activation.split()[1]), rng=rng, dtype=dtype)
-    return Linear(WIDTH, WIDTH, activation=activation, rng=rng, dtype=dtype)
+    return Linear(WIDTH, WIDTH, activation=cast(ActivationName, activation), rng=rng, dtype=dtype)
 
 
 def network(activation: str, depth: int, seed: int, dtype: Any = np.float32) -> Sequential:

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 _ELEMENT_WORK = 20  # floating-point operations that take as long as one element, roughly
 
-_LINEAR = TABLE["linear"].code
+_IDENTITY = TABLE["identity"].code
 _RELU = TABLE["relu"].code
 _LEAKY_RELU = TABLE["leaky_relu"].code
 _PRELU = TABLE["prelu"].code
@@ -69,7 +69,7 @@ def activate(code, parameter, z):
 
     A code without a formula gives NaN, which a test finds.
     """
-    if code == _LINEAR:
+    if code == _IDENTITY:
         return z
     if code == _RELU:
         return z if not z <= 0 else 0.0
@@ -118,7 +118,7 @@ def propagate(code, parameter, saved, grad):
     If the derivative is 0 on a whole side, an infinite grad gives 0 there, not NaN.  A code without a formula
     gives NaN, which a test finds.
     """
-    if code == _LINEAR:
+    if code == _IDENTITY:
         return grad
     if code == _RELU:
         return 0.0 if saved <= 0 else grad

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...settings import Precision
 from ..numpy import check_argmax
 from . import pool
 from .arguments import as_carray, or_empty
@@ -218,7 +219,7 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
     check_argmax(argmax, pieces)

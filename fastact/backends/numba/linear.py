@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...activations import Activation
+from ...settings import Precision
 from . import pool
 from .activations import activate, activation_backward, parameters_of
 from .arguments import as_carray, or_empty
@@ -62,7 +63,7 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
     *,
     dot_rows: int = DOT_ROWS,
 ) -> None:
@@ -132,11 +133,11 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
     *,
     dot_rows: int = DOT_ROWS,
 ) -> None:
-    """As in `backends/numpy.py`; `dot_rows` as in linear_maxout."""
+    """As in `Backend`; `dot_rows` as in linear_maxout."""
     out_features, in_features = weight.shape
     pool.run(
         _linear_activation_cells,
@@ -166,7 +167,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, in_features = weight.shape
     work = 2.0 * grad_y.size * in_features
