@@ -78,7 +78,7 @@ def test_all_is_what_there_is():
     public = {
         name for name, value in vars(fa).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert public - {"annotations"} | {"__version__", "init"} == set(fa.__all__)
+    assert public - {"annotations"} | {"__version__", "init", "schedules"} == set(fa.__all__)
     assert set(OPERATIONS) <= set(fa.__all__)
     for name in activations.NAMES:
         assert {name, f"{name}_backward"} <= set(fa.__all__)
