@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-# What turns the arrays of a package into NumPy's; every other array in `np.asarray(...)`.
+# How to convert the arrays of a package to NumPy's; others take `np.asarray(...)`.
 _CONVERSIONS = {
     "cupy": ".get()",
     "fastact": ".data",  # a Parameter
@@ -48,9 +48,9 @@ _CONVERSIONS = {
 
 
 def hint(got: Any, wanted: np.dtype[Any] | None = None) -> str:
-    """The end of a message: what makes `got`, a value or a dtype, an array of `wanted`; "" if unknown.
+    """The end of a message: how to convert `got`, a value or a dtype, to an array of `wanted`; or "".
 
-    `wanted` is float32 where it is None.  A package is known by the name of its modules and never imported.
+    None for `wanted` means float32.  Packages are recognised by the names of modules and never imported.
     """
     dtype = "float32" if wanted is None else wanted.name
     if isinstance(got, np.dtype):
@@ -64,7 +64,7 @@ def hint(got: Any, wanted: np.dtype[Any] | None = None) -> str:
 
 
 def check_type(name: str, value: Any, wanted: np.dtype[Any] | None = None) -> None:
-    """`value` is an array; its dtype is not looked at, `wanted` is for the hint alone."""
+    """`value` is an array of any dtype; `wanted` is the dtype that the hint suggests."""
     if type(value) not in ARRAYS:
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray{hint(value, wanted)}")
 
@@ -97,7 +97,7 @@ def check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> No
 
 
 def check_number(name: str, value: Any) -> float:
-    """`value`, a real number, as a float: infinite where the number is beyond the range of float64."""
+    """`value`, a real number, as a float; infinite if the number is beyond the range of float64."""
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -175,7 +175,7 @@ def check_size(name: str, value: Any, smallest: int = 0, largest: int = MAX_SIZE
 
 
 def check_sizes(name: str, shape: Any) -> Shape:
-    """`shape`, a tuple or list of at least one size, as a tuple: that of an array that memory may hold."""
+    """`shape`, a tuple or list of at least one size, as a tuple; such an array could fit in memory."""
     if not isinstance(shape, tuple | list):
         raise TypeError(f"{name}: got {shown(shape)}, wanted a tuple of ints")
     if not shape:
@@ -207,7 +207,7 @@ def check_float_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def check_rng(rng: Any) -> np.random.Generator:
-    """`np.random.default_rng(rng)`: a generator as it is, a new one of a seed or of None."""
+    """`np.random.default_rng(rng)`: the generator itself, or a new one for a seed or None."""
     if isinstance(rng, np.ndarray):
         check_type("rng", rng)  # NumPy would iterate for ever over a matrix, whose rows are matrices
     try:
@@ -218,7 +218,7 @@ def check_rng(rng: Any) -> np.random.Generator:
 
 
 def contiguous(value: Array) -> Array:
-    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
+    """`value` itself if a kernel can read it, else a C-contiguous, aligned copy."""
     flags = value.flags
     if flags.carray or (flags.c_contiguous and flags.aligned):  # `carray` is both, and writeable
         return value
@@ -226,7 +226,7 @@ def contiguous(value: Array) -> Array:
 
 
 def as_rows(value: Any) -> Any:
-    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1); None as it is."""
+    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1), and None as None."""
     if value is None or value.ndim == 2:
         return value
     *rows, features = value.shape or (1,)
@@ -252,7 +252,7 @@ def check_operand(name: str, value: Any, dtype: np.dtype[Any], shape: Shape) -> 
     return contiguous(value)
 
 
-# A program has few different shapes, and passes each many times.
+# A program has few different shapes and passes each many times, so each is checked once.
 _once_each = functools.lru_cache(maxsize=1024)
 MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 LINEAR_WEIGHT = ("out_features", "in_features")
@@ -285,7 +285,7 @@ def _forward_shape(
     check_last_axis("x", x, weight)
     if sizes is MAXOUT_WEIGHT:
         check_pieces(weight[1])
-    if bias is not None and bias_dtype is not None:
+    if bias is not None and bias_dtype is not None:  # a backward has no bias
         check_dtype("bias", bias_dtype, x_dtype)
         check_shape("bias", bias, weight[:-1])
     return (*x[:-1], weight[0])
@@ -304,7 +304,7 @@ def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Sha
 
 
 def _float_dtype(array: Array) -> np.dtype[Any] | None:
-    """The dtype of an array, None where it is not a supported one."""
+    """The dtype of an array if it is a supported one, else None."""
     return array.dtype if array.dtype in FLOATS else None
 
 
@@ -321,7 +321,9 @@ def _check_backward_shapes(
     saved_dtype: np.dtype[Any],
 ) -> None:
     """x and weight fit as in the forward; grad_y and what the forward saved have the shape of y."""
-    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
+    # where grad_y agrees with the weight about out_features, like a bias would, x is to blame
+    units = weight[:-1] if grad_y[-1:] == weight[:1] else None
+    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype, units)
     check_dtype("grad_y", grad_y_dtype, x_dtype)
     check_shape("grad_y", grad_y, y)
     dtype = UINT8 if sizes is MAXOUT_WEIGHT else x_dtype

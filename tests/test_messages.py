@@ -210,6 +210,9 @@ def test_transposed_weight_of_a_function_is_blamed_on_the_weight():
             "to match x: transpose it, weight.T"
         )
     assert fa.linear_activation(x, weight.T)[0].shape == (4, 10)
+    grad = np.ones((4, 10), F32)
+    backward = message_of(ValueError, lambda: fa.linear_activation_backward(grad, x, weight, grad))
+    assert backward.startswith("weight: got shape (784, 10)")
     for shape in ((784, 5, 10), (5, 784, 10)):
         message = message_of(ValueError, lambda: fa.linear_maxout(x, np.ones(shape, F32)))  # noqa: B023
         assert message.startswith(
@@ -226,6 +229,7 @@ def test_wrong_x_is_not_blamed_on_the_weight():
         ),  # the bias says that 5 is out_features
         lambda: fa.linear_maxout(np.ones((4, 5), F32), MAXOUT, np.ones((5, 2), F32)),
         lambda: fa.linear_activation(np.ones((), F32), WEIGHT),
+        lambda: fa.linear_activation_backward(GRAD, np.ones((4, 5), F32), WEIGHT, GRAD),  # grad_y says so
         lambda: fa.Linear(3, 5)(np.ones((4, 5), F32)),
         lambda: fa.Linear(3, 5, bias=False)(np.ones((4, 5), F32)),
         lambda: fa.Maxout(3, 5, bias=False)(np.ones((4, 2), F32)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import traceback
 
@@ -130,6 +131,16 @@ def test_error_of_replaced_data_names_the_layer_and_its_place():
     assert message_of(TypeError, model.state_dict).startswith("1.0.weight: got list")
 
 
+def test_layer_that_is_not_piecewise_linear_is_named_with_its_place():
+    model = fa.Sequential(fa.Linear(4, 3), fa.Sequential(fa.Activation("tanh")))
+    x = np.ones(4, F32)
+    for call in (lambda: fa.linear_region(model, x), lambda: fa.region_boundaries(model, x, 2 * x)):
+        message = message_of(ValueError, call)
+        assert message.startswith(
+            "model: got layers[1].layers[0], Activation('tanh'), wanted layers that are"
+        )
+
+
 def test_out_of_memory_stays_a_memory_error_and_notes_the_layer():
     model = fa.Sequential(fa.Dropout(), fa.Linear(0, 2**20))
     x = np.empty((2**32, 0), F32)  # y takes 16 PiB
@@ -179,6 +190,17 @@ def test_error_of_a_layer_of_ones_own_is_unchanged(error, where, training):
     assert error.__context__ is None
     if NOTES:
         assert error.__notes__ == ["layers[1].layers[1], Own()"]
+
+
+def test_error_that_cannot_be_changed_still_arrives():
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    error = Frozen(3)
+    with pytest.raises(Frozen) as caught:
+        fa.Sequential(fa.Sequential(Own(raising(error))))(np.ones(3, F32))
+    assert caught.value is error
 
 
 def test_error_of_a_kernel_inside_a_layer_of_ones_own_names_that_layer():

@@ -21,7 +21,7 @@ from .dropout import Dropout
 from .layer import Layer, array_of, check_model
 from .linear import Linear
 from .maxout import Maxout
-from .sequential import add_place, leaves
+from .sequential import add_place, leaves, place_of
 
 Array = np.ndarray[Any, Any]
 
@@ -94,7 +94,7 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
     with np.errstate(under="ignore"):
         weight, bias = np.eye(x.size), np.zeros(x.size)
         dtype = x.dtype
-        for _, layer in leaves(model):
+        for name, layer in leaves(model):
             if isinstance(layer, Maxout):
                 x, argmax = _winners(layer, x)
                 affine, shift = _affine(layer)
@@ -106,11 +106,11 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
                 x, _ = ops.linear_activation(x, *layer._arrays(), "linear", precision=layer._tier())
                 affine, shift = _affine(layer)
                 weight, bias = affine @ weight, affine @ bias + shift
-            if (activation := _activation(layer)) is not None:
-                name, keywords = activation
-                y = ops.activation(x, name, **keywords)
-                grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
-                slope = grads[0] if name == "prelu" else grads
+            if (activation := _activation(name, layer)) is not None:
+                kind, keywords = activation
+                y = ops.activation(x, kind, **keywords)
+                grads = ops.activation_backward(np.ones_like(x), x, kind, **keywords)
+                slope = grads[0] if kind == "prelu" else grads
                 weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
         return weight.astype(dtype), bias.astype(dtype)
 
@@ -145,7 +145,7 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
     with np.errstate(under="ignore"):
         t = np.array([0.0, 1.0])
         values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
-        for _, layer in leaves(model):
+        for name, layer in leaves(model):
             if isinstance(layer, Maxout):
                 affine, shift = _affine(layer)
                 z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
@@ -155,14 +155,14 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
             if isinstance(layer, Linear):
                 affine, shift = _affine(layer)
                 values = values @ affine.T + shift
-            if (activation := _activation(layer)) is not None:
-                name, keywords = activation
+            if (activation := _activation(name, layer)) is not None:
+                kind, keywords = activation
                 if "slope" in keywords:
                     keywords = {"slope": keywords["slope"].astype(np.float64)}
-                if name != "linear":
+                if kind != "linear":
                     sides = np.stack([np.zeros_like(values), values], axis=-1)
                     t, values = _refine(t, values, _switches(t, sides))
-                values = ops.activation(values, name, **keywords)
+                values = ops.activation(values, kind, **keywords)
         return t[1:-1]
 
 
@@ -214,7 +214,7 @@ def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
     return weight.astype(np.float64), shift
 
 
-def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+def _activation(name: str, layer: Layer) -> tuple[str, dict[str, Any]] | None:
     """The element-wise part of a layer that is not a Maxout; None for a layer without one."""
     if isinstance(layer, Dropout):
         return None
@@ -224,7 +224,7 @@ def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
         return layer.activation, layer.keywords()
     if isinstance(layer, Activation) and layer.name in _PIECEWISE_LINEAR:
         return layer.name, layer.keywords
-    raise ValueError(f"model: got {checks.shown(layer)}, wanted layers that are piecewise linear")
+    raise ValueError(f"model: got {place_of(name, layer)}, wanted layers that are piecewise linear")
 
 
 def _check_sample(name: str, x: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
@@ -118,31 +119,31 @@ def leaves(model: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
 
     A Sequential whose class has a forward of its own is one layer.
     """
-    if isinstance(model, Sequential) and has_own_forward(model):
+    if isinstance(model, Sequential) and has_known_forward(model):
         for i, layer in enumerate(model.layers):
             yield from leaves(layer, f"{name}.{i}" if name else f"{i}")
     else:
         yield name, model
 
 
-def has_own_forward(layer: Layer) -> bool:
-    """Whether the forward is this package's, not one that a user's class has put in its place."""
+def has_known_forward(layer: Layer) -> bool:
+    """Whether the layer's class inherits its forward from this package, rather than from a user's class."""
     kind = type(layer)
     module = str(getattr(kind._forward, "__module__", ""))
     return module.startswith(_PACKAGE) and kind.__call__ is Layer.__call__
 
 
 def sizes_of(layer: Layer) -> Sizes | None:
-    """What the layer takes and returns; None where that is not known."""
-    return layer._sizes() if has_own_forward(layer) else None
+    """What the layer takes and returns; None if that is not known, as for a user's own forward."""
+    return layer._sizes() if has_known_forward(layer) else None
 
 
 def check_neighbours(layers: Iterable[tuple[str, Layer]]) -> None:
-    """Each layer takes the features (ValueError) and the dtype (TypeError) that those before it return.
+    """Each layer takes the number of features (ValueError) and the dtype (TypeError) that it gets.
 
-    After a layer that is not known the check begins anew.
+    A layer whose sizes are not known ends the check, which begins anew after it.
     """
-    features: tuple[int, str] | None = None  # how many, and which layer returns them
+    features: tuple[int, str] | None = None  # how many, and the layer that returns them
     dtype: tuple[np.dtype[Any], str] | None = None
     for name, layer in layers:
         sizes = sizes_of(layer)
@@ -164,7 +165,7 @@ def check_neighbours(layers: Iterable[tuple[str, Layer]]) -> None:
 
 
 def _nested(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """All layers with their names, those inside every nested Sequential after it."""
+    """All layers with their names; the layers of a nested Sequential follow it."""
     for i, layer in enumerate(layers):
         yield f"{prefix}{i}", layer
         if isinstance(layer, Sequential):
@@ -180,24 +181,25 @@ def place_of(name: str, layer: Layer) -> str:
 
 
 def add_place(error: Exception, name: str, layer: Layer) -> None:
-    """Say in `error` that the layer called `name` raised it.
+    """Add the place of the layer called `name` to an error that it raised.
 
-    The place comes before the message of an error that this package raised.  Every other keeps its message,
-    and has the place as a note (from Python 3.11 on).
+    The place precedes the message of an error of this package.  Other errors keep their message, and get the
+    place as a note on Python 3.11 and later.
     """
     if _is_own(error):
         text = str(error).removeprefix(f"{type(layer).__name__}: ")
         error.args = (_placed(name, layer, text),)
     elif sys.version_info >= (3, 11):
-        notes = getattr(error, "__notes__", [])
-        if isinstance(layer, Sequential) and notes and notes[-1].startswith("layers["):
-            notes[-1] = _placed(name, layer, notes[-1])
-        else:
-            error.add_note(place_of(name, layer))
+        with contextlib.suppress(Exception):  # a caller's exception may not let itself be changed
+            notes = getattr(error, "__notes__", [])
+            if isinstance(layer, Sequential) and notes and notes[-1].startswith("layers["):
+                notes[-1] = _placed(name, layer, notes[-1])
+            else:
+                error.add_note(place_of(name, layer))
 
 
 def _placed(name: str, layer: Layer, text: str) -> str:
-    """`text` after the layer's place, or the place of a layer inside this one after its own."""
+    """`text` after the place of the layer; a place inside a nested Sequential is joined to it."""
     if isinstance(layer, Sequential) and text.startswith("layers["):
         return f"{path_of(name)}.{text}"
     return f"{place_of(name, layer)}: {text}"
