@@ -28,7 +28,7 @@ UINT8 = np.dtype(np.uint8)
 
 
 def shown(value: Any) -> str:
-    """The repr of `value` for a message, on one line: cut if long, the type's name if there is no repr."""
+    """The repr of `value` on one line of at most 80 characters, or the type's name if repr fails."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a caller's own __repr__, or an int of more digits than Python writes
@@ -147,7 +147,7 @@ def finite_numbers(name: str, value: Any, dtype: Any) -> Array:
         numbers = [check_number(name, number) for number in value]
     try:
         given = np.array(numbers, ndmin=1)
-    except Exception as error:  # whatever an __array__ raises
+    except Exception as error:  # an __array__ may raise anything
         raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers") from error
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers")
@@ -292,7 +292,7 @@ def _forward_shape(
 
 
 def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Shape:
-    """The shape of y; TypeError where x, weight or bias is not an array, bias None excepted."""
+    """The shape of y; TypeError if x, weight or bias is not an array.  bias may be None."""
     if type(x) not in ARRAYS or type(weight) not in ARRAYS:
         check_type("x", x)
         check_type("weight", weight, _float_dtype(x))
@@ -320,7 +320,7 @@ def _check_backward_shapes(
     saved: Shape,
     saved_dtype: np.dtype[Any],
 ) -> None:
-    """x and weight fit as in the forward; grad_y and what the forward saved have the shape of y."""
+    """x and weight fit as in the forward; grad_y and `saved` have the shape of y."""
     # where grad_y agrees with the weight about out_features, like a bias would, x is to blame
     units = weight[:-1] if grad_y[-1:] == weight[:1] else None
     y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype, units)
@@ -337,7 +337,7 @@ def _saved_name(sizes: tuple[str, ...]) -> str:
 
 
 def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, saved: Any) -> None:
-    """`saved` is what the forward saved: argmax for maxout.  TypeError where one is not an array."""
+    """The arguments of a backward fit; `saved` is the argmax for maxout.  TypeError for non-arrays."""
     if (
         type(grad_y) not in ARRAYS
         or type(x) not in ARRAYS

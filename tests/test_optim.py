@@ -259,7 +259,7 @@ ONE = fa.Parameter(np.zeros(3), "weight")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: fa.SGD([], 0.1), ValueError, "parameters: got none"),
+        (lambda: fa.SGD([], 0.1), ValueError, "parameters: got an empty list"),
         (lambda: fa.SGD([ONE.data], 0.1), TypeError, r"parameters\[0\]: got ndarray, wanted a Parameter"),
         (lambda: fa.SGD(fa.Linear(2, 2), 0.1), TypeError, r"parameters: got Linear, wanted .*parameters\(\)"),
         (lambda: fa.SGD([ONE, ONE], 0.1), ValueError, "parameters: got one of them twice"),

@@ -262,7 +262,7 @@ def _check_kinds(model: Any, name: str = "") -> None:
     if type(model) not in _KINDS:
         raise TypeError(
             f"model: {path_of(name)}{': ' if name else ''}got {type(model).__name__}, wanted Maxout, Linear, "
-            "Activation, PReLU, Dropout or a Sequential of these: what other classes compute is not known"
+            "Activation, PReLU, Dropout or a Sequential of these: the computation of others is not known"
         )
     if isinstance(model, Sequential):
         for i, layer in enumerate(model.layers):

@@ -1,8 +1,8 @@
 """Initial weights: each initialiser takes a weight's shape and returns a random array.
 
-The shape is (out_features, in_features), or (out_features, pieces, in_features) for maxout, so fan_in is
-its last number.  Numbers are drawn in float64 and then rounded, so that one seed gives the
-same weights in float32 and float64.
+The shape is (out_features, in_features), or (out_features, pieces, in_features) for maxout, and fan_in is
+its last number.  Numbers are drawn in float64 and then rounded: a seed gives the same weights in float32 and
+float64.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _fan_in(shape: Shape) -> int:
 
 
 def he_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32, negative_slope: float = 0.0) -> Array:
-    """Normal with variance 2 / ((1 + negative_slope²) fan_in), for ReLU and its leaky kin.
+    """Normal with variance 2 / ((1 + negative_slope²) fan_in), for ReLU, leaky ReLU and PReLU.
 
     Keeps the variance of a forward pass through ReLUs the same from layer to layer (He et al. 2015,
     "Delving Deep into Rectifiers", equations 10 and 15).

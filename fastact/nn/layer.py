@@ -3,7 +3,7 @@
 
     model = Sequential(Maxout(784, 240, pieces=5), Dropout(0.5), Linear(240, 10))
     y = model(x)                      # inference: changes nothing, any number of threads at once
-    y = model(x, training=True)       # keeps what backward needs
+    y = model(x, training=True)       # saves what backward needs
     grad_x = model.backward(grad_y)   # overwrites each parameter's .grad
 
 A training forward keeps x, and may keep the y that it returns, by reference: leave both unchanged until
@@ -54,7 +54,7 @@ class Parameter:
         self.max_norm = max_norm
 
     def grad_out(self) -> Array:
-        """The array to write or add a gradient to: `grad`, or zeros where there is none yet."""
+        """The array to write or add a gradient to: `grad`, or zeros before the first backward."""
         return np.zeros_like(self.data) if self.grad is None else self.grad
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -91,17 +91,17 @@ def array_of(name: str, parameter: Any) -> Array:
 
 
 def data_of(parameter: Any) -> Array | None:
-    """The data of a parameter; None where a caller has put in its place what `array_of` refuses."""
+    """The data of a parameter, or None in the cases in which `array_of` raises."""
     data = parameter.data if isinstance(parameter, Parameter) else None
     return data if isinstance(data, checks.ARRAYS) and data.dtype in checks.FLOATS else None
 
 
 class Sizes(NamedTuple):
-    """What a layer takes and returns, as far as it is fixed."""
+    """The sizes and the dtype that a layer takes and returns; None for one that is not fixed."""
 
-    takes: int | None = None  # features of x; None: any number, and y has as many
+    takes: int | None = None  # features of x; where None, y has as many as x
     returns: int | None = None  # features of y
-    dtype: np.dtype[Any] | None = None  # of x and y; None: any
+    dtype: np.dtype[Any] | None = None  # of x and y
 
 
 class Layer:
@@ -159,11 +159,11 @@ class Layer:
         return grad_x if needs_input_grad else None
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        """y, and what `_backward` needs of a training forward.  Changes nothing in the layer."""
+        """y, and the arrays of a training forward that `_backward` needs.  Changes nothing in the layer."""
         raise NotImplementedError
 
     def _sizes(self) -> Sizes | None:
-        """What the layer takes and returns; None where that is not known."""
+        """The sizes and the dtype that the layer takes and returns; None if they are not known."""
         return None
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:

@@ -50,7 +50,7 @@ class Optimizer:
                 f"parameters: got {got}, wanted Parameters, as model.parameters() returns them"
             ) from error
         if not self.parameters:
-            raise ValueError("parameters: got none, wanted at least one")
+            raise ValueError("parameters: got an empty list, wanted at least one")
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")

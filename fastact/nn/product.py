@@ -64,7 +64,7 @@ class Product(Layer):
         )
 
     def _check_x(self, x: Any, weight: Array) -> None:
-        """x fits the weight; where the weight has lost its last axis, the product's own check says so."""
+        """x fits the weight.  With data of another size, `ops` decides which is wrong."""
         checks.check_array("x", x, weight.dtype)
         if weight.shape[-1:] == (self.in_features,):
             checks.check_last_axis("x", x.shape, weight.shape)

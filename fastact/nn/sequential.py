@@ -134,7 +134,7 @@ def has_known_forward(layer: Layer) -> bool:
 
 
 def sizes_of(layer: Layer) -> Sizes | None:
-    """What the layer takes and returns; None if that is not known, as for a user's own forward."""
+    """`Layer._sizes`, and None for a layer whose class has a forward of its own."""
     return layer._sizes() if has_known_forward(layer) else None
 
 
