@@ -162,6 +162,21 @@ def test_gradient_of_another_dtype_gets_an_astype():
     assert message.endswith("wanted float32 (2, 3): try .astype(np.float32)")
 
 
+def test_layers_in_place_of_parameters_get_the_method():
+    layer = fa.Linear(3, 2)
+    for given in (layer, fa.Sequential(layer), [layer]):
+        for optimizer in (fa.SGD, fa.Adam):
+            message = message_of(TypeError, lambda: optimizer(given, 0.1))  # noqa: B023
+            assert re.match(
+                r"parameters(\[0\])?: got (Linear|Sequential), wanted .*: try model\.parameters\(\)$", message
+            )
+
+
+def test_activation_in_the_place_of_bias_gets_its_keyword():
+    message = message_of(TypeError, lambda: fa.Linear(784, 10, "relu"))
+    assert message == "bias: got 'relu', wanted True or False: try activation='relu'"
+
+
 # ---- labels
 
 LOGITS = np.zeros((4, 10), F32)

@@ -65,6 +65,9 @@ class Linear(Product):
         dtype: Any = np.float32,
         **keywords: Any,
     ) -> None:
+        if isinstance(bias, str):
+            cure = f"try activation={checks.shown(bias)}"
+            raise TypeError(f"bias: got {checks.shown(bias)}, wanted True or False: {cure}")
         super().__init__(in_features, out_features, bias, precision)
         dtype = checks.check_float_dtype(dtype)
         self.activation = activation

@@ -28,7 +28,7 @@ from ..checks import (
     hint,
 )
 from .checkpoint import check_loadable
-from .layer import Parameter
+from .layer import Layer, Parameter
 
 Array = np.ndarray[Any, Any]
 
@@ -46,14 +46,14 @@ class Optimizer:
             self.parameters = list(parameters)
         except TypeError as error:
             got = type(parameters).__name__
-            raise TypeError(
-                f"parameters: got {got}, wanted Parameters, as model.parameters() returns them"
-            ) from error
+            raise TypeError(f"parameters: got {got}, wanted Parameters: try model.parameters()") from error
         if not self.parameters:
             raise ValueError("parameters: got an empty list, wanted at least one")
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")
+                cure = ": try model.parameters()" if isinstance(parameter, Layer) else ""
+                kind = type(parameter).__name__
+                raise TypeError(f"parameters[{i}]: got {kind}, wanted a Parameter{cure}")
             check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
             _check_decay_and_bound(i, parameter)
         if len(set(map(id, self.parameters))) < len(self.parameters):
