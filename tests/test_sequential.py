@@ -286,6 +286,13 @@ class Halves(fa.Linear):
         return y[..., ::2], saved
 
 
+class Called(fa.Linear):
+    """A subclass with a call of its own."""
+
+    def __call__(self, x, training=False):
+        return super().__call__(x, training)[..., ::2]
+
+
 class Branches(fa.Sequential):
     """A Sequential that runs its layers beside each other."""
 
@@ -302,6 +309,7 @@ def test_layers_of_ones_own_end_the_check():
     for layers in (
         [fa.Linear(4, 3), Own(lambda x: x[:, :2].astype(np.float64)), fa.Linear(2, 5, dtype=np.float64)],
         [Halves(4, 4), fa.Linear(2, 5)],
+        [Called(4, 4), fa.Linear(2, 5)],
         [Branches(fa.Linear(4, 3), fa.Linear(4, 3)), fa.Linear(6, 5)],
     ):
         assert fa.Sequential(*layers)(x).shape == (2, 5)
