@@ -24,8 +24,9 @@ FUNCTIONS = """
     selu_backward sigmoid_backward silu_backward softplus_backward softsign_backward tanh_backward
 """
 TRAINING = """
-    Activation Adam Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential
-    freeze linear_region load max_norm_ mse piece_usage region_boundaries save softmax_cross_entropy
+    Activation Adam Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential Summary
+    freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
+    softmax_cross_entropy summary
 """
 SETTINGS = """
     __version__ init float32_matmul_precision get_backend get_config get_float32_matmul_precision

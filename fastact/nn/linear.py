@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _default_init(activation: ActivationName, keywords: Parameters) -> Callable[..., Array]:
-    """The initialisation that the table of activations names, with a slope below zero if it has one."""
+    """The initialiser in the table of activations, with the activation's slope below 0 if it has one."""
     row = activations.TABLE[activations.canonical(activation)]
     chosen: Callable[..., Array] = getattr(init, row.init)
     values = {**row.defaults, **keywords}
@@ -35,16 +35,17 @@ class Linear(Product):
 
     Args:
         in_features, out_features: the sizes of x's and y's last axes.
-        bias: whether there is one; it starts at 0.
+        bias: whether the layer has a bias, which starts at 0.
         activation: a name of the table in `fastact.activations`.
         init: a function (shape, rng, dtype) -> array for the weight.  By default the function
-            that the table in `fastact.activations` names: `init.glorot_uniform` for identity and those
-            like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like relu.
-        precision: the float32 precision tier, else the one in force at each forward.
+            that the table in `fastact.activations` names: `init.glorot_uniform` for identity and for
+            activations like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like
+            relu.
+        precision: the float32 precision tier; by default the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.
-        **keywords: the activation's own.  For "prelu", `slope` is where the learned slope starts: a
-            number (0.25) for a shared one, or out_features numbers.
+        **keywords: the activation's own.  For "prelu", `slope` is the initial value of the learned slope: a
+            number (0.25) for one shared slope, or out_features numbers.
 
     Attributes:
         weight: (out_features, in_features).
@@ -69,6 +70,9 @@ class Linear(Product):
         dtype: Any = np.float32,
         **keywords: Unpack[Parameters],
     ) -> None:
+        if isinstance(bias, str):
+            cure = f"try activation={checks.shown(bias)}"
+            raise TypeError(f"bias: got {checks.shown(bias)}, wanted True or False: {cure}")
         super().__init__(in_features, out_features, bias, precision)
         dtype = checks.check_float_dtype(dtype)
         self.activation: ActivationName = activation
@@ -82,14 +86,15 @@ class Linear(Product):
         self.bias = Parameter(np.zeros(self.out_features, dtype), "bias", decay=False) if bias else None
 
     def keywords(self) -> Parameters:
-        """The activation's keywords, a learned slope among them."""
+        """The activation's keywords, with the learned slope if it has one."""
         if self.slope is None:
             return self._constants
         return {**self._constants, "slope": array_of("slope", self.slope)}
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         weight, bias = self._arrays()
-        checks.check_array("x", x, weight.dtype)
+        if type(x) not in checks.ARRAYS or x.dtype != weight.dtype or x.shape[-1:] != weight.shape[-1:]:
+            self._check_x(x, weight)
         tier = self._tier()
         y, saved = ops.linear_activation(
             x,

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..nn import Adam, Linear, Maxout, Sequential, mse
+from ..nn import Adam, Linear, Maxout, Sequential, mse, schedules
 from .data import load_digits
 from .digits_network import fit
 from .findings import Advance, Findings, Options, Picture, Table
@@ -59,7 +59,7 @@ def fit_curve(model: Maxout | Sequential, units: Maxout, target: Array) -> float
     for step in range(STEPS):
         _, grad = mse(model(X, training=True), target)
         model.backward(grad, needs_input_grad=False)
-        optimizer.lr = LEARNING_RATE * (1 - step / STEPS)
+        optimizer.lr = schedules.cosine(step, STEPS, LEARNING_RATE)
         optimizer.step()
     return float(np.sqrt(mse(model(X), target)[0]))
 
