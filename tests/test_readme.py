@@ -67,7 +67,7 @@ def test_page_has_no_broken_relative_link(page: Path) -> None:
 def test_broken_links_are_found_in_markdown_and_html(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "[a](page.md) [b](page.md#part) [c](lost.md#part) ![d](lost.svg)\n[e](https://example.org/lost) [f](#part)\n"
+        "[a](page.md) [b](page.md#x) [c](lost.md#x) ![d](lost.svg) [e](https://example.org/lost) [f](#x)\n"
         '<source srcset="lost-dark.svg"> <img src="page.md">\n```\n[g](in-code.md)\n```\n'
     )
     assert broken_links(page) == ["lost.md", "lost.svg", "lost-dark.svg"]
