@@ -63,7 +63,7 @@ def test_wheel_without_the_extension_is_tagged_as_pure(source: Path, tmp_path: P
         names = archive.namelist()
         (description,) = [name for name in names if name.endswith(".dist-info/WHEEL")]
         assert "Root-Is-Purelib: true" in archive.read(description).decode().splitlines()
-    assert "fastact/__init__.py" in names
+    assert {"fastact/__init__.py", "fastact/py.typed"} <= set(names)
     assert not [name for name in names if name.endswith((".so", ".md"))]
 
 
