@@ -62,10 +62,10 @@ class Sequential(Layer):
         return iter(self.layers)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...  # as in `layers`
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
-    def __getitem__(self, index: int | slice) -> Layer:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return Sequential(*self.layers[index])
         i, count = checks.check_int("index", index), len(self.layers)
