@@ -37,9 +37,13 @@ class Picture(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Pictures and tables by file name, without an ending; the titles are of the page's section."""
+    """Pictures and tables by file name, without an ending; the titles are of the page's section.
+
+    `summary` has the few sentences that the command prints, each with numbers of the tables.
+    """
 
     english: str
     chinese: str
     pictures: dict[str, Picture]
     tables: dict[str, Table]
+    summary: list[str]
