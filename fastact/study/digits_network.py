@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
 from ..demo import Digits
-from ..layers import Linear, Maxout, Sequential
-from ..losses import softmax_cross_entropy
-from ..optim import SGD
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +31,7 @@ def fit(
     after_step: Callable[[Sequential], None] = lambda model: None,
     after_epoch: Callable[[Sequential], None] = lambda model: None,
 ) -> tuple[Sequential, Sequential]:
-    """Train the network; it as it was before, and as it is afterwards.
+    """Train the network; returns the network before training and the trained one.
 
     `after_epoch` is called before the first epoch as well.
     """
