@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help="what to run (default: everything)")
     parser.add_argument("--out", type=Path, default=Path("study"), help="folder to write to (default: study)")
     parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="of everything that is random (default: 0)"
+        "--seed", type=arguments.seed, default=0, help="seed of everything random (default: 0)"
     )
     recipe = parser.add_argument_group("goodfellow")
     recipe.add_argument("--mnist", type=Path, metavar="FOLDER", help="MNIST's four IDX files, .gz or not")
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
         "--epochs",
         type=arguments.positive,
         default=60,
-        help="of the first phase; at most as many follow (default: 60)",
+        help="epochs of the first phase; the second has at most as many (default: 60)",
     )
     recipe.add_argument(
         "--seeds",

@@ -1,4 +1,4 @@
-"""The network on handwritten digits whose insides the study looks at."""
+"""The maxout network on handwritten digits that two parts of the study look into."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(
 ) -> tuple[Sequential, Sequential]:
     """Train the network; returns the network before training and the trained one.
 
-    `after_epoch` is called before the first epoch as well.
+    `after_epoch` is also called before the first epoch.
     """
     before = build(np.random.default_rng(seed))
     rng = np.random.default_rng(seed)

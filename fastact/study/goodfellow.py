@@ -22,7 +22,7 @@ from .style import BLUE, VERMILION
 Array = np.ndarray[Any, Any]
 
 SAVE_EVERY = 10  # epochs
-TIMED_EPOCHS = 5
+TIMED_EPOCHS = 3
 COLOURS = {"maxout": VERMILION, "relu": BLUE}
 _NAMES = {"maxout": "maxout", "relu": "ReLU"}
 Runs = dict[tuple[str, int], Run]  # by network and seed
@@ -168,7 +168,7 @@ def _picture(runs: Runs, found: dict[str, list[float]], spread: dict[str, str], 
         f"Left: the validation error; a thin line is one seed, a thick line the median of {seeds}. "
         "Right: the test error after the second phase; a dot is one seed, a line the mean. "
         f"Maxout: {spread['maxout']}. ReLU: {spread['relu']}. "
-        "The 0.94% of the paper come from 60,000 training images and many more epochs. "
+        "The paper's 0.94% comes from 60,000 training images and many more epochs. "
         "The seconds of an epoch are in goodfellow_seconds.csv; they are no benchmark.",
         f"Goodfellow 等人 2013 年的网络:两层 maxout,每层 {UNITS} 个单元、{PIECES} 段,加上 dropout 与权重范数"
         "上限。对照是参数量相同、训练方法相同的两层 ReLU 网络。"

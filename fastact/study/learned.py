@@ -1,4 +1,4 @@
-"""Activations that are learned: one-input maxout units fitted to curves, and a trained network's."""
+"""Learned activations: maxout units of one input fitted to curves, and the units of a trained network."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ DIGITS_EPOCHS = 30
 def unit(units: int, pieces: int, rng: np.random.Generator) -> Maxout:
     """Maxout units of one input whose pieces start as tangents of the parabola x²/2.
 
-    Each then wins somewhere.  With biases of 0 all pieces would meet in one point, only the steepest two
-    would win, and the others would never get a gradient.
+    Each piece then wins somewhere.  With biases of 0 all pieces would meet in one point.  Only the steepest
+    two would win there, and the others would get no gradient.
     """
     layer = Maxout(1, units, pieces=pieces, rng=rng, dtype=np.float64)
     slope = np.linspace(-1.5, 1.5, pieces) + 0.1 * rng.standard_normal((units, pieces))
@@ -51,7 +51,11 @@ def unit(units: int, pieces: int, rng: np.random.Generator) -> Maxout:
 
 
 def difference(pieces: int, rng: np.random.Generator) -> tuple[Sequential, Maxout]:
-    """One maxout unit minus another: any piecewise linear curve, convex or not."""
+    """One maxout unit minus another: any piecewise-linear curve, convex or not.
+
+    Returns:
+        The model, and its two units.
+    """
     units = unit(2, pieces, rng)
     minus = Linear(2, 1, bias=False, dtype=np.float64)
     minus.weight.data[...] = [[1, -1]]
@@ -59,7 +63,7 @@ def difference(pieces: int, rng: np.random.Generator) -> tuple[Sequential, Maxou
 
 
 def fit_curve(model: Maxout | Sequential, units: Maxout, target: Array) -> float:
-    """Fit the units' weights by Adam on all points at once; the root mean square error reached."""
+    """Fit the units' weights by Adam on all points at once; returns the root mean square error reached."""
     optimizer = Adam(units.parameters(), lr=LEARNING_RATE)
     for step in range(STEPS):
         _, grad = mse(model(X, training=True), target)

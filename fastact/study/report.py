@@ -1,4 +1,4 @@
-"""Writes what the parts found: PNG and SVG, CSV, and one page of Markdown."""
+"""Writes the findings: pictures as PNG and SVG, tables as CSV, and one page of Markdown."""
 
 from __future__ import annotations
 

@@ -18,17 +18,17 @@ Array = np.ndarray[Any, Any]
 
 EPOCHS = 30
 LINES = 20  # between pairs of test digits
-GRID = 500  # points a side of the picture of the regions
+GRID = 500  # points along each side of the picture of the regions
 
 
 def rank_shares(model: Sequential, x: Array) -> tuple[Array, float]:
-    """The mean share of wins of a unit's strongest piece, its second, ...; pieces that never win."""
+    """The mean shares of wins of a unit's pieces, strongest first, and the share of pieces that never win."""
     usage = np.concatenate(list(piece_usage(model, x).values()))  # (units, pieces)
     return np.sort(usage, axis=1)[:, ::-1].mean(axis=0), float(np.mean(usage == 0))
 
 
 class _Watcher:
-    """What the pieces do, epoch by epoch."""
+    """Records which pieces win and which get a gradient, epoch by epoch."""
 
     def __init__(self, digits: Digits, seed: int) -> None:
         self.digits = digits
@@ -148,7 +148,7 @@ def _course(rows: list[tuple[Any, ...]]) -> Picture:
 
 
 def _regions(before: Sequential, after: Sequential, digits: Digits) -> Picture:
-    """The plane through three test digits, cut up by where another piece starts to win."""
+    """The plane through three test digits, with the lines at which another piece wins."""
     corners = np.stack([digits.x_test[digits.labels_test == label][0] for label in (0, 1, 7)])
     u = np.linspace(-0.6, 1.6, GRID, dtype=np.float32)
     a, b = np.meshgrid(u, u)
@@ -198,7 +198,7 @@ def _regions(before: Sequential, after: Sequential, digits: Digits) -> Picture:
 
 
 def _edges(model: Sequential, plane: Array) -> tuple[Array, Array, Array]:
-    """Where a neighbour has other winners in layer 1, in layer 2, and another prediction."""
+    """The points of which a neighbour has another winner in layer 1, in layer 2, or another prediction."""
     edges = []
     y = plane
     for layer in model.layers[:-1]:
