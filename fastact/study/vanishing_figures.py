@@ -152,7 +152,8 @@ def rates(
             or "Every network that learns has its best rate inside the grid. "
         )
         + f"With {vanishing.LONGER} times as many steps (one seed), sigmoids reach at the best of the rates "
-        f"{', '.join(more[:-1])} and {more[-1]}.",
+        f"{', '.join(more[:-1])} and {more[-1]}. "
+        "Other initialisations and optimisers were not tried.",
         f"同一个学习率对某些网络不公平。每个网络都用 {len(vanishing.RATES)} 个学习率训练,从 {low} 到 "
         f"{high},后一个是前一个的 √10 倍。"
         f"每个学习率训练 {steps} 步({vanishing.EPOCHS} 个周期),用动量为 {vanishing.MOMENTUM} 的 SGD,"
@@ -169,7 +170,7 @@ def rates(
             or "凡是学得动的网络,最佳学习率都在网格内部。"
         )
         + f"步数增加到 {vanishing.LONGER} 倍(一个随机种子),sigmoid 网络在最好的学习率下,"
-        f"{','.join(more_zh)}。",
+        f"{','.join(more_zh)}。没有试过其他初始化方法和优化器。",
     )
 
 
