@@ -113,7 +113,7 @@ def _picture(found: Differences) -> Picture:
     where = f" (in {', '.join(sorted(unequal))})" if unequal else ""
     return Picture(
         figure,
-        "A maxout unit of two pieces whose second piece is z. "
+        "Each panel shows a maxout unit of two pieces, of which the second is z. "
         "If the first piece is 0, the unit is a ReLU. "
         "If the first is a quarter of the second, the unit is a leaky ReLU. "
         "If the first is the negative of the second, the unit is the absolute value. "
