@@ -21,7 +21,7 @@ SLOPES = {"ReLU": 0.0, "leaky ReLU": 0.25, "|x|": -1.0}
 SHAPE = (128, 64, 64)  # rows, in_features, out_features
 
 # by backend, dtype and activation: elements of y, how many differ, and the largest difference
-Differences = dict[tuple[str, str, str], tuple[int, int, float]]
+Differences = dict[tuple[BackendName, str, str], tuple[int, int, float]]
 
 
 def as_maxout(weight: Array, bias: Array, negative_slope: float = 0.0) -> tuple[Array, Array]:

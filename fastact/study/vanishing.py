@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from .. import SGD, Layer, Linear, Maxout, Sequential, num_threads, softmax_cross_entropy
+from ..activations import ActivationName
 from .data import VALIDATION_SHARE, load_digits
 from .findings import Advance, Findings, Options, Table
 
@@ -63,7 +64,7 @@ def hidden_layer(activation: str, rng: np.random.Generator, dtype: Any) -> Layer
     """A layer of `WIDTH` units with the initialisation that is the library's default for it."""
     if activation.startswith("maxout"):
         return Maxout(WIDTH, WIDTH, pieces=int(activation.split()[1]), rng=rng, dtype=dtype)
-    return Linear(WIDTH, WIDTH, activation=activation, rng=rng, dtype=dtype)
+    return Linear(WIDTH, WIDTH, activation=cast(ActivationName, activation), rng=rng, dtype=dtype)
 
 
 def network(activation: str, depth: int, seed: int, dtype: Any = np.float32) -> Sequential:
