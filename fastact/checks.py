@@ -226,7 +226,7 @@ LINEAR_WEIGHT = ("out_features", "in_features")
 
 
 @_once_each
-def _forward_shape(
+def forward_shape(
     sizes: tuple[str, ...],
     x: Shape,
     x_dtype: np.dtype[Any],
@@ -254,14 +254,14 @@ def _forward_shape(
 
 
 def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Shape:
-    """`_forward_shape` of what have to be arrays, or no bias."""
+    """`forward_shape` of what have to be arrays, or no bias."""
     if type(x) not in ARRAYS or type(weight) not in ARRAYS:
         check_types(x=x, weight=weight)
     if bias is None:
-        return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
+        return forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
     if type(bias) not in ARRAYS:
         check_types(bias=bias)
-    return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+    return forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
 
 
 @_once_each
@@ -277,7 +277,7 @@ def _check_backward_shapes(
     kept_dtype: np.dtype[Any],
 ) -> None:
     """x and weight are as in the forward, grad_y and what that kept, argmax or saved, like y."""
-    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
+    y = forward_shape(sizes, x, x_dtype, weight, weight_dtype)
     check_dtype("grad_y", grad_y_dtype, x_dtype)
     check_shape("grad_y", grad_y, y)
     dtype = UINT8 if sizes is MAXOUT_WEIGHT else x_dtype

@@ -13,7 +13,9 @@ fastact's own number is set.
 """
 
 from .acceleration import Change, Report, accelerate, restore
-from .functional import linear_activation, linear_maxout, maxout
+from .bare_maxout import maxout
+from .fused_activation import linear_activation
+from .fused_maxout import linear_maxout
 from .modules import LinearActivation, Maxout
 
 __all__ = [

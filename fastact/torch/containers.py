@@ -17,7 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .. import checks
-from . import functional
+from . import fused_activation, fused_maxout
 from .tensors import FLOATS
 
 # ---- steps: children whose work one operator does
@@ -37,7 +37,7 @@ def linear_maxout(
     else:
         weight = weight.unflatten(0, shape)
         bias = None if bias is None else bias.view(shape)
-    return functional.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
+    return fused_maxout.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
 
 
 _TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
@@ -133,7 +133,7 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
         return keywords
     if pools:
         return Step(2, _POOL_RANKS, linear_maxout, weight, parameters["bias"], keywords)
-    return Step(2, _ANY_RANK, functional.linear_activation, weight, parameters["bias"], keywords)
+    return Step(2, _ANY_RANK, fused_activation.linear_activation, weight, parameters["bias"], keywords)
 
 
 def maxout_step(layer: Any) -> Step | str:

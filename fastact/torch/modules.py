@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import activations, checks, init, settings
-from .functional import linear_activation, linear_maxout
+from .fused_activation import linear_activation
+from .fused_maxout import linear_maxout
 
 
 class _Layer(nn.Module):
