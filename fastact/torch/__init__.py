@@ -17,6 +17,7 @@ from .bare_maxout import maxout
 from .fused_activation import linear_activation
 from .fused_maxout import linear_maxout
 from .modules import LinearActivation, Maxout
+from .modules import PooledLinear as PooledLinear  # pickles of 0.1.0 name it
 
 __all__ = [
     "Change",

@@ -110,6 +110,11 @@ _LARGEST = torch.finfo(torch.float32).max
 _UNGROUPED = "it does not take the largest of whole groups of units"
 
 
+def fuses(after: Any) -> bool:
+    """Whether there is an operator for a Linear and a module of this class behind it."""
+    return type(after) in _AFTER_LINEAR
+
+
 def next_step(children: Sequence[Any], start: int) -> Step | str | None:
     """The step that begins at children[start]; or why none does; or None where that is not a Linear."""
     linear = children[start]
@@ -122,7 +127,7 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
     after = children[start + 1]
     kind = type(after)
     if kind not in _AFTER_LINEAR:
-        return f"{kind.__name__} follows it"
+        return f"{kind.__name__} follows it, and fastact does not fuse the two"
     if obstacle := _linear_obstacle(linear) or _obstacle(after):
         return obstacle
     parameters = linear._parameters
@@ -197,11 +202,11 @@ def _tensor_obstacle(tensor: Any) -> str | None:
     if type(tensor) not in _TENSORS:
         return f"it has a {type(tensor).__name__} for a parameter"
     if tensor.dtype not in FLOATS:
-        return f"its dtype is {tensor.dtype}"
+        return f"its dtype is {tensor.dtype}, not float32 or float64"
     if not tensor.is_cpu:
-        return f"it is on {tensor.device}"
+        return f"it is on {tensor.device}, not on the CPU"
     if tensor.layout is not _strided:
-        return f"its layout is {tensor.layout}"
+        return f"its layout is {tensor.layout}, not torch.strided"
     return None
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import activations, checks, init, settings
+from .containers import linear_maxout as maxout_of_units
 from .fused_activation import linear_activation
 from .fused_maxout import linear_maxout
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """The base of the modules: it refuses torch.jit.script by name."""
 
     def __prepare_scriptable__(self) -> Any:  # called by torch.jit.script
@@ -23,7 +24,7 @@ class _Layer(nn.Module):
         )
 
 
-class Maxout(_Layer):
+class Maxout(Layer):
     """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
 
     Args:
@@ -108,7 +109,7 @@ class Maxout(_Layer):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-class LinearActivation(_Layer, nn.Linear):
+class LinearActivation(Layer, nn.Linear):
     """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
 
     Args:
@@ -124,6 +125,7 @@ class LinearActivation(_Layer, nn.Linear):
     """
 
     slope: nn.Parameter | None
+    _initial_slope: tuple[float, ...] = (0.25,)  # modules that 0.1.0 pickled have none of their own
 
     def __init__(
         self,
@@ -182,3 +184,16 @@ class LinearActivation(_Layer, nn.Linear):
         settings = {"precision": self.precision, **self.keywords}
         given = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
+
+
+class PooledLinear(Layer, nn.Linear):
+    """A Linear and the maxout behind it, as `accelerate` of 0.1.0 put it into a model.
+
+    Nothing makes one any more, but models that 0.1.0 accelerated and pickled hold it.
+    """
+
+    pieces: int
+    piece_major: bool  # whether unit k * out_features + j is piece k of output j, not unit j * pieces + k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return maxout_of_units(x, self.weight, self.bias, self.pieces, self.piece_major)

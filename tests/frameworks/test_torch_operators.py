@@ -260,6 +260,13 @@ def test_prelu_made_on_meta_starts_at_a_quarter():
     assert layer.slope.dtype == torch.float64
 
 
+def test_prelu_in_a_pickle_of_0_1_0_starts_at_a_quarter_again():
+    layer = ft.LinearActivation(6, 4, activation="prelu", slope=[0.1, 0.2, 0.3, 0.4])
+    del layer._initial_slope  # which 0.1.0 did not keep
+    layer.reset_parameters()
+    assert layer.slope.tolist() == [0.25] * 4
+
+
 def test_slope_given_as_a_tensor_keeps_its_storage_resizable():
     slope = torch.tensor([0.1, 0.2, 0.3, 0.4], requires_grad=True)
     layer = ft.LinearActivation(6, 4, activation="prelu", slope=slope)
