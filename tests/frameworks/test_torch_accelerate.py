@@ -3,9 +3,11 @@
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -1356,6 +1358,13 @@ def test_report_accounts_for_every_layer_once(name):
     extra = {"model.0"} if name == "fastact's own" else set()  # a Maxout of fastact's
     assert sorted(set(accounted) - extra) == sorted(set(places))
     assert len(accounted) == len(set(accounted))
+
+
+def test_readme_report_is_what_accelerate_prints(capsys):
+    text = (Path(__file__).parents[2] / "fastact" / "torch" / "README.md").read_text(encoding="utf-8")
+    code, report = re.findall(r"^```(?:python)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1:3]
+    exec(code, {})
+    assert capsys.readouterr().out == report
 
 
 def test_accelerate_refuses_what_is_not_a_module():
