@@ -538,7 +538,7 @@ def test_readme_commands_train_a_fused_pipeline(tmp_path):
     examples = make_examples(blank, 60)
     for name in ("train", "dev"):
         DocBin(docs=[example.reference for example in examples]).to_disk(tmp_path / f"{name}.spacy")
-    init = shlex.split(re.search(r"`(python -m spacy init config .*)`", README)[1])
+    init = shlex.split(re.search(r"`(python -m spacy init config [^`]*)`", README)[1])
     train = shlex.split(next(block for block in readme_blocks("") if "spacy train" in block))
     run_here(init, tmp_path)
     run_here([*train, "--training.max_steps", "20", "--training.eval_frequency", "20"], tmp_path)
