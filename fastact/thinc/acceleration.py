@@ -51,7 +51,7 @@ class OtherLayer(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `accelerate` saw and did; `print(report)` shows it.  Each layer is in one of the tuples.
+    """What `accelerate` saw and did; `print(report)` shows it.  Each layer with parameters is in one field.
 
     Attributes:
         replaced: maxout layers that run fused from now on.
@@ -128,7 +128,7 @@ def accelerate(model_or_nlp: Any) -> Report:
         than Thinc's is left alone, and so is every layer that is not a maxout layer.
 
     Raises:
-        TypeError: `model_or_nlp` is neither.
+        TypeError: `model_or_nlp` is neither a Thinc model nor a spaCy pipeline.
     """
     found: dict[str, list[Any]] = {kind: [] for kind in Report._fields}
     for component, node in _nodes(model_or_nlp):
@@ -154,7 +154,10 @@ def restore(model_or_nlp: Any) -> None:
     """Give every fused layer Thinc's own forward again.
 
     A pipeline with the callback "fastact.accelerate.v1" no longer fuses the components that are added to
-    it later; one that is loaded from its config does.  Raises TypeError as `accelerate` does.
+    it later; a pipeline that is loaded from its config does.
+
+    Raises:
+        TypeError: `model_or_nlp` is neither a Thinc model nor a spaCy pipeline.
     """
     for _, node in _nodes(model_or_nlp):
         if node._func is forward:
@@ -173,8 +176,8 @@ class FusingLinker:
     """A pipeline's `_link_components`, which fuses its maxout layers as well.
 
     spaCy calls this method of a pipeline whenever components were added, replaced, renamed, initialised
-    or loaded, so no other method is exchanged.  The reference is weak: with a strong one a pipeline would
-    keep itself alive until the next collection of cycles.
+    or loaded, so no other method has to be exchanged.  The reference is weak: with a strong one a pipeline
+    would keep itself alive until the next collection of cycles.
     """
 
     def __init__(self, nlp: Any) -> None:

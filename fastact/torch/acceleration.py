@@ -1,4 +1,4 @@
-"""Models that exist, run fused: `accelerate` and `restore`."""
+"""`accelerate` and `restore`: the layers of an existing model run fused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _is_maxout_linear(module: nn.Module) -> bool:
 
 
 def _obstacle(container: nn.Module, user: nn.Module) -> str | None:
-    """Why it is not known what `user`, whose forward uses the layers of a container, does with them."""
+    """Why the layers of a container are out of reach, or None; `user` is the module that calls them."""
     kind = type(container)
     if not (isinstance(container, nn.Sequential) or _is_maxout_linear(container)):
         if _has_forward(user):
@@ -134,14 +134,14 @@ def _obstacle(container: nn.Module, user: nn.Module) -> str | None:
 
 
 def _has_forward(module: nn.Module) -> bool:
-    """Whether it is called itself, as a ModuleList or a ModuleDict is not."""
+    """Whether a module can be called; a ModuleList or a ModuleDict cannot."""
     return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
 def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list[nn.Module], Step | str]]:
-    """For each layer or run of layers in a container: its name there, the layers, and the step or why none.
+    """For each layer, or run of layers, in a container: its name, the layers, and their step or a reason.
 
-    Each child of the kinds in `_LAYERS` occurs once, at each of its places.
+    Each place of a layer is in exactly one of the results.
     """
     obstacle = _obstacle(container, user)
     if _is_maxout_linear(container):

@@ -119,6 +119,7 @@ def maxout(z: Tensor, dim: int = -1, *, return_argmax: bool = False) -> Any:
         lowest index of a tie wins, and the first NaN if there is one.  Only y has a gradient.
 
     Raises:
-        TypeError: z is of another dtype or not on the CPU.  ValueError: a bad dim or number of pieces.
+        TypeError: z is of another dtype or not on the CPU.
+        ValueError: dim is out of range, or there are not 1 to 256 pieces along it.
     """
     return execute(_maxout, (z,), (z, dim), return_argmax)

@@ -1,4 +1,4 @@
-"""Forwards for containers that exist: their children are read, and fused where they fit, at each call."""
+"""Forwards that `accelerate` gives to containers: at each call they fuse the children that fit together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .. import checks
 from . import fused_activation, fused_maxout
 from .tensors import FLOATS
 
-# ---- steps: children whose work one operator does
+# ---- steps: consecutive children that one operator runs
 
 
 def linear_maxout(
@@ -64,7 +64,7 @@ class Step(NamedTuple):
     keywords: dict[str, Any]
 
     def takes(self, x: Any) -> bool:
-        """Whether the operator gives what the children give for this input, errors included."""
+        """Whether the operator returns for this input what the children would, and raises nothing else."""
         if type(x) not in _TENSORS:
             return False
         weight = self.weight
@@ -84,7 +84,7 @@ class Step(NamedTuple):
         return f"{self.operator.__name__}({keywords})"
 
 
-# The keywords of `linear_activation`, and one whose value is the module's attribute of that name.
+# For each class: keywords of `linear_activation`, and the name of one that the module has as an attribute.
 _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.ReLU: ({"activation": "relu"}, None),
     nn.LeakyReLU: ({"activation": "leaky_relu"}, "negative_slope"),
@@ -111,12 +111,12 @@ _UNGROUPED = "it does not take the largest of whole groups of units"
 
 
 def fuses(after: Any) -> bool:
-    """Whether there is an operator for a Linear and a module of this class behind it."""
+    """Whether one operator runs a Linear and a module of this class behind it."""
     return type(after) in _AFTER_LINEAR
 
 
 def next_step(children: Sequence[Any], start: int) -> Step | str | None:
-    """The step that begins at children[start]; or why none does; or None where that is not a Linear."""
+    """The step that begins at children[start], or the reason why none does; None if that is not a Linear."""
     linear = children[start]
     if type(linear) is not nn.Linear:
         if isinstance(linear, nn.Linear):
@@ -155,7 +155,7 @@ def maxout_step(layer: Any) -> Step | str:
 
 
 def _obstacle(module: nn.Module) -> str | None:
-    """What a call of `module` may do beside the forward that its class came with."""
+    """Why a call of `module` may do more than the forward that its class came with, or None."""
     own, kind = module.__dict__, type(module)
     if (
         own["_forward_hooks"]
@@ -177,7 +177,7 @@ def _obstacle(module: nn.Module) -> str | None:
 
 
 def _linear_obstacle(linear: nn.Linear) -> str | None:
-    """The same, or what an operator does not take of its weight and bias."""
+    """`_obstacle`, or what an operator does not take in the weight and bias."""
     if obstacle := _obstacle(linear):
         return obstacle
     parameters, own = linear._parameters, linear.__dict__
@@ -226,7 +226,7 @@ def _activation_keywords(after: Any) -> dict[str, Any] | str:
     value = getattr(after, name)
     if kind is nn.GELU:
         if value not in ("none", "tanh"):
-            return "its GELU approximates in an unknown way"
+            return "its GELU has an unknown value of approximate"
     elif not (_is_number(value) and abs(value) <= _LARGEST):
         return f"{name} of its {kind.__name__} is not a finite number"
     return {**keywords, name: value}
@@ -264,7 +264,7 @@ _transforms = torch._C._are_functorch_transforms_active  # torch.compile takes t
 
 
 def _is_observed() -> bool:
-    """Whether something is to see each child, or each of PyTorch's own operations.
+    """Whether something in force has to see each child, or each of PyTorch's own operations.
 
     Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
     have.  Tracers, exporters and modes see operations, which may have to run without fastact.

@@ -37,7 +37,7 @@ from .tensors import (
     thread_count,
 )
 
-# An activation and its keywords in a schema; None stands for a keyword's default.
+# An activation and its keywords in a schema; None is a keyword's default.
 _ACTIVATION = "str activation, Tensor? slope, float? negative_slope, float? alpha, str? approximate"
 
 
@@ -249,7 +249,7 @@ def linear_activation(
 
     Raises:
         TypeError: a tensor is of another dtype or not on the CPU, or the activation does not take a keyword.
-        ValueError: shapes do not agree, the activation is unknown, or a keyword's value is bad.
+        ValueError: shapes do not agree, the activation is unknown, or a keyword's value is invalid.
     """
     arguments = (x, weight, bias, activation, slope, negative_slope, alpha, approximate, precision)
     return execute(_linear_activation, (x, weight, bias, slope), arguments, False)

@@ -133,7 +133,7 @@ _linear_maxout_backward = define(
 )
 
 
-# Functions with a separate `setup_context` look up the signature of `forward` at every call: 45 us.
+# No separate `setup_context`: PyTorch would look up the signature of `forward` at every call, 45 us.
 class _LinearMaxoutFunction(OperatorFunction):
     @staticmethod
     def forward(
@@ -203,6 +203,6 @@ def linear_maxout(
 
     Raises:
         TypeError: a tensor is of another dtype or not on the CPU.
-        ValueError: shapes do not agree, pieces is not in 1 to 256, or precision is no tier.
+        ValueError: shapes do not agree, pieces is not in 1 to 256, or precision is not a tier.
     """
     return execute(_linear_maxout, (x, weight, bias), (x, weight, bias, precision), return_argmax)

@@ -1,4 +1,4 @@
-"""The functions as modules."""
+"""The layers: `linear_maxout` and `linear_activation` as modules."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Maxout(Layer):
     of `fastact.init.maxout_std`, and bias (out_features, pieces), which starts at 0.
 
     Raises:
-        TypeError: bias is no bool.
-        ValueError: pieces is not in 1 to 256, or precision is no tier.
+        TypeError: bias is not a bool.
+        ValueError: pieces is not in 1 to 256, or precision is not a tier.
     """
 
     bias: nn.Parameter | None
@@ -70,9 +70,10 @@ class Maxout(Layer):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, pieces: int, precision: str | None = None) -> Maxout:
-        """A copy of a Linear whose every `pieces` neighbouring units are the pieces of one output.
+        """A copy of a Linear, in which each `pieces` neighbouring units become the pieces of one output.
 
-        Raises ValueError where `pieces` does not divide the units.
+        Raises:
+            ValueError: `pieces` is not in 1 to 256, or does not divide the units.
         """
         checks.check_pieces(pieces)
         if linear.out_features % pieces:
@@ -100,7 +101,7 @@ class Maxout(Layer):
     def forward(self, x: Tensor) -> Tensor:
         parameters = self._parameters  # an attribute that is a parameter takes 0.4 us to find
         if (weight := parameters.get("weight")) is None or (bias := parameters.get("bias")) is None:
-            weight, bias = self.weight, self.bias  # made from others, or not there
+            weight, bias = self.weight, self.bias  # a parametrisation computes them, or there is no bias
         return linear_maxout(x, weight, bias, precision=self.precision)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
@@ -110,7 +111,9 @@ class Maxout(Layer):
 
 
 class LinearActivation(Layer, nn.Linear):
-    """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
+    """`linear_activation` as a layer: an `nn.Linear` and its activation.
+
+    The parameters weight and bias, and their initialisation, are those of `nn.Linear`.
 
     Args:
         in_features, out_features, bias, device, dtype: as those of `nn.Linear`.
@@ -120,8 +123,8 @@ class LinearActivation(Layer, nn.Linear):
             keyword, 0.25 unless given: a number for one slope, or a sequence or tensor of out_features.
 
     Raises:
-        TypeError: bias is no bool, or the activation does not take a keyword.
-        ValueError: the activation is unknown, or a keyword's value or the precision is bad.
+        TypeError: bias is not a bool, or the activation does not take a keyword.
+        ValueError: the activation is unknown, or a keyword's value or the precision is invalid.
     """
 
     slope: nn.Parameter | None
