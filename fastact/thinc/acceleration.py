@@ -80,12 +80,21 @@ class Report(NamedTuple):
         if self.others:
             why = "accelerate fuses maxout layers alone"
             lines += [f"{_counted(len(self.others), 'other')} left alone: {why}", *_lines(self.others)]
-            if names := sorted(_RUN_BY_OPS & {layer.name for layer in self.others}):
-                lines.append(f'  use_ops("fastact") runs the activation of {", ".join(names)}, unfused')
+            seen = {layer.name for layer in self.others}
+            lines += [
+                f"  {', '.join(sorted(seen & names))}: {note}" for names, note in _NOTES if seen & names
+            ]
+        if not any(self):
+            lines.append("no layer with parameters was found")
         return "\n".join(lines)
 
 
-_RUN_BY_OPS = {"relu", "gelu", "mish"}  # layers whose activation is a method of `FastactOps`
+# What a report adds for some of the other layers.
+_NOTES = (
+    ({"relu", "gelu", "mish"}, 'use_ops("fastact") runs the activation on its kernels, unfused'),
+    ({"precomputable_affine"}, "the maxout layer that is compiled into spaCy's parser"),
+    ({"pytorch"}, "fastact.torch.accelerate takes the PyTorch model inside"),
+)
 
 
 def _counted(count: int, kind: str) -> str:

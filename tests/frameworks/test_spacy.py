@@ -128,6 +128,7 @@ def test_predictions_do_not_change(nlp):
     report = accelerate(nlp)
     assert [layer.component for layer in report.replaced] == [name for name in COMPONENTS for _ in range(5)]
     assert "tagger: 4 x Maxout(nO=96, nP=3, nI=288)" in repr(report)
+    assert "precomputable_affine: the maxout layer that is compiled into spaCy's parser" in repr(report)
     assert annotations(nlp.pipe(texts())) == plain
     assert annotations(map(nlp, texts())) == plain  # one document at a time
     assert annotations(nlp.pipe(texts(), batch_size=3)) == plain

@@ -399,9 +399,13 @@ def test_report_of_a_model_without_maxout_layers_names_its_layers():
         "  1 x mish",
         "  1 x gelu",
         "  1 x linear",
-        '  use_ops("fastact") runs the activation of gelu, mish, relu, unfused',
+        '  gelu, mish, relu: use_ops("fastact") runs the activation on its kernels, unfused',
     ]
     assert [layer.name for layer in report.others] == ["relu", "mish", "gelu", "linear"]
+    assert repr(accelerate(Dropout(0.1))).splitlines() == [
+        "0 maxout layers now fused",
+        "no layer with parameters was found",
+    ]
 
 
 def test_nodes_with_equal_ids_are_both_fused():
