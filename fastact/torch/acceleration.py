@@ -26,6 +26,7 @@ _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
 _ACTIVATIONS = [getattr(activation, name) for name in activation.__all__ if name != "MultiheadAttention"]
 # What a report accounts for, wherever it is in a model.
 _LAYERS = (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)
+_OWN = "fastact's own layer, which runs fused"
 _WHAT_IS_FUSED = (
     "accelerate fuses an nn.Linear with the activation or nn.MaxPool1d after it in an nn.Sequential"
 )
@@ -147,28 +148,29 @@ def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list
     if _is_maxout_linear(container):
         yield "", [container], obstacle or maxout_step(container)
         return
-    names, children = list(container._modules), list(container._modules.values())
+    names: list[str] = list(container._modules)
+    children: list[Any] = list(container._modules.values())
     start = 0
     while start < len(children):
         child = children[start]
         step = obstacle or next_step(children, start)
         if isinstance(step, Step):
-            yield names[start], children[start : start + step.children], step  # type: ignore[misc]
+            yield names[start], children[start : start + step.children], step
             start += step.children
             continue
         if isinstance(child, Layer):
-            yield names[start], [child], "fastact's own layer, which runs fused"
+            yield names[start], [child], _OWN
         elif isinstance(child, _LAYERS):
             yield names[start], [child], step or _why_no_linear(children, start)
         start += 1
 
 
-def _why_no_linear(children: list[nn.Module | None], start: int) -> str:
+def _why_no_linear(children: list[Any], start: int) -> str:
     """Why an activation or MaxPool1d of a Sequential does not run with a Linear."""
     if start == 0:
         return "no Linear comes before it in its container"
     before = children[start - 1]
-    if not isinstance(before, nn.Linear):
+    if not isinstance(before, nn.Linear) or isinstance(before, Layer):
         return f"it follows {type(before).__name__}, not a Linear"
     if not fuses(children[start]):
         return "fastact does not fuse it with a Linear"
@@ -205,8 +207,8 @@ def accelerate(module: nn.Module) -> Report:
     """
     _check_module(module)
     report = Report()
-    if isinstance(module, _LAYERS):
-        report._skip("", _described(module), "not in an nn.Sequential")
+    if isinstance(module, (Layer, *_LAYERS)):
+        report._skip("", _described(module), _OWN if isinstance(module, Layer) else "not in an nn.Sequential")
     users: dict[int, nn.Module] = {}  # by a module's id: the nearest one above it that has a forward, if any
     for path, container in module.named_modules():
         user = container if _has_forward(container) else users.get(id(container), container)

@@ -1309,6 +1309,16 @@ MODELS = {
         "  0: Maxout: fastact's own layer, which runs fused\n"
         "  1: LinearActivation(4, 2): fastact's own layer, which runs fused",
     ),
+    "fastact's own alone": (
+        lambda: ft.Maxout(3, 4),
+        f"0 replaced\n1 left alone\n  the model: Maxout: fastact's own layer, which runs fused\n{HINT}",
+    ),
+    "an activation after fastact's own": (
+        lambda: nn.Sequential(ft.LinearActivation(3, 4), nn.Tanh()),
+        "0 replaced\n2 left alone\n"
+        "  0: LinearActivation(3, 4): fastact's own layer, which runs fused\n"
+        f"  1: Tanh: it follows LinearActivation, not a Linear\n{HINT}",
+    ),
     "a Linear alone": (
         lambda: nn.Linear(3, 4),
         f"0 replaced\n1 left alone\n  the model: Linear(3, 4): not in an nn.Sequential\n{HINT}",
@@ -1355,7 +1365,7 @@ def test_report_accounts_for_every_layer_once(name):
     for change in report.replaced:
         parent, _, first = change.name.rpartition(".")
         accounted += [f"{parent}.{int(first) + i}" for i in range(len(change.before.split(" + ")))]
-    extra = {"model.0"} if name == "fastact's own" else set()  # a Maxout of fastact's
+    extra = {"fastact's own": {"model.0"}, "fastact's own alone": {"model"}}.get(name, set())  # a Maxout
     assert sorted(set(accounted) - extra) == sorted(set(places))
     assert len(accounted) == len(set(accounted))
 
