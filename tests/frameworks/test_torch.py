@@ -697,6 +697,32 @@ def test_refuses(error, match, call, compiled):
             call()
 
 
+SHAPES = {  # of x, weight, bias; where the ranks are right, one size is not
+    "x too narrow": ((6, 6), (5, 3, 7), (5, 3)),
+    "x without a dimension": ((), (5, 3, 7), (5, 3)),
+    "bias too short": ((6, 7), (5, 3, 7), (4, 3)),
+    "bias of other pieces": ((6, 7), (5, 3, 7), (5, 2)),
+    "bias of another rank": ((6, 7), (5, 3, 7), (15,)),
+    "weight of another rank": ((6, 7), (5, 7), (5,)),
+    "weight without a dimension": ((6, 7), (), ()),
+    "no pieces": ((6, 7), (5, 0, 7), (5, 0)),
+    "too many pieces": ((6, 7), (2, 257, 7), (2, 257)),
+}
+
+
+@pytest.mark.parametrize("fake", [False, True])
+@pytest.mark.parametrize("case", SHAPES)
+def test_shape_errors_are_those_of_ops(case, fake):
+    tensors = [torch.zeros(shape) for shape in SHAPES[case]]
+    with pytest.raises(ValueError, match=": got ") as wanted:
+        ops.linear_maxout(*arrays(tensors))
+    if fake:
+        tensors = [tensor.to("meta") for tensor in tensors]
+    with pytest.raises(ValueError, match=": got ") as got:
+        ft.linear_maxout(*tensors)
+    assert str(got.value) == str(wanted.value)
+
+
 @pytest.mark.parametrize("value", [3, 255])
 def test_an_argmax_out_of_range_writes_nothing(value):
     bad = torch.full((6, 5), value, dtype=torch.uint8)
