@@ -130,7 +130,7 @@ def _obstacle(container: nn.Module, user: nn.Module) -> str | None:
     if not (is_ours(forward) or getattr(forward, "__func__", forward) is kind.forward):
         return f"{kind.__name__} has a forward of its own"
     if isinstance(container, nn.Sequential) and not runs_children_in_order(kind):
-        return f"{kind.__name__} has a forward of its own"
+        return f"{kind.__name__} has a forward or an __iter__ of its own"
     return None
 
 
