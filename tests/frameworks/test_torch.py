@@ -30,7 +30,7 @@ PLAIN = (None, None, None, None)  # slope, negative_slope, alpha, approximate
 
 
 # Raised inside PyTorch, where its compiler is first imported.
-inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -423,7 +423,7 @@ def test_passes_addresses_to_the_c_backend(monkeypatch):
     assert not calls
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("name", CALLS)
 def test_other_derivatives_are_errors(name):
     x, weight, bias = maxout_tensors(grad=False)
@@ -508,6 +508,9 @@ def operator_inputs(grad=True):
     }
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # opcheck's
 @pytest.mark.parametrize("name", operator_inputs())
 def test_opcheck(name):
     operator = getattr(torch.ops.fastact, name).default

@@ -49,7 +49,7 @@ ACTIVATIONS = [
 ]
 
 deprecated = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.* is deprecated:DeprecationWarning",
+    "ignore:.torch.jit.* is deprecated",
     "ignore:torch.ao.quantization is deprecated:DeprecationWarning",
     "ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning",
 )
@@ -412,6 +412,9 @@ def outputs_and_gradients(model, x):
 
 
 @deprecated
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # dynamo's
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_after_accelerate_runs_as_pytorchs_own(fused, change):
     plain, model = twins()
@@ -816,7 +819,7 @@ def test_checkpointing_gives_the_same_gradients(fused):
     assert fused == BOTH * 2
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_as_one_graph_with_the_fused_operators(dynamic):
     plain, model = twins()

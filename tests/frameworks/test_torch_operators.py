@@ -10,10 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 import fastact.torch as ft
 
 fastact_ops = torch.ops.fastact
-inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-script = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.(script|trace|save|load).*is deprecated:DeprecationWarning"
-)
+inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+script = pytest.mark.filterwarnings("ignore:.torch.jit.(script|trace|save|load).*is deprecated")
 
 
 @pytest.fixture(autouse=True)
