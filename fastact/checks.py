@@ -259,7 +259,7 @@ LINEAR_WEIGHT = ("out_features", "in_features")
 
 
 @_once_each
-def _forward_shape(
+def forward_shape(
     sizes: tuple[str, ...],
     x: Shape,
     x_dtype: np.dtype[Any],
@@ -297,10 +297,10 @@ def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Sha
         check_type("x", x)
         check_type("weight", weight, _float_dtype(x))
     if bias is None:
-        return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
+        return forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
     if type(bias) not in ARRAYS:
         check_type("bias", bias, _float_dtype(x))
-    return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+    return forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
 
 
 def _float_dtype(array: Array) -> np.dtype[Any] | None:
@@ -323,7 +323,7 @@ def _check_backward_shapes(
     """x and weight fit as in the forward; grad_y and `saved` have the shape of y."""
     # where grad_y agrees with the weight about out_features, like a bias would, x is to blame
     units = weight[:-1] if grad_y[-1:] == weight[:1] else None
-    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype, units)
+    y = forward_shape(sizes, x, x_dtype, weight, weight_dtype, units)
     check_dtype("grad_y", grad_y_dtype, x_dtype)
     check_shape("grad_y", grad_y, y)
     dtype = UINT8 if sizes is MAXOUT_WEIGHT else x_dtype

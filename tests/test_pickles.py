@@ -109,13 +109,9 @@ def test_old_module_names_are_importable_and_not_shown():
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", ["torch", "accelerated", "pooled"])
-def test_old_torch_models_load_or_say_why_not(version, name):
+def test_old_torch_models_load(version, name):
     torch = pytest.importorskip("torch")
     path = PICKLES / version / f"{name}.pt"
-    if (version, name) == ("0.1.0", "pooled"):
-        with pytest.raises(ImportError, match=r"fastact\.torch\.PooledLinear is gone: load the model with"):
-            torch.load(path, weights_only=False)
-        return
     saved = torch.load(path, weights_only=False)
     np.testing.assert_allclose(saved["model"](saved["x"]).detach(), saved["y"], **TOLERANCE)
 

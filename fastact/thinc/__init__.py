@@ -1,4 +1,4 @@
-"""Thinc and spaCy: their Maxout layers, run fused.
+"""Fused maxout layers for Thinc models and spaCy pipelines.
 
     report = fastact.thinc.accelerate(nlp)   # a spaCy pipeline or a Thinc model, in place
     fastact.thinc.restore(nlp)
@@ -8,8 +8,8 @@ normalisation stay Thinc's, so a saved pipeline loads with and without fastact.
 
 Entry points also register the callbacks "fastact.accelerate.v1" and "fastact.use_ops.v1" for a
 spaCy config, the Ops "fastact" and the layer "fastact.Maxout.v1".  A pipeline whose config has the
-first callback fuses its later components too.  Thinc imports this module through the entry points as
-soon as it looks for its own Ops, so it must stay cheap to import.
+first callback fuses its later components too.  Thinc imports this package through the entry points as
+soon as it looks for its own Ops, so the import must stay cheap.
 """
 
 from .acceleration import Layer, Report, accelerate, restore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from thinc.api import Model
@@ -18,7 +18,12 @@ _log = logging.getLogger("fastact.thinc")
 
 
 class Layer(NamedTuple):
-    """One maxout layer: the pipeline component it is in ("" for a bare model) and its dimensions."""
+    """One maxout layer.
+
+    Attributes:
+        component: the name of its pipeline component; "" in a bare model.
+        nO, nP, nI: its dimensions, None where they are not set yet.
+    """
 
     component: str
     nO: int | None
@@ -30,44 +35,81 @@ class Layer(NamedTuple):
         return "Maxout(nO={}, nP={}, nI={})".format(*sizes)
 
 
-class Report(NamedTuple):
-    """What `accelerate` found, each layer in one list.
+class OtherLayer(NamedTuple):
+    """A layer with parameters or a wrapped model that is not a maxout layer.
 
-    `replaced` are fused from now on, `already` were fused before, `skipped` were left alone because
-    their forward is not Thinc's.  `deferred` have the fused forward, which leaves the work to their Ops:
-    those have methods of their own, or the layer has too many pieces.
+    Attributes:
+        component: the name of its pipeline component; "" in a bare model.
+        name: Thinc's name for the layer, such as "relu" or "layernorm".
+    """
+
+    component: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Report(NamedTuple):
+    """What `accelerate` saw and did; `print(report)` shows it.  Each layer with parameters is in one field.
+
+    Attributes:
+        replaced: maxout layers that run fused from now on.
+        already: maxout layers that ran fused before.
+        skipped: maxout layers that were left alone, because their forward is not Thinc's.
+        deferred: maxout layers whose forward is fastact's and leaves the work to their Ops, which have
+            methods of their own, or because the layer has too many pieces.
+        others: all other layers, which were left alone.
     """
 
     replaced: tuple[Layer, ...]
     already: tuple[Layer, ...]
     skipped: tuple[Layer, ...]
     deferred: tuple[Layer, ...] = ()
+    others: tuple[OtherLayer, ...] = ()
 
     def __repr__(self) -> str:
-        lines = [f"{_layers(len(self.replaced))} now fused", *_lines(self.replaced)]
+        lines = [f"{_counted(len(self.replaced), 'maxout')} now fused", *_lines(self.replaced)]
         for layers, what in (
             (self.already, "fused before"),
             (self.skipped, "left alone, with a forward of its own"),
             (self.deferred, "left to Ops with methods of their own, or with too many pieces"),
         ):
             if layers:
-                lines += [f"{_layers(len(layers))} {what}", *_lines(layers)]
+                lines += [f"{_counted(len(layers), 'maxout')} {what}", *_lines(layers)]
+        if self.others:
+            why = "accelerate fuses maxout layers alone"
+            lines += [f"{_counted(len(self.others), 'other')} left alone: {why}", *_lines(self.others)]
+            seen = {layer.name for layer in self.others}
+            lines += [
+                f"  {', '.join(sorted(seen & names))}: {note}" for names, note in _NOTES if seen & names
+            ]
+        if not any(self):
+            lines.append("no layer with parameters was found")
         return "\n".join(lines)
 
 
-def _layers(count: int) -> str:
-    return f"{count} maxout layer{'' if count == 1 else 's'}"
+# What a report adds for some of the other layers.
+_NOTES = (
+    ({"relu", "gelu", "mish"}, 'use_ops("fastact") runs the activation on its kernels, unfused'),
+    ({"precomputable_affine"}, "the maxout layer that is compiled into spaCy's parser"),
+    ({"pytorch"}, "fastact.torch.accelerate takes the PyTorch model inside"),
+)
 
 
-def _lines(layers: tuple[Layer, ...]) -> list[str]:
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind} layer{'' if count == 1 else 's'}"
+
+
+def _lines(layers: Sequence[Layer | OtherLayer]) -> list[str]:
     return [
         f"  {f'{layer.component}: ' if layer.component else ''}{count} x {layer}"
         for layer, count in Counter(layers).items()
     ]
 
 
-def _maxout_nodes(model_or_nlp: Any) -> Iterator[tuple[str, AnyModel]]:
-    """Each maxout node once, with the name of its pipeline component, disabled ones included."""
+def _nodes(model_or_nlp: Any) -> Iterator[tuple[str, AnyModel]]:
+    """Each node once, with the name of its pipeline component, disabled ones included."""
     if isinstance(model_or_nlp, Model):
         models: list[tuple[str, Any]] = [("", model_or_nlp)]
     elif hasattr(model_or_nlp, "components"):
@@ -79,7 +121,7 @@ def _maxout_nodes(model_or_nlp: Any) -> Iterator[tuple[str, AnyModel]]:
     seen = set()  # of the objects: a deep copy of a node has its `id`
     for component, model in models:
         for node in model.walk() if isinstance(model, Model) else ():
-            if node.name == "maxout" and id(node) not in seen:
+            if id(node) not in seen:
                 seen.add(id(node))
                 yield component, node
 
@@ -91,14 +133,18 @@ def accelerate(model_or_nlp: Any) -> Report:
         model_or_nlp: a Thinc model, or a spaCy pipeline, whose present components are searched.
 
     Returns:
-        A report of what was replaced, which prints well.  A maxout node with a forward other
-        than Thinc's is left alone.
+        A report of what was replaced and what was left alone, and why.  A maxout layer with a forward other
+        than Thinc's is left alone, and so is every layer that is not a maxout layer.
 
     Raises:
-        TypeError: `model_or_nlp` is neither.
+        TypeError: `model_or_nlp` is neither a Thinc model nor a spaCy pipeline.
     """
-    found: dict[str, list[Layer]] = {kind: [] for kind in Report._fields}
-    for component, node in _maxout_nodes(model_or_nlp):
+    found: dict[str, list[Any]] = {kind: [] for kind in Report._fields}
+    for component, node in _nodes(model_or_nlp):
+        if node.name != "maxout":
+            if node.param_names or node.shims:
+                found["others"].append(OtherLayer(component, node.name))
+            continue
         layer = Layer(component, *(node.maybe_get_dim(dim) for dim in ("nO", "nP", "nI")))
         if node._func is forward:
             kind = "already"
@@ -117,9 +163,12 @@ def restore(model_or_nlp: Any) -> None:
     """Give every fused layer Thinc's own forward again.
 
     A pipeline with the callback "fastact.accelerate.v1" no longer fuses the components that are added to
-    it later; one that is loaded from its config does.  Raises TypeError as `accelerate` does.
+    it later; a pipeline that is loaded from its config does.
+
+    Raises:
+        TypeError: `model_or_nlp` is neither a Thinc model nor a spaCy pipeline.
     """
-    for _, node in _maxout_nodes(model_or_nlp):
+    for _, node in _nodes(model_or_nlp):
         if node._func is forward:
             node.replace_callbacks(thinc_forward, init=node.init)
     if isinstance(getattr(model_or_nlp, "_link_components", None), FusingLinker):
@@ -136,8 +185,8 @@ class FusingLinker:
     """A pipeline's `_link_components`, which fuses its maxout layers as well.
 
     spaCy calls this method of a pipeline whenever components were added, replaced, renamed, initialised
-    or loaded, so no other method is exchanged.  The reference is weak: with a strong one a pipeline would
-    keep itself alive until the next collection of cycles.
+    or loaded, so no other method has to be exchanged.  The reference is weak: with a strong one a pipeline
+    would keep itself alive until the next collection of cycles.
     """
 
     def __init__(self, nlp: Any) -> None:

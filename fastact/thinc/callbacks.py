@@ -1,4 +1,4 @@
-"""Callbacks for a spaCy config."""
+"""The factories of "fastact.accelerate.v1" and "fastact.use_ops.v1", callbacks for a spaCy config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .ops import FastactOps
 
 
 def accelerate_callback() -> Callable[[Any], Any]:
-    """For [nlp.after_pipeline_creation]: `accelerate` the pipeline, whether new or loaded.
+    """A callback for `after_pipeline_creation` that accelerates the pipeline, whether new or loaded.
 
-    What `nlp.add_pipe`, `nlp.replace_pipe` or `nlp.initialize` bring in later is fused too, until
-    `restore(nlp)`.
+    Components that `nlp.add_pipe`, `nlp.replace_pipe` or `nlp.initialize` bring in later are fused too,
+    until `restore(nlp)`.
     """
 
     def after_pipeline_creation(nlp: Any) -> Any:
@@ -27,9 +27,9 @@ def accelerate_callback() -> Callable[[Any], Any]:
 
 
 def use_ops_callback() -> Callable[[Any], Any]:
-    """For [nlp.before_creation]: make "fastact" the current Ops, unless those are a GPU's.
+    """A callback for `before_creation` that makes "fastact" the current Ops, unless those are a GPU's.
 
-    With or without BLIS, as the Ops before; Ops that are fastact's, or of a subclass, stay.
+    The new Ops use BLIS if the Ops before did.  Current Ops that are a `FastactOps`, or of a subclass, stay.
     """
 
     def before_creation(language: Any) -> Any:

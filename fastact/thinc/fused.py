@@ -25,7 +25,7 @@ _KNOWN_METHODS = {
 def fusible(model: AnyModel) -> bool:
     """Whether a fused kernel may stand in for the methods that Thinc's forward calls on the model's Ops.
 
-    An Ops that overrides one of them, in its class or on the instance, wants its own to be called.
+    Ops that override one of them, in the class or on the instance, have to be called instead.
     """
     kind = type(model.ops)
     return _KNOWN_METHODS.keys().isdisjoint(vars(model.ops)) and all(
@@ -37,9 +37,9 @@ def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Cal
     """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
 
     X (rows, nI), the parameters W (nO, nP, nI) and b (nO, nP) -> Y (rows, nO) and a callback that takes
-    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  What fastact does not
-    take goes to Thinc's own steps: a GPU's arrays, other dtypes, mixed ones, too many pieces, and an
-    Ops with a `gemm` or `maxout` of its own.
+    dY (rows, nO), adds to the gradients of W and b and returns dX (rows, nI).  Thinc's own steps run for
+    what fastact does not take: a GPU's arrays, other or mixed dtypes, more than 256 pieces, and Ops with a
+    `gemm`, `maxout`, `backprop_maxout` or `reshape` of their own.
     """
     W: Any = model.get_param("W")
     b: Any = model.get_param("b")

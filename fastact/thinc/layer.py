@@ -12,8 +12,11 @@ from .fused import AnyModel
 
 
 def maxout_init(model_ops: Any, shape: tuple[int, int, int]) -> Any:
-    """Normal weights (nO, nP, nI) of std sqrt(c / nI), which keeps the scale of what a maxout of nP pieces
-    passes on; c as in `fastact.init`.  Drawn from NumPy's global generator, as Thinc's own are."""
+    """Normal weights of the given shape (nO, nP, nI), with the standard deviation `fastact.init.maxout_std`.
+
+    It keeps the scale of the activations from layer to layer.  The weights are drawn from NumPy's global
+    generator, as those of Thinc's own initialisers are.
+    """
     _, pieces, fan_in = shape
     return model_ops.asarray_f(np.random.normal(0, init.maxout_std(fan_in, pieces), shape))  # noqa: NPY002
 
@@ -28,10 +31,10 @@ def Maxout(
     dropout: float | None = None,
     normalize: bool = False,
 ) -> AnyModel:
-    """Thinc's Maxout layer, fused, and initialised as maxout wants (`maxout_init`).
+    """Thinc's Maxout layer, fused, with an initialisation made for maxout (`maxout_init`).
 
     Registered as "fastact.Maxout.v1".  Arguments, dimensions, parameters and serialisation are those of
-    Thinc's "Maxout.v1", but for the default of `init_W`.
+    Thinc's "Maxout.v1", except that `init_W` is `maxout_init` unless given.
     """
     model = thinc_Maxout(
         nO, nI, nP, init_W=init_W or maxout_init, init_b=init_b, dropout=dropout, normalize=normalize

@@ -13,7 +13,7 @@ _FLOATS = (np.float32, np.float64)
 
 
 def same_float_arrays(*arrays: Any) -> bool:
-    """NumPy arrays of one of fastact's dtypes; False for another dtype, a mixture, or a GPU's arrays."""
+    """Whether all are NumPy arrays of one dtype, float32 or float64."""
     dtype = getattr(arrays[0], "dtype", None)
     return dtype in _FLOATS and all(type(array) is np.ndarray and array.dtype == dtype for array in arrays)
 
@@ -29,9 +29,9 @@ def _gradient(activation: FixedName, dY: Any, saved: Any, inplace: bool, **param
 class FastactOps(NumpyOps):  # type: ignore[misc]
     """Thinc's CPU Ops with fastact's bare maxout and activations: `with use_ops("fastact"): ...`.
 
-    Arrays that fastact does not take go to Thinc's own Ops.  A layer calls the product and what follows
-    it apart, so these fuse nothing: that takes `accelerate` or the layer `Maxout`.  Parameters are
-    annotated as in Thinc's `Ops`.
+    Arrays that fastact does not take go to Thinc's own Ops.  A layer calls the product and the activation
+    apart, so these Ops fuse nothing; `accelerate` and the layer `Maxout` do.  Parameters are annotated as in
+    Thinc's `Ops`.
     """
 
     name = "fastact"
@@ -77,7 +77,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
             return super().backprop_gelu_approx(dY, X, inplace)
         return _gradient("gelu", dY, X, inplace, approximate="tanh")
 
-    # Above the default threshold mish(X) is X to the last bit in float32, so only another one matters.
+    # Above the default threshold of 20, mish(X) rounds to X: only another threshold changes a result.
 
     def mish(self, X: FloatsXdT, threshold: float = 20.0, inplace: bool = False) -> FloatsXdT:
         if threshold != 20 or not same_float_arrays(X):

@@ -1,20 +1,23 @@
 """PyTorch: fused linear + maxout and linear + activation for CPU tensors, as functions and modules.
 
     layer = fastact.torch.Maxout(784, 240, pieces=5)
-    report = fastact.torch.accelerate(model)  # a model that exists, in place; restore(model) undoes it
+    report = fastact.torch.accelerate(model)  # an existing model, in place; restore(model) undoes it
 
-float32 and float64.  The kernels read and write the tensors' own memory; only what is not contiguous is
-copied.  Each forward is a custom operator `torch.ops.fastact.*` with a fake kernel and an autograd
-formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole; where
-the dispatcher would find nothing else to do, it is left out.  A second derivative is an error, and so is
-one in forward mode.  Under `torch.autocast("cpu")` an operator casts its inputs to float32, runs at the
-precision tier "medium" and returns the autocast dtype.  It uses `torch.get_num_threads()` threads unless
-fastact's own number is set.
+Tensors are float32 or float64.  The kernels read and write the tensors' own memory; only a tensor that is
+not contiguous is copied.  Each forward is a custom operator `torch.ops.fastact.*` with a fake kernel and an
+autograd formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole.
+Calls skip the dispatcher where it would have nothing else to do.  A second derivative is an error, and so
+is a derivative in forward mode.  Under `torch.autocast("cpu")` an operator casts its inputs to float32,
+runs at the precision tier "medium" unless one is given, and returns the autocast dtype.  An operator uses
+`torch.get_num_threads()` threads unless fastact's own number is set.  README.md, in this folder, says more.
 """
 
 from .acceleration import Change, Report, accelerate, restore
-from .functional import linear_activation, linear_maxout, maxout
+from .bare_maxout import maxout
+from .fused_activation import linear_activation
+from .fused_maxout import linear_maxout
 from .modules import LinearActivation, Maxout
+from .modules import PooledLinear as PooledLinear  # pickles of 0.1.0 name it
 
 __all__ = [
     "Change",

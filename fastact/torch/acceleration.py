@@ -1,4 +1,4 @@
-"""Models that exist, run fused: `accelerate` and `restore`."""
+"""`accelerate` and `restore`: the layers of an existing model run fused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
+from torch.nn.modules import activation
 
 from .containers import (
     Step,
     exchange,
+    fuses,
     is_ours,
     maxout_linear_forward,
     maxout_step,
@@ -18,12 +20,26 @@ from .containers import (
     sequential_forward,
     withdraw,
 )
+from .modules import Layer
 
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
+_ACTIVATIONS = [getattr(activation, name) for name in activation.__all__ if name != "MultiheadAttention"]
+# What a report accounts for, wherever it is in a model.
+_LAYERS = (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)
+_OWN = "fastact's own layer, which runs fused"
+_WHAT_IS_FUSED = (
+    "accelerate fuses an nn.Linear with the activation or nn.MaxPool1d after it in an nn.Sequential"
+)
 
 
 class Change(NamedTuple):
-    """Layers that run as one operator: the name of the first, what they are, and the operator."""
+    """Layers that run as one operator.
+
+    Attributes:
+        name: the dotted name of the first layer, "" for the model itself.
+        before: the classes of the layers, such as "Linear + ReLU".
+        after: the operator with its keywords.
+    """
 
     name: str
     before: str
@@ -34,17 +50,25 @@ class Change(NamedTuple):
 
 
 class Report:
-    """What `accelerate` did; `print(report)` tells.
+    """What `accelerate` saw in a model and did with it; `print(report)` shows it.
+
+    Every Linear, activation and MaxPool1d of the model, subclasses included, is in one of the two lists.
 
     Attributes:
-        replaced: a `Change` for each run of layers that one operator does the work of.
-        skipped: (name, reason) for each Linear, and each container of Linears, that was left alone.
+        replaced: a `Change` for each run of layers that one operator runs from now on.
+        skipped: (name, reason) for each layer that was left alone, by its dotted name.  In a model
+            without any of these layers: ("", the layers that it has).
     """
 
     def __init__(self) -> None:
         self.replaced: list[Change] = []
         self.skipped: list[tuple[str, str]] = []
+        self._skipped_layers: list[str] = []  # what each of `skipped` is
         self._containers: list[nn.Module] = []
+
+    def _skip(self, name: str, layer: str, reason: str) -> None:
+        self.skipped.append((name, reason))
+        self._skipped_layers.append(layer)
 
     def restore(self) -> None:
         """Give the containers their own forward again."""
@@ -52,11 +76,37 @@ class Report:
             withdraw(container)
 
     def __repr__(self) -> str:
-        lines = [f"{len(self.replaced)} replaced", *(f"  {change}" for change in self.replaced)]
+        lines = [f"{len(self.replaced)} replaced"]
+        lines += _grouped([(name, f"{before} -> {after}") for name, before, after in self.replaced])
         if self.skipped:
             lines.append(f"{len(self.skipped)} left alone")
-            lines += [f"  {name or 'the model'}: {why}" for name, why in self.skipped]
+            lines += _grouped(
+                [
+                    (name, ": ".join(filter(None, (layer, reason))))
+                    for layer, (name, reason) in zip(self._skipped_layers, self.skipped, strict=True)
+                ]
+            )
+        if not self.replaced:
+            lines.append(_WHAT_IS_FUSED)
         return "\n".join(lines)
+
+
+def _grouped(entries: list[tuple[str, str]]) -> list[str]:
+    """A line for each different text of (name, text), with how many there are and their names."""
+    groups: dict[str, list[str]] = {}
+    for name, text in entries:
+        groups.setdefault(text, []).append(name or "the model")
+    lines = []
+    for text, names in groups.items():
+        shown = names if len(names) < 3 else [names[0], "...", names[-1]]
+        count = f"{len(names)} x " if len(names) > 1 else ""
+        lines.append(f"  {', '.join(shown)}: {count}{text}")
+    return lines
+
+
+def _described(layer: nn.Module) -> str:
+    kind = type(layer).__name__
+    return f"{kind}({layer.in_features}, {layer.out_features})" if isinstance(layer, nn.Linear) else kind
 
 
 def _is_accelerated(container: nn.Module) -> bool:
@@ -69,28 +119,62 @@ def _is_maxout_linear(module: nn.Module) -> bool:
     return f"{kind.__module__}.{kind.__qualname__}" == _STANZA
 
 
-def _class_obstacle(container: nn.Module) -> str | None:
-    """Why it is not known what the forward of a container of Linears does with them."""
+def _obstacle(container: nn.Module, user: nn.Module) -> str | None:
+    """Why the layers of a container are out of reach, or None; `user` is the module that calls them."""
     kind = type(container)
     if not (isinstance(container, nn.Sequential) or _is_maxout_linear(container)):
-        return f"{kind.__name__} is not a Sequential, so what follows its Linear is not known"
+        if _has_forward(user):
+            return f"used by {type(user).__name__}.forward, not by an nn.Sequential"
+        return f"in {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}, not in an nn.Sequential"
     forward = vars(container).get("forward", kind.forward)  # in the instance, the class's own does no harm
-    changed = not (is_ours(forward) or getattr(forward, "__func__", forward) is kind.forward)
-    if changed or (isinstance(container, nn.Sequential) and not runs_children_in_order(kind)):
+    if not (is_ours(forward) or getattr(forward, "__func__", forward) is kind.forward):
         return f"{kind.__name__} has a forward of its own"
+    if isinstance(container, nn.Sequential) and not runs_children_in_order(kind):
+        return f"{kind.__name__} has a forward or an __iter__ of its own"
     return None
 
 
-def _steps(container: nn.Module) -> Iterator[tuple[str, list[Any], Step | str]]:
-    """The name of each Linear's place, the modules that its step runs, and the step or why there is none."""
+def _has_forward(module: nn.Module) -> bool:
+    """Whether a module can be called; a ModuleList or a ModuleDict cannot."""
+    return "forward" in vars(module) or type(module).forward is not nn.Module.forward
+
+
+def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list[nn.Module], Step | str]]:
+    """For each layer, or run of layers, in a container: its name, the layers, and their step or a reason.
+
+    Each place of a layer is in exactly one of the results.
+    """
+    obstacle = _obstacle(container, user)
     if _is_maxout_linear(container):
-        yield "", [container], maxout_step(container)
+        yield "", [container], obstacle or maxout_step(container)
         return
-    names, children = list(container._modules), list(container._modules.values())
-    for start, name in enumerate(names):
-        step = next_step(children, start)
-        if step is not None:
-            yield name, children[start : start + (step.children if isinstance(step, Step) else 1)], step
+    names: list[str] = list(container._modules)
+    children: list[Any] = list(container._modules.values())
+    start = 0
+    while start < len(children):
+        child = children[start]
+        step = obstacle or next_step(children, start)
+        if isinstance(step, Step):
+            yield names[start], children[start : start + step.children], step
+            start += step.children
+            continue
+        if isinstance(child, Layer):
+            yield names[start], [child], _OWN
+        elif isinstance(child, _LAYERS):
+            yield names[start], [child], step or _why_no_linear(children, start)
+        start += 1
+
+
+def _why_no_linear(children: list[Any], start: int) -> str:
+    """Why an activation or MaxPool1d of a Sequential does not run with a Linear."""
+    if start == 0:
+        return "no Linear comes before it in its container"
+    before = children[start - 1]
+    if not isinstance(before, nn.Linear) or isinstance(before, Layer):
+        return f"it follows {type(before).__name__}, not a Linear"
+    if not fuses(children[start]):
+        return "fastact does not fuse it with a Linear"
+    return "the Linear before it is left alone"
 
 
 def accelerate(module: nn.Module) -> Report:
@@ -98,14 +182,16 @@ def accelerate(module: nn.Module) -> Report:
 
     Within an `nn.Sequential`, a Linear followed by ReLU, ReLU6, LeakyReLU, ELU, SELU, GELU, SiLU, Softplus,
     Softsign, Mish, Sigmoid, LogSigmoid, Tanh, Hardtanh (from -1 to 1), Hardsigmoid or Hardswish runs as one
-    `linear_activation`; a Linear followed by a MaxPool1d over whole groups of
-    units, which is maxout, runs as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
+    `linear_activation`.  A Linear followed by a MaxPool1d over whole groups of units, which is maxout, runs
+    as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
+
+    Such a Sequential has to be called as a whole: what calls its children one by one runs them unfused.
 
     Every module stays where it is.  Only the `forward` of such a container is exchanged, in the instance:
-    it reads its children at each call and calls each one that it cannot fuse at that moment.  These are
-    modules with hooks, a parametrisation or a forward of their own, subclasses, parameters or inputs that
-    are not dense float32 or float64 tensors on the CPU, and modules under `torch.jit`, `torch.fx`,
-    `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
+    the new one reads its children at each call and calls each one that it cannot fuse at that moment.
+    These are modules with hooks, a parametrisation or a forward of their own, subclasses, parameters or
+    inputs that are not dense float32 or float64 tensors on the CPU, and modules under `torch.jit`,
+    `torch.fx`, `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
     `torch.compile` takes the fused operators.  A second derivative (`create_graph=True`) of a fused layer
     is an error.
 
@@ -113,7 +199,7 @@ def accelerate(module: nn.Module) -> Report:
     loads without fastact, and runs plainly until `accelerate` is called again.
 
     Returns:
-        A report of what was replaced and what was left alone, which prints well; its `restore()` undoes it,
+        A report of what was replaced and what was left alone, and why; its `restore()` undoes the change,
         as `fastact.torch.restore(module)` does.
 
     Raises:
@@ -121,29 +207,30 @@ def accelerate(module: nn.Module) -> Report:
     """
     _check_module(module)
     report = Report()
+    if isinstance(module, (Layer, *_LAYERS)):
+        report._skip("", _described(module), _OWN if isinstance(module, Layer) else "not in an nn.Sequential")
+    users: dict[int, nn.Module] = {}  # by a module's id: the nearest one above it that has a forward, if any
     for path, container in module.named_modules():
-        if not any(isinstance(child, nn.Linear) for child in container.children()):
-            continue
-        if _is_accelerated(container):
-            report.skipped.append((path, "it is accelerated already"))
-            continue
-        if obstacle := _class_obstacle(container):
-            report.skipped.append((path, obstacle))
-            continue
-        fused = False
-        for child, modules, step in _steps(container):
-            name = ".".join(filter(None, (path, child)))
+        user = container if _has_forward(container) else users.get(id(container), container)
+        for child in container.children():
+            users.setdefault(id(child), user)
+        accelerated, fused = _is_accelerated(container), False
+        for child_name, layers, step in _accounts(container, user):
+            name = ".".join(filter(None, (path, child_name)))
             if isinstance(step, str):
-                report.skipped.append((name, step))
+                report._skip(name, _described(layers[0]), step)
                 continue
-            before = " + ".join(type(module).__name__ for module in modules)
-            report.replaced.append(Change(name, before, str(step)))
-            fused = True
+            before = " + ".join(type(layer).__name__ for layer in layers)
+            if accelerated:
+                report._skip(name, before, "it is accelerated already")
+            else:
+                report.replaced.append(Change(name, before, str(step)))
+                fused = True
         if fused:
             report._containers.append(container)
     if not report.replaced and not report.skipped:
-        kinds = ", ".join(sorted({type(child).__name__ for child in module.modules()}))
-        report.skipped.append(("", f"it has no container of a Linear, but {kinds}"))
+        kinds = ", ".join(sorted({type(each).__name__ for each in module.modules()}))
+        report._skip("", "", f"no Linear, activation or MaxPool1d in it, but {kinds}")
     for container in report._containers:
         exchange(container, maxout_linear_forward if _is_maxout_linear(container) else sequential_forward)
     return report

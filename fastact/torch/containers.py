@@ -1,4 +1,4 @@
-"""Forwards for containers that exist: their children are read, and fused where they fit, at each call."""
+"""Forwards that `accelerate` gives to containers: at each call they fuse the children that fit together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .. import checks
-from . import functional
+from . import fused_activation, fused_maxout
 from .tensors import FLOATS
 
-# ---- steps: children whose work one operator does
+# ---- steps: consecutive children that one operator runs
 
 
 def linear_maxout(
@@ -37,7 +37,7 @@ def linear_maxout(
     else:
         weight = weight.unflatten(0, shape)
         bias = None if bias is None else bias.view(shape)
-    return functional.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
+    return fused_maxout.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
 
 
 _TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
@@ -64,7 +64,7 @@ class Step(NamedTuple):
     keywords: dict[str, Any]
 
     def takes(self, x: Any) -> bool:
-        """Whether the operator gives what the children give for this input, errors included."""
+        """Whether the operator returns for this input what the children would, and raises nothing else."""
         if type(x) not in _TENSORS:
             return False
         weight = self.weight
@@ -84,7 +84,7 @@ class Step(NamedTuple):
         return f"{self.operator.__name__}({keywords})"
 
 
-# The keywords of `linear_activation`, and one whose value is the module's attribute of that name.
+# For each class: keywords of `linear_activation`, and the name of one that the module has as an attribute.
 _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.ReLU: ({"activation": "relu"}, None),
     nn.LeakyReLU: ({"activation": "leaky_relu"}, "negative_slope"),
@@ -110,8 +110,13 @@ _LARGEST = torch.finfo(torch.float32).max
 _UNGROUPED = "it does not take the largest of whole groups of units"
 
 
+def fuses(after: Any) -> bool:
+    """Whether one operator runs a Linear and a module of this class behind it."""
+    return type(after) in _AFTER_LINEAR
+
+
 def next_step(children: Sequence[Any], start: int) -> Step | str | None:
-    """The step that begins at children[start]; or why none does; or None where that is not a Linear."""
+    """The step that begins at children[start], or the reason why none does; None if that is not a Linear."""
     linear = children[start]
     if type(linear) is not nn.Linear:
         if isinstance(linear, nn.Linear):
@@ -122,7 +127,7 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
     after = children[start + 1]
     kind = type(after)
     if kind not in _AFTER_LINEAR:
-        return f"{kind.__name__} follows it"
+        return f"{kind.__name__} follows it, and fastact does not fuse the two"
     if obstacle := _linear_obstacle(linear) or _obstacle(after):
         return obstacle
     parameters = linear._parameters
@@ -133,7 +138,7 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
         return keywords
     if pools:
         return Step(2, _POOL_RANKS, linear_maxout, weight, parameters["bias"], keywords)
-    return Step(2, _ANY_RANK, functional.linear_activation, weight, parameters["bias"], keywords)
+    return Step(2, _ANY_RANK, fused_activation.linear_activation, weight, parameters["bias"], keywords)
 
 
 def maxout_step(layer: Any) -> Step | str:
@@ -150,7 +155,7 @@ def maxout_step(layer: Any) -> Step | str:
 
 
 def _obstacle(module: nn.Module) -> str | None:
-    """What a call of `module` may do beside the forward that its class came with."""
+    """Why a call of `module` may do more than the forward that its class came with, or None."""
     own, kind = module.__dict__, type(module)
     if (
         own["_forward_hooks"]
@@ -172,7 +177,7 @@ def _obstacle(module: nn.Module) -> str | None:
 
 
 def _linear_obstacle(linear: nn.Linear) -> str | None:
-    """The same, or what an operator does not take of its weight and bias."""
+    """`_obstacle`, or what an operator does not take in the weight and bias."""
     if obstacle := _obstacle(linear):
         return obstacle
     parameters, own = linear._parameters, linear.__dict__
@@ -197,11 +202,11 @@ def _tensor_obstacle(tensor: Any) -> str | None:
     if type(tensor) not in _TENSORS:
         return f"it has a {type(tensor).__name__} for a parameter"
     if tensor.dtype not in FLOATS:
-        return f"its dtype is {tensor.dtype}"
+        return f"its dtype is {tensor.dtype}, not float32 or float64"
     if not tensor.is_cpu:
-        return f"it is on {tensor.device}"
+        return f"it is on {tensor.device}, not on the CPU"
     if tensor.layout is not _strided:
-        return f"its layout is {tensor.layout}"
+        return f"its layout is {tensor.layout}, not torch.strided"
     return None
 
 
@@ -221,7 +226,7 @@ def _activation_keywords(after: Any) -> dict[str, Any] | str:
     value = getattr(after, name)
     if kind is nn.GELU:
         if value not in ("none", "tanh"):
-            return "its GELU approximates in an unknown way"
+            return "its GELU has an unknown value of approximate"
     elif not (_is_number(value) and abs(value) <= _LARGEST):
         return f"{name} of its {kind.__name__} is not a finite number"
     return {**keywords, name: value}
@@ -259,7 +264,7 @@ _transforms = torch._C._are_functorch_transforms_active  # torch.compile takes t
 
 
 def _is_observed() -> bool:
-    """Whether something is to see each child, or each of PyTorch's own operations.
+    """Whether something in force has to see each child, or each of PyTorch's own operations.
 
     Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
     have.  Tracers, exporters and modes see operations, which may have to run without fastact.

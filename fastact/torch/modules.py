@@ -1,18 +1,20 @@
-"""The functions as modules."""
+"""The layers: `linear_maxout` and `linear_activation` as modules."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import activations, checks, init, settings
-from .functional import linear_activation, linear_maxout
+from .containers import linear_maxout as maxout_of_units
+from .fused_activation import linear_activation
+from .fused_maxout import linear_maxout
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """The base of the modules: it refuses torch.jit.script by name."""
 
     def __prepare_scriptable__(self) -> Any:  # called by torch.jit.script
@@ -22,7 +24,7 @@ class _Layer(nn.Module):
         )
 
 
-class Maxout(_Layer):
+class Maxout(Layer):
     """`linear_maxout` as a layer: in_features in, out_features maxima of `pieces` linear units each out.
 
     Args:
@@ -36,8 +38,8 @@ class Maxout(_Layer):
     of `fastact.init.maxout_std`, and bias (out_features, pieces), which starts at 0.
 
     Raises:
-        TypeError: bias is no bool.
-        ValueError: pieces is not in 1 to 256, or precision is no tier.
+        TypeError: bias is not a bool.
+        ValueError: pieces is not in 1 to 256, or precision is not a tier.
     """
 
     bias: nn.Parameter | None
@@ -68,9 +70,10 @@ class Maxout(_Layer):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, pieces: int, precision: str | None = None) -> Maxout:
-        """A copy of a Linear whose every `pieces` neighbouring units are the pieces of one output.
+        """A copy of a Linear, in which each `pieces` neighbouring units become the pieces of one output.
 
-        Raises ValueError where `pieces` does not divide the units.
+        Raises:
+            ValueError: `pieces` is not in 1 to 256, or does not divide the units.
         """
         checks.check_pieces(pieces)
         if linear.out_features % pieces:
@@ -98,7 +101,7 @@ class Maxout(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         parameters = self._parameters  # an attribute that is a parameter takes 0.4 us to find
         if (weight := parameters.get("weight")) is None or (bias := parameters.get("bias")) is None:
-            weight, bias = self.weight, self.bias  # made from others, or not there
+            weight, bias = self.weight, self.bias  # a parametrisation computes them, or there is no bias
         return linear_maxout(x, weight, bias, precision=self.precision)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
@@ -107,8 +110,10 @@ class Maxout(_Layer):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-class LinearActivation(_Layer, nn.Linear):
-    """`linear_activation` as a layer: an `nn.Linear`, parameters and initialisation included, and more.
+class LinearActivation(Layer, nn.Linear):
+    """`linear_activation` as a layer: an `nn.Linear` and its activation.
+
+    The parameters weight and bias, and their initialisation, are those of `nn.Linear`.
 
     Args:
         in_features, out_features, bias, device, dtype: as those of `nn.Linear`.
@@ -118,11 +123,12 @@ class LinearActivation(_Layer, nn.Linear):
             keyword, 0.25 unless given: a number for one slope, or a sequence or tensor of out_features.
 
     Raises:
-        TypeError: bias is no bool, or the activation does not take a keyword.
-        ValueError: the activation is unknown, or a keyword's value or the precision is bad.
+        TypeError: bias is not a bool, or the activation does not take a keyword.
+        ValueError: the activation is unknown, or a keyword's value or the precision is invalid.
     """
 
     slope: nn.Parameter | None
+    _initial_slope: tuple[float, ...] = (0.25,)  # modules that 0.1.0 pickled have none of their own
 
     def __init__(
         self,
@@ -183,14 +189,14 @@ class LinearActivation(_Layer, nn.Linear):
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
 
 
-if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that it finds
+class PooledLinear(Layer, nn.Linear):
+    """A Linear and the maxout behind it, as `accelerate` of 0.1.0 put it into a model.
 
-    def __getattr__(name):
-        if (
-            name == "PooledLinear"
-        ):  # `accelerate` of 0.1.0 put it into models, which may have been saved whole
-            raise ImportError(
-                "fastact.torch.PooledLinear is gone: load the model with fastact 0.1.0 and save its "
-                "state_dict, whose names are those of the model before accelerate"
-            )
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Nothing makes one any more, but models that 0.1.0 accelerated and pickled hold it.
+    """
+
+    pieces: int
+    piece_major: bool  # whether unit k * out_features + j is piece k of output j, not unit j * pieces + k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return maxout_of_units(x, self.weight, self.bias, self.pieces, self.piece_major)

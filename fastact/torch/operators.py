@@ -1,4 +1,4 @@
-"""How an operator is registered with PyTorch, and the shortest way to run one."""
+"""How an operator is registered with PyTorch, and how a call skips the dispatcher where it can."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _argument_names(operator: Any) -> list[str]:
 
 
 def check_placement(names: list[str], args: tuple[Any, ...]) -> None:
-    """Every tensor is a strided one on the CPU, or on "meta" as all the others."""
+    """Raise TypeError unless every tensor is strided and on the CPU, or all are on "meta"."""
     tensors = [(name, arg) for name, arg in zip(names, args, strict=False) if isinstance(arg, Tensor)]
     for name, tensor in tensors:
         if tensor.is_nested:
@@ -93,12 +93,12 @@ def define_autocast(operator: Any) -> None:
     _lib.impl(operator.name().partition("::")[2], kernel, "AutocastCPU")
 
 
-# Past an operator's autograd kernel to its device's.
+# Within this context a call skips the operator's autograd kernel and runs that of the device.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def define_autograd(forward: Forward, operator: Any, both: bool) -> None:
-    """Where autograd records, run `forward.function`, and else `operator` alone."""
+    """Register an autograd kernel: `forward.function` where autograd records, else `operator` alone."""
 
     def run(*args: Any) -> Any:
         with _below_autograd():
@@ -116,18 +116,18 @@ def define_autograd(forward: Forward, operator: Any, both: bool) -> None:
 
 
 class Forward:
-    """The forward of an operation, as two operators: what it saves must not depend on the grad mode.
+    """The forward of an operation, as two operators, whose results do not depend on the grad mode.
 
     `name` returns y; `name`_`saved` returns (y, saved), where `saved` is what a backward needs besides the
-    inputs.  A graph that was traced holds the one that was called, with and without gradients.
+    inputs.  A traced graph holds the operator that was called, and runs it with and without gradients.
 
     Args:
         name, saved, arguments: as the schemas have them.
-        kernel: of (*arguments, save) for CPU tensors; returns y, and `saved` or None.
-        fake: the same without values.
+        kernel: called as kernel(*arguments, save) with CPU tensors; returns y, and `saved` or None.
+        fake: called in the same way with tensors without values.
         flops: as for `define`.
-        function: the `OperatorFunction`.  Its forward gets a function like `kernel`, the arguments, and
-            whether to return `saved` as well.
+        function: a subclass of `OperatorFunction`.  Its forward is given a function like `kernel`, the
+            arguments, and whether to return `saved` as well.
     """
 
     def __init__(
@@ -159,13 +159,13 @@ class Forward:
             define_autocast(operator)
 
     def dispatch(self, *args: Any) -> Any:
-        """What `kernel` computes, by way of the dispatcher."""
+        """The results of `kernel`, computed by way of the dispatcher."""
         *arguments, save = args
         return self.saving_operator(*arguments) if save else (self.operator(*arguments), None)
 
 
 class OperatorFunction(Function):
-    """What the operators' autograd formulas share: they have a first derivative in reverse mode, no other."""
+    """The base of the autograd formulas: a first derivative in reverse mode, and no other derivative."""
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -173,7 +173,7 @@ class OperatorFunction(Function):
 
 
 def check_first_derivative(operator: Any) -> None:
-    """Called by a backward: it has no derivative, which with create_graph=True would silently be zero."""
+    """Raise RuntimeError in a backward under create_graph=True, whose derivative would silently be zero."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             f"{operator.name()} has no second derivative: call backward() or autograd.grad() "
@@ -182,9 +182,9 @@ def check_first_derivative(operator: Any) -> None:
 
 
 def _records(args: tuple[Any, ...]) -> bool:
-    """Whether autograd has to hear of an operation: it wants a gradient, or is in forward mode.
+    """Whether autograd must record an operation: an argument wants a gradient, or forward mode is on.
 
-    What traces an operation symbolically may want a gradient later.
+    An argument of a symbolic trace counts as one that wants a gradient, since it may want one later.
     """
     if forward_ad._current_level >= 0:
         return True
@@ -207,12 +207,11 @@ _profiles = torch._C._autograd._profiler_enabled
 
 
 def is_plain(tensors: tuple[Any, ...]) -> bool:
-    """Whether the dispatcher would find nothing else to do than autograd and the CPU kernel.
+    """Whether the dispatcher would do nothing but call autograd and the CPU kernel.
 
-    Then both may be called at once, which saves some microseconds.  Whatever else may want to see an
-    operator sees one: compilers and tracers, profilers, modes, torch.func, autocast, subclasses, and tensors
-    that are more, or less, than memory of this machine's.  Their dispatch keys would tell of most, in twice
-    the time.
+    Then both may be called directly, which saves some microseconds.  A call is not plain under compilers,
+    tracers, profilers, modes, torch.func and autocast, nor with subclasses of Tensor, nor with tensors that
+    are not simply memory of this machine.  Dispatch keys would tell of most of these, in twice the time.
     """
     if (
         _compiles()
@@ -233,7 +232,7 @@ def is_plain(tensors: tuple[Any, ...]) -> bool:
                     return False
             elif tensor is not None:
                 return False
-    except RuntimeError:  # data_ptr(), of a wrapper around other tensors
+    except RuntimeError:  # data_ptr() of a tensor that wraps others
         return False
     return True
 
@@ -241,10 +240,10 @@ def is_plain(tensors: tuple[Any, ...]) -> bool:
 def execute(
     forward: Forward, tensors: tuple[Tensor | None, ...], arguments: tuple[Any, ...], both: bool
 ) -> Any:
-    """y, or (y, saved) with `both`, by the shortest way."""
+    """y, or (y, saved) with `both`: computed by the kernel directly if the call is plain, else dispatched."""
     if not is_plain(tensors):
         operator = forward.saving_operator if both else forward.operator
-        check_placement(forward.names, arguments)  # a subclass may not get as far as the operator
+        check_placement(forward.names, arguments)  # a subclass may fail before the operator's own check
         return operator(*arguments)
     if _records(tensors):
         return forward.function.apply(forward.kernel, *arguments, both)
@@ -259,7 +258,7 @@ def run_backward(
     arguments: tuple[Any, ...],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by the shortest way, None for each that is not needed."""
+    """The gradients, None for each that is not needed: by the kernel directly, or dispatched."""
     if is_plain(tensors):
         return kernel(*arguments)
     grads = operator(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
 FLOATS = (torch.float32, torch.float64)
 
 
-# ---- checks: what `fastact.ops` checks of arrays, of real and of fake tensors
+# ---- checks: the dtypes are PyTorch's, the rules for shapes are those of `fastact.checks`
+
+ShapeRule = Callable[..., tuple[int, ...]]
+real_shape: ShapeRule = checks.forward_shape  # remembers the shapes that it has seen
+fake_shape: ShapeRule = checks.forward_shape.__wrapped__  # for symbolic sizes, which cannot be remembered
 
 
 def check_float(name: str, value: Tensor) -> None:
@@ -34,26 +39,24 @@ def check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
 
 def check_tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     check_dtype(name, value, dtype)
-    if value.shape != shape:
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {tuple(shape)}")
+    checks.check_shape(name, tuple(value.shape), shape)
 
 
-def check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, dims: tuple[str, ...]) -> tuple[int, ...]:
-    """The shape of y, for a weight of these dimensions."""
+def check_forward(
+    sizes: tuple[str, ...], x: Tensor, weight: Tensor, bias: Tensor | None, rule: ShapeRule
+) -> tuple[int, ...]:
+    """The shape of y; `sizes` names the dimensions of weight, `rule` is `real_shape` or `fake_shape`."""
     dtype = x.dtype  # every call passes here: a function is called only to say what is wrong
     if dtype not in FLOATS:
         check_float("x", x)
     if weight.dtype is not dtype:
         check_dtype("weight", weight, dtype)
-    *units, in_features = weight.shape or (0,)
-    if len(units) != len(dims) - 1:
-        raise ValueError(f"weight: got shape {tuple(weight.shape)}, wanted ({', '.join(dims)})")
-    *leading, features = x.shape or (None,)
-    if features != in_features:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (..., {in_features}) to match weight")
-    if bias is not None and (bias.dtype is not dtype or bias.shape != (*units,)):
-        check_tensor("bias", bias, dtype, (*units,))
-    return (*leading, units[0])
+    number = NUMPY_DTYPES[dtype]
+    if bias is None:
+        return rule(sizes, tuple(x.shape), number, tuple(weight.shape), number)
+    if bias.dtype is not dtype:
+        check_dtype("bias", bias, dtype)
+    return rule(sizes, tuple(x.shape), number, tuple(weight.shape), number, tuple(bias.shape), number)
 
 
 # ---- tensors as the arrays, or the addresses, that a backend takes

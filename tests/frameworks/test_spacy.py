@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import random
+import re
+import shlex
 import subprocess
 import sys
 import weakref
@@ -15,10 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spacy
+import spacy.cli
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
-from thinc.api import Model, NumpyOps, fix_random_seed, set_current_ops, use_ops
+from thinc.api import (
+    Config,
+    ConfigValidationError,
+    Model,
+    NumpyOps,
+    fix_random_seed,
+    set_current_ops,
+    use_ops,
+)
 from thinc.layers.maxout import forward as thinc_forward
 
 from fastact.thinc import FastactOps, accelerate, restore
@@ -117,6 +128,7 @@ def test_predictions_do_not_change(nlp):
     report = accelerate(nlp)
     assert [layer.component for layer in report.replaced] == [name for name in COMPONENTS for _ in range(5)]
     assert "tagger: 4 x Maxout(nO=96, nP=3, nI=288)" in repr(report)
+    assert "precomputable_affine: the maxout layer that is compiled into spaCy's parser" in repr(report)
     assert annotations(nlp.pipe(texts())) == plain
     assert annotations(map(nlp, texts())) == plain  # one document at a time
     assert annotations(nlp.pipe(texts(), batch_size=3)) == plain
@@ -477,20 +489,60 @@ def test_use_ops_callback_keeps_use_blis_and_subclasses(before, kind, use_blis):
         assert node.ops.use_blis == use_blis
 
 
-def test_spacy_train(tmp_path):
+# ---- what fastact/thinc/README.md says
+
+README = (Path(__file__).parents[2] / "fastact" / "thinc" / "README.md").read_text(encoding="utf-8")
+
+
+def readme_blocks(language: str) -> list[str]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [text for name, text in blocks if name == language]
+
+
+def test_readme_report_is_what_accelerate_prints(capsys):
+    exec(readme_blocks("python")[0], {})
+    assert capsys.readouterr().out in readme_blocks("")
+
+
+@pytest.mark.usefixtures("kept_ops")
+def test_readme_lines_in_the_config_of_init_config_fuse_its_layers():
+    text = spacy.cli.init_config(lang="en", pipeline=["tagger", "ner"]).to_str()
+    lines = "".join(readme_blocks("ini")).splitlines()
+    assert [line.partition(" = ")[0] for line in lines] == ["after_pipeline_creation", "before_creation"]
+    for line in lines:
+        name = line.partition(" = ")[0]
+        assert text.count(f"\n{name} = null\n") == 1
+        text = text.replace(f"\n{name} = null\n", f"\n{line}\n")
+    nlp = spacy.util.load_model_from_config(Config().from_str(text), auto_fill=True)
+    assert fused_layers(nlp) == {"tok2vec": ALL, "tagger": [], "ner": []}
+    assert type(nlp.get_pipe("tok2vec").model.ops) is FastactOps
+
+
+def test_readme_section_beside_the_line_of_init_config_is_an_error():
+    text = spacy.cli.init_config(lang="en", pipeline=["tagger"]).to_str()
+    section = '\n[nlp.after_pipeline_creation]\n@callbacks = "fastact.accelerate.v1"\n'
+    with pytest.raises(ConfigValidationError, match="found conflicting values"):
+        Config().from_str(text + section)
+    without = text.replace("\nafter_pipeline_creation = null\n", "\n") + section
+    nlp = spacy.util.load_model_from_config(Config().from_str(without), auto_fill=True)
+    assert fused_layers(nlp) == {"tok2vec": ALL, "tagger": []}
+
+
+def run_here(command: list[str], directory: Path) -> None:
+    command = [sys.executable if word == "python" else word for word in command]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_readme_commands_train_a_fused_pipeline(tmp_path):
     blank = spacy.blank("en")
     examples = make_examples(blank, 60)
-    DocBin(docs=[example.reference for example in examples]).to_disk(tmp_path / "corpus.spacy")
-    blank.add_pipe("tagger")
-    config = blank.config.copy()
-    config["nlp"].update(CALLBACKS)
-    config["paths"].update(train="corpus.spacy", dev="corpus.spacy")
-    config["training"].update(max_steps=20, eval_frequency=20)
-    config.to_disk(tmp_path / "config.cfg")
-    command = [sys.executable, "-m", "spacy", "train", "config.cfg", "--output", "out"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
-    with use_ops("numpy"):
-        nlp = spacy.load(tmp_path / "out" / "model-last")
-    assert forwards(nlp) == {fused_forward}
+    for name in ("train", "dev"):
+        DocBin(docs=[example.reference for example in examples]).to_disk(tmp_path / f"{name}.spacy")
+    init = shlex.split(re.search(r"`(python -m spacy init config [^`]*)`", README)[1])
+    train = shlex.split(next(block for block in readme_blocks("") if "spacy train" in block))
+    run_here(init, tmp_path)
+    run_here([*train, "--training.max_steps", "20", "--training.eval_frequency", "20"], tmp_path)
+    nlp = spacy.load(tmp_path / "out" / "model-last")
+    assert fused_layers(nlp) == {"tok2vec": ALL, "tagger": []}
     assert nlp.evaluate([Example(blank.make_doc(e.text), e.reference) for e in examples])["tag_acc"] > 0.95

@@ -15,11 +15,14 @@ import pytest
 from thinc.api import (
     Adam,
     Dropout,
+    Gelu,
     LayerNorm,
     Linear,
+    Mish,
     Model,
     NumpyOps,
     Ops,
+    Relu,
     chain,
     clone,
     fix_random_seed,
@@ -374,6 +377,9 @@ def test_the_report_and_restore():
         "  2 x Maxout(nO=8, nP=3, nI=8)",
         "1 maxout layer left alone, with a forward of its own",
         "  1 x Maxout(nO=?, nP=?, nI=?)",
+        "3 other layers left alone: accelerate fuses maxout layers alone",
+        "  1 x linear",
+        "  2 x layernorm",
     ]
     again = accelerate(model)
     assert (len(again.replaced), len(again.already), len(again.skipped)) == (0, 2, 1)
@@ -381,6 +387,25 @@ def test_the_report_and_restore():
     restore(model)
     forwards = [node._func for node in model.walk() if node.name == "maxout" and node is not own]
     assert forwards == [thinc_forward, thinc_forward]
+
+
+def test_report_of_a_model_without_maxout_layers_names_its_layers():
+    model = chain(Relu(4, 6), Mish(4, 4), Gelu(4, 4), Dropout(0.1), Linear(2, 4))
+    report = accelerate(model)
+    assert repr(report).splitlines() == [
+        "0 maxout layers now fused",
+        "4 other layers left alone: accelerate fuses maxout layers alone",
+        "  1 x relu",
+        "  1 x mish",
+        "  1 x gelu",
+        "  1 x linear",
+        '  gelu, mish, relu: use_ops("fastact") runs the activation on its kernels, unfused',
+    ]
+    assert [layer.name for layer in report.others] == ["relu", "mish", "gelu", "linear"]
+    assert repr(accelerate(Dropout(0.1))).splitlines() == [
+        "0 maxout layers now fused",
+        "no layer with parameters was found",
+    ]
 
 
 def test_nodes_with_equal_ids_are_both_fused():
@@ -414,6 +439,20 @@ def test_bytes_pickle_and_copy():
     np.testing.assert_array_equal(loaded.predict(x), y)
     restore(model)
     np.testing.assert_array_equal(model.predict(x), plain)
+
+
+def test_pickle_of_0_1_0_loads_fused():
+    """In 0.1.0 `fastact.thinc` was one module, by which pickles name the forward, an init and the Ops."""
+    with use_ops("fastact"):
+        model = chain(Maxout(4, 6, 3), Maxout(5, 4, 2))
+    model.initialize()
+    data = pickle.dumps(model, protocol=2)  # which writes module names as lines
+    old = re.sub(rb"fastact\.thinc\.(fused|layer|ops)\n", b"fastact.thinc\n", data)
+    assert {b"forward", b"maxout_init", b"FastactOps"} <= set(re.findall(rb"cfastact\.thinc\n(\w+)\n", old))
+    twin = pickle.loads(old)
+    assert len(accelerate(twin).already) == 2
+    x = arrays(9, 6, 1)[0]
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
 
 
 def test_training_learns_the_same_task():

@@ -30,7 +30,7 @@ PLAIN = (None, None, None, None)  # slope, negative_slope, alpha, approximate
 
 
 # Raised inside PyTorch, where its compiler is first imported.
-inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -423,7 +423,7 @@ def test_passes_addresses_to_the_c_backend(monkeypatch):
     assert not calls
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("name", CALLS)
 def test_other_derivatives_are_errors(name):
     x, weight, bias = maxout_tensors(grad=False)
@@ -508,6 +508,9 @@ def operator_inputs(grad=True):
     }
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # opcheck's
 @pytest.mark.parametrize("name", operator_inputs())
 def test_opcheck(name):
     operator = getattr(torch.ops.fastact, name).default
@@ -695,6 +698,32 @@ def test_refuses(error, match, call, compiled):
     elif "sparse" not in match and "meta" not in match:
         with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(error, match=match):
             call()
+
+
+SHAPES = {  # of x, weight, bias; where the ranks are right, one size is not
+    "x too narrow": ((6, 6), (5, 3, 7), (5, 3)),
+    "x without a dimension": ((), (5, 3, 7), (5, 3)),
+    "bias too short": ((6, 7), (5, 3, 7), (4, 3)),
+    "bias of other pieces": ((6, 7), (5, 3, 7), (5, 2)),
+    "bias of another rank": ((6, 7), (5, 3, 7), (15,)),
+    "weight of another rank": ((6, 7), (5, 7), (5,)),
+    "weight without a dimension": ((6, 7), (), ()),
+    "no pieces": ((6, 7), (5, 0, 7), (5, 0)),
+    "too many pieces": ((6, 7), (2, 257, 7), (2, 257)),
+}
+
+
+@pytest.mark.parametrize("fake", [False, True])
+@pytest.mark.parametrize("case", SHAPES)
+def test_shape_errors_are_those_of_ops(case, fake):
+    tensors = [torch.zeros(shape) for shape in SHAPES[case]]
+    with pytest.raises(ValueError, match=": got ") as wanted:
+        ops.linear_maxout(*arrays(tensors))
+    if fake:
+        tensors = [tensor.to("meta") for tensor in tensors]
+    with pytest.raises(ValueError, match=": got ") as got:
+        ft.linear_maxout(*tensors)
+    assert str(got.value) == str(wanted.value)
 
 
 @pytest.mark.parametrize("value", [3, 255])

@@ -3,9 +3,11 @@
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastact.torch as ft
-from fastact.torch import functional
+from fastact.torch import fused_activation, fused_maxout
 
 ACTIVATIONS = [
     nn.ReLU(),
@@ -47,7 +49,7 @@ ACTIVATIONS = [
 ]
 
 deprecated = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.* is deprecated:DeprecationWarning",
+    "ignore:.torch.jit.* is deprecated",
     "ignore:torch.ao.quantization is deprecated:DeprecationWarning",
     "ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning",
 )
@@ -68,17 +70,17 @@ def fused(monkeypatch):
     """The names of the operators that run, in order."""
     calls = []
 
-    def spy(name):
-        real = getattr(functional, name)
+    def spy(module, name):
+        real = getattr(module, name)
 
         def call(*args, **kwargs):
             calls.append(name)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(functional, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    spy("linear_activation")
-    spy("linear_maxout")
+    spy(fused_activation, "linear_activation")
+    spy(fused_maxout, "linear_maxout")
     return calls
 
 
@@ -410,6 +412,9 @@ def outputs_and_gradients(model, x):
 
 
 @deprecated
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # dynamo's
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_after_accelerate_runs_as_pytorchs_own(fused, change):
     plain, model = twins()
@@ -814,7 +819,7 @@ def test_checkpointing_gives_the_same_gradients(fused):
     assert fused == BOTH * 2
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_as_one_graph_with_the_fused_operators(dynamic):
     plain, model = twins()
@@ -1086,6 +1091,22 @@ def test_restore_keeps_the_trained_parameters(fused, undo):
     assert ft.accelerate(model).replaced == report.replaced
 
 
+@pytest.mark.parametrize("piece_major", [False, True])
+def test_pooled_linear_in_a_pickle_of_0_1_0_loads(fused, piece_major):
+    linear = nn.Linear(6, 12)
+    x = randn(5, 6)
+    units = linear(x)
+    groups = units.unflatten(-1, (3, 4)).transpose(-1, -2) if piece_major else units.unflatten(-1, (4, 3))
+    linear.__class__ = ft.PooledLinear
+    linear.pieces, linear.piece_major = 3, piece_major
+    data = pickle.dumps(nn.Sequential(linear), protocol=0)  # which writes module names as lines
+    assert data.count(b"cfastact.torch.modules\nPooledLinear\n") == 1
+    twin = pickle.loads(data.replace(b"cfastact.torch.modules\n", b"cfastact.torch\n"))
+    torch.testing.assert_close(twin(x), groups.amax(-1))
+    assert fused == ["linear_maxout"]
+    assert ft.accelerate(twin).skipped == [("0", "fastact's own layer, which runs fused")]
+
+
 def test_restore_leaves_a_forward_that_is_not_fastacts():
     _, model = twins()
 
@@ -1107,7 +1128,11 @@ def test_accelerate_twice_changes_nothing(fused):
     plain, model = twins()
     report = ft.accelerate(model)
     assert not report.replaced
-    assert report.skipped == [("", "it is accelerated already")]
+    assert report.skipped == [
+        ("0", "it is accelerated already"),
+        ("2", "it is accelerated already"),
+        ("4", "nothing follows it in its container"),
+    ]
     x = randn(5, 6)
     torch.testing.assert_close(model(x), plain(x))
     assert fused == BOTH
@@ -1132,7 +1157,7 @@ class Inheriting(nn.Sequential):
     pass
 
 
-def test_report_says_why_a_container_stays():
+def test_report_says_why_the_layers_of_a_container_stay():
     own = network()
     own.forward = lambda x: x
     plain = nn.ModuleDict(
@@ -1147,12 +1172,13 @@ def test_report_says_why_a_container_stays():
     before = {name: vars(module).copy() for name, module in model.named_modules()}
     report = ft.accelerate(model)
     assert not report.replaced
-    assert report.skipped == [
-        ("instance", "Sequential has a forward of its own"),
-        ("class", "OwnSequential has a forward of its own"),
-        ("order", "Reversed has a forward of its own"),
-        ("list", "ModuleList is not a Sequential, so what follows its Linear is not known"),
-    ]
+    reasons = {
+        "instance": "Sequential has a forward of its own",
+        "class": "OwnSequential has a forward or an __iter__ of its own",
+        "order": "Reversed has a forward or an __iter__ of its own",
+        "list": "in a ModuleList, not in an nn.Sequential",
+    }
+    assert report.skipped == [(f"{name}.{i}", why) for name, why in reasons.items() for i in range(5)]
     assert {name: vars(module) for name, module in model.named_modules()} == before
     x = randn(5, 6)
     assert model["instance"](x) is x
@@ -1164,7 +1190,8 @@ def test_report_says_that_sequential_itself_was_changed(monkeypatch, name):
     real = getattr(nn.Sequential, name)
     model = network()
     monkeypatch.setattr(nn.Sequential, name, lambda self, *args: real(self, *args))
-    assert ft.accelerate(model).skipped == [("", "Sequential has a forward of its own")]
+    reason = "Sequential has a forward or an __iter__ of its own"
+    assert ft.accelerate(model).skipped == [(str(i), reason) for i in range(5)]
     assert not forwards(model)
 
 
@@ -1201,31 +1228,171 @@ def test_report_says_why_layers_stay():
     model = nn.ModuleDict({name: nn.Sequential(*layers) for name, (*layers, _) in cases.items()})
     report = ft.accelerate(model)
     assert not report.replaced
-    assert [name for name, _ in report.skipped] == [f"{name}.0" for name in cases]
-    for (name, reason), (*_, wanted) in zip(report.skipped, cases.values(), strict=True):
+    reasons = dict(report.skipped)
+    for name, (linear, after, wanted) in cases.items():
+        reason = reasons.pop(f"{name}.0")
         assert wanted in reason, name
-        assert f"  {name}: {reason}" in repr(report)
+        assert f"{type(linear).__name__}(4, 4): {reason}\n" in repr(report)
+        if not isinstance(after, nn.Dropout):
+            not_fused = isinstance(after, nn.PReLU)
+            assert reasons.pop(f"{name}.1") == (
+                "fastact does not fuse it with a Linear"
+                if not_fused
+                else "the Linear before it is left alone"
+            )
+    assert not reasons
     assert forwards(model) == ["own.0"]  # its own
 
 
-def test_report_of_a_model_with_nothing_to_replace_says_what_was_seen():
-    assert ft.accelerate(nn.Linear(3, 4)).skipped == [("", "it has no container of a Linear, but Linear")]
-    report = ft.accelerate(nn.Sequential(nn.Conv1d(3, 3, 1), nn.ReLU()))
-    assert repr(report) == (
-        "0 replaced\n1 left alone\n  the model: it has no container of a Linear, but Conv1d, ReLU, Sequential"
-    )
+HINT = "accelerate fuses an nn.Linear with the activation or nn.MaxPool1d after it in an nn.Sequential"
+
+
+class Block(nn.Module):
+    """A model that calls an activation as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.more = nn.Linear(8, 8), nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.first(x))
+        for layer in self.more:
+            x = nn.functional.relu(layer(x))
+        return self.last(x)
+
+
+MODELS = {
+    "functional activation": (
+        Block,
+        "0 replaced\n5 left alone\n"
+        "  first, ..., more.2: 4 x Linear(8, 8): used by Block.forward, not by an nn.Sequential\n"
+        f"  last: Linear(8, 2): used by Block.forward, not by an nn.Sequential\n{HINT}",
+    ),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, activation=nn.GELU()),
+        "0 replaced\n4 left alone\n"
+        "  linear1: Linear(8, 16): used by TransformerEncoderLayer.forward, not by an nn.Sequential\n"
+        "  linear2: Linear(16, 8): used by TransformerEncoderLayer.forward, not by an nn.Sequential\n"
+        "  activation: GELU: used by TransformerEncoderLayer.forward, not by an nn.Sequential\n"
+        "  self_attn.out_proj: NonDynamicallyQuantizableLinear(8, 8): used by MultiheadAttention.forward, "
+        "not by an nn.Sequential\n" + HINT,
+    ),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)),
+        "0 replaced\n3 left alone\n"
+        "  0: Linear(3, 4): BatchNorm1d follows it, and fastact does not fuse the two\n"
+        "  2: ReLU: it follows BatchNorm1d, not a Linear\n"
+        f"  3: Linear(4, 2): nothing follows it in its container\n{HINT}",
+    ),
+    "other activations": (
+        lambda: nn.Sequential(
+            nn.Tanh(), nn.Linear(3, 4), nn.Hardshrink(), nn.Linear(4, 2), nn.ReLU(), nn.Softmax(-1)
+        ),
+        "1 replaced\n  3: Linear + ReLU -> linear_activation(activation='relu')\n4 left alone\n"
+        "  0: Tanh: no Linear comes before it in its container\n"
+        "  1: Linear(3, 4): Hardshrink follows it, and fastact does not fuse the two\n"
+        "  2: Hardshrink: fastact does not fuse it with a Linear\n"
+        "  5: Softmax: it follows ReLU, not a Linear",
+    ),
+    "bfloat16": (
+        lambda: nn.Sequential(*[nn.Linear(4, 4), nn.ReLU()] * 2).bfloat16(),
+        "0 replaced\n4 left alone\n"
+        "  0, 2: 2 x Linear(4, 4): its dtype is torch.bfloat16, not float32 or float64\n"
+        f"  1, 3: 2 x ReLU: the Linear before it is left alone\n{HINT}",
+    ),
+    "another device": (
+        lambda: nn.Sequential(nn.Linear(4, 4, device="meta"), nn.MaxPool1d(2)),
+        "0 replaced\n2 left alone\n"
+        "  0: Linear(4, 4): it is on meta, not on the CPU\n"
+        f"  1: MaxPool1d: the Linear before it is left alone\n{HINT}",
+    ),
+    "fastact's own": (
+        lambda: nn.Sequential(ft.Maxout(3, 4), ft.LinearActivation(4, 2), nn.Linear(2, 2), nn.ReLU6()),
+        "1 replaced\n  2: Linear + ReLU6 -> linear_activation(activation='relu6')\n2 left alone\n"
+        "  0: Maxout: fastact's own layer, which runs fused\n"
+        "  1: LinearActivation(4, 2): fastact's own layer, which runs fused",
+    ),
+    "fastact's own alone": (
+        lambda: ft.Maxout(3, 4),
+        f"0 replaced\n1 left alone\n  the model: Maxout: fastact's own layer, which runs fused\n{HINT}",
+    ),
+    "an activation after fastact's own": (
+        lambda: nn.Sequential(ft.LinearActivation(3, 4), nn.Tanh()),
+        "0 replaced\n2 left alone\n"
+        "  0: LinearActivation(3, 4): fastact's own layer, which runs fused\n"
+        f"  1: Tanh: it follows LinearActivation, not a Linear\n{HINT}",
+    ),
+    "a Linear alone": (
+        lambda: nn.Linear(3, 4),
+        f"0 replaced\n1 left alone\n  the model: Linear(3, 4): not in an nn.Sequential\n{HINT}",
+    ),
+    "no such layer": (
+        lambda: nn.Sequential(nn.Conv1d(3, 3, 1), nn.BatchNorm1d(3)),
+        "0 replaced\n1 left alone\n"
+        f"  the model: no Linear, activation or MaxPool1d in it, but BatchNorm1d, Conv1d, Sequential\n{HINT}",
+    ),
+    "many alike": (
+        lambda: nn.Sequential(*[layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.ReLU())]),
+        "3 replaced\n  0, ..., 4: 3 x Linear + ReLU -> linear_activation(activation='relu')",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_report_prints_what_was_seen_and_why_it_stays(name):
+    make, text = MODELS[name]
+    assert repr(ft.accelerate(make())) == text
+
+
+LAYER_KINDS = (
+    nn.Linear,
+    nn.MaxPool1d,
+    *(type(each) for each in ACTIVATIONS),
+    nn.PReLU,
+    nn.Hardshrink,
+    nn.Softmax,
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_report_accounts_for_every_layer_once(name):
+    model = nn.ModuleDict({"model": MODELS[name][0](), "network": network()})
+    places = [
+        ".".join(filter(None, (path, child_name)))
+        for path, parent in model.named_modules()
+        for child_name, child in parent._modules.items()  # a layer in two places counts twice
+        if isinstance(child, LAYER_KINDS)
+    ]
+    report = ft.accelerate(model)
+    accounted = [place for place, _ in report.skipped]
+    for change in report.replaced:
+        parent, _, first = change.name.rpartition(".")
+        accounted += [f"{parent}.{int(first) + i}" for i in range(len(change.before.split(" + ")))]
+    extra = {"fastact's own": {"model.0"}, "fastact's own alone": {"model"}}.get(name, set())  # a Maxout
+    assert sorted(set(accounted) - extra) == sorted(set(places))
+    assert len(accounted) == len(set(accounted))
+
+
+def test_readme_report_is_what_accelerate_prints(capsys):
+    text = (Path(__file__).parents[2] / "fastact" / "torch" / "README.md").read_text(encoding="utf-8")
+    code, report = re.findall(r"^```(?:python)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1:3]
+    exec(code, {})
+    assert capsys.readouterr().out == report
+
+
+def test_accelerate_refuses_what_is_not_a_module():
     with pytest.raises(TypeError, match=r"module: got function, wanted a torch\.nn\.Module"):
         ft.accelerate(lambda x: x)
 
 
 def test_report_prints_what_was_replaced():
-    _, model = network(), network()
-    assert repr(ft.accelerate(model)) == (
+    assert repr(ft.accelerate(network())) == (
         "2 replaced\n"
         "  0: Linear + LeakyReLU -> linear_activation(activation='leaky_relu', negative_slope=0.1)\n"
         "  2: Linear + MaxPool1d -> linear_maxout(pieces=3)\n"
         "1 left alone\n"
-        "  4: nothing follows it in its container"
+        "  4: Linear(4, 3): nothing follows it in its container"
     )
 
 

@@ -10,10 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 import fastact.torch as ft
 
 fastact_ops = torch.ops.fastact
-inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-script = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.(script|trace|save|load).*is deprecated:DeprecationWarning"
-)
+inductor = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+script = pytest.mark.filterwarnings("ignore:.torch.jit.(script|trace|save|load).*is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +256,13 @@ def test_prelu_made_on_meta_starts_at_a_quarter():
     layer.to_empty(device="cpu").reset_parameters()
     assert layer.slope.tolist() == [0.25]
     assert layer.slope.dtype == torch.float64
+
+
+def test_prelu_in_a_pickle_of_0_1_0_starts_at_a_quarter_again():
+    layer = ft.LinearActivation(6, 4, activation="prelu", slope=[0.1, 0.2, 0.3, 0.4])
+    del layer._initial_slope  # which 0.1.0 did not keep
+    layer.reset_parameters()
+    assert layer.slope.tolist() == [0.25] * 4
 
 
 def test_slope_given_as_a_tensor_keeps_its_storage_resizable():
