@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -559,6 +560,16 @@ def compare(before: Path, after: Path) -> int:
     return 1 if differing or not common else 0
 
 
+def check_out(path: Path) -> None:
+    """Raise OSError or ValueError, before the work, where `path` cannot be written or is another file."""
+    if not path.exists():
+        with tempfile.TemporaryFile(dir=path.parent):
+            return
+    with path.open("r+b") as file:
+        if not file.read(32).lstrip().startswith(b'{\n"seed"'):
+            raise ValueError(f"{path}: not a file of hashes")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=CALLS, help=f"for each variant (default: {CALLS})")
@@ -575,6 +586,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return compare(*options.compare)
     if options.out is None or options.calls < 1 or options.seed < 0:
         parser.error("wanted --out FILE, at least 1 call and a seed of 0 or more, or --compare FILE FILE")
+    try:
+        check_out(options.out)
+    except (OSError, ValueError) as error:
+        parser.error(f"--out: {error}")
     found = hashes(options.variants or variants(), options.calls, options.seed)
     record = {"seed": options.seed, "calls": options.calls, "hashes": found}
     options.out.write_text(json.dumps(record, indent=0) + "\n")
@@ -583,4 +598,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)  # as a shell has it for a program that Ctrl-C ends
