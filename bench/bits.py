@@ -563,8 +563,11 @@ def compare(before: Path, after: Path) -> int:
 def check_out(path: Path) -> None:
     """Raise OSError or ValueError, before the work, where `path` cannot be written or is another file."""
     if not path.exists():
-        with tempfile.TemporaryFile(dir=path.parent):
-            return
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return
+        except OSError as error:
+            raise OSError(f"{path}: cannot write in {path.parent} ({error.strerror})") from error
     with path.open("r+b") as file:
         if not file.read(32).lstrip().startswith(b'{\n"seed"'):
             raise ValueError(f"{path}: not a file of hashes")

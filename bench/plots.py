@@ -115,9 +115,13 @@ _SWEEPS: dict[str, tuple[tuple[Shape, ...], int, str]] = {
 
 
 def growth(results: Results, threads: int) -> Figure | None:
-    """Rate as rows and features grow, and time as pieces grow; None where no sweep was measured."""
+    """Rate as rows and features grow, and time as pieces grow; None where no whole sweep was measured."""
     medians = Medians(results["results"])
-    sweeps = [name for name in _SWEEPS if medians.shapes(threads, "forward", _SWEEPS[name][0])]
+    sweeps = [
+        name
+        for name, (shapes, _, _) in _SWEEPS.items()
+        if len(medians.shapes(threads, "forward", shapes)) == len(shapes)
+    ]
     if not sweeps:
         return None
     with plt.rc_context(style.STYLE):
@@ -135,15 +139,14 @@ def growth(results: Results, threads: int) -> Figure | None:
 
 def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str) -> None:
     shapes, size, label = _SWEEPS[name]
-    found = medians.shapes(threads, mode, shapes)
     in_time = name == "pieces"
     for contender, (colour, marker) in STYLES.items():
         points = [
             (shape[size], time / 1e3 if in_time else useful_flop(mode, shape) / time / 1e3)
-            for shape in found
+            for shape in shapes
             if (time := medians.at(threads, mode, shape).get(contender))
         ]
-        if len(points) < len(found):  # not measured in the whole sweep
+        if len(points) < len(shapes):  # not measured in the whole sweep
             continue
         front = contender.startswith("fastact")
         axes.plot(
@@ -155,7 +158,7 @@ def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str
             zorder=3 if front else 2,
             label=contender,
         )
-    values = [int(shape[size]) for shape in found]
+    values = [int(shape[size]) for shape in shapes]
     axes.set_xlabel(label)
     axes.tick_params(axis="x", labelsize=8.5)
     axes.set_ylim(bottom=0)

@@ -56,8 +56,11 @@ def check_out(path: Path, fields: Collection[str], compared: Iterable[str] = SAM
     if not path.exists():
         if not path.parent.is_dir():
             raise NotADirectoryError(f"{path}: {path.parent} is not a folder")
-        with tempfile.TemporaryFile(dir=path.parent):  # raises where nothing can be written there
-            return None
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return None
+        except OSError as error:
+            raise OSError(f"{path}: cannot write in {path.parent} ({error.strerror})") from error
     path.open("r+b").close()
     old = read(path, fields)
     require_same(old["environment"], machine.describe(), compared, path)

@@ -66,10 +66,11 @@ def require_for_readme(results: records.Results) -> None:
     if results.get("quick"):
         raise ValueError("README: got results of a --quick run, wanted those of a full run")
     medians = records.Medians(results["results"])
-    missing = [shape for shape in MAIN if "fastact C" not in medians.at(1, README_MODE, shape)]
+    compared = {"fastact C", "naive NumPy"}
+    missing = [shape for shape in MAIN if not compared <= medians.at(1, README_MODE, shape).keys()]
     if missing:
         raise ValueError(
-            "README: got results without some main shapes on one thread, wanted all of them: "
+            "README: got results without fastact C and naive NumPy on some main shapes on one thread: "
             + ", ".join(map(str, missing))
         )
     for threads, share in results["neighbours"].items():
