@@ -25,7 +25,7 @@ class Goal(NamedTuple):
     contender: str
     rivals: tuple[str, ...]
     ratio: float
-    amx: bool = False  # meant for CPUs that have it
+    amx: bool = False  # whether the goal is for CPUs with AMX alone
 
 
 class Outcome(NamedTuple):
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     against: str
     wanted: float
     got: float | None  # None: not measured
-    possible: float | None = None  # at the measured FMA peak
+    possible: float | None = None  # `got` at the measured FMA peak
     is_limit: bool = False  # `wanted` is the most, not the least
     lacking: str | None = None  # why it cannot be measured
 
@@ -117,9 +117,9 @@ def _linear() -> list[Goal]:
 
 
 GOALS = (*_naive_numpy(), *_frameworks(), *_frozen(), *_tiers(), *_linear())
-LARGEST_ERRORS = {"fastact C high": 1e-5, "fastact C medium": 4e-3}  # norm of the error of y, relative
-SHARE_OF_PEAK = 0.85  # of the FMA rate measured in registers, forward on the largest shape
-SCALING = 1.8  # two threads against one, on shapes of 1,024 rows
+LARGEST_ERRORS = {"fastact C high": 1e-5, "fastact C medium": 4e-3}  # relative norms of the error of y
+SHARE_OF_PEAK = 0.85  # share of the FMA rate in registers, for the forward on the largest shape
+SCALING = 1.8  # speed-up of two threads over one, on shapes of 1,024 rows
 
 
 def useful_flop(mode: str, shape: Shape) -> float:
@@ -128,7 +128,7 @@ def useful_flop(mode: str, shape: Shape) -> float:
 
 
 def outcomes(results: Results) -> list[Outcome]:
-    """Every goal with what `results` say of it."""
+    """Every goal and its outcome in `results`."""
     medians = Medians(results["results"])
     peak = results["limits"].get("1", {}).get("register_fma_gflops")
     no_amx = None if "amx_bf16" in results["environment"]["instructions"] else "this CPU has no AMX"

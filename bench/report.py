@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import goals, machine, records, tables
@@ -33,8 +33,8 @@ README_SHAPES = (
 README_CONTENDERS = {"fastact C": "fastact", "PyTorch": "torch", "JAX": "jax", "naive NumPy": "numpy"}
 
 
-def page(results: records.Results, pictures: Iterable[str]) -> str:
-    """A machine's page: every table, in Markdown, and the pictures, by their file names."""
+def page(results: records.Results, pictures: Mapping[str, str]) -> str:
+    """A machine's page: every table, in Markdown, and the pictures: {description: file name}."""
     threads = records.Medians(results["results"]).threads()
     parts = [
         f"# {results['environment']['cpu']}",
@@ -46,11 +46,11 @@ def page(results: records.Results, pictures: Iterable[str]) -> str:
         'out_features:activation for another activation (the exact gelu, with erf). "C vs best other": how '
         "many times as fast as the fastest of the others fastact C is; below 1 it is slower.",
         "In a forward of maxout fastact and NumPy store the argmax; PyTorch, torch.compile and JAX leave it "
-        "out. No contender's forward of relu and gelu stores anything for a backward. Figures of lower "
+        "out. In a forward of relu and gelu fastact stores y alone, as PyTorch and JAX do. Figures of lower "
         "precision have the relative error of y in brackets; they are no rivals of float32's.",
         "In the pictures work is the arithmetic that the results need: a backward of maxout counts the "
         "winners alone, so that contenders that multiply the losers as well reach less.",
-        *(f"![{name}]({name})" for name in pictures),
+        *(f"![{what}]({name})" for what, name in pictures.items()),
     ]
     for count in threads:
         for layer, shapes in tables.by_layer(TABULATED).items():
@@ -122,14 +122,17 @@ def write(results: records.Results, path: Path, readme: Path | None = None) -> l
         linked = {theme: _link(chart, readme) for theme, chart in charts.items()}
         section = readme_section(results, linked, _link(path.with_suffix(".md"), readme))
         text = tables.replace_between_markers(readme.read_text(), "bench", section)
-    written = []
-    for name, draw in (("rates", plots.rates), ("growth", plots.growth)):
+    pictures = {}
+    for name, what, draw in (
+        ("rates", "Share of the FMA peak by shape", plots.rates),
+        ("growth", "Rate or time as rows, features and pieces grow", plots.growth),
+    ):
         figure = draw(results, 1)
         if figure is not None:
-            written.append(plots.save(figure, path.with_name(f"{path.stem}-{name}.svg")))
-    described = page(results, [picture.name for picture in written])
+            pictures[what] = plots.save(figure, path.with_name(f"{path.stem}-{name}.svg"))
+    described = page(results, {what: picture.name for what, picture in pictures.items()})
     path.with_suffix(".md").write_text(described + "\n")
-    written.append(path.with_suffix(".md"))
+    written = [*pictures.values(), path.with_suffix(".md")]
     if readme is not None and text is not None:
         for theme, chart in charts.items():
             figure = plots.speedups(results, README_MODE, README_SHAPES, README_CONTENDERS, theme)

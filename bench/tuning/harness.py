@@ -1,4 +1,4 @@
-"""Builds variants of the extension with other constants, and times them against the one as it is.
+"""Builds variants of the extension with other constants, and times them beside the present one.
 
     python -m bench.tuning.depth_block_bytes            # one experiment; --quick only shows that it runs
 
@@ -31,7 +31,7 @@ AS_IT_IS = "as it is"
 
 
 class Experiment(NamedTuple):
-    """What a script declares.
+    """The declaration of a script.
 
     `variants` are the values to try beside the present ones: {constant: value} each, the value as C text.
     `errors`: whether accuracy decides as well, on "forward", "grad_x" and "grad_weight".
@@ -111,7 +111,7 @@ def label(variant: dict[str, str]) -> str:
 
 
 def table(cases: Sequence[Case], figures: dict[str, Sequence[float]], title: str) -> str:
-    """A line a variant with a column for each case, the cases named above."""
+    """A line for each variant and a column for each case, under a list of the cases."""
     letters = [chr(ord("A") + i) for i in range(len(cases))]
     width = max(map(len, (*figures, title)))
     lines = [f"{letter}: {case}" for letter, case in zip(letters, cases, strict=True)]
