@@ -244,7 +244,8 @@ def _name_machine(figure: Figure, results: Results, threads: int) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as SVG; returns `path`."""
-    figure.savefig(path, metadata={"Date": None})
+    """Write the figure as SVG, the same file for the same results; returns `path`."""
+    with plt.rc_context(style.STYLE):
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return path

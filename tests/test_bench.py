@@ -585,6 +585,9 @@ def test_report_leaves_readme_alone_and_names_its_files(tmp_path, readme, capsys
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {tmp_path / name}" for name in ("machine-rates.svg", "machine.md")
     ]
+    picture = (tmp_path / "machine-rates.svg").read_text()
+    report_in(tmp_path, full_results())
+    assert (tmp_path / "machine-rates.svg").read_text() == picture  # a changed line is a changed figure
     page = (tmp_path / "machine.md").read_text()
     assert re.findall(r"!\[.*?\]\((.*?)\)", page) == ["machine-rates.svg"]
     assert "| 1x2048x2048:gelu | **100** |" in page
