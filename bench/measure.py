@@ -19,13 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import limits, machine, peers
 from .peers.base import Contender, NotAvailable
 from .problem import Interval, Problem, Truth, exact
-from .shapes import LINEAR, MAIN, Shape, is_sweep
+from .shapes import LINEAR, MAIN, MAXOUT, Shape, is_sweep
 from .tables import threads_text
 from .threads import pin
 from .timing import interleaved
 
 # A sweep has many shapes, and compiling for each takes longer than measuring it.
 NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
+# Of other layers than maxout float32 alone is compared, but for frozen weights.
+NOT_IN_LINEAR = {"fastact C high", "fastact C medium"}
 # the methods that each table times, and what its records call them
 MODES = {
     "layers": {"forward": "forward", "forward_backward": "forward_backward", "step": "step"},
@@ -80,6 +82,13 @@ def check(
     return errors, norm_error
 
 
+def tables_of(shape: Shape) -> tuple[str, ...]:
+    """The tables that `shape` is measured for."""
+    if is_sweep(shape):
+        return ("layers",)
+    return ("layers", "frozen", "tiers") if shape.activation == MAXOUT else ("layers", "frozen")
+
+
 class Run:
     """One process's share of a benchmark: its settings, and the records so far."""
 
@@ -94,8 +103,10 @@ class Run:
     def measure(self, shape: Shape, table: str, contenders: dict[str, type[Contender]]) -> None:
         """Check, then time, `contenders` on `shape`; `table` is "layers", "frozen" or "tiers"."""
         sweep = is_sweep(shape)
-        if sweep:
-            contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
+        left_out = (NOT_IN_SWEEPS if sweep else set()) | (
+            NOT_IN_LINEAR if shape.activation != MAXOUT else set()
+        )
+        contenders = {name: kind for name, kind in contenders.items() if name not in left_out}
         modes = {mode: name for mode, name in MODES[table].items() if not (sweep and mode == "step")}
         problem = Problem(shape)
         roundoffs = {kind.roundoff for kind in contenders.values()}
@@ -141,7 +152,7 @@ def main(request_path: str) -> int:
         (shape, table)
         for shape in shapes
         for table, (contenders, _) in tables.items()
-        if contenders and (table == "layers" or not is_sweep(shape))
+        if contenders and table in tables_of(shape)
     ]
     run = Run(threads, request["seconds"])
     console = Console(stderr=True)
