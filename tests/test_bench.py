@@ -954,9 +954,17 @@ def test_tuning_find_without_exactly_one_definition_is_refused(tmp_path, texts, 
 def test_tuning_table_names_every_variant_and_case():
     figures = {harness.label(variant): [1.5, 20.0] for variant in ({}, {"SIZE": "8", "ROWS": "2"})}
     text = harness.table([ab.Case("forward", SIZES), ab.Case("frozen", SIZES)], figures, "us")
-    assert text.splitlines()[:2] == ["A: forward 7x5x3x4", "B: frozen 7x5x3x4"]
+    assert text.splitlines()[:2] == ["A: as it is", "B: SIZE 8, ROWS 2"]
     assert [line.split() for line in text.splitlines()[2:]] == [
         ["us", "A", "B"],
-        ["as", "it", "is", "1.5", "20"],
-        ["SIZE", "8,", "ROWS", "2", "1.5", "20"],
+        ["forward", "7x5x3x4", "1.5", "1.5"],
+        ["frozen", "7x5x3x4", "20", "20"],
     ]
+
+
+def test_tuning_tables_have_80_columns():
+    for experiment in EXPERIMENTS.values():
+        labels = map(harness.label, ({}, *experiment.variants))
+        figures = {label: [1234567.8] * len(experiment.cases) for label in labels}
+        text = harness.table(experiment.cases, figures, "median us a call")
+        assert max(map(len, text.splitlines())) <= 80

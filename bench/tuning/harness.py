@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -111,14 +112,13 @@ def label(variant: dict[str, str]) -> str:
 
 
 def table(cases: Sequence[Case], figures: dict[str, Sequence[float]], title: str) -> str:
-    """A line for each variant and a column for each case, under a list of the cases."""
-    letters = [chr(ord("A") + i) for i in range(len(cases))]
-    width = max(map(len, (*figures, title)))
-    lines = [f"{letter}: {case}" for letter, case in zip(letters, cases, strict=True)]
+    """A line for each case and a column for each variant, under a list of the variants; 80 columns wide."""
+    letters = [chr(ord("A") + i) for i in range(len(figures))]
+    lines = [textwrap.fill(f"{letter}: {name}", 80) for letter, name in zip(letters, figures, strict=True)]
+    width = max(len(text) for text in (title, *map(str, cases)))
     lines.append(f"{title:{width}}" + "".join(f"{letter:>9}" for letter in letters))
-    lines += [
-        f"{name:{width}}" + "".join(f"{figure:9.4g}" for figure in row) for name, row in figures.items()
-    ]
+    for case, of_case in zip(cases, zip(*figures.values(), strict=True), strict=True):
+        lines.append(f"{case!s:{width}}" + "".join(f"{figure:9.4g}" for figure in of_case))
     return "\n".join(lines)
 
 
