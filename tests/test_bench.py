@@ -466,6 +466,16 @@ def test_useful_flop_of_a_backward_counts_winners_alone():
     assert goals.useful_flop("forward_backward", MAIN[4]) == 2 * MAIN[4].dense_flop
 
 
+def test_text_of_a_run_has_80_columns():
+    found = [
+        result("fastact C medium", 1e6, shape, mode) for shape in (MAIN[0], RELU) for mode in tables.TITLES
+    ]
+    found += [result("JAX", 1e6, shape, mode) for shape in MAIN for mode in tables.TITLES]
+    lines = run.text(results(*found)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "Not measured (layers): Thinc: not installed (no module)." in lines
+
+
 def test_goals_as_text_have_80_columns_and_measured_lines_only():
     found = [
         result(name, 100.0 + i, shape, mode)
