@@ -103,7 +103,8 @@ def readme_section(results: records.Results, charts: dict[str, str], page_path: 
             tables.markdown_of(header, lines),
             "",
             f"Measured on {about['cpu']} (family/model {about['family_model']}), {about['fastact_isa']}, "
-            f"1 thread, float32, with {', '.join(versions)}; [all results]({page_path}).",
+            f"1 thread, float32, with {', '.join(versions)}{tables.commits_text(results)}; "
+            f"[all results]({page_path}).",
         ]
     )
 

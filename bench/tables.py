@@ -161,15 +161,20 @@ def blocks(content: Table, width: int = WIDTH) -> str:
     return "\n\n".join(texts)
 
 
+def commits_text(results: Results) -> str:
+    """The commits of the measurement as the end of a sentence; empty without git."""
+    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
+    return f"; commit {', '.join(commits)}" if commits else ""
+
+
 def machine_line(results: Results) -> str:
     """The machine, the software and the commits of the measurement."""
     about = results["environment"]
-    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
     instructions = ", ".join(about["instructions"]) or "none of those looked for"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{about['cpu']} (family/model {about['family_model']}, {about['cores']} cores; {instructions}), "
-        f"{about['system']}; {versions}{'; commit ' if commits else ''}{', '.join(commits)}."
+        f"{about['system']}; {versions}{commits_text(results)}."
     )
 
 

@@ -617,7 +617,7 @@ def test_report_for_readme_writes_one_chart_and_one_table(tmp_path, readme, caps
     assert len(lines) == 12
     assert "| 1x2048x2048:relu | linear relu | 100 | 300 | 400 | 200 |" in lines
     assert (
-        "Measured on Example CPU (family/model 1/2), avx2, 1 thread, float32, with fastact 0.1, torch 2.9"
+        "float32, with fastact 0.1, torch 2.9, jax 0.9, numpy 2.0; commit 0123abc; [all results](machine.md)."
         in text
     )
     assert f"wrote {readme}" in capsys.readouterr().out
