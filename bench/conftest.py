@@ -25,5 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "shape" in metafunc.fixturenames:
-        chosen = shapes.select(metafunc.config.getoption("--shapes"))
+        try:
+            chosen = shapes.select(metafunc.config.getoption("--shapes"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
         metafunc.parametrize("shape", chosen, ids=str, scope="module")

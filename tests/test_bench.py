@@ -633,7 +633,7 @@ def test_report_for_readme_writes_one_chart_and_one_table(tmp_path, readme, caps
         ),
         (
             {"results": [result("fastact C", 1.0, MAIN[1], "forward_backward")]},
-            "without fastact C and naive NumPy on",
+            "without fastact C and naive NumPy on one thread on 1024x288x96x3, 100x784",
         ),
     ],
 )
