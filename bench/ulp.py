@@ -19,9 +19,9 @@ from fastact.cli.arguments import positive
 
 from . import records
 
-# Every activation of the table except linear, which is exact, and prelu, whose formula is leaky_relu's.
+# Every activation of the table except identity, which is exact, and prelu, whose formula is leaky_relu's.
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    name: (name, {}) for name in activations.TABLE if name not in ("linear", "prelu")
+    name: (name, {}) for name in activations.TABLE if name not in ("identity", "prelu")
 } | {"leaky_relu": ("leaky_relu", {"negative_slope": 0.25}), "gelu_tanh": ("gelu", {"approximate": "tanh"})}
 _CHUNK = 1 << 16  # numbers that fit into L2
 

@@ -1,8 +1,10 @@
 """Builds `fastact._native`: cffi binds api/fastact.h and api/numpy.h; every .c below csrc is compiled.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
+A wheel without the extension has the tag of a pure wheel, py3-none-any.
 
-Environment variables for developers: FASTACT_DEVELOP=1 turns warnings into errors.
+Environment variables for developers:
+FASTACT_DEVELOP=1 turns warnings into errors and keeps debug information.
 FASTACT_EMULATE_AMX=1 builds the AMX kernels on a plain C model of its tile instructions.
 FASTACT_EMULATE_AVX512=FOLDER does that too, and builds the AVX-512 kernels on the portable intrinsics of
 SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.
@@ -18,16 +20,17 @@ from pathlib import Path
 
 import cffi
 import numpy
+from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
 from setuptools.command.build_ext import build_ext as _build_ext
 from setuptools.errors import CompileError, LinkError
 from setuptools.extension import Extension
 
 _HERE = Path(__file__).resolve().parent
-# No contraction: an FMA is an intrinsic, so that where ISAs should agree they do.
+# No contraction: FMAs are intrinsics, so that ISAs agree where they should.
 _FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
-# AVX vectors in baseline code are passed by memory; they are all inlined.
+# GCC warns that AVX vectors are passed in memory in baseline code; all these functions are inlined.
 _FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
-# Hardening, where the compiler and the linker take it without a warning.
+# Hardening flags, used if the compiler and the linker take them without a warning.
 _HARDENING = [["-fstack-protector-strong"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]]
 _LINK_HARDENING = ["-Wl,-z,relro,-z,now"]
 _PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
@@ -35,12 +38,12 @@ _OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return 
 
 
 def _found(pattern: str) -> list[str]:
-    """The files below csrc of this pattern, relative to the checkout, sorted."""
+    """The files below csrc that match `pattern`, relative to the checkout, sorted."""
     return sorted(os.path.relpath(path, _HERE.parent) for path in _HERE.rglob(pattern))
 
 
 class build_ext(_build_ext):
-    """setuptools' build_ext with the sources, headers and flags found here, and OpenMP where there is one."""
+    """setuptools' build_ext with the sources, headers and flags found here, and with OpenMP if it builds."""
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
@@ -56,13 +59,17 @@ class build_ext(_build_ext):
             flag for flags in _HARDENING if self._builds(_PROGRAM, [*flags, "-Werror"], []) for flag in flags
         ]
         harden_link = _LINK_HARDENING if self._builds(_PROGRAM, [], _LINK_HARDENING) else []
-        develop = ["-Werror"] if os.environ.get("FASTACT_DEVELOP") == "1" else []
+        develop = os.environ.get("FASTACT_DEVELOP") == "1"
+        strict = ["-Werror"] if develop else []
+        # Python's own flags ask for debug information, which is nine tenths of the extension's size.
+        asked = any(flag.startswith("-g") for flag in os.environ.get("CFLAGS", "").split())
+        debug = [] if develop or asked else ["-g0"]
         simde = os.environ.get("FASTACT_EMULATE_AVX512")
         emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
         if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
-        ext.extra_compile_args = _FLAGS + openmp + harden + develop + emulate
+        ext.extra_compile_args = _FLAGS + openmp + harden + strict + debug + emulate
         ext.extra_link_args = [*openmp, *harden_link, "-lm"]
         ext.depends = [*_found("*.h"), *_found("*.c"), str(_HERE / "build.py")]
         ext.extra_objects = self._compile(_found("*.c"), ext)
@@ -98,3 +105,15 @@ class build_ext(_build_ext):
             except (CompileError, LinkError, OSError, subprocess.SubprocessError):
                 return False
         return True
+
+
+class bdist_wheel(_bdist_wheel):
+    """setuptools' bdist_wheel, with the tag of a pure wheel where the extension was not built."""
+
+    def run(self) -> None:
+        if not self.skip_build:
+            self.run_command("build")
+        if not any(map(os.path.exists, self.get_finalized_command("build_ext").get_outputs())):
+            self.distribution.ext_modules = []
+            self.root_is_pure = True
+        super().run()

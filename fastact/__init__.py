@@ -9,8 +9,10 @@
 """
 
 import sys as _sys
+import typing as _typing
 
 from . import elementwise as _elementwise
+from . import info as _info
 from . import nn as _nn
 from .backends import get_backend, set_backend
 from .elementwise import *  # noqa: F403
@@ -62,10 +64,23 @@ __all__ = [
 __all__ += _elementwise.__all__
 __all__ += _nn.__all__
 
-# Pickles of 0.1.0 look for their classes in these modules.
-for _old, _module in (("layers", _nn), ("optim", _nn.optim), ("frozen", _nn.frozen), ("init", init)):
-    _sys.modules.setdefault(f"{__name__}.{_old}", _module)
+# Pickles of 0.1.0 name their classes and functions by these modules.
+for _old, _module in (
+    ("config", _info),
+    ("frozen", _nn.frozen),
+    ("init", init),
+    ("inspection", _nn.regions),
+    ("layers", _nn),
+    ("losses", _nn.losses),
+    ("optim", _nn.optim),
+    ("state", _nn.checkpoint),
+):
+    _sys.modules[f"{__name__}.{_old}"] = _module
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not _typing.TYPE_CHECKING:  # a type checker would take every misspelt name for one that it finds
+    __getattr__ = _elementwise.__getattr__  # the names of 0.1.0

@@ -2,7 +2,7 @@
 
 | name        | y                                   | parameter (default)    | backward needs |
 |-------------|-------------------------------------|------------------------|----------------|
-| linear      | z                                   |                        | y              |
+| identity    | z                                   |                        | y              |
 | relu        | max(z, 0)                           |                        | y              |
 | leaky_relu  | z if z > 0 else negative_slope z    | negative_slope (0.01)  | z              |
 | prelu       | z if z > 0 else slope z             | slope (an array)       | z              |
@@ -22,8 +22,8 @@
 | logsigmoid  | log sigmoid(z)                      |                        | z              |
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the others
-save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  csrc/README.md says how to
-add an activation.
+save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  "linear", Keras's name for
+identity, is accepted wherever a name is.  csrc/README.md says how to add an activation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 
@@ -122,7 +122,7 @@ class Row(NamedTuple):
 
 
 TABLE: dict[str, Row] = {
-    "linear": Row(0, "y", lambda z, p: z, lambda grad_y, y, p: grad_y, init="glorot_uniform"),
+    "identity": Row(0, "y", lambda z, p: z, lambda grad_y, y, p: grad_y, init="glorot_uniform"),
     "relu": Row(1, "y", lambda z, p: np.maximum(z, 0), lambda grad_y, y, p: np.where(y <= 0, 0, grad_y)),
     "leaky_relu": Row(
         2,
@@ -236,32 +236,77 @@ TABLE: dict[str, Row] = {
 
 NAMES = tuple(name for name in TABLE if name != "gelu_tanh")  # which is gelu with approximate="tanh"
 SAVES_Z = tuple([name for name in NAMES if TABLE[name].saves == "z"])
+
+# The names as types, in which a type checker finds a misspelt name.  FixedName: nothing is learned.
+FixedName = Literal[
+    "identity",
+    "linear",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "softplus",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "softsign",
+    "hardswish",
+    "hardsigmoid",
+    "hardtanh",
+    "relu6",
+    "logsigmoid",
+]
+ActivationName = Literal[FixedName, "prelu"]
+Approximate = Literal["none", "tanh"]
+
+
+class Parameters(TypedDict, total=False):
+    """The keywords of the activations."""
+
+    negative_slope: float
+    slope: Any  # an array; for a layer, which learns the slope, the numbers to start from
+    alpha: float
+    approximate: Approximate
+
+
+_ALIASES: dict[str, ActivationName] = {"linear": "identity"}
+
 _ACTIVATIONS = {name: Activation(name, row.code, row.saves) for name, row in TABLE.items()}
-_PLAIN = {name: _ACTIVATIONS[name] for name in NAMES if not TABLE[name].defaults}
 
 
-def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: dict[str, Any]) -> Activation:
+def canonical(name: ActivationName) -> ActivationName:
+    """The table's name of an activation that may be called by an alias."""
+    return _ALIASES.get(name, name)
+
+
+_BY_NAME = {name: _ACTIVATIONS[name] for name in NAMES}
+_BY_NAME |= {alias: _ACTIVATIONS[name] for alias, name in _ALIASES.items()}
+
+
+def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Activation:
     """The activation called `name` with its keywords checked.
 
     `features` is the length of z's last axis, which a PReLU slope has to match.  Raises ValueError for
-    an unknown name or an invalid value, TypeError for a keyword the activation does not take.
+    an unknown name or an invalid value, TypeError for a keyword that the activation does not take.
     """
-    if not isinstance(name, str) or name not in NAMES:
+    act = _BY_NAME.get(name) if isinstance(name, str) else None
+    if act is None:
         raise ValueError(f"activation: got {shown(name)}, wanted one of {', '.join(NAMES)}")
-    if not parameters and name in _PLAIN:
-        return _PLAIN[name]
-    defaults = TABLE[name].defaults
+    defaults = TABLE[act.name].defaults
+    if not parameters and not defaults:
+        return act
     for key in parameters:
         if key not in defaults:
             wanted = ", ".join(defaults) or "no parameter"
             raise TypeError(f"{key}: {name} takes {wanted}")
     values = {**defaults, **parameters}
-    act = _ACTIVATIONS[name]
     if name == "prelu":
         return act._replace(slope=_check_slope(values["slope"], features, dtype))
     if name == "gelu":
         approximate = values["approximate"]
-        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+        if not isinstance(approximate, str) or approximate not in get_args(Approximate):
             raise ValueError(f'approximate: got {shown(approximate)}, wanted "none" or "tanh"')
         return _ACTIVATIONS["gelu_tanh"] if approximate == "tanh" else act
     (key,) = defaults

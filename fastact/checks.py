@@ -1,6 +1,7 @@
-"""What a caller of `ops` and of the layers may get wrong, and arrays as the backends take them.
+"""Checks of the arguments of `ops` and of the layers, and arrays in the form that the backends take.
 
-A bad argument raises before anything is written, naming the argument, what it got and what it wanted.
+A bad argument raises before anything is written.  The message names the argument, what it got and what it
+wanted; where a common slip explains the value, the message ends with its cure (`hint`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ Needs = tuple[bool, ...]
 ARRAYS = (np.ndarray, np.memmap)
 MAX_PIECES = 256  # an argmax is one byte
 MAX_SIZE = int(np.iinfo(np.intp).max) // 8  # of float64 in an address space
-LARGEST = {char: float(np.finfo(char).max) for char in "fd"}  # finite number of a dtype, by its char
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+LARGEST = {char: float(np.finfo(char).max) for char in "fd"}  # the largest finite number, by a dtype's char
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 UINT8 = np.dtype(np.uint8)
 
 
 def shown(value: Any) -> str:
-    """The repr of `value` for a message, on one line: cut if long, the type's name if there is no repr."""
+    """The repr of `value` on one line of at most 80 characters, or the type's name if repr fails."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a caller's own __repr__, or an int of more digits than Python writes
@@ -35,20 +36,46 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_types(**values: Any) -> None:
-    """Each of `values` is an array."""
-    for name, value in values.items():
-        if type(value) not in ARRAYS:
-            raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+# How to convert the arrays of a package to NumPy's; others take `np.asarray(...)`.
+_CONVERSIONS = {
+    "cupy": ".get()",
+    "fastact": ".data",  # a Parameter
+    "pandas": ".to_numpy()",
+    "polars": ".to_numpy()",
+    "tensorflow": ".numpy()",
+    "torch": "fastact.torch or .numpy()",
+}
+
+
+def hint(got: Any, wanted: np.dtype[Any] | None = None) -> str:
+    """The end of a message: how to convert `got`, a value or a dtype, to an array of `wanted`; or "".
+
+    None for `wanted` means float32.  Packages are recognised by the names of modules and never imported.
+    """
+    dtype = "float32" if wanted is None else wanted.name
+    if isinstance(got, np.dtype):
+        return f": try .astype(np.{dtype})" if got.kind in "biufO" else ""  # not complex, not text
+    kind = type(got)
+    if isinstance(got, np.ndarray) or not (kind in (list, tuple) or hasattr(kind, "__array__")):
+        return ""
+    packages = [str(base.__module__).partition(".")[0] for base in kind.__mro__]
+    known = next((_CONVERSIONS[package] for package in packages if package in _CONVERSIONS), None)
+    return f": try {known or f'np.asarray(..., np.{dtype})'}"
+
+
+def check_type(name: str, value: Any, wanted: np.dtype[Any] | None = None) -> None:
+    """`value` is an array of any dtype; `wanted` is the dtype that the hint suggests."""
+    if type(value) not in ARRAYS:
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted a numpy.ndarray{hint(value, wanted)}")
 
 
 def check_dtype(name: str, got: np.dtype[Any], wanted: np.dtype[Any] | None = None) -> None:
     """An array's dtype is `wanted`, or a supported float type where that is None."""
     if wanted is None:
-        if got not in _FLOATS:
-            raise TypeError(f"{name}: got dtype {got}, wanted float32 or float64")
+        if got not in FLOATS:
+            raise TypeError(f"{name}: got dtype {got}, wanted float32 or float64{hint(got)}")
     elif got != wanted:
-        raise TypeError(f"{name}: got dtype {got}, wanted {wanted}")
+        raise TypeError(f"{name}: got dtype {got}, wanted {wanted}{hint(got, wanted)}")
 
 
 def check_shape(name: str, got: Shape, wanted: Shape) -> None:
@@ -56,15 +83,21 @@ def check_shape(name: str, got: Shape, wanted: Shape) -> None:
         raise ValueError(f"{name}: got shape {got}, wanted {wanted}")
 
 
+def check_last_axis(name: str, got: Shape, weight: Shape) -> None:
+    """An array (..., in_features) fits the weight, whose last axis is in_features too."""
+    if got[-1:] != weight[-1:]:
+        raise ValueError(f"{name}: got shape {got}, wanted (..., {weight[-1]}) to match weight")
+
+
 def check_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
     """`value` is an array of `dtype`, or of a supported float type where `dtype` is None."""
     if type(value) not in ARRAYS:
-        check_types(**{name: value})
+        check_type(name, value, dtype)
     check_dtype(name, value.dtype, dtype)
 
 
 def check_number(name: str, value: Any) -> float:
-    """`value`, a real number, as a float: infinite where the number is beyond the range of float64."""
+    """`value`, a real number, as a float; infinite if the number is beyond the range of float64."""
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -107,14 +140,14 @@ def finite_numbers(name: str, value: Any, dtype: Any) -> Array:
     """`value`, a number, a sequence or an array of numbers, as a new array of at least one axis."""
     numbers = value
     if isinstance(value, np.ndarray):
-        check_types(**{name: value})
+        check_type(name, value)
     elif isinstance(value, Real):
         numbers = check_number(name, value)
     elif isinstance(value, list | tuple):
         numbers = [check_number(name, number) for number in value]
     try:
         given = np.array(numbers, ndmin=1)
-    except Exception as error:  # whatever an __array__ raises
+    except Exception as error:  # an __array__ may raise anything
         raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers") from error
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: got {shown(value)}, wanted finite numbers")
@@ -142,7 +175,7 @@ def check_size(name: str, value: Any, smallest: int = 0, largest: int = MAX_SIZE
 
 
 def check_sizes(name: str, shape: Any) -> Shape:
-    """`shape`, a tuple or list of at least one size, as a tuple: that of an array that memory may hold."""
+    """`shape`, a tuple or list of at least one size, as a tuple; such an array could fit in memory."""
     if not isinstance(shape, tuple | list):
         raise TypeError(f"{name}: got {shown(shape)}, wanted a tuple of ints")
     if not shape:
@@ -156,27 +189,27 @@ def check_sizes(name: str, shape: Any) -> Shape:
 def check_flag(name: str, value: Any) -> bool:
     if value is True or value is False:
         return bool(value)
-    if type(value) is not np.bool_:  # `Linear(784, 10, "relu")` has its activation in bias's place
+    if type(value) is not np.bool_:
         raise TypeError(f"{name}: got {shown(value)}, wanted True or False")
     return bool(value)
 
 
 def check_float_dtype(dtype: Any) -> np.dtype[Any]:
-    """What `dtype` names, which has to be float32 or float64."""
+    """The dtype that `dtype` names, which has to be float32 or float64."""
     named: np.dtype[Any] | None = None
     if dtype is not None:  # np.dtype takes None for float64
-        with contextlib.suppress(Exception):  # `dtype` names none
+        with contextlib.suppress(Exception):  # `dtype` names no dtype
             named = np.dtype(dtype)
-    if named is None or named not in _FLOATS:
+    if named is None or named not in FLOATS:
         got = dtype if isinstance(dtype, str) else shown(dtype) if named is None else named
         raise TypeError(f"dtype: got {got}, wanted float32 or float64")
     return named
 
 
 def check_rng(rng: Any) -> np.random.Generator:
-    """`np.random.default_rng(rng)`: a generator as it is, a new one of a seed or of None."""
+    """`np.random.default_rng(rng)`: the generator itself, or a new one for a seed or None."""
     if isinstance(rng, np.ndarray):
-        check_types(rng=rng)  # of a matrix, NumPy takes rows for ever
+        check_type("rng", rng)  # NumPy would iterate for ever over a matrix, whose rows are matrices
     try:
         return np.random.default_rng(rng)
     except Exception as error:
@@ -185,7 +218,7 @@ def check_rng(rng: Any) -> np.random.Generator:
 
 
 def contiguous(value: Array) -> Array:
-    """`value` itself where a kernel can read it, else a C-contiguous, aligned copy."""
+    """`value` itself if a kernel can read it, else a C-contiguous, aligned copy."""
     flags = value.flags
     if flags.carray or (flags.c_contiguous and flags.aligned):  # `carray` is both, and writeable
         return value
@@ -193,7 +226,7 @@ def contiguous(value: Array) -> Array:
 
 
 def as_rows(value: Any) -> Any:
-    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1); None as it is."""
+    """A C-contiguous `value` (..., features) as (rows, features), () as (1, 1), and None as None."""
     if value is None or value.ndim == 2:
         return value
     *rows, features = value.shape or (1,)
@@ -212,14 +245,14 @@ def as_blocks(z: Array, axis: int) -> Array:
 
 
 def check_operand(name: str, value: Any, dtype: np.dtype[Any], shape: Shape) -> Array:
-    """`value`, which has to be of `dtype` and `shape`, as a kernel can read it."""
+    """`value`, which has to be of `dtype` and `shape`, in a form that a kernel can read."""
     if type(value) not in ARRAYS or value.dtype != dtype or value.shape != shape:
         check_array(name, value, dtype)
         check_shape(name, value.shape, shape)
     return contiguous(value)
 
 
-# A program has few different shapes, and passes each many times.
+# A program has few different shapes and passes each many times, so each is checked once.
 _once_each = functools.lru_cache(maxsize=1024)
 MAXOUT_WEIGHT = ("out_features", "pieces", "in_features")
 LINEAR_WEIGHT = ("out_features", "in_features")
@@ -235,33 +268,44 @@ def _forward_shape(
     bias: Shape | None = None,
     bias_dtype: np.dtype[Any] | None = None,
 ) -> Shape:
-    """x is (..., in_features), weight (sizes) and bias weight's but for in_features, of one dtype.
+    """The shape of y for x (..., in_features), weight (`sizes`) and bias (`sizes` without in_features).
 
-    Returns the shape of y.
+    All three have one dtype.
     """
     check_dtype("x", x_dtype)
     check_dtype("weight", weight_dtype, x_dtype)
     if len(weight) != len(sizes):
         raise ValueError(f"weight: got shape {weight}, wanted ({', '.join(sizes)})")
-    if not x or x[-1] != weight[-1]:
-        raise ValueError(f"x: got shape {x}, wanted (..., {weight[-1]}) to match weight")
+    if x and x[-1] != weight[-1] and x[-1] in weight[:-1] and bias != weight[:-1]:
+        cure = "transpose it, weight.T" if sizes is LINEAR_WEIGHT else "transpose it, see fastact.convert"
+        raise ValueError(
+            f"weight: got shape {weight}, wanted ({', '.join(sizes)}) with in_features = {x[-1]} "
+            f"to match x: {cure}"
+        )
+    check_last_axis("x", x, weight)
     if sizes is MAXOUT_WEIGHT:
         check_pieces(weight[1])
-    if bias is not None and bias_dtype is not None:
+    if bias is not None and bias_dtype is not None:  # a backward has no bias
         check_dtype("bias", bias_dtype, x_dtype)
         check_shape("bias", bias, weight[:-1])
     return (*x[:-1], weight[0])
 
 
 def check_forward(sizes: tuple[str, ...], x: Any, weight: Any, bias: Any) -> Shape:
-    """`_forward_shape` of what have to be arrays, or no bias."""
+    """The shape of y; TypeError if x, weight or bias is not an array.  bias may be None."""
     if type(x) not in ARRAYS or type(weight) not in ARRAYS:
-        check_types(x=x, weight=weight)
+        check_type("x", x)
+        check_type("weight", weight, _float_dtype(x))
     if bias is None:
         return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype)
     if type(bias) not in ARRAYS:
-        check_types(bias=bias)
+        check_type("bias", bias, _float_dtype(x))
     return _forward_shape(sizes, x.shape, x.dtype, weight.shape, weight.dtype, bias.shape, bias.dtype)
+
+
+def _float_dtype(array: Array) -> np.dtype[Any] | None:
+    """The dtype of an array if it is a supported one, else None."""
+    return array.dtype if array.dtype in FLOATS else None
 
 
 @_once_each
@@ -273,31 +317,38 @@ def _check_backward_shapes(
     weight_dtype: np.dtype[Any],
     grad_y: Shape,
     grad_y_dtype: np.dtype[Any],
-    kept: Shape,
-    kept_dtype: np.dtype[Any],
+    saved: Shape,
+    saved_dtype: np.dtype[Any],
 ) -> None:
-    """x and weight are as in the forward, grad_y and what that kept, argmax or saved, like y."""
-    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype)
+    """x and weight fit as in the forward; grad_y and `saved` have the shape of y."""
+    # where grad_y agrees with the weight about out_features, like a bias would, x is to blame
+    units = weight[:-1] if grad_y[-1:] == weight[:1] else None
+    y = _forward_shape(sizes, x, x_dtype, weight, weight_dtype, units)
     check_dtype("grad_y", grad_y_dtype, x_dtype)
     check_shape("grad_y", grad_y, y)
     dtype = UINT8 if sizes is MAXOUT_WEIGHT else x_dtype
-    check_dtype(_kept(sizes), kept_dtype, dtype)
-    check_shape(_kept(sizes), kept, y)
+    check_dtype(_saved_name(sizes), saved_dtype, dtype)
+    check_shape(_saved_name(sizes), saved, y)
 
 
-def _kept(sizes: tuple[str, ...]) -> str:
+def _saved_name(sizes: tuple[str, ...]) -> str:
+    """The name of the argument that a backward gets from its forward."""
     return "argmax" if sizes is MAXOUT_WEIGHT else "saved"
 
 
-def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, kept: Any) -> None:
-    """`_check_backward_shapes` of what have to be arrays."""
+def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, saved: Any) -> None:
+    """The arguments of a backward fit; `saved` is the argmax for maxout.  TypeError for non-arrays."""
     if (
         type(grad_y) not in ARRAYS
         or type(x) not in ARRAYS
         or type(weight) not in ARRAYS
-        or type(kept) not in ARRAYS
+        or type(saved) not in ARRAYS
     ):
-        check_types(grad_y=grad_y, x=x, weight=weight, **{_kept(sizes): kept})
+        check_type("grad_y", grad_y)
+        dtype = _float_dtype(grad_y)
+        check_type("x", x, dtype)
+        check_type("weight", weight, dtype)
+        check_type(_saved_name(sizes), saved, UINT8 if sizes is MAXOUT_WEIGHT else dtype)
     _check_backward_shapes(
         sizes,
         x.shape,
@@ -306,8 +357,8 @@ def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, kep
         weight.dtype,
         grad_y.shape,
         grad_y.dtype,
-        kept.shape,
-        kept.dtype,
+        saved.shape,
+        saved.dtype,
     )
 
 

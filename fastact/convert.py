@@ -1,6 +1,6 @@
-"""Maxout weights in the orders of other libraries, to and from fastact's.
+"""Maxout weights converted between fastact's order of axes and those of other libraries.
 
-| order         | whose                                        | weight             | bias            |
+| order         | used by                                      | weight             | bias            |
 |---------------|----------------------------------------------|--------------------|-----------------|
 | "thinc"       | Thinc's Maxout, and fastact itself           | (out, pieces, in)  | (out, pieces)   |
 | "torch"       | PyTorch's Linear, then view(-1, out, pieces) | (out * pieces, in) | (out * pieces,) |
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_int, check_types, shown
+from .checks import check_int, check_type, shown
 
 Array = np.ndarray[Any, Any]
 
 
 class _Order(NamedTuple):
-    axes: str  # of the weight: o for out, p for pieces, i for in; the bias has the same without i
-    flat: bool = False  # whether the first two are one
+    axes: str  # the weight's: o for out_features, p for pieces, i for in_features; a bias has them without i
+    flat: bool = False  # whether the first two axes are merged into one
 
 
 _FASTACT = "opi"
@@ -41,7 +41,7 @@ def _order(name: str) -> _Order:
 
 
 def _check_ndim(name: str, value: Any, ndim: int) -> None:
-    check_types(**{name: value})
+    check_type(name, value)
     if value.ndim != ndim:
         raise ValueError(f"{name}: got shape {value.shape}, wanted {ndim} axes")
 
@@ -60,21 +60,21 @@ def _arranged(value: Array, axes: str, wanted: str) -> Array:
 def to_fastact(
     order: str, weight: Array, bias: Array | None = None, pieces: int | None = None
 ) -> tuple[Array, Array | None]:
-    """The weight and bias of another library's maxout layer as fastact takes them.
+    """The weight and bias of another library's maxout layer, in fastact's order.
 
     Args:
-        order: a name of the table above.
-        weight, bias: in that order; the bias may be None.
-        pieces: linear units an output, where the order is flat ("torch", "piece_major"); else it may be
-            left out, and has to match the weight where it is not.
+        order: a name of the table in `fastact.convert`.
+        weight, bias: arrays in that order; the bias may be None.
+        pieces: linear units per output.  A flat order ("torch", "piece_major") needs it; for the others it is
+            optional, and has to match the weight.
 
     Returns:
         weight (out_features, pieces, in_features) and bias (out_features, pieces) or None, new arrays of
         the same dtype.
 
     Raises:
-        TypeError: weight or bias is not an array, or pieces not an int.
-        ValueError: the order is unknown, shapes do not agree, or pieces does not divide the units.
+        TypeError: weight or bias is not an array, or pieces is not an int.
+        ValueError: the order is unknown, shapes do not agree, or pieces does not divide the number of units.
     """
     axes, flat = _order(order)
     _check_ndim("weight", weight, 2 if flat else 3)
@@ -102,12 +102,12 @@ def from_fastact(order: str, weight: Array, bias: Array | None = None) -> tuple[
     """The inverse of `to_fastact`: fastact's weight and bias in another library's order.
 
     Args:
-        order: a name of the table above.
+        order: a name of the table in `fastact.convert`.
         weight: (out_features, pieces, in_features).
         bias: (out_features, pieces), or None.
 
     Returns:
-        weight and bias, shaped as the table says, new arrays of the same dtype.
+        weight and bias, new arrays of the same dtype, with the shapes of the table.
 
     Raises:
         TypeError: weight or bias is not an array.

@@ -1,4 +1,4 @@
-"""What is in force: CPU, instruction set, threads, backends, precision."""
+"""Reports the active configuration: CPU, instruction set, threads, backends, precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import backends, settings
 def get_num_threads() -> int:
     """How many threads an operation may use in this context.
 
-    What `set_num_threads` or `num_threads` asked for, else the backend's own default: OpenMP's, or
+    The number is what `set_num_threads` or `num_threads` asked for, else the backend's default: OpenMP's,
     OMP_NUM_THREADS, or the number of usable cores.  The "numpy" backend leaves its threads to NumPy.
     """
     asked = settings.requested_threads()
@@ -31,14 +31,21 @@ def get_num_threads() -> int:
 
 
 def get_config() -> dict[str, Any]:
-    """What `show_config` prints, as a dict.
+    """The configuration in force, as a dict.
 
-    Keys: version, python, numpy, cpu, backend (the name of the one in force), backends (those that can
-    be used here), c_missing (why the C extension can't be, or None), isa (of the C backend, None
-    without it), isas (those that this CPU runs, best first), openmp, amx_missing (why AMX can't be used,
-    or None), threads, precision, tier_units (for each precision tier what large float32 products run on).
+        version, python, numpy, cpu
+        backend        the name of the backend in force
+        backends       the names of those that can be used here
+        c_missing      why the C extension can't be used, or None
+        isa, isas      the C backend's instruction set, or None; those that this CPU runs, best first
+        openmp         whether the C extension was built with OpenMP
+        amx_missing    why AMX can't be used, or None
+        threads        as `get_num_threads`
+        precision      the precision tier
+        tier_units     what large float32 products run on at each precision tier
 
-    Raises ValueError where FASTACT_BACKEND or FASTACT_ISA names nothing that can run here.
+    Raises ValueError where FASTACT_BACKEND or FASTACT_ISA is invalid or can't run on this CPU, ImportError
+    where the backend that FASTACT_BACKEND names can't load.
     """
     import platform
 
@@ -49,7 +56,7 @@ def get_config() -> dict[str, Any]:
     isas: tuple[str, ...] = ()
     openmp = False
     amx_missing: str | None = None
-    tier_units = dict.fromkeys(settings.PRECISIONS, "float32")
+    tier_units: dict[settings.Precision, str] = dict.fromkeys(settings.PRECISIONS, "float32")
     if c_missing is None:
         from .backends import c
 
@@ -79,7 +86,7 @@ def get_config() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print the configuration in force, a line each; `get_config` returns it."""
+    """Print the configuration in force, a line for each part; `get_config` returns it as a dict."""
     config = get_config()
     lines = {
         "fastact": f"{config['version']}, Python {config['python']}, NumPy {config['numpy']}",
@@ -96,7 +103,7 @@ def show_config() -> None:
 def _describe_c(config: dict[str, Any]) -> str:
     if config["c_missing"] is not None:
         return f"missing: {config['c_missing']}"
-    openmp = "OpenMP" if config["openmp"] else "no OpenMP, so one thread"
+    openmp = "OpenMP" if config["openmp"] else "one thread, since it was built without OpenMP"
     return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])}), {openmp}"
 
 
@@ -107,7 +114,7 @@ def _describe_precision(config: dict[str, Any]) -> str:
 
 
 def _cpu() -> str:
-    """The CPU's model as Linux tells it, elsewhere what Python knows."""
+    """The CPU's model, from /proc/cpuinfo where there is one."""
     import platform
 
     try:
@@ -116,5 +123,5 @@ def _cpu() -> str:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     except OSError:
-        pass  # no Linux
+        pass  # not Linux
     return platform.processor() or platform.machine()

@@ -6,11 +6,13 @@ C-contiguous arrays of one dtype whose shapes agree.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from . import activations, backends, settings
+from .activations import ActivationName, FixedName, Parameters
+from .backends import BackendName
 from .checks import (
     LINEAR_WEIGHT,
     MAXOUT_WEIGHT,
@@ -32,6 +34,16 @@ from .checks import (
     contiguous_rows,
 )
 from .outputs import check_out, deliver, output_arrays
+from .settings import Precision
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# `out=` of one, two, or several results
+Out = Array | tuple[Array | None] | None
+Out2 = tuple[Array | None, Array | None] | None
+Outs = tuple[Array | None, ...] | None
+Grad = Array | None  # None where `needs` says that it is not needed
 
 _empty = np.empty
 
@@ -39,16 +51,34 @@ _empty = np.empty
 # ---- linear + maxout
 
 
+# fmt: off
+@overload
+def linear_maxout(
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None,
+    return_argmax: Literal[True] = True, backend: BackendName | None = None,
+    precision: Precision | None = None
+) -> tuple[Array, Array]: ...
+@overload
+def linear_maxout(
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None, return_argmax: Literal[False],
+    backend: BackendName | None = None, precision: Precision | None = None
+) -> tuple[Array, None]: ...
+@overload
+def linear_maxout(
+    x: Array, weight: Array, bias: Array | None = None, *, out: Out2 = None, return_argmax: bool,
+    backend: BackendName | None = None, precision: Precision | None = None
+) -> tuple[Array, Array | None]: ...
+# fmt: on
 def linear_maxout(
     x: Array,
     weight: Array,
     bias: Array | None = None,
     *,
-    out: tuple[Array | None, Array | None] | None = None,
+    out: Out2 = None,
     return_argmax: bool = True,
-    backend: str | None = None,
-    precision: str | None = None,
-) -> tuple[Array, Array]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Array, Array | None]:
     """Linear units in groups of `pieces`, and of each group the largest (Goodfellow et al. 2013).
 
         y[..., j] = max over k of  x[..., :] @ weight[j, k, :] + bias[j, k]
@@ -57,8 +87,8 @@ def linear_maxout(
         x: (..., in_features), float32 or float64.
         weight: (out_features, pieces, in_features), the dtype of x; 1 to 256 pieces.
         bias: (out_features, pieces), the dtype of x, or None.
-        out: arrays to write y and argmax to, either may be None; they must not overlap an input.
-        return_argmax: False leaves argmax out, where no backward follows; None takes its place.
+        out: (y, argmax), arrays to write the results to; either may be None. They must not overlap an input.
+        return_argmax: False, where no backward follows, computes no argmax: None is returned in its place.
         backend: "c", "numba" or "numpy" for this call only.
         precision: the float32 precision tier for this call only; see `set_float32_matmul_precision`.
 
@@ -67,7 +97,7 @@ def linear_maxout(
         winning piece, the lowest one of a tie and the first NaN if there is one.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or pieces is not in 1 to 256.
     """
     run = backends.get(backend)
@@ -100,6 +130,18 @@ _GRADS = ("grad_x", "grad_weight", "grad_bias")
 _ALL = (True, True, True)
 
 
+# fmt: off
+@overload
+def linear_maxout_backward(
+    grad_y: Array, x: Array, weight: Array, argmax: Array, *, out: Outs = None, accumulate: bool = False,
+    backend: BackendName | None = None, precision: Precision | None = None
+) -> tuple[Array, Array, Array]: ...
+@overload
+def linear_maxout_backward(
+    grad_y: Array, x: Array, weight: Array, argmax: Array, *, needs: Needs, out: Outs = None,
+    accumulate: bool = False, backend: BackendName | None = None, precision: Precision | None = None
+) -> tuple[Grad, Grad, Grad]: ...
+# fmt: on
 def linear_maxout_backward(
     grad_y: Array,
     x: Array,
@@ -107,11 +149,11 @@ def linear_maxout_backward(
     argmax: Array,
     *,
     needs: Needs = _ALL,
-    out: tuple[Array | None, ...] | None = None,
+    out: Outs = None,
     accumulate: bool = False,
-    backend: str | None = None,
-    precision: str | None = None,
-) -> tuple[Any, Any, Any]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+) -> tuple[Grad, Grad, Grad]:
     """The gradients of `linear_maxout`: only the winners get one, and only they cost anything.
 
         grad_x[n]         = sum over j of                    grad_y[n, j] * weight[j, argmax[n, j]]
@@ -123,7 +165,7 @@ def linear_maxout_backward(
         x, weight: as the forward took them.
         argmax: as the forward returned it, uint8 (..., out_features).
         needs: which of (grad_x, grad_weight, grad_bias) to compute; the others come back as None.
-        out: arrays to write the three to, each may be None; they must not overlap an input.
+        out: three arrays to write the gradients to; each may be None. They must not overlap an input.
         accumulate: add the finished sums to the arrays of `out` for grad_weight and grad_bias
             (never for grad_x).
         backend, precision: as for `linear_maxout`; give the precision of the forward.
@@ -133,7 +175,7 @@ def linear_maxout_backward(
         grad_bias (out_features, pieces), in the dtype of x.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
@@ -179,20 +221,36 @@ def linear_maxout_backward(
 # ---- bare maxout
 
 
+# fmt: off
+@overload
+def maxout(
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: Literal[True] = True,
+    backend: BackendName | None = None
+) -> tuple[Array, Array]: ...
+@overload
+def maxout(
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: Literal[False],
+    backend: BackendName | None = None
+) -> tuple[Array, None]: ...
+@overload
+def maxout(
+    z: Array, axis: int = -1, *, out: Out2 = None, return_argmax: bool, backend: BackendName | None = None
+) -> tuple[Array, Array | None]: ...
+# fmt: on
 def maxout(
     z: Array,
     axis: int = -1,
     *,
-    out: tuple[Array | None, Array | None] | None = None,
+    out: Out2 = None,
     return_argmax: bool = True,
-    backend: str | None = None,
-) -> tuple[Any, Any]:
+    backend: BackendName | None = None,
+) -> tuple[Array, Array | None]:
     """The largest value along `axis`, and its index.
 
     Args:
         z: float32 or float64; 1 to 256 pieces along `axis`.
         axis: the axis of the pieces.
-        out: arrays to write y and argmax to, either may be None.
+        out: (y, argmax), arrays to write the results to; either may be None. They must not overlap an input.
         return_argmax: False leaves argmax out; None takes its place.
         backend: "c", "numba" or "numpy" for this call only.
 
@@ -202,7 +260,7 @@ def maxout(
 
     Raises:
         TypeError: z is not an array, or of another dtype, or return_argmax not a bool.
-        ValueError: a bad axis or number of pieces.
+        ValueError: axis is out of range, or the number of pieces not in 1 to 256.
     """
     run = backends.get(backend)
     check_array("z", z)
@@ -233,9 +291,9 @@ def maxout_backward(
     pieces: int,
     axis: int = -1,
     *,
-    out: Array | tuple[Array | None] | None = None,
-    backend: str | None = None,
-) -> Any:
+    out: Out = None,
+    backend: BackendName | None = None,
+) -> Array:
     """The gradient of `maxout`: grad_y at each winner, 0 elsewhere.
 
     Args:
@@ -250,7 +308,7 @@ def maxout_backward(
         grad_z: grad_y's shape with an axis of `pieces` at `axis`.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, or a flag not a bool.
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
         ValueError: shapes do not agree, or a value of argmax is not below pieces.
     """
     run = backends.get(backend)
@@ -279,18 +337,38 @@ def maxout_backward(
 # ---- linear + activation
 
 
+# fmt: off
+@overload
+def linear_activation(
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: Literal[True] = True, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Array, Array]: ...
+@overload
+def linear_activation(
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: Literal[False], backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Array, None]: ...
+@overload
+def linear_activation(
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    out: Out2 = None, return_saved: bool, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Array, Array | None]: ...
+# fmt: on
 def linear_activation(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    activation: str = "relu",
+    activation: ActivationName = "relu",
     *,
-    out: tuple[Array | None, Array | None] | None = None,
+    out: Out2 = None,
     return_saved: bool = True,
-    backend: str | None = None,
-    precision: str | None = None,
-    **parameters: Any,
-) -> tuple[Any, Any]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Unpack[Parameters],
+) -> tuple[Array, Array | None]:
     """A linear layer and its activation in one pass: y = activation(x @ weight.T + bias).
 
     Args:
@@ -298,9 +376,9 @@ def linear_activation(
         weight: (out_features, in_features), the dtype of x.
         bias: (out_features,), the dtype of x, or None.
         activation: a name of the table in `fastact.activations`.
-        out: arrays to write y and saved to, either may be None; where the activation saves y, the
-            second has to be None or the first again.
-        return_saved: False leaves saved out, where no backward follows; None takes its place.
+        out: (y, saved), arrays to write the results to; either may be None. Where the activation saves y,
+            the second has to be None or the first again. They must not overlap an input.
+        return_saved: False, where no backward follows, keeps nothing: None is returned in place of saved.
         backend, precision: as for `linear_maxout`.
         **parameters: the activation's own keywords.
 
@@ -309,7 +387,8 @@ def linear_activation(
         pre-activation z, as the table says.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
@@ -348,29 +427,61 @@ def linear_activation(
     return y, (z if saves_z else y)
 
 
+# fmt: off
+@overload
+def linear_activation_backward(
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: FixedName = "relu", *,
+    needs: None = None, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Array, Array, Array]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: FixedName = "relu", *, needs: Needs,
+    out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Grad, Grad, Grad]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: Literal["prelu"], *, slope: Array,
+    needs: None = None, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None
+) -> tuple[Array, Array, Array, Array]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: Literal["prelu"], *, slope: Array,
+    needs: Needs, out: Outs = None, accumulate: bool = False, backend: BackendName | None = None,
+    precision: Precision | None = None
+) -> tuple[Grad, Grad, Grad, Grad]: ...
+@overload
+def linear_activation_backward(
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: ActivationName, *,
+    needs: Needs | None = None, out: Outs = None, accumulate: bool = False,
+    backend: BackendName | None = None, precision: Precision | None = None, **parameters: Unpack[Parameters]
+) -> tuple[Grad, ...]: ...
+# fmt: on
 def linear_activation_backward(
     grad_y: Array,
     x: Array,
     weight: Array,
     saved: Array,
-    activation: str = "relu",
+    activation: ActivationName = "relu",
     *,
     needs: Needs | None = None,
-    out: tuple[Array | None, ...] | None = None,
+    out: Outs = None,
     accumulate: bool = False,
-    backend: str | None = None,
-    precision: str | None = None,
-    **parameters: Any,
-) -> tuple[Any, ...]:
+    backend: BackendName | None = None,
+    precision: Precision | None = None,
+    **parameters: Unpack[Parameters],
+) -> tuple[Grad, ...]:
     """The gradients of `linear_activation`.
 
     Args:
         grad_y: (..., out_features), the gradient of the loss with respect to y.
         x, weight, activation, **parameters: as the forward took them.
         saved: as the forward returned it.
-        needs: which of (grad_x, grad_weight, grad_bias) to compute, for "prelu" also grad_slope; all,
-            unless said otherwise.  The others come back as None.
-        out: arrays to write them to, each may be None; they must not overlap an input.
+        needs: which of (grad_x, grad_weight, grad_bias) to compute, for "prelu" also grad_slope; all by
+            default.  The others come back as None.
+        out: arrays to write the gradients to; each may be None. They must not overlap an input.
         accumulate: add the finished sums to the arrays of `out`, grad_x excepted.
         backend, precision: as for `linear_maxout`; give the precision of the forward.
 
@@ -379,7 +490,8 @@ def linear_activation_backward(
         (out_features,), and for "prelu" grad_slope, of the slope's shape.
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
         ValueError: shapes do not agree, or the activation is unknown.
     """
     run = backends.get(backend)
@@ -424,12 +536,12 @@ def linear_activation_backward(
 
 def activation(
     z: Array,
-    activation: str,
+    activation: ActivationName,
     *,
-    out: Array | tuple[Array | None] | None = None,
-    backend: str | None = None,
-    **parameters: Any,
-) -> Any:
+    out: Out = None,
+    backend: BackendName | None = None,
+    **parameters: Unpack[Parameters],
+) -> Array:
     """y = activation(z), element by element.
 
     Args:
@@ -443,8 +555,8 @@ def activation(
         y, of z's shape and dtype.
 
     Raises:
-        TypeError: z is not an array, or of another dtype, or a keyword is unknown.
-        ValueError: the activation is unknown or a parameter's value is bad.
+        TypeError: z is not an array, or of another dtype, or the activation does not take a keyword.
+        ValueError: the activation is unknown or a parameter is out of range.
     """
     run = backends.get(backend)
     check_array("z", z)
@@ -463,16 +575,33 @@ def activation(
     return y if out is None else deliver(out, arrays)[0]
 
 
+# fmt: off
+@overload
+def activation_backward(
+    grad_y: Array, saved: Array, activation: FixedName, *, out: Out = None, accumulate: bool = False,
+    backend: BackendName | None = None, **parameters: Unpack[Parameters]
+) -> Array: ...
+@overload
+def activation_backward(
+    grad_y: Array, saved: Array, activation: Literal["prelu"], *, slope: Array, out: Out2 = None,
+    accumulate: bool = False, backend: BackendName | None = None
+) -> tuple[Array, Array]: ...
+@overload
+def activation_backward(
+    grad_y: Array, saved: Array, activation: ActivationName, *, out: Out | Out2 = None,
+    accumulate: bool = False, backend: BackendName | None = None, **parameters: Unpack[Parameters]
+) -> Array | tuple[Array, Array]: ...
+# fmt: on
 def activation_backward(
     grad_y: Array,
     saved: Array,
-    activation: str,
+    activation: ActivationName,
     *,
-    out: Any = None,
+    out: Out | Out2 = None,
     accumulate: bool = False,
-    backend: str | None = None,
-    **parameters: Any,
-) -> Any:
+    backend: BackendName | None = None,
+    **parameters: Unpack[Parameters],
+) -> Array | tuple[Array, Array]:
     """The gradient of `activation`: grad_z = grad_y * dy/dz.
 
     Args:
@@ -488,8 +617,9 @@ def activation_backward(
         grad_z, of grad_y's shape and dtype; for "prelu" (grad_z, grad_slope).
 
     Raises:
-        TypeError: an argument is not an array, or of another dtype, a flag not a bool, or a keyword unknown.
-        ValueError: shapes do not agree, the activation is unknown or a parameter's value is bad.
+        TypeError: an argument is not an array, or of another dtype, a flag is not a bool, or the activation
+            does not take a keyword.
+        ValueError: shapes do not agree, the activation is unknown or a parameter is out of range.
     """
     run = backends.get(backend)
     check_array("grad_y", grad_y)

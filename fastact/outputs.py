@@ -1,4 +1,4 @@
-"""The arrays that results go to: allocated, or taken from a caller's `out=` once they are found apart."""
+"""The arrays that results are written to: new ones, or those of a caller's `out=`, checked for overlap."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .checks import ARRAYS, Array, Needs, Shape, check_array, check_shape, contiguous
+from .checks import ARRAYS, Array, Needs, Shape, check_shape, contiguous
 
 
 def check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """`out` as a tuple of one entry a result."""
     if out is None:
         return (None,) * len(names)
     if len(names) == 1 and not isinstance(out, tuple):
@@ -23,7 +24,7 @@ def check_out(out: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _allocation(array: Array) -> int:
-    """A number for the memory that `array` lies in, another one for other memory; 0 where it is unknown."""
+    """A number that identifies the memory block of `array`; 0 where the block is unknown."""
     owner = array if array.base is None else array.base
     return id(owner) if type(owner) in ARRAYS and owner.flags.owndata else 0
 
@@ -39,7 +40,10 @@ def _same_memory(a: Array, b: Array) -> bool:
 def _check_overlap(
     label: str, array: Array, inputs: Iterable[Array | None], in_place: Iterable[Array], earlier: list[Any]
 ) -> None:
-    """`array` of `out` is apart from inputs and earlier arrays, and from what it may be, in part."""
+    """ValueError if `array` of `out` overlaps one of `inputs` or `earlier`, or one of `in_place` in part.
+
+    It may be the whole of one of `in_place`.
+    """
     for other in inputs:
         if other is not None and _overlap(array, other):
             raise ValueError(f"{label}: got an array that overlaps an input, wanted one that does not")
@@ -66,15 +70,15 @@ def output_arrays(
     accumulate: bool = False,
     in_place: tuple[Array, ...] = (),
 ) -> list[Any]:
-    """The C-contiguous arrays to write, one a result, None where a result is not wanted.
+    """The C-contiguous arrays to write: one for each result, None where a result is not wanted.
 
-    They are the caller's own from `out`, new where it has None; a strided one of the caller's is stood in
-    for by a copy, which `deliver` writes back.  No array of `out` may overlap one of `inputs`; the first may
-    be one of `in_place`, but not overlap it in part.
+    An array comes from `out`, or is new where `out` has None.  For a strided array of `out` the kernel gets a
+    copy, which `deliver` writes back.  No array of `out` may overlap one of `inputs`; the first may be one of
+    `in_place`, but not overlap it in part.
     """
     given = check_out(out, names)
-    # The memory of each, by which most arrays are known to be apart for less than NumPy's own answer costs.
-    # What comes before the call of `_allocation` is its answer for most of them.
+    # Arrays in different memory blocks cannot overlap, and comparing blocks is faster than asking NumPy.
+    # The inlined condition covers arrays that own their memory, which most do.
     taken = {
         id(other) if other.base is None and other.flags.owndata else _allocation(other)
         for other in (*inputs, *in_place)
@@ -90,8 +94,7 @@ def output_arrays(
             arrays.append(np.empty(shapes[i], dtypes[i]))
         else:
             if type(array) not in ARRAYS or array.dtype != dtypes[i] or array.shape != shapes[i]:
-                check_array(_label(i, names), array, dtypes[i])
-                check_shape(_label(i, names), array.shape, shapes[i])
+                _check_given(_label(i, names), array, dtypes[i], shapes[i])
             if not array.flags.writeable:
                 raise ValueError(f"{_label(i, names)}: got a read-only array, wanted a writeable one")
             own = _allocation(array)
@@ -104,12 +107,21 @@ def output_arrays(
     return arrays
 
 
+def _check_given(label: str, array: Any, dtype: np.dtype[Any], shape: Shape) -> None:
+    """The checks of an input without its hints: results written to a converted copy would be lost."""
+    if type(array) not in ARRAYS:
+        raise TypeError(f"{label}: got {type(array).__name__}, wanted a numpy.ndarray of {dtype}")
+    if array.dtype != dtype:
+        raise TypeError(f"{label}: got dtype {array.dtype}, wanted {dtype}")
+    check_shape(label, array.shape, shape)
+
+
 def _label(i: int, names: tuple[str, ...]) -> str:
     return f"out[{i}] ({names[i]})"
 
 
 def deliver(out: Any, arrays: list[Array | None]) -> tuple[Any, ...]:
-    """The results as the caller sees them: strided arrays of `out` get their values here."""
+    """The results that the caller gets; copies of strided arrays of `out` are written back here."""
     given = out if isinstance(out, tuple) else (out,)
     for i, array in enumerate(arrays):
         if given[i] is not array and given[i] is not None and array is not None:

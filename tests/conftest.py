@@ -238,7 +238,7 @@ CASES = tuple(case for name in activations.NAMES for case in _cases(name))
 EXACT_CASES = tuple(
     case
     for case in CASES
-    if case.name in ("linear", "relu", "prelu") or case.parameters.get("negative_slope") == 0.5
+    if case.name in ("identity", "relu", "prelu") or case.parameters.get("negative_slope") == 0.5
 )
 KINKS = np.array([-3.0, -1, 0, 1, 3, 6])  # where the derivative of an activation jumps
 SAVES_Y = tuple(name for name, row in activations.TABLE.items() if row.saves == "y")

@@ -56,7 +56,7 @@ def oracle(case, z, grad_y, keywords):
 
 
 FORMULAS = {
-    "linear": lambda z: z,
+    "identity": lambda z: z,
     "relu": lambda z: max(z, 0.0),
     "leaky_relu": lambda z: max(z, 0.01 * z),
     "elu": lambda z: z if z > 0 else math.exp(z) - 1,

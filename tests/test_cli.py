@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from conftest import output_of, run_python
 import fastact as fa
 from fastact import backends, cli
 from fastact.backends.numba import pool
+from fastact.cli import packages
 
 
-def test_help(capsys):
+def test_help_names_commands_and_options(capsys):
     for arguments, words in (
-        (["--help"], ("demo", "info", "FASTACT_BACKEND")),
+        (["--help"], ("usage: fastact ", "demo", "info", "bench", "study", "--version", "FASTACT_BACKEND")),
         (["demo", "--help"], ("--epochs", "--seed", "--precision", "digits")),
         (["info", "--help"], ("configuration",)),
     ):
@@ -26,10 +28,32 @@ def test_help(capsys):
         assert all(word in printed for word in words)
 
 
+def test_no_command_prints_the_help_and_exits_with_status_2(capsys):
+    assert cli.main([]) == 2
+    printed = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert printed.err == capsys.readouterr().out
+    assert printed.out == ""
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"fastact {fa.__version__}\n"
+
+
+def test_console_script_is_the_command_line():
+    scripts = entry_points(group="console_scripts", name="fastact")
+    if not scripts:
+        pytest.skip("fastact is on the path, not installed")
+    assert [script.load() for script in scripts] == [cli.main]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["dance"],
         ["demo", "--epochs", "0"],
         ["demo", "--seed", "x"],
@@ -39,7 +63,7 @@ def test_help(capsys):
         ["study", "--seed", "1.5"],
     ],
 )
-def test_bad_arguments(arguments, capsys):
+def test_invalid_arguments_exit_with_status_2_and_name_the_argument(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
@@ -59,7 +83,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == "fastact: stopped\n"
 
 
-def test_info(capsys):
+def test_info_prints_the_configuration(capsys):
     assert cli.main(["info"]) == 0
     printed = capsys.readouterr().out
     assert f"fastact      {fa.__version__}, " in printed
@@ -68,7 +92,7 @@ def test_info(capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_get_config():
+def test_get_config_holds_what_is_in_force():
     config = fa.get_config()
     assert config["version"] == fa.__version__
     assert config["numpy"] == np.__version__
@@ -82,7 +106,7 @@ def test_get_config():
         assert fa.get_config()["precision"] == "high"
 
 
-def test_a_missing_c_extension_is_said_with_the_reason(capsys, monkeypatch):
+def test_show_config_gives_the_reason_for_a_missing_c_extension(capsys, monkeypatch):
     monkeypatch.setattr(backends, "why_c_is_missing", lambda: "no compiler")
     backends.set_backend("numba")
     try:
@@ -96,7 +120,7 @@ def test_a_missing_c_extension_is_said_with_the_reason(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])
-def test_get_num_threads(name, monkeypatch):
+def test_get_num_threads_without_c_is_that_of_the_pool(name, monkeypatch):
     backends.set_backend(name)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -107,7 +131,7 @@ def test_get_num_threads(name, monkeypatch):
         backends.set_backend(None)
 
 
-def test_threads_of_the_environment():
+def test_get_num_threads_follows_omp_num_threads():
     show = "print(fa.get_num_threads())"
     code = f"import fastact as fa; {show}; fa.set_num_threads(4); {show}"
     openmp = fa.get_config()["openmp"] or fa.get_backend() != "c"
@@ -125,7 +149,7 @@ def test_threads_of_the_environment():
         ),
     ],
 )
-def test_a_bad_environment_is_an_error(environment, message):
+def test_invalid_environment_exits_without_a_traceback(environment, message):
     done = run_python("import sys; from fastact.cli import main; sys.exit(main(['info']))", **environment)
     assert done.returncode == 1
     assert message in done.stderr
@@ -133,7 +157,7 @@ def test_a_bad_environment_is_an_error(environment, message):
 
 
 @pytest.mark.parametrize("missing", ["rich", "sklearn"])
-def test_a_missing_package_names_the_extra(monkeypatch, missing):
+def test_demo_without_a_package_names_it_and_the_extra(monkeypatch, missing):
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
@@ -142,3 +166,14 @@ def test_a_missing_package_names_the_extra(monkeypatch, missing):
     assert "the demo needs" in str(stop.value.code)
     assert missing in str(stop.value.code)
     assert 'pip install -e ".[demo]"' in str(stop.value.code)
+
+
+def test_missing_package_of_a_wheel_is_installed_without_a_checkout(monkeypatch, tmp_path):
+    error = ModuleNotFoundError("No module named 'rich'", name="rich")
+    for checkout, command in ((True, 'pip install -e ".[demo]"'), (False, 'pip install "fastact[demo]"')):
+        root = tmp_path / str(checkout)
+        (root / "fastact" / "cli").mkdir(parents=True)
+        if checkout:
+            (root / "pyproject.toml").touch()
+        monkeypatch.setattr(packages, "__file__", str(root / "fastact" / "cli" / "packages.py"))
+        assert packages.missing_package("the demo", error, "demo") == f"the demo needs rich: {command}"

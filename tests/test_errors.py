@@ -306,7 +306,7 @@ EVERY = ["linear_activation", "linear_activation_backward", "activation", "activ
 def test_an_unknown_activation(operation):
     for name in ("swish", "", "ReLU", None, 3, ["relu"]):
         refuses(
-            ValueError, f"activation: got {name!r}, wanted one of linear, relu", operation, activation=name
+            ValueError, f"activation: got {name!r}, wanted one of identity, relu", operation, activation=name
         )
 
 

@@ -162,6 +162,11 @@ CALLS = {
         fa.region_boundaries,
         {"model": fa.Maxout(3, 2), "start": np.zeros(3, F32), "end": ones(3)},
     ),
+    "activation forward": (lambda **k: fa.Activation("relu")(**k), {"x": X, "training": False}),
+    "summary": (fa.summary, {"model": fa.Linear(3, 2), "input_shape": (4, 3)}),
+    "cosine": (fa.schedules.cosine, {"step": 1, "total_steps": 4, "lr": 1.0, "min_lr": 0.1}),
+    "schedules.step": (fa.schedules.step, {"step": 1, "step_size": 2, "lr": 1.0, "gamma": 0.1}),
+    "linear_warmup": (fa.schedules.linear_warmup, {"step": 1, "warmup_steps": 4, "lr": 1.0}),
     "set_backend": (lambda backend: fa.set_backend(backend), {"backend": "numpy"}),
     "set_num_threads": (lambda threads: fa.set_num_threads(threads), {"threads": 1}),
     "num_threads": (lambda threads: fa.num_threads(threads).__enter__(), {"threads": 1}),
@@ -184,7 +189,7 @@ CALLS = {
     ),
     "from_fastact": (convert.from_fastact, {"order": "keras", "weight": MAXOUT, "bias": ones(5, 2)}),
 }
-for name in ("linear", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
+for name in ("identity", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
     keywords = KEYWORDS.get(name, {})
     forward, backward = getattr(fa, name), getattr(fa, f"{name}_backward")
     saved = next(key for key in inspect.signature(backward).parameters if key in ("y", "z"))
@@ -231,6 +236,9 @@ VALID = {
     "beta1": NUMBERS,
     "beta2": NUMBERS,
     "p": NUMBERS,
+    "min_lr": NUMBERS,
+    "gamma": NUMBERS,
+    "input_shape": {"None"},
     "name": {"str"},
     "z": {"ambiguous", "0-d"},
     "data": {"ambiguous", "0-d"},
@@ -239,7 +247,11 @@ VALID = {
     "dtype": {"float64"},  # np.dtype takes its type
     **{flag: {"True", "np.True_"} for flag in (*FLAGS, "nesterov", "decay", "rescale")},
 }
-VALID_FOR_ONE = {("he_normal", "negative_slope"): {*SCALARS, "1e39"}}  # it computes in float64
+FLOAT64 = {*NUMBERS, "1e39"}  # a schedule computes in float64, like he_normal
+VALID_FOR_ONE = {
+    ("he_normal", "negative_slope"): {*SCALARS, "1e39"},
+    **{(schedule, "lr"): FLOAT64 for schedule in ("cosine", "schedules.step", "linear_warmup")},
+}
 OWN_ERRORS = {("init", "raises"), ("init", "a class"), ("parameters", "raises")}  # of the caller's own code
 ANY_SHAPE = {"ambiguous", "0-d"}  # an array that may fit by itself, so that the message names another
 
@@ -267,7 +279,8 @@ def test_hostile_argument_is_refused_by_name(call, argument):
                 function(**good | {argument: value})
         except (TypeError, ValueError) as error:
             message = str(error)
-            assert any(re.match(rf"\W*{name}\b", message) for name in names), (label, message)
+            place = r"(layers\[\d+\], \w+\([^)]*\): )?"  # of a layer in a Sequential
+            assert any(re.match(rf"{place}\W*{name}\b", message) for name in names), (label, message)
             assert "wanted" in message or "takes" in message or "returned" in message, (label, message)
             assert len(message) < 400, (label, message)
         else:

@@ -1,24 +1,15 @@
-"""What the package shows to the world, and what importing it costs."""
+"""What importing the package costs, which backend needs which package, and which room imports which."""
 
-import inspect
+import ast
+from pathlib import Path
 
 import pytest
-from conftest import COMPILED_BACKENDS, output_of
+from conftest import output_of
 
-import fastact as fa
-from fastact import activations, backends
-from fastact.backends import numpy as reference
+import fastact
+from fastact import backends
 
-OPERATIONS = (
-    "linear_maxout",
-    "linear_maxout_backward",
-    "maxout",
-    "maxout_backward",
-    "linear_activation",
-    "linear_activation_backward",
-    "activation",
-    "activation_backward",
-)
+PACKAGE = Path(fastact.__file__).parent
 
 
 def test_importing_imports_nothing_heavy():
@@ -50,35 +41,44 @@ def test_numba_needs_no_c_extension():
     assert output_of(code).split() == ["numba", "True"]
 
 
-@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
-@pytest.mark.parametrize("operation", [*OPERATIONS, "mse", "sgd", "adam", "max_norm"])
-def test_backends_have_the_functions_of_the_reference(backend, operation):
-    theirs = inspect.signature(getattr(backends.get(backend), operation)).parameters.values()
-    wanted = inspect.signature(getattr(reference, operation)).parameters.values()
-    own = [
-        p for p in theirs if p.kind is p.KEYWORD_ONLY
-    ]  # a backend's own settings, which nobody has to know
-    assert all(p.default is not p.empty for p in own)
-    assert [(p.name, p.default, p.kind) for p in theirs if p not in own] == [
-        (p.name, p.default, p.kind) for p in wanted
-    ]
+# Each room may import those before it, and its own modules.
+ROOMS = (
+    ("checks",),
+    ("activations", "outputs", "settings", "convert"),
+    ("backends",),
+    ("ops", "info"),
+    ("elementwise",),
+    ("nn",),
+    ("torch", "thinc", "study"),
+    ("cli",),
+    ("__main__",),
+)
 
 
-@pytest.mark.parametrize("name", [name for name in fa.__all__ if name != "__version__"])
-def test_public_names_have_docstrings(name):
-    public = getattr(fa, name)
-    assert inspect.getdoc(public)
-    if inspect.isclass(public):
-        for method, function in inspect.getmembers(public, inspect.isfunction):
-            assert method.startswith("_") or inspect.getdoc(function), method
+def imported_rooms(path):
+    """The modules and rooms of fastact that a file imports."""
+    package = ("fastact", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*base, *filter(None, [node.module])))
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("fastact."))
 
 
-def test_all_is_what_there_is():
-    assert sorted(set(fa.__all__)) == sorted(fa.__all__)
-    public = {
-        name for name, value in vars(fa).items() if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    assert public - {"annotations"} | {"__version__", "init"} == set(fa.__all__)
-    assert set(OPERATIONS) <= set(fa.__all__)
-    for name in activations.NAMES:
-        assert {name, f"{name}_backward"} <= set(fa.__all__)
+def test_imports_go_one_way():
+    rank = {room: i for i, rooms in enumerate(ROOMS) for room in rooms}
+    seen = set()
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        seen.add(room)
+        for other in imported_rooms(path):
+            allowed = other == room or rank.get(other, -1) < rank[room]  # -1: names of fastact/__init__.py
+            assert allowed, f"{path.relative_to(PACKAGE)} imports {other}"
+    assert seen == set(rank)

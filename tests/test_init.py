@@ -132,7 +132,7 @@ def test_no_pieces():
 @pytest.mark.parametrize(
     ("activation", "keywords", "variance"),
     [
-        ("linear", {}, 2 / 800),
+        ("identity", {}, 2 / 800),
         ("tanh", {}, 2 / 800),
         ("sigmoid", {}, 2 / 800),
         ("softsign", {}, 2 / 800),

@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import sysconfig
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,39 @@ def test_the_extension_was_built_and_is_the_one_imported():
     assert backends.why_c_is_missing() is None, "not built, or built elsewhere: pip install -e ."
     extension = importlib.import_module("fastact._native")
     assert Path(extension.__file__).parent == Path(fa.__file__).parent
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout without an extension, the folder of an installed package, and why C is missing with both."""
+    own, site = tmp_path / "checkout", tmp_path / "site"
+    package = Path(fa.__file__).parent
+    shutil.copytree(package, own / "fastact", ignore=shutil.ignore_patterns("_native*"))
+    (site / "fastact").mkdir(parents=True)
+    code = f"""if True:
+        import os, sys
+        others = [entry for entry in sys.path if not os.path.isdir(os.path.join(entry, "fastact"))]
+        sys.path[:] = [{str(own)!r}, {str(site)!r}, *others]
+        import fastact
+        print(fastact.get_config()["c_missing"])
+    """
+    return own / "fastact", site / "fastact", lambda: output_of(code)
+
+
+@pytest.mark.parametrize("suffix", [EXTENSION_SUFFIXES[0], EXTENSION_SUFFIXES[-1]])
+def test_checkout_that_hides_the_installed_package_says_so(checkout, suffix):
+    own, installed, why_c_is_missing = checkout
+    (installed / f"_native{suffix}").touch()
+    assert why_c_is_missing() == (
+        f"{own} has no extension and hides the installed {installed}, which has one: "
+        "run elsewhere, or pip install -e . in the checkout\n"
+    )
+
+
+def test_checkout_beside_a_package_without_extension_says_what_the_build_lacked(checkout):
+    _, installed, why_c_is_missing = checkout
+    (installed / "_native.other-abi.so").touch()
+    assert why_c_is_missing().startswith("fastact._native was not built")
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])

@@ -226,7 +226,7 @@ def test_backward_after_a_training_forward_that_failed(rng):
 def test_a_layer_used_twice(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     layer = fa.Linear(4, 4)
-    with pytest.raises(ValueError, match=r"Linear\(4, 4\) is there twice"):
+    with pytest.raises(ValueError, match=r"Linear\(4, 4\) appears twice"):
         fa.Sequential(layer, fa.Sequential(fa.Activation("relu"), layer))
     y = layer(layer(x, training=True), training=True)
     grad = layer.backward(y)

@@ -1,9 +1,13 @@
 """What only the Numba backend has to promise: concurrency, fork, lazy import, its cache, its memory."""
 
+import ast
 import errno
+import importlib
+import importlib.util
 import itertools
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,16 +17,16 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from conftest import output_of
+from numba.core.dispatcher import Dispatcher
 
 import fastact as fa
 from fastact import activations, settings
 from fastact.backends import numba as backend
 from fastact.backends.numba import compile as numba_compile
-from fastact.backends.numba import maximum, pool, product
+from fastact.backends.numba import linear, pool, product
 
 ROOT = Path(fa.__file__).parents[1]
 
@@ -302,27 +306,135 @@ def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
     quietly(3.0, 1)
 
 
-def test_cache_is_stale_after_an_edit_of_a_file_that_kernels_are_called_from(monkeypatch, cache):
+def test_cache_of_another_room_stamp_is_not_run(monkeypatch, cache):
     cache("nbc")
-    monkeypatch.setattr(numba_compile, "_ROOM_STAMP", "another source of vectors.py")
+    monkeypatch.setattr(numba_compile, "_room_stamp", lambda: "another source of vectors.py")
     hits, messages = another_process(monkeypatch, 3.0)
     assert (hits, messages) == (0, [])
 
 
-def test_room_stamp_covers_every_source_of_a_kernel():
-    covered = {path.name for path in numba_compile._SOURCES}
-    room = Path(numba_compile.__file__).parent
-    assert covered == {path.name for path in room.iterdir() if path.suffix == ".py"} | {"activations.py"}
-
-
-def test_cache_files_of_numba_itself_are_replaced_without_a_word(monkeypatch, tmp_path):
-    """As a fastact that used Numba's own format has left them, for the same source."""
+def test_cache_after_an_edit_that_moves_the_kernel_replaces_its_files(monkeypatch, tmp_path):
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
-    assert numba.njit(halve, cache=True)(3.0) == 1.5
-    assert len(cached_files(tmp_path, "nbc")) == 1
-    quietly(3.0, 0)
-    quietly(3.0, 1)
-    assert len(cached_files(tmp_path, "nbc")) == 1
+    source = tmp_path / "edited.py"
+    files = []
+    for lines_above, factor in ((0, 2), (1, 3)):
+        source.write_text("# a line\n" * lines_above + f"def scale(z):\n    return {factor} * z\n")
+        spec = importlib.util.spec_from_file_location("edited", source)
+        edited = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(edited)
+        assert numba_compile.compiled(edited.scale)(5.0) == factor * 5
+        files.append(cached_files(tmp_path, "nb?"))
+    assert len(files[0]) == 2
+    assert files[1] == files[0]
+
+
+def copy_package(folder, *sources):
+    """The folder of a copy of the package's Python sources, or of some of them."""
+    package = Path(fa.__file__).parent
+    for source in sources or package.rglob("*.py"):
+        target = folder / "fastact" / source.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    return folder / "fastact"
+
+
+# 16 float32 fill a vector of every CPU
+MAXIMUM = """
+import numpy as np
+import fastact as fa
+y, _ = fa.maxout(np.float32([[[1] * 16, [3] * 16]]), axis=1, backend="numba")
+print(fa.__file__, y[0, 0], sum(fa.backends.numba.maximum._maxout_cells.stats.cache_hits.values()))
+"""
+
+
+def run_maximum(tmp_path, copy):
+    """The maximum of 1 and 3 by the package in `copy`, in a new process; and how often the cache had it."""
+    cache = str(tmp_path / "cache")
+    environment = os.environ | {"PYTHONPATH": str(copy), "NUMBA_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
+    command = [sys.executable, "-c", MAXIMUM]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    file, value, hits = done.stdout.split()
+    assert file.startswith(str(copy))
+    return float(value), int(hits)
+
+
+def test_cache_after_an_edit_of_a_called_file_is_compiled_again(tmp_path):
+    copy = tmp_path / "copy"
+    room = copy_package(copy) / "backends" / "numba"
+
+    def run():
+        return *run_maximum(tmp_path, copy), [cached_files(tmp_path, kind) for kind in ("nbi", "nbc")]
+
+    value, hits, files = run()
+    assert (value, hits) == (3, 0)
+    assert len(files[0]) > 1
+    assert run() == (3, 1, files)
+    source = (room / "vectors.py").read_text()
+    larger = 'builder.fcmp_unordered(">", value, largest)'
+    assert source.count(larger) == 1
+    (room / "vectors.py").write_text(source.replace(larger, larger.replace(">", "<")))
+    assert run() == (1, 0, files)
+
+
+def kernels_of(module):
+    """The kernels defined in a module, by name."""
+    return {
+        name: kernel
+        for name, kernel in vars(module).items()
+        if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__
+    }
+
+
+def room_modules():
+    room = Path(numba_compile.__file__).parent
+    names = sorted(path.stem for path in room.glob("*.py") if path.stem != "__init__")
+    return [importlib.import_module(f"{backend.__name__}.{name}") for name in names]
+
+
+def imported_from_elsewhere(module):
+    """The names that a module of the room imports from fastact outside the room, and from where."""
+    found = {}
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level > 1:
+            source = importlib.util.resolve_name("." * node.level + node.module, backend.__name__)
+            found |= {alias.asname or alias.name: source for alias in node.names}
+    return found
+
+
+def test_kernels_import_from_their_room_and_activations_alone():
+    """The room's stamp covers the room and `fastact/activations.py`."""
+    kernels = [(module, kernel) for module in room_modules() for kernel in kernels_of(module).values()]
+    assert len(kernels) > 30
+    used = {
+        source
+        for module, kernel in kernels
+        for name, source in imported_from_elsewhere(module).items()
+        if name in kernel.py_func.__code__.co_names
+    }
+    assert used == {"fastact.activations"}
+
+
+def test_room_stamp_changes_with_every_source(monkeypatch, tmp_path):
+    room = Path(numba_compile.__file__).parent
+    package = copy_package(tmp_path, *room.glob("*.py"), Path(activations.__file__))
+    folders = {"fastact": package, backend.__name__: package / "backends" / "numba"}
+    monkeypatch.setattr("importlib.resources.files", folders.__getitem__)
+    stamp = numba_compile._room_stamp.__wrapped__
+    assert stamp() == numba_compile._room_stamp()
+    sources = list(package.rglob("*.py"))
+    assert len(sources) == len(list(room.glob("*.py"))) + 1
+    stamps = {stamp()}
+    for source in sources:
+        source.write_text(source.read_text() + "# edited\n")
+        stamps.add(stamp())
+    assert len(stamps) == 1 + len(sources)
+
+
+def test_numba_backend_runs_from_a_zip_file(tmp_path):
+    copy_package(tmp_path / "tree")
+    archive = shutil.make_archive(str(tmp_path / "app"), "zip", tmp_path / "tree")
+    assert run_maximum(tmp_path, Path(archive))[0] == 3
 
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
@@ -461,11 +573,11 @@ def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
-    versions = len(maximum._linear_maxout_cells.signatures)
+    versions = len(linear._linear_maxout_cells.signatures)
     for array in (x, weight, bias):
         array.flags.writeable = False
     assert_same_bits(fa.linear_maxout(x, weight, bias, backend="numba"), expected)
-    assert len(maximum._linear_maxout_cells.signatures) == versions
+    assert len(linear._linear_maxout_cells.signatures) == versions
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_generators_of_every_kind(tmp_path, bits):
 def test_a_generator_of_another_kind_is_refused(tmp_path):
     fa.save(tmp_path / "rng.npz", rng=np.random.default_rng(0))
     rng = np.random.Generator(np.random.MT19937(0))
-    with pytest.raises(ValueError, match=r"rng\.state: not the state of a MT19937: it is of a PCG64"):
+    with pytest.raises(ValueError, match=r"rng\.state: not the state of a MT19937: it belongs to a PCG64"):
         fa.load(tmp_path / "rng.npz", rng=rng)
 
 
@@ -309,7 +309,7 @@ def test_parameter_that_is_not_an_array_is_refused_by_name():
     model = objects(1)["model"]
     state = model.state_dict()
     model.layers[1].bias.data = [0.0, 0.0]
-    with pytest.raises(TypeError, match=r"^1\.bias: is a list, wanted a numpy\.ndarray to load into"):
+    with pytest.raises(TypeError, match=r"^1\.bias: got list, wanted a numpy\.ndarray to load into"):
         model.load_state_dict(state)
 
 
@@ -413,8 +413,8 @@ def test_save_refuses_what_it_cannot_hold(tmp_path):
             return [np.zeros(1)]
 
     for name, bad, message in (
-        ("steps", 3, "steps: got int, wanted something with a state_dict"),
-        ("listed", Listed(), "listed: got Listed, wanted something with a state_dict"),
+        ("steps", 3, "steps: got int, wanted an object with a state_dict"),
+        ("listed", Listed(), "listed: got Listed, wanted an object with a state_dict"),
         ("history", {"losses": [1.0]}, r"history\.losses: got list, wanted a numpy\.ndarray"),
         (
             "history",
@@ -497,7 +497,7 @@ def test_a_dict_is_saved_and_filled(tmp_path):
     with pytest.raises(ValueError, match="notes: missing, or empty"):
         fa.load(path, model=model, history={}, notes=kept)
     assert kept.keys() == {"other"}
-    with pytest.raises(TypeError, match="history: got list, wanted something with a load_state_dict"):
+    with pytest.raises(TypeError, match="history: got list, wanted an object with a load_state_dict"):
         fa.load(path, model=model, history=[])
 
 

@@ -117,7 +117,7 @@ extended_precision = pytest.mark.skipif(
     np.finfo(np.longdouble).nmant < 63, reason="the platform's long double is no more precise than a double"
 )
 
-ROUNDED_ONCE = ("linear", "relu", "leaky_relu", "gelu_tanh")
+ROUNDED_ONCE = ("identity", "relu", "leaky_relu", "gelu_tanh")
 
 
 def points(rng):

@@ -4,7 +4,7 @@ from .harness import Case, Experiment, main
 
 EXPERIMENT = Experiment(
     key="max-batch-bytes",
-    reason="The workspace of a product with swapped operands should stay small.",
+    reason="The workspace of a product with the batch in lanes should stay small.",
     variants=(
         {"MAX_BATCH_BYTES": "(1 << 20)"},
         {"MAX_BATCH_BYTES": "(16 << 20)"},

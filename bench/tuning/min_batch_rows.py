@@ -1,4 +1,4 @@
-"""min-batch-rows: rows from which the operands of a product may be swapped."""
+"""min-batch-rows: rows from which a product may have the batch in lanes."""
 
 from .harness import Case, Experiment, main
 

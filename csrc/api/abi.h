@@ -1,5 +1,4 @@
-/* The C ABI with the types that its text takes for granted: cffi parses fastact.h and numpy.h without a preprocessor.
- */
+/* The C ABI with the types that its text uses. cffi has no preprocessor, so fastact.h and numpy.h include nothing. */
 #ifndef FA_ABI_H
 #define FA_ABI_H
 #include <stdint.h>

@@ -3,9 +3,8 @@
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
  * 64-bit.  `threads` is the number of OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision;
  * `activation` is an enum fa_activation (kernels/activation_list.h). A driver that can fail returns FA_OK; or
- * FA_NO_MEMORY with nothing promised of its outputs; or FA_BAD_ARGMAX, where a value of argmax names no piece, with
- * nothing written.
- */
+ * FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax is not below `pieces`, and
+ * nothing is written. */
 
 enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3 };
 
@@ -13,7 +12,7 @@ enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
 
-/* The instruction set in force; all that this build has, best first; whether this CPU runs one. */
+/* The instruction set in force; those of this build, best first; whether this CPU supports one. */
 const char *fa_isa(void);
 int fa_set_isa(const char *name);
 int fa_isa_count(void);
@@ -25,7 +24,7 @@ const char *fa_why_no_amx(void);
 const char *fa_tier_unit(int precision);
 
 int fa_has_openmp(void);
-int fa_max_threads(void); /* what threads = 0 means now */
+int fa_max_threads(void); /* the number of threads that 0 stands for now */
 
 /* x (rows, in_features), weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL
  * -> y (rows, out_features), argmax (rows, out_features) or NULL */
@@ -65,14 +64,14 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
-/* A frozen layer: a linear layer, each output the largest of `pieces` units, then an activation; or for pieces = 0 the
+/* A frozen layer: a product, the maximum of `pieces` units for each output, then an activation; for pieces = 0 the
  * activation alone, with in_features = out_features.  The layer keeps its own copy of weight, bias and slope, packed
- * for the instruction set in force when it is made, and always runs on the kernels of that one.  The given weight and
- * bias have to outlive the layer, for rows that the packed weights cannot serve.  Any number of threads may use it,
- * until fa_free_frozen. */
+ * for the instruction set in force when it is made, and always runs on the kernels of that instruction set.  The given
+ * weight and bias have to outlive the layer, since rows that the packed weights cannot serve use them.  Any number of
+ * threads may use the layer until fa_free_frozen. */
 struct fa_frozen;
 
-/* weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL, slope as above.  Returns NULL where
+/* weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL, slope as above.  Returns NULL if
  * there is no memory. */
 struct fa_frozen *fa_freeze(int dtype, int64_t in_features, int64_t out_features, int64_t pieces, const void *weight,
                             const void *bias, int activation, double parameter, const void *slope, int64_t slopes,
@@ -87,8 +86,8 @@ int fa_run_frozen(const struct fa_frozen *const *layers, int64_t count, int64_t 
 /* The mean of (y - target)^2 over arrays of n, 0 for n = 0, and grad = 2 / n (y - target). */
 double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *grad, int threads);
 
-/* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square are of its shape.  Each row
- * is scaled down to a norm of max_norm after the step, where max_norm is finite.
+/* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square have its shape.  If
+ * max_norm is finite, each row whose norm is larger after the step is scaled down to it.
  *
  *   g = grad + decay data
  *   sgd:   velocity = momentum velocity + g,  data -= lr (nesterov ? g + momentum velocity : velocity);  without a

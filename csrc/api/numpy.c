@@ -5,12 +5,12 @@
 
 #include "api/abi.h"
 
-/* Only fields of a NumPy array are read, which takes no call of NumPy. */
+/* Only fields of NumPy arrays are read, which needs no call into NumPy. */
 
 /* The arrays of one call.  Their fields are read while the GIL is held. */
 struct arrays {
   PyObject *const *arguments;
-  int type;    /* NPY_FLOAT or NPY_DOUBLE: that of the array that the sizes come from */
+  int type;    /* NPY_FLOAT or NPY_DOUBLE: the type of the array that the sizes come from */
   int dtype;   /* the enum fa_dtype of `type` */
   int changed; /* an array is not what the caller has checked: another thread has changed it since */
 };
@@ -77,14 +77,14 @@ static void *elements(struct arrays *c, int index, int64_t n) {
   return PyArray_DATA(array);
 }
 
-/* vector, matrix, bytes, cube or elements of what may be None, which is NULL. */
+/* vector, matrix, bytes, cube or elements of an argument that may be None; NULL for None. */
 #define OR_NONE(kind, c, index, ...) (is_none(c, index) ? NULL : kind(c, index, __VA_ARGS__))
 
 static int int_of(const struct arrays *c, int index) { return (int)PyLong_AsLong(c->arguments[index]); }
 static int flag_of(const struct arrays *c, int index) { return PyObject_IsTrue(c->arguments[index]); }
 static double number_of(const struct arrays *c, int index) { return PyFloat_AsDouble(c->arguments[index]); }
 
-/* A slope is None, or of one value, or of one a feature. */
+/* A slope is None, or has one value, or one for each feature. */
 struct slope {
   const void *data;
   int64_t count;
@@ -391,7 +391,7 @@ static PyMethodDef methods[] = {
 };
 
 int fa_add_functions(uintptr_t module) {
-  PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released it */
+  PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released the GIL */
   int failed_to = PyModule_AddFunctions((PyObject *)module, methods);
   if (failed_to) PyErr_Clear();
   PyGILState_Release(state);

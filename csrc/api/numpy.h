@@ -1,7 +1,7 @@
-/* The drivers of fastact.h on NumPy arrays: plain functions of Python's, which fa_add_functions adds to `module`, the
- * address of a module.  They read sizes, dtypes and memory while the GIL is held, and run without it; cffi would
- * release it before, and another thread could change the shape of an array under them.  So the arrays of a call are
- * compared once more: ValueError where one no longer fits the others.
+/* The drivers of fastact.h on NumPy arrays: built-in functions of Python, which fa_add_functions adds to `module`, the
+ * address of a module.  They read sizes, dtypes and memory while the GIL is held, and compute without it.  cffi would
+ * release the GIL before they read, and another thread could then change the shape of an array.  So they compare the
+ * arrays of a call once more, and raise ValueError if one no longer fits the others.
  *
  * The caller has checked the arrays, C-contiguous and of the shapes and one of the dtypes that fastact.h names, and
  * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, mse the
@@ -21,10 +21,10 @@
  *   adam(rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square, data, threads)     is the columns
  *   max_norm(max_norm, data, threads)
  *
- * Nothing protects memory that its owner gives up meanwhile: ndarray.resize(refcheck=False) in another thread. */
+ * Nothing protects a call from an array that is freed meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);
 
-/* NumPy's ABI, NPY_ABI_VERSION of the one that is imported; `api` is the address of its capsule _ARRAY_API.  These
- * functions read arrays of the ABIs FA_NUMPY_ABI_1 and FA_NUMPY_ABI_2; 0: the capsule is not one. */
+/* NPY_ABI_VERSION of the imported NumPy; `api` is the address of its capsule _ARRAY_API.  These functions read arrays
+ * of the ABIs FA_NUMPY_ABI_1 and FA_NUMPY_ABI_2.  Returns 0 if `api` is not a capsule. */
 enum fa_numpy_abi { FA_NUMPY_ABI_1 = 0x1000009, FA_NUMPY_ABI_2 = 0x2000000 };
 unsigned int fa_numpy_abi(uintptr_t api);

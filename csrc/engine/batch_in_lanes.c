@@ -10,13 +10,13 @@
  * bench/tuning: min-shared-bytes */
 #define MIN_SHARED_BYTES (128 << 10)
 
-/* The original product, of which the exchanged one computes all rows but the tail. */
+/* The product as given.  With the operands exchanged, all of its rows but the tail are computed. */
 struct exchanged {
   const struct product *p;
   struct product tail; /* the last rows */
 };
 
-/* Sums [units][vectors][lanes] of the units [unit, unit + units) and one panel of rows of the original. */
+/* Sums [units][vectors][lanes] of the units [unit, unit + units) and one panel of rows of y. */
 static void store_batch(const void *context, const struct kernels *kernels, const struct panel *panel, int64_t unit,
                         int64_t units, const char *bias, const char *sums) {
   (void)bias;
@@ -36,8 +36,8 @@ static void store_batch(const void *context, const struct kernels *kernels, cons
   });
 }
 
-/* After the last panel: the tail for the block's units, while their weights are in cache.  Then the original's
- * epilogue. */
+/* Computes the tail for the block's units after the last panel, while their weights are in cache; then takes the
+ * caller's own step of the epilogue. */
 static void finish_batch(const void *context, const struct kernels *kernels, struct block exchanged_block, int last,
                          char *memory) {
   const struct exchanged *e = context;
@@ -70,7 +70,7 @@ static void pack_task(void *context, int64_t index) {
   pack_panel(&job->exchanged->right, job->layout, index, element(job->panels, at, job->layout->kernels->itemsize));
 }
 
-/* The tail's rows, copied so that their vectors cross no cache line, as those of x may.  bench/tuning: copied-tail */
+/* A copy of the tail's rows, whose vectors cross no cache line; those of x may cross one.  bench/tuning: copied-tail */
 static struct source copy_tail(const struct product *p, int64_t tail, const struct kernels *kernels, char *dst) {
   const int itemsize = kernels->itemsize;
   int64_t stride = round_up(p->depth, kernels->lanes);

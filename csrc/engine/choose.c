@@ -7,7 +7,7 @@
  * bench/tuning: min-batch-rows */
 #define MIN_BATCH_ROWS 8
 
-/* The largest batch in lanes, since all of it is packed into the workspace.  bench/tuning: max-batch-bytes */
+/* Upper limit on a batch in lanes: all of it is packed into the workspace.  bench/tuning: max-batch-bytes */
 #define MAX_BATCH_BYTES (4 << 20)
 
 /* Small products are dot products for accuracy: NumPy's BLAS also keeps partial sums in lanes.
@@ -32,7 +32,7 @@ static int64_t dots_cost(const struct product *p, const struct kernels *kernels,
   return rows * p->columns * p->pieces * (term * p->depth + t->dot_end * kernels->lanes);
 }
 
-/* Micro-tiles over packed panels, of which few columns leave lanes empty. */
+/* Micro-tiles over packed panels; with few columns, lanes are empty. */
 static int64_t tiles_cost(const struct product *p, const struct kernels *kernels, int64_t rows) {
   int64_t padded = round_up(p->columns, kernels->lanes);
   return rows * padded * p->pieces * (kernels->tuning->tile_term * p->depth + kernels->tuning->tile_end);

@@ -8,7 +8,8 @@
  * and the weights read in place. */
 enum way { TILES, DOTS, BATCH_IN_LANES };
 
-/* The quickest way for `p` on `kernels`; with the batch in lanes *tail of the last rows are best dot products. */
+/* The quickest way to run `p` on `kernels`.  With the batch in lanes, the last *tail rows are best run as dot products.
+ */
 enum way quickest_way(const struct product *p, const struct kernels *kernels, int64_t *tail);
 
 /* Whether packed weights are quicker than dot products for many rows; if not, packed weights are hardly quicker for one

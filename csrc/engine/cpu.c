@@ -14,10 +14,10 @@ static const char *find_missing(void) { return NULL; }
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define AMX_BF16 (1u << 22) /* of CPUID's leaf 7 */
+#define AMX_BF16 (1u << 22) /* a bit of CPUID's leaf 7, as is the next */
 #define AMX_TILE (1u << 24)
-#define OSXSAVE (1u << 27)    /* of leaf 1 */
-#define TILE_STATE (3u << 17) /* of XCR0 */
+#define OSXSAVE (1u << 27)    /* a bit of leaf 1 */
+#define TILE_STATE (3u << 17) /* bits of XCR0 */
 #define TILE_DATA 18
 #define ARCH_REQ_XCOMP_PERM 0x1023
 

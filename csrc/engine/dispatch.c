@@ -47,7 +47,7 @@ static const struct kernels *amx_tier(int precision, const struct product_sizes 
 }
 #endif
 
-/* Best first.  AMX has tile kernels for its tiers alone, and the vector kernels of AVX-512. */
+/* Best first.  AMX has tile kernels for its tiers only; its vector kernels are those of AVX-512. */
 static const struct isa isas[] = {
 #if defined(__x86_64__)
     {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier},

@@ -14,15 +14,15 @@ struct isa {
   const char *name;
   int (*supported)(void);           /* by this CPU and its operating system */
   const struct kernels *kernels[2]; /* by enum fa_dtype */
-  /* The kernels of a float32 product at an enum fa_precision where they are not kernels[FA_FLOAT32], else NULL; or
-   * NULL for an ISA without tiers. */
+  /* The kernels of a float32 product at an enum fa_precision if they are not kernels[FA_FLOAT32], else NULL.  An ISA
+   * without tiers has no such function. */
   const struct kernels *(*tier)(int precision, const struct product_sizes *);
 };
 
 /* How one call into the library runs.  The ISA in force is read once, when the call begins. */
 struct call {
   const struct isa *isa;
-  const struct kernels *kernels; /* of the ISA's vector unit, for the call's dtype */
+  const struct kernels *kernels; /* those of the ISA's vector unit for the call's dtype */
   int dtype;                     /* enum fa_dtype */
   int precision;                 /* enum fa_precision */
   int threads;                   /* requested; 0 for OpenMP's default */
@@ -35,7 +35,7 @@ struct call call_on(const struct isa *isa, int dtype, int precision, int threads
 /* Ends a call that used the workspace, of which the thread keeps a bounded part.  Returns `status`. */
 int end_call(int status);
 
-/* The kernels that such a product runs on; float64 has no tiers. */
+/* The kernels that a product of these sizes runs on; float64 has no tiers. */
 const struct kernels *tier_kernels(const struct call *call, const struct product_sizes *sizes);
 
 #endif

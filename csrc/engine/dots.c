@@ -23,7 +23,7 @@ void multiply_dots(const struct product *p, const struct kernels *kernels, int64
   char *bias = memory, *sums = memory + bias_bytes(kernels, panel->vectors);
   size_t row_bytes = (size_t)(panel->vectors * kernels->lanes * itemsize);
   pack_bias(&p->right, &layout, panel, bias);
-  if (panel->columns % kernels->lanes) memset(sums, 0, (size_t)rows * row_bytes); /* lanes beyond the columns */
+  if (panel->columns % kernels->lanes) memset(sums, 0, (size_t)rows * row_bytes); /* beyond the columns */
   kernels->dots(&(struct dots){
       .rows = rows,
       .columns = panel->columns,

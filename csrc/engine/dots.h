@@ -7,7 +7,7 @@
 /* Bytes that multiply_dots needs at `memory` for this many rows. */
 size_t dots_bytes(const struct kernels *kernels, int64_t rows, int panel_vectors);
 
-/* The columns of one panel for some rows, stored as p->epilogue wants them. */
+/* Computes the columns of one panel for some rows, and stores them as p->epilogue says. */
 void multiply_dots(const struct product *p, const struct kernels *kernels, int64_t row, int64_t rows,
                    const struct panel *panel, char *memory);
 

@@ -17,10 +17,10 @@ void pack_bias(const struct weights *right, const struct panel_layout *layout, c
 int pack_depth_block(const struct weights *right, const struct panel_layout *layout, const struct panel *panel,
                      int64_t word, int64_t words, char *dst);
 
-/* The bias and the whole depth of panel `index` -> dst (panel_size).  Returns as pack_depth_block does. */
+/* The bias and the whole depth of panel `index` -> dst (panel_size).  Returns the same as pack_depth_block. */
 int pack_panel(const struct weights *right, const struct panel_layout *layout, int64_t index, char *dst);
 
-/* Bytes of all the panels, and the panels -> dst.  Returns as pack_depth_block does. */
+/* Bytes of all the panels, and the panels -> dst.  Returns the same as pack_depth_block. */
 size_t packed_bytes(const struct panel_layout *layout);
 int pack_panels(const struct weights *right, const struct panel_layout *layout, char *dst);
 

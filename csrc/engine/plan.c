@@ -87,7 +87,7 @@ struct row_rules {
   int64_t multiple;    /* boundaries of tasks and row blocks are multiples of this many rows */
   int rows_fit_l2;     /* all the rows of a task, so that each panel passes once */
   int panels_fit_l2;   /* all the panels, so that packed row blocks pass */
-  int repacks_nothing; /* tasks of the same panels and other rows pack nothing twice */
+  int repacks_nothing; /* tasks with the same panels but other rows pack nothing twice */
 };
 
 /* Upper limit on the panels of a task whose rows do not stay in L2: the panels do, `words` of each. */
@@ -104,7 +104,7 @@ static void plan_tasks(const struct product *p, struct plan *plan, const struct 
   int64_t panels = right->panels, row_tasks = 1;
   int blocks = kernels->left_block > 1, packed = p->right.packed != NULL;
   int uneven = packed && panels > threads && panels % threads && panels < 16 * threads;
-  int by_rows = rules->panels_fit_l2 && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all the panels, if need be */
+  int by_rows = rules->panels_fit_l2 && p->rows >= MIN_ROWS_TO_SHARE; /* each thread packs all unpacked panels */
   plan->task_panels = threads == 1 || by_rows ? panels : uneven ? 1 : ceil_div(panels, (blocks ? 2 : 4) * threads);
   plan->depth_pass = blocks && !rules->rows_fit_l2 && !rules->panels_fit_l2 ? right->cut : larger(1, right->words);
   int64_t pass_words = smaller(plan->depth_pass, right->words);
@@ -136,7 +136,7 @@ static int64_t row_block(const struct panel_layout *right, int64_t task_rows, in
   return round_up(block, block < row_step ? multiple : larger(multiple, row_step));
 }
 
-/* The left operand is packed in whole vectors of words, and so that its rows do not fall into one set of L1. */
+/* Packed rows of the left operand are whole vectors of words, and do not all fall into one set of L1. */
 static void plan_left(const struct product *p, struct plan *plan) {
   const struct kernels *kernels = plan->right.kernels;
   int64_t lanes = kernels->lanes, words = plan->right.words, way = kernels->tuning->l1_way_bytes / kernels->itemsize;
@@ -151,7 +151,7 @@ static void plan_left(const struct product *p, struct plan *plan) {
       row_after_row && plan->left_stride % way == 0 ? kernels->tuning->conflicting_rows : MAX_TILE_ROWS;
 }
 
-/* The plan of `p` with all its rows packed at a time. */
+/* The plan of `p` with all its rows packed at once. */
 static struct plan plan_rows(const struct product *p, const struct kernels *kernels, int threads) {
   int in_place = in_place_vectors(p, kernels), packed = p->right.packed != NULL;
   int vectors = in_place ? in_place : column_vectors(p->pieces, kernels);

@@ -7,7 +7,7 @@
 #include "engine/threads.h"
 #include "engine/tiles.h"
 
-/* The kernels for `p`: packed weights decide by what they hold. */
+/* The kernels for `p`.  Packed weights run on the kernels that they were packed for. */
 static const struct kernels *kernels_for(const struct call *call, const struct product *p) {
   const struct packed_weights *packed = p->right.packed;
   if (packed && !packed->tier_panels) return call->kernels;

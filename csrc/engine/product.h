@@ -6,12 +6,12 @@
 #include "engine/dispatch.h"
 #include "engine/source.h"
 
-/* A status beside enum fa_status: the tier's unit cannot represent a number of an operand. */
+/* A status in addition to enum fa_status: the tier's unit cannot represent a number of an operand. */
 enum { PRODUCT_NOT_REPRESENTABLE = 16 };
 
 /* The right operand and the bias, packed once for the kernels of one ISA and precision: those of its vector unit, or
- * NULL where the tier takes every product; and those of the tier, or NULL.  Without either the product is dot products
- * on unpacked weights, of a dense source.  64-byte aligned. */
+ * NULL where the tier takes every product; and those of the tier, or NULL.  With neither, the product runs as dot
+ * products on unpacked weights, and its source is dense.  64-byte aligned. */
 struct packed_weights {
   char *panels, *tier_panels;
 };
@@ -48,9 +48,9 @@ struct product {
   struct epilogue epilogue;
 };
 
-/* Returns FA_OK; FA_NO_MEMORY; or PRODUCT_NOT_REPRESENTABLE with nothing promised of y, for a scattered source: it has
- * zeros at the losers, and 0 times an infinity would turn them into NaN.  The order of a sum depends on the shape and
- * the kernels, not on threads. */
+/* Returns FA_OK; FA_NO_MEMORY; or, for a scattered source alone, PRODUCT_NOT_REPRESENTABLE, and y is undefined.  A
+ * scattered source has zeros at the losers, and 0 times an infinity would be NaN.  The order of a sum depends on the
+ * shape and the kernels, not on threads. */
 int run_product(const struct call *call, const struct product *p);
 
 #endif

@@ -9,12 +9,12 @@
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-/* The first of part `index` of n cut into `parts` whose sizes differ by at most one. */
+/* The start of part `index`, if n is cut into `parts` parts whose sizes differ by at most one. */
 static inline int64_t part_start(int64_t n, int64_t parts, int64_t index) { return index * n / parts; }
 
 static inline int64_t round_up(int64_t a, int64_t step) { return ceil_div(a, step) * step; }
 
-/* The address of element `index`, which may be NULL's only for index 0. */
+/* The address of element `index` at `p`, which may be NULL if the index is 0. */
 static inline char *element(const void *p, int64_t index, int itemsize) { return (char *)p + index * itemsize; }
 
 /* One element, of 4 or 8 bytes. */

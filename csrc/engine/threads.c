@@ -79,7 +79,7 @@ static void *pass(void *gate) {
   return NULL;
 }
 
-/* How many of `wanted` threads can run at once: they are started, and end. */
+/* The number of `wanted` threads that can run at once.  It starts them, and they end. */
 static int startable(int wanted) {
   pthread_t *threads = malloc((size_t)wanted * sizeof *threads);
   if (!threads) return 0;

@@ -7,7 +7,7 @@
 #include "engine/sizes.h"
 #include "engine/threads.h"
 
-/* Packing state of one panel in one task.  NOT_REPRESENTABLE: it holds a number that the tier's unit has no form for,
+/* Packing state of one panel in one task.  NOT_REPRESENTABLE: it holds a number that the tier's unit cannot represent,
  * an infinity or NaN, or one that rounds to an infinity. */
 enum panel_state { UNPACKED, PACKED, NOT_REPRESENTABLE };
 
@@ -19,8 +19,8 @@ struct tile_job {
   const struct tile_epilogue *epilogue;
   char *panels;                /* packed beforehand, or NULL */
   char *left;                  /* packed rows [first_row, end_row), or NULL: tasks pack their own, or read in place */
-  uint8_t *left_representable; /* for each PACK_ROWS rows, or NULL: all are */
-  int64_t first_row, end_row;  /* under way */
+  uint8_t *left_representable; /* a truth value for each PACK_ROWS rows, or NULL: all true */
+  int64_t first_row, end_row;  /* the rows being computed */
   char *memory;                /* of the threads, thread_bytes each */
   size_t thread_bytes, right_bytes, rows_bytes, sums_bytes, states_bytes;
   atomic_int status;
@@ -222,7 +222,7 @@ static void pack_left_rows(const struct tile_job *job, int64_t block, char *dst)
       (uint8_t)p->left->pack(p->left, job->plan->right.kernels, row, rows, p->depth, dst, job->plan->left_stride);
 }
 
-/* The panels [first, last) against one row block of a task, which begins `row_of_task` rows before. */
+/* The panels [first, last) against one row block, which begins `row_of_task` rows after its task. */
 static int multiply_row_block(const struct tile_job *job, int64_t row, int64_t rows, int64_t row_of_task, int64_t first,
                               int64_t last, struct depth_range pass, const struct thread_memory *memory) {
   const struct plan *plan = job->plan;

@@ -25,7 +25,7 @@ int run_tile_tasks(const struct call *call, const struct product *p, const struc
 int run_tiles(const struct call *call, const struct product *p, const struct kernels *kernels, enum workspace_user user,
               int threads);
 
-/* Stores sums of one panel as p->epilogue wants them: the `store` of products whose columns are in the lanes. */
+/* Stores sums of one panel as p->epilogue says: the `store` of products whose columns are in the lanes. */
 void store_columns_in_lanes(const void *p, const struct kernels *kernels, const struct panel *panel, int64_t row,
                             int64_t rows, const char *bias, const char *sums);
 

@@ -24,7 +24,7 @@ typedef void forward_array(const struct parameter *, const void *z, void *y, int
 /* grad_z = grad_y dy/dz over n elements; grad_z may be grad_y or saved, which is z or y */
 typedef void backward_array(const struct parameter *, const void *grad_y, const void *saved, void *grad_z, int64_t n);
 
-/* Functions over arrays of floats.  In lanes of floats they do not reach 2 ULP. */
+/* Functions over arrays of floats that do not reach 2 ULP in lanes of floats. */
 struct double_lanes {
   forward_array *gelu_tanh_forward, *mish_forward;
   backward_array *gelu_tanh_backward, *mish_backward;

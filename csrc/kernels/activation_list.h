@@ -3,7 +3,7 @@
 #define FA_ACTIVATION_LIST_H
 
 enum fa_activation {
-  FA_LINEAR = 0,
+  FA_IDENTITY = 0,
   FA_RELU = 1,
   FA_LEAKY_RELU = 2,
   FA_PRELU = 3,
@@ -30,7 +30,7 @@ enum fa_activation {
 
 /* X(NAME, name, forward cost, backward cost) for each activation */
 #define FA_ACTIVATIONS(X)                                                                                              \
-  X(LINEAR, linear, 1, 1)                                                                                              \
+  X(IDENTITY, identity, 1, 1)                                                                                          \
   X(RELU, relu, 1, 1)                                                                                                  \
   X(LEAKY_RELU, leaky_relu, 1, 1)                                                                                      \
   X(PRELU, prelu, 1, 1)                                                                                                \

@@ -92,7 +92,7 @@ static ALWAYS_INLINE void map_grad(vec (*f)(vec grad_y, vec saved, vec slope), c
 
 /* ---- in lanes; `slope` is the parameter of the activations that have one */
 
-static ALWAYS_INLINE vec linear_lanes(vec z, vec slope) {
+static ALWAYS_INLINE vec identity_lanes(vec z, vec slope) {
   (void)slope;
   return z;
 }
@@ -106,7 +106,7 @@ static ALWAYS_INLINE vec leaky_lanes(vec z, vec slope) {
   return vec_select(mask_gt(z, vec_set1(0)), z, vec_mul(z, slope));
 }
 
-static ALWAYS_INLINE vec linear_grad(vec grad_y, vec y, vec slope) {
+static ALWAYS_INLINE vec identity_grad(vec grad_y, vec y, vec slope) {
   (void)y, (void)slope;
   return grad_y;
 }
@@ -212,8 +212,8 @@ static ALWAYS_INLINE vec relu6_grad(vec grad_y, vec y, vec slope) {
     map_grad(f, &number, 0, grad_y, saved, grad_z, n);                                                                 \
   }
 
-LANES_FORWARD(linear, linear_lanes)
-LANES_BACKWARD(linear, linear_grad)
+LANES_FORWARD(identity, identity_lanes)
+LANES_BACKWARD(identity, identity_grad)
 LANES_FORWARD(relu, relu_lanes)
 LANES_BACKWARD(relu, relu_grad)
 LANES_FORWARD(leaky_relu, leaky_lanes)

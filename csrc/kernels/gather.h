@@ -37,7 +37,7 @@ static ALWAYS_INLINE void add_sums(int vectors, vec *acc, const real *sums) {
 static ALWAYS_INLINE void end_sums(int vectors, vec *acc, const struct gather_sums *s, int64_t n) {
   const int last = vectors - 1;
   real *to = (real *)s->to + n * s->to_stride;
-  int64_t columns = s->columns - last * LANES; /* of the last vector */
+  int64_t columns = s->columns - last * LANES; /* columns of the last vector */
   if (s->partial) add_sums(vectors, acc, (const real *)s->partial + n * vectors * LANES);
   if (s->total) add_sums(vectors, acc, (const real *)s->total + n * vectors * LANES);
   if (s->accumulate) {
@@ -83,8 +83,8 @@ static ALWAYS_INLINE void gather_x(int vectors, const struct gather_x *g) {
   }
 }
 
-/* grad_weight: for each output j and piece k, sums(j, k) [vectors][LANES] = sum over the rows i that the piece won of
- * grad(j, i) * table(i, :) */
+/* grad_weight: for each output j and piece k, sums(j, k) [vectors][LANES] = sum of grad(j, i) * table(i, :) over the
+ * rows i in which piece k is the winner */
 static ALWAYS_INLINE void gather_weight(int vectors, const struct gather_weight *g) {
   const struct gather_sums sums = g->sums;
   const real *grad = g->grad, *table = g->table;
@@ -158,8 +158,8 @@ static void transpose_bytes(const uint8_t *src, int64_t src_stride, uint8_t *dst
 }
 
 /* At most TABLE_ROWS rows of grad_y and argmax (rows, outputs), `stride` apart -> grad [outputs][TABLE_ROWS] and won
- * [outputs][pieces], the set of the rows that each piece won, a bit a row.  Without argmax a single piece wins every
- * row. */
+ * [outputs][pieces], the set of the rows in which each piece is the winner, a bit a row.  Without argmax the only piece
+ * is the winner in every row. */
 static void find_winners(int64_t rows, int64_t outputs, int64_t pieces, const void *grad_y, const uint8_t *argmax,
                          int64_t stride, void *grad, uint64_t *won) {
   transpose(rows, outputs, grad_y, stride, grad, TABLE_ROWS);

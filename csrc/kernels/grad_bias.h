@@ -1,4 +1,5 @@
-/* The gradient of a maxout layer's bias: for each piece of each column, the sum of grad_y over the rows that it won. */
+/* The gradient of a maxout layer's bias: for each piece of each column, the sum of grad_y over the rows in which the
+ * piece is the winner. */
 #ifndef FA_GRAD_BIAS_H
 #define FA_GRAD_BIAS_H
 

@@ -51,7 +51,7 @@ struct adam_factors {
   real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay;
 };
 
-/* factor old, and 0 for a factor of 0, which forgets infinite averages too */
+/* factor * old, but 0 for a factor of 0, even if the old average is infinite */
 static ALWAYS_INLINE vec kept_average(vec old, real factor) {
   return factor != 0 ? vec_mul(vec_set1(factor), old) : vec_set1(0);
 }
@@ -119,8 +119,8 @@ static void scale_by(int64_t n, real factor, real *data) {
   for (; i < n; i++) data[i] *= factor;
 }
 
-/* limit_norm where squares or the scale overflow or underflow, without a NaN: the norm is that of data / 2^exponent,
- * whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
+/* limit_norm for data without a NaN whose squares or scale overflow or underflow: the norm is that of data /
+ * 2^exponent, whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
 static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real max_norm, real *data) {
   const int most = REAL_MAX_EXPONENT - 2;
   double largest = 0;
@@ -132,14 +132,14 @@ static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real m
   real factor = (real)ldexp(1, -exponent), norm = (real)sqrt((double)sum_squares(1, factor, n, data));
   if (ldexp((double)norm, exponent) <= (double)max_norm) return;
   real quotient = max_norm / norm, scale = (real)ldexp((double)quotient, -exponent);
-  if (scale < REAL_MIN) { /* a denormal scale would not be exact */
+  if (scale < REAL_MIN) { /* a subnormal scale has fewer bits, so scale twice instead */
     scale_by(n, factor, data);
     scale = quotient;
   }
   scale_by(n, scale, data);
 }
 
-/* Scales a vector of n down to max_norm where it is longer; a vector with a NaN becomes NaN. */
+/* Scales a vector of n down to max_norm if its norm is larger.  If it has a NaN, all of it becomes NaN. */
 static void limit_norm(int64_t n, double max_norm, void *data) {
   const real limit = (real)max_norm;
   real total = sum_squares(0, 1, n, data), norm = (real)sqrt((double)total), scale = 1;

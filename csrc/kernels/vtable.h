@@ -44,7 +44,7 @@ struct tile {
   const void *right;  /* words of depth right_stride apart */
   void *sums;         /* rows sums_stride apart */
   int64_t left_stride, right_stride, sums_stride;
-  int add; /* to the sums that are there */
+  int add; /* add to the sums that are there */
   int rows;
 };
 
@@ -92,7 +92,7 @@ struct gather_sums {
   const void *total;   /* the same over all the tables before those, or NULL */
   void *to;            /* (n, columns), rows to_stride apart */
   int64_t to_stride, columns;
-  int accumulate; /* add to what is at `to` */
+  int accumulate; /* add to the numbers at `to` */
 };
 
 /* grad_x: for each row n, sums(n) [vectors][lanes] = sum over j of grad(n, j) * table(j * pieces + argmax(n, j), :) */
@@ -117,7 +117,7 @@ struct gather_weight {
 };
 
 /* grad_bias over DEPTH_CUT rows at most: sums (columns, pieces), for each piece of each column the sum of grad_y over
- * the rows that it won. */
+ * the rows in which the piece is the winner. */
 struct gather_bias {
   int64_t rows, columns, pieces;
   const void *grad_y;    /* rows of grad_y and of argmax are `stride` apart */
@@ -158,7 +158,7 @@ struct tuning {
 /* ---- the table */
 
 struct kernels {
-  const char *unit; /* what multiplies, where it is not the vector unit in the table's own type; or NULL */
+  const char *unit; /* the unit that multiplies, if it is not the vector unit in the table's own type; else NULL */
   int itemsize;     /* bytes of an element */
   int lanes;
   const struct tuning *tuning;
@@ -170,7 +170,7 @@ struct kernels {
    */
   int left_block;
 
-  /* Around the tiles of each task, on its thread; or NULL. */
+  /* Called before and after the tiles of each task, on its thread; or NULL. */
   void (*begin)(void);
   void (*end)(void);
 
@@ -197,7 +197,7 @@ struct kernels {
   void (*store_linear)(const struct epilogue_tile *);
   void (*store_maxout)(const struct epilogue_tile *);
 
-  /* The rest is in the tables of the vector units alone. */
+  /* Only the tables of the vector units have the members below. */
   void (*store_batch)(const struct epilogue_batch *);
   void (*dots)(const struct dots *);
 
@@ -207,7 +207,8 @@ struct kernels {
   void (*gather_x[MAX_GATHER_VECTORS + 1])(const struct gather_x *); /* [vectors], from 1 */
   void (*gather_weight[MAX_GATHER_VECTORS + 1])(const struct gather_weight *);
   /* at most TABLE_ROWS rows of grad_y and argmax (rows, outputs) -> grad [outputs][TABLE_ROWS], won [outputs][pieces],
-   * the set of the rows that each piece won, a bit a row; without argmax a single piece wins them all */
+   * the set of the rows in which each piece is the winner, a bit a row; without argmax the only piece is the winner in
+   * all rows */
   void (*find_winners)(int64_t rows, int64_t outputs, int64_t pieces, const void *grad_y, const uint8_t *argmax,
                        int64_t stride, void *grad, uint64_t *won);
   void (*gather_bias)(const struct gather_bias *);
@@ -248,7 +249,7 @@ struct kernels {
   /* arrays of n; velocity may be NULL */
   void (*sgd)(int64_t n, const struct sgd *, const void *grad, void *velocity, void *data);
   void (*adam)(int64_t n, const struct adam *, const void *grad, void *mean, void *square, void *data);
-  /* scales a vector of n down to max_norm where it is longer */
+  /* scales a vector of n down to max_norm if its norm is larger */
   void (*limit_norm)(int64_t n, double max_norm, void *data);
 };
 

@@ -5,11 +5,11 @@
 #include "engine/workspace.h"
 #include "kernels/activation_list.h"
 
-/* Elements that a kernel call takes where a slope does not bind the call to rows: several calls' worth of overhead for
- * each thread's share, and few enough for a second pass to find them in L1. */
+/* Elements of a kernel call, unless a slope makes it take whole rows: enough to hide the overhead of a call, and few
+ * enough that a second pass finds them in L1. */
 #define BLOCK 2048
 
-/* Columns that a task of a PReLU's slope gradient takes, and the columns that a few slopes are folded into at least. */
+/* Columns of a task of a PReLU's slope gradient; and the number of columns that shorter rows are joined to. */
 #define TASK_FEATURES 4096
 #define FOLDED_FEATURES 64
 
@@ -19,7 +19,7 @@ struct elements {
   int activation;
   double parameter;
   const char *slope;
-  int64_t step; /* from one element's slope to the next one's */
+  int64_t step; /* distance from one element's slope to the next one's */
   int64_t n, length;
   const char *z, *grad_y, *saved;
   char *y, *grad_z;
@@ -121,7 +121,7 @@ int activation_backward(const struct call *call, int64_t rows, int64_t features,
     share_tasks(tasks, threads_for(call->threads, work), backward_block, &e);
     return FA_OK;
   }
-  int64_t period = slopes > 1 ? features : 1; /* of the slopes: the array may be taken as rows of several */
+  int64_t period = slopes > 1 ? features : 1; /* elements after which the slopes repeat */
   int64_t width = round_up(FOLDED_FEATURES, period), cuts = n ? ceil_div(ceil_div(n, width), DEPTH_CUT) : 0;
   size_t bytes = (size_t)(cuts * width * call->kernels->itemsize);
   char *partial = workspace(WORKSPACE_DRIVER, bytes);
@@ -174,7 +174,7 @@ static void activate_finished(const void *context, struct block block) {
 int activated_product(const struct call *call, const struct product *p, const struct activation *activation, void *y) {
   const struct activation_epilogue epilogue = {call->kernels, activation, p->columns, p->epilogue.y, y};
   struct product activated = *p;
-  if (activation->code != FA_LINEAR) activated.epilogue.then = activate_finished;
+  if (activation->code != FA_IDENTITY) activated.epilogue.then = activate_finished;
   activated.epilogue.context = &epilogue;
   return run_product(call, &activated);
 }

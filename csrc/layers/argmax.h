@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Whether each of the n values names one of `pieces`. */
+/* Whether all of the n values are below `pieces`. */
 static inline int argmax_fits(int64_t n, const uint8_t *argmax, int64_t pieces) {
   uint8_t largest = 0;
   for (int64_t i = 0; i < n; i++) largest = argmax[i] > largest ? argmax[i] : largest;

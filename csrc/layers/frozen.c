@@ -14,7 +14,7 @@
 #define HIDDEN_STEP 64
 
 struct fa_frozen {
-  const struct isa *isa; /* on which the layer was packed, and always runs */
+  const struct isa *isa; /* the layer is packed for this ISA, and always runs on it */
   int dtype, precision;
   int64_t in_features, out_features;
   int pieces; /* 0: no product, the activation alone */
@@ -28,7 +28,7 @@ struct fa_frozen {
 
 /* weight (units, in_features) -> dst, units unit_bytes apart */
 static void copy_units(int64_t units, size_t row_bytes, const char *weight, char *dst, size_t unit_bytes) {
-  if (row_bytes == 0) return; /* however many units there are */
+  if (row_bytes == 0) return; /* there may be more units than a loop should count */
   for (int64_t u = 0; u < units; u++) memcpy(dst + (size_t)u * unit_bytes, weight + (size_t)u * row_bytes, row_bytes);
 }
 

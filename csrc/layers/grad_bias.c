@@ -4,8 +4,8 @@
 #include "engine/threads.h"
 #include "engine/workspace.h"
 
-/* The cost of a gradient that is added to one of many sums, beside an element that is only moved, for threads_for. With
- * fewer pieces each takes its turn in lanes. */
+/* The cost of a gradient that is added to one of many sums, relative to one copied element, for threads_for. Fewer
+ * pieces take turns in lanes. */
 #define SCATTER_WORK 16
 
 struct bias_job {

@@ -48,7 +48,7 @@ static int gradient_of_x(const struct call *call, int64_t rows, int64_t in_featu
 static int gradient_of_weight(const struct call *call, int64_t rows, int64_t in_features, int64_t out_features,
                               const void *grad_z, const void *x, void *grad_weight, int accumulate) {
   if (rows <= OUTER_PRODUCT_ROWS && in_features >= OUTER_PRODUCT_VECTORS * call->kernels->lanes)
-    return gather_grad_weight(&(struct maxout_backward){/* a single piece wins every row */
+    return gather_grad_weight(&(struct maxout_backward){/* the only piece is the winner in every row */
                                                         .call = call,
                                                         .rows = rows,
                                                         .in_features = in_features,
@@ -77,7 +77,7 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
   const struct call call = begin_call(dtype, precision, threads);
   const void *grad_z = grad_y;
   int status = FA_OK;
-  if (activation != FA_LINEAR) {
+  if (activation != FA_IDENTITY) {
     void *memory = workspace(WORKSPACE_GRADIENT, (size_t)(rows * out_features * call.kernels->itemsize));
     if (!memory) return FA_NO_MEMORY;
     grad_z = memory;

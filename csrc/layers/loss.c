@@ -42,7 +42,7 @@ double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *gra
       .grad = grad,
   };
   int64_t shares = ceil_div(n, job.share);
-  /* Three arrays, where most elements are of two.  bench/tuning: loss-work */
+  /* Three arrays are read or written; most operations have two.  bench/tuning: loss-work */
   share_tasks(shares, threads_for(threads, 3 * n / 2), mse_share, &job);
   double sum = 0;
   for (int64_t s = 0; s < shares; s++) sum += job.sums[s];

@@ -3,11 +3,11 @@
 #include "engine/threads.h"
 #include "layers/argmax.h"
 
-/* Results that a task takes. */
+/* Results of a task. */
 #define BLOCK 1024
 
-/* z (outer, pieces, inner) -> y, argmax (outer, inner).  A task takes `block` of the inner, or where a few inner follow
- * each other `block` of the outer.  bench/tuning: narrow-maxout */
+/* z (outer, pieces, inner) -> y, argmax (outer, inner).  A task takes `block` of the inner axis, or, if that axis is
+ * short, `block` of the outer axis.  bench/tuning: narrow-maxout */
 struct maxout_job {
   const struct kernels *kernels;
   int64_t outer, pieces, inner, block;

@@ -23,8 +23,8 @@ int gather_grad_weight(const struct maxout_backward *b);
 /* Whether a dense product of this many rows and depth on the tier's unit is quicker than the gather. */
 int dense_is_quicker(const struct maxout_backward *b, int64_t rows, int64_t depth);
 
-/* Dense products.  Both return PRODUCT_NOT_REPRESENTABLE, with nothing promised of grad_x and nothing added to
- * grad_weight, where the tier's unit cannot represent a number of an operand. */
+/* Dense products.  Both return PRODUCT_NOT_REPRESENTABLE if the tier's unit cannot represent a number of an operand;
+ * then grad_x is undefined, and nothing is added to grad_weight. */
 int dense_grad_x(const struct maxout_backward *b);
 int dense_grad_weight(const struct maxout_backward *b);
 

@@ -45,8 +45,8 @@ static void add_task(void *context, int64_t task) {
                   element(a->sums, i, a->kernels->itemsize));
 }
 
-/* Sums that are to be added are computed elsewhere first: nothing may be added where the product turns out not to
- * serve. */
+/* Sums that are to be added are computed in a buffer first: nothing may be added if an operand turns out not to be
+ * representable. */
 int dense_grad_weight(const struct maxout_backward *b) {
   int64_t units = b->out_features * b->pieces, count = units * b->in_features;
   const struct kernels *kernels = b->call->kernels;

@@ -1,4 +1,5 @@
-/* grad_weight: for each piece of each output, the sum over the rows that it won of grad_y times x. */
+/* grad_weight: for each piece of each output, the sum of grad_y times x over the rows in which the piece is the winner.
+ */
 #include "engine/threads.h"
 #include "engine/workspace.h"
 #include "layers/gather.h"
@@ -24,7 +25,7 @@ static int64_t block_start(const struct maxout_backward *b, int64_t block) {
   return part_start(b->rows, row_blocks(b), block);
 }
 
-/* The rows seen from the outputs of a task.  Of a thread's memory this alone grows with the batch.
+/* The rows seen from the outputs of a task.  Nothing else of a thread's memory grows with the batch.
  * bench/tuning: winners-memory */
 struct winners {
   char *grad;    /* [blocks][outputs][TABLE_ROWS] */

@@ -28,9 +28,9 @@ static void gather_x_block(const struct maxout_backward *b, int64_t row, int64_t
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
   int64_t outputs = b->out_features, table_rows = TABLE_ROWS * kernels->gather_vectors / tile.vectors;
-  /* Unpacked weights are the table where few rows would use a packed one about once, if no vector reaches beyond them.
-   * All the rows of the batch count, not those of a chunk: the cut of a sum must not depend on the number of threads.
-   */
+  /* The unpacked weights serve as the table if few rows would use a packed one about once, and no vector reaches beyond
+   * the weights.  All the rows of the batch count, not those of a chunk: the cut of a sum must not depend on the number
+   * of threads. */
   int packed = b->rows > b->pieces || tile.count < tile.width;
   int64_t most = packed ? larger(1, table_rows / b->pieces) : TABLE_OUTPUTS;
   int64_t tables = ceil_div(outputs, smaller(most, TABLE_OUTPUTS));

@@ -4,7 +4,7 @@
 #include "engine/sizes.h"
 #include "engine/threads.h"
 
-/* Numbers that a kernel call takes where no norm binds the call to rows. */
+/* Numbers of a kernel call, unless a bound on norms makes it take whole rows. */
 #define BLOCK 4096
 
 /* The cost of one number of an optimiser, relative to one copied element, for threads_for.  bench/tuning: update-work

@@ -58,7 +58,7 @@ def comment(text: str, error: Number) -> str:
 
 
 def worst(f: Function, g: Function, low: Number, high: Number) -> Number:
-    """The largest |f / g - 1| on [low, high], which the grid does not touch."""
+    """The largest |f / g - 1| at points inside [low, high] other than 0."""
     grid = mpmath.linspace(low, high, 4001)
     return max(abs(f(x) / g(x) - 1) for x in grid if mpmath.chop(x) not in (low, high, 0))
 
@@ -108,7 +108,7 @@ def write_tail(file: TextIO, bits: int, degree: int, high: int, middle: int) -> 
 
 def write_exp(file: TextIO, degree: int) -> None:
     def rest(r: Number) -> Number:
-        return (expm1(r) - r) / r**2 if mpmath.chop(r) else mpf(1) / 2  # a node is 0, but for rounding
+        return (expm1(r) - r) / r**2 if mpmath.chop(r) else mpf(1) / 2  # one node is 0 but for rounding
 
     high = log(2) / 2
     p = polynomial(rest, degree, -high, high)
@@ -142,7 +142,7 @@ def nearest_float(x: Number) -> Number:
 
 
 def center(f: Function, low: Number, high: Number) -> Number:
-    """The float near the middle of [low, high] whose f is nearest to a float: c[0] is hardly rounded."""
+    """The float near the middle of [low, high] whose f is nearest to a float: it rounds c[0] least."""
     tries = [nearest_float((low + high) / 2 + (high - low) * i / 2048) for i in range(-300, 301)]
     return min(tries, key=lambda b: abs(nearest_float(f(b)) / f(b) - 1))
 
@@ -152,9 +152,9 @@ def pieces(
 ) -> tuple[str, Number]:
     """The polynomials of f on 16 intervals, those of 1 + scale a with four to each power of two.
 
-    `limit` is b, c[0], ... of the last interval, which has no end; [] where a is never beyond it.  Where
-    f(0) = 0, b and c[0] of the first interval are 0, so that it holds to relative accuracy.  Where c[0] is 0
-    `exact` a is left out, for the kernel to add.
+    `limit` is b, c[0], ... of the last interval, which has no end; [] if a is never beyond it.  If f(0) = 0,
+    b and c[0] of the first interval are 0, for relative accuracy.  Where c[0] is 0, the polynomial leaves out
+    `exact` a, which the kernel adds.
 
     Returns the initialiser of a `struct pieces` and the largest error in units of size(a), by default |f(a)|.
     """
@@ -162,7 +162,7 @@ def pieces(
     for number in range(16):
         low, high = ((1 + mpf(i % 4) / 4) * 2 ** (i // 4) / scale - 1 / scale for i in (number, number + 1))
         if number == 0 and f(mpf(0)) == 0:
-            slope = nearest_float(mpmath.diff(f, 0) - exact)  # exactly, where it is a float
+            slope = nearest_float(mpmath.diff(f, 0) - exact)  # exact if the derivative is a float
             rest = polynomial(lambda a, c=slope: (f(a) / a - exact - c) / a, degree - 2, low, high)
             column = [mpf(0), mpf(0), slope, *rest]
         elif number == 15 and limit:
@@ -199,7 +199,7 @@ def write_mish(file: TextIO, scale: Number) -> None:
         return a * (2 + e) / (2 + 2 * e + e**2)
 
     half = mpf(1) / 2
-    sides = [  # far right nothing is left of it, and far left it is a
+    sides = [  # the function tends to 0 on the right and to a on the left
         pieces(right, scale, [mpf(0)], size=lambda a: a * exp(a)),
         pieces(left, scale, [mpf(0), mpf(0), 1 - half], exact=half),
     ]

@@ -1,26 +1,31 @@
 """Which backend runs: the C extension where it imports, else Numba; NumPy is the specification.
 
-A backend is a module or package of this room with the functions of `numpy.py`.
+A backend is a module or package of this room that satisfies `interface.Backend`.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from types import ModuleType
+import sys
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ..checks import shown
 
-NAMES = ("c", "numba", "numpy")
+if TYPE_CHECKING:
+    from .interface import Backend
 
-_loaded: dict[str, ModuleType] = {}
-_active: ModuleType | None = None
+BackendName = Literal["c", "numba", "numpy"]
+NAMES: tuple[BackendName, ...] = get_args(BackendName)
+
+_loaded: dict[BackendName, Backend] = {}
+_active: Backend | None = None
 
 
-def get(name: str | None) -> ModuleType:
+def get(name: BackendName | None) -> Backend:
     """The backend called `name`, the one in force for None.
 
-    Raises ValueError for an unknown name, ImportError where it can't load.
+    Raises ValueError for an unknown name, ImportError where the backend can't load.
     """
     if name is None:
         return _active or active()
@@ -30,7 +35,7 @@ def get(name: str | None) -> ModuleType:
             raise ValueError(f"backend: got {shown(name)}, wanted one of {', '.join(NAMES)}")
         if name == "c" and (reason := why_c_is_missing()) is not None:
             raise ImportError(reason)
-        module = _loaded[name] = importlib.import_module(f".{name}", __package__)
+        module = _loaded[name] = cast("Backend", importlib.import_module(f".{name}", __package__))
     return module
 
 
@@ -38,17 +43,23 @@ def why_c_is_missing() -> str | None:
     """Why the C extension can't be used here, or None where it can."""
     try:
         importlib.import_module(".c", __package__)
-    except ImportError as error:  # there is none, or it does not load, or what it needs is missing
+    except ImportError as error:  # the extension is absent, or does not load, or what it needs is missing
         absent = isinstance(error, ModuleNotFoundError) and error.name == "fastact._native"
-        return _why_it_was_not_built() if absent else str(error)
+        return _why_it_is_absent() if absent else str(error)
     return None
 
 
-def _why_it_was_not_built() -> str:
-    """pip hides what the compiler said, so look for what a build needs."""
+def _why_it_is_absent() -> str:
+    """pip hides what the compiler said, so look for a hidden installation, then for what a build needs."""
     import shutil
     import sysconfig
 
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if (installed := _installed_beside(package)) is not None:
+        return (
+            f"{package} has no extension and hides the installed {installed}, which has one: "
+            "run elsewhere, or pip install -e . in the checkout"
+        )
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         return f"fastact._native was not built: no C compiler here ({compiler})"
@@ -58,7 +69,20 @@ def _why_it_was_not_built() -> str:
     return "fastact._native was not built when fastact was installed; pip install -v shows why"
 
 
-def set_backend(name: str | None) -> None:
+def _installed_beside(package: str) -> str | None:
+    """Another folder `fastact` on `sys.path`, with an extension for this Python; None if there is none."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    for entry in sys.path:
+        other = os.path.join(os.path.abspath(entry), "fastact")
+        if other != package and any(
+            os.path.isfile(os.path.join(other, f"_native{suffix}")) for suffix in EXTENSION_SUFFIXES
+        ):
+            return other
+    return None
+
+
+def set_backend(name: BackendName | None) -> None:
     """Choose the backend for the whole process: "c", "numba" or "numpy"; None for the default again.
 
     Raises ValueError for another name and ImportError where the backend can't load.
@@ -67,20 +91,20 @@ def set_backend(name: str | None) -> None:
     _active = None if name is None else get(name)
 
 
-def active() -> ModuleType:
+def active() -> Backend:
     """The backend in force: set_backend's, else FASTACT_BACKEND's, else the first that loads."""
     global _active
     if _active is None:
         asked = os.environ.get("FASTACT_BACKEND")
-        if asked is not None:
-            if asked not in NAMES:
-                raise ValueError(f"FASTACT_BACKEND: got {asked!r}, wanted one of {', '.join(NAMES)}")
+        if asked is None:
+            _active = get("c" if why_c_is_missing() is None else "numba")
+        elif asked in NAMES:
             _active = get(asked)
         else:
-            _active = get("c" if why_c_is_missing() is None else "numba")
+            raise ValueError(f"FASTACT_BACKEND: got {asked!r}, wanted one of {', '.join(NAMES)}")
     return _active
 
 
-def get_backend() -> str:
+def get_backend() -> BackendName:
     """The name of the backend in force."""
-    return active().__name__.rpartition(".")[2]
+    return cast("BackendName", active().__name__.rpartition(".")[2])

@@ -1,12 +1,13 @@
-"""The C backend: the functions of `backends/numpy.py` over the extension `fastact._native`.
+"""The C backend: the functions of `interface.Backend` over the extension `fastact._native`.
 
-Nothing else imports the extension.  The GIL is released while a kernel runs.  Another thread that writes to
-an array meanwhile, or sets its shape, harms no memory: results are wrong, or ValueError is raised.  NumPy
-refuses to resize an array in a call, unless with refcheck=False, which no holder of an array is safe from.
+This module alone imports the extension.  The GIL is released while a kernel runs.  Memory stays safe where
+another thread writes to an array meanwhile, or sets its shape: results are wrong, or ValueError is raised.
+Resizing an array with refcheck=False is not safe, here as everywhere in NumPy.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import _native
-from .._native import ffi, lib  # type: ignore[import-not-found]
 from ..activations import Activation
+from ..settings import Precision
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
+
+# Not `from .. import _native`: where the extension is absent, that raises no ModuleNotFoundError.
+_native = importlib.import_module("fastact._native")
+ffi, lib = _native.ffi, _native.lib
 
 _umath = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
 _abi = lib.fa_numpy_abi(id(_umath._ARRAY_API))
@@ -29,13 +33,13 @@ if _abi not in (lib.FA_NUMPY_ABI_1, lib.FA_NUMPY_ABI_2):
         f"{_abi >> 24}.{_abi & 0xFFFFFF}"
     )
 
-_PRECISION = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
+_PRECISION: dict[Precision, int] = {"highest": lib.FA_HIGHEST, "high": lib.FA_HIGH, "medium": lib.FA_MEDIUM}
 _DTYPE = {"f": lib.FA_FLOAT32, "d": lib.FA_FLOAT64}
 _NULL, _VOID, _cast = ffi.NULL, ffi.typeof("void *"), ffi.cast
 
 
 def _check(status: int, argmax: Array | None = None, pieces: int = 0) -> None:
-    """Raise what a driver's status other than FA_OK says."""
+    """Raise the error that a driver's status stands for; FA_OK stands for none."""
     if status:
         if status == lib.FA_BAD_ARGMAX and argmax is not None:
             raise argmax_error(argmax, pieces)
@@ -80,8 +84,8 @@ def why_no_amx() -> str | None:
     return None if reason == ffi.NULL else str(ffi.string(reason).decode())
 
 
-def tier_units() -> dict[str, str]:
-    """For each precision tier what large float32 products run on: "float32", "AVX512-BF16" or "AMX-BF16"."""
+def tier_units() -> dict[Precision, str]:
+    """What large float32 products run on at each precision tier: "float32", "AVX512-BF16" or "AMX-BF16"."""
     return {tier: str(ffi.string(lib.fa_tier_unit(code)).decode()) for tier, code in _PRECISION.items()}
 
 
@@ -108,7 +112,7 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_maxout(x, weight, bias, y, argmax, threads, _PRECISION[precision])
     if status:
@@ -125,7 +129,7 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_maxout_backward(
         grad_y,
@@ -143,7 +147,7 @@ def linear_maxout_backward(
         _check(status, argmax, weight.shape[1])
 
 
-# Variants of these two that take addresses, a tensor's for one.  0 means None.
+# Variants of these two that take addresses, such as a tensor's; 0 stands for None.
 
 
 def linear_maxout_at(
@@ -158,7 +162,7 @@ def linear_maxout_at(
     y: int,
     argmax: int,
     threads: int,
-    precision: str,
+    precision: Precision,
 ) -> None:
     status = lib.fa_linear_maxout(
         _DTYPE[dtype.char],
@@ -192,7 +196,7 @@ def linear_maxout_backward_at(
     grad_weight: int,
     grad_bias: int,
     threads: int,
-    precision: str,
+    precision: Precision,
 ) -> None:
     status = lib.fa_linear_maxout_backward(
         _DTYPE[dtype.char],
@@ -232,7 +236,7 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation(
         act.code,
@@ -262,7 +266,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation_backward(
         act.code,

@@ -1,10 +1,7 @@
 """The naive NumPy version of every operation: the specification of what the kernels compute.
 
-Tests compare each compiled backend with it and benchmarks measure against it.  Like every backend it
-takes checked, C-contiguous arrays of one dtype and writes its results into arrays that the
-caller allocated.  Shapes: x (rows, in_features), weight (out_features, pieces, in_features) for
-maxout and (out_features, in_features) for an activation, z (outer, pieces, inner) for a bare maxout.
-`threads` and `precision` are accepted, as in every backend, and ignored: NumPy has its own.
+Tests compare each compiled backend with it, and benchmarks measure against it.  `interface.Backend` describes
+the arguments.  `threads` and `precision` are ignored: NumPy has its own.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import TABLE, Activation
+from ..settings import Precision
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +29,7 @@ def argmax_error(argmax: Array, pieces: int) -> ValueError:
 
 
 def check_argmax(argmax: Array, pieces: int) -> None:
-    """Raise ValueError where a value names no piece: each backend does, before it writes anything."""
+    """Raise ValueError where a value is not below pieces."""
     if argmax.size and argmax.max() >= pieces:
         raise argmax_error(argmax, pieces)
 
@@ -47,7 +45,7 @@ def linear_maxout(
     y: Array,
     argmax: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
     z = x @ weight.reshape(out_features * pieces, in_features).T
@@ -68,7 +66,7 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     rows, out_features = grad_y.shape
     pieces, in_features = weight.shape[1:]
@@ -126,7 +124,7 @@ def linear_activation(
     y: Array,
     z: Array | None,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     product = x @ weight.T
     if bias is not None:
@@ -149,7 +147,7 @@ def linear_activation_backward(
     grad_slope: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     grad_z = np.empty_like(grad_y)
     activation_backward(grad_y, saved, act, grad_z, grad_slope, accumulate)
@@ -161,7 +159,7 @@ def linear_activation_backward(
         _store(grad_bias, grad_z.sum(axis=0), accumulate)
 
 
-# ---- element-wise activations: z and y of one shape, which is (rows, features) where there is a slope
+# ---- element-wise activations
 
 
 def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
@@ -195,7 +193,6 @@ def activation_backward(
 
 @np.errstate(all="ignore")
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
-    """The mean of (y - target)², and grad = 2 (y - target) / size."""
     size = max(y.size, 1)
     np.subtract(y, target, out=grad)
     loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
@@ -203,7 +200,7 @@ def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     return loss
 
 
-# ---- steps of the optimisers, in place: data (..., columns), and grad, velocity, mean, square of its shape
+# ---- steps of the optimisers
 
 
 def sgd(
@@ -214,7 +211,7 @@ def sgd(
     momentum: float,
     nesterov: bool,
     decay: float,
-    max_norm: float,  # infinite where there is no bound
+    max_norm: float,
     threads: int = 0,
 ) -> None:
     g = grad + decay * data if decay else grad

@@ -1,4 +1,4 @@
-"""The command line: `fastact demo`, `info`, `bench` and `study`, or `python -m fastact`."""
+"""The command line: `fastact demo`, `info`, `bench` and `study`; `python -m fastact` is the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .. import info, settings
+from .. import __version__, info, settings
 from . import arguments, bench, study
+from .packages import missing_package
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def _demo(options: argparse.Namespace) -> int:
         with settings.float32_matmul_precision(options.precision):
             return demo.run(options.epochs, options.seed)
     except ModuleNotFoundError as error:
-        sys.exit(f'fastact: the demo needs {error.name}: pip install -e ".[demo]"')
+        sys.exit(f"fastact: {missing_package('the demo', error, 'demo')}")
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -27,12 +28,14 @@ def _info(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fastact",
+        prog="fastact",
         description="Compiled CPU kernels for linear + maxout and the ReLU family.",
         epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512, amx), "
         "OMP_NUM_THREADS.",
     )
-    commands = parser.add_subparsers(metavar="command", required=True)
+    parser.add_argument("--version", action="version", version=f"fastact {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="command")
 
     demo = commands.add_parser(
         "demo",
@@ -43,13 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--epochs", type=arguments.positive, default=30, help="passes over the training digits")
     demo.add_argument(
-        "--seed", type=arguments.seed, default=0, help="of the split, the weights and the batches"
+        "--seed", type=arguments.seed, default=0, help="seed of the split, the weights and the batches"
     )
     demo.add_argument(
         "--precision",
         choices=settings.PRECISIONS,
         default="highest",
-        help="tier of the C backend's float32 products; info says what each runs on here",
+        help="tier of the C backend's float32 products; `fastact info` says what each runs on here",
     )
     demo.set_defaults(run=_demo)
 
@@ -66,11 +69,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status."""
-    options = _parser().parse_args(words)
+    """Run a command, or print the help where none is given; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         info.get_config()
-    except (ValueError, ImportError) as error:  # FASTACT_BACKEND or FASTACT_ISA names what can't run
+    except (
+        ValueError,
+        ImportError,
+    ) as error:  # FASTACT_BACKEND or FASTACT_ISA names something that can't run
         sys.exit(f"fastact: {error}")
     try:
         return int(options.run(options))

@@ -1,4 +1,4 @@
-"""Numbers as the command line gives them."""
+"""Types of command-line arguments: functions from a text to a number, for argparse."""
 
 from __future__ import annotations
 

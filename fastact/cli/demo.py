@@ -1,9 +1,9 @@
 """The demo: one maxout network on real handwritten digits, trained with each backend from the same seed.
 
 The data are scikit-learn's 1,797 digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), of which a fifth is
-for testing.  The backends take turns, an epoch each, so that what else the machine does hits all
-alike, and all run on one thread, NumPy's BLAS included: idle threads of one backend keep a core busy while
-they wait for work, and would slow down the one whose turn is next.
+for testing.  The backends take turns, an epoch each, so that other load on the machine slows all of them
+alike.  Each runs on one thread, NumPy's BLAS too: threads of one backend that wait for work keep a core busy,
+and would slow down the next backend.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import backends, info, settings
+from ..backends import BackendName
 from ..nn import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
 from ..study.data import Digits, load_digits
 
@@ -27,13 +28,13 @@ BATCH = 128
 LEARNING_RATE = 0.1  # at the start; it falls to 0, else rounding alone would move the accuracy by points
 MOMENTUM = 0.9
 
-# The losses of the first steps may differ by rounding alone.  The longest sum in the network has 256
-# terms, whose relative error in float32 is at most about 256 half units in the last place.  At "medium"
-# each product of two numbers is off by up to 2^-7 of itself, and terms of random signs are together up to
-# about 16 times their sum.  At "high" something else shows first: of 128 x 512 units a batch, where two
-# pieces are nearer than the error, 3e-6, rounding picks another winner, about every second step.  That
-# leads the gradient of one of 128 samples through other weights at one of 256 units, about
-# 1 / (128 sqrt(256)) of all of it.
+# How far rounding alone may move the losses of the first steps, relatively.
+# "highest": the longest sum has 256 terms, so its error is at most about 256 half units in the last place.
+# "medium": each product is off by up to 2^-7 of itself, and terms of random signs are together up to about 16
+# times their sum.
+# "high": about every second step, two pieces of one of the batch's 128 x 512 units are nearer than the error,
+# 3e-6, and rounding picks another winner.  The gradient of one of 128 samples then passes through other
+# weights at one of 256 units, which is about 1 / (128 sqrt(256)) of the gradient.
 COMPARED_LOSSES = 20
 LOSS_TOLERANCES = {
     "highest": 256 * 2.0**-24,
@@ -43,7 +44,7 @@ LOSS_TOLERANCES = {
 
 
 @contextmanager
-def _using(backend: str) -> Iterator[None]:
+def _using(backend: BackendName) -> Iterator[None]:
     before = backends.get_backend()
     backends.set_backend(backend)
     try:
@@ -55,7 +56,7 @@ def _using(backend: str) -> Iterator[None]:
 class Trainer:
     """The network on one backend, trained an epoch at a time."""
 
-    def __init__(self, backend: str, digits: Digits, epochs: int, seed: int) -> None:
+    def __init__(self, backend: BackendName, digits: Digits, epochs: int, seed: int) -> None:
         self.backend = backend
         self.digits = digits
         self.rng = np.random.default_rng(seed)
@@ -93,11 +94,11 @@ class Trainer:
 
 
 def train(
-    names: tuple[str, ...], epochs: int, seed: int, advance: Callable[[str], None] = lambda what: None
-) -> dict[str, Trainer]:
-    """Train the network with each backend; `advance` is told what comes next before each epoch.
+    names: tuple[BackendName, ...], epochs: int, seed: int, advance: Callable[[str], None] = lambda what: None
+) -> dict[BackendName, Trainer]:
+    """Train the network with each backend; `advance` is called before each epoch, with what comes next.
 
-    An untimed epoch of a throw-away network comes first, because Numba compiles at its first calls.
+    Each backend first trains a throw-away network for an untimed epoch: Numba compiles at its first calls.
     """
     import threadpoolctl
 
@@ -114,7 +115,7 @@ def train(
     return trainers
 
 
-def loss_difference(trainers: dict[str, Trainer]) -> float:
+def loss_difference(trainers: dict[BackendName, Trainer]) -> float:
     """The largest relative difference between a backend's first losses and naive NumPy's."""
     first = {name: np.array(trainer.losses[:COMPARED_LOSSES]) for name, trainer in trainers.items()}
     expected = first["numpy"]
@@ -122,12 +123,12 @@ def loss_difference(trainers: dict[str, Trainer]) -> float:
 
 
 def run(epochs: int = EPOCHS, seed: int = 0) -> int:
-    """Train with a progress bar, then print the table; 1 where the first losses disagree, else 0.
+    """Train with a progress bar, then print the table; returns 1 where the first losses disagree, else 0.
 
     The C backend multiplies at the precision tier in force.  Raises ImportError where scikit-learn or
     rich is missing.
     """
-    import sklearn  # noqa: F401  (where it is missing, that is said before anything is shown)
+    import sklearn  # noqa: F401  (raises before anything is shown)
     from rich.console import Console
     from rich.progress import Progress
 
@@ -152,7 +153,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
     precision = in_force["precision"]
     if precision != "highest" and "c" in names:
         unit = in_force["tier_units"][precision]
-        console.print(f'Precision "{precision}": c multiplies on {unit}; numba and numpy know no tiers.')
+        console.print(f'Precision "{precision}": c multiplies on {unit}; numba and numpy ignore tiers.')
     difference, tolerance = loss_difference(trainers), LOSS_TOLERANCES[precision]
     agree = difference <= tolerance
     console.print(
@@ -162,7 +163,7 @@ def run(epochs: int = EPOCHS, seed: int = 0) -> int:
     return 0 if agree else 1
 
 
-def _table(trainers: dict[str, Trainer], in_force: dict[str, Any]) -> Any:
+def _table(trainers: dict[BackendName, Trainer], in_force: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,5 +1,9 @@
-"""Training: layers (one family a file), initialisers, losses, optimisers, checkpoints, frozen models."""
+"""Layers, initialisers, losses, optimisers, learning-rate schedules, checkpoints, frozen models.
 
+`fastact` itself exports the names of `__all__`: use `fastact.Linear`, not `fastact.nn.Linear`.
+"""
+
+from . import schedules
 from .activation import Activation, PReLU
 from .checkpoint import load, save
 from .dropout import Dropout
@@ -9,6 +13,7 @@ from .linear import Linear
 from .losses import mse, softmax_cross_entropy
 from .maxout import Maxout
 from .optim import SGD, Adam, max_norm_
+from .overview import Summary, summary
 from .regions import linear_region, piece_usage, region_boundaries
 from .sequential import Sequential
 
@@ -24,6 +29,7 @@ __all__ = [
     "PReLU",
     "Parameter",
     "Sequential",
+    "Summary",
     "freeze",
     "linear_region",
     "load",
@@ -32,5 +38,11 @@ __all__ = [
     "piece_usage",
     "region_boundaries",
     "save",
+    "schedules",
     "softmax_cross_entropy",
+    "summary",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

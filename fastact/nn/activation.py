@@ -1,33 +1,44 @@
 # mypy: disable-error-code="no-any-return"
-"""Activations as layers of their own."""
+"""Activations as layers, without a product."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import activations, checks, ops
-from .layer import Array, Layer, Parameter, array_of, check_grad, describe_dtype
+from ..activations import FixedName, Parameters
+from .layer import Array, Layer, Parameter, Sizes, array_of, check_grad, data_of, describe_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Activation(Layer):
-    """An activation by itself, element by element: a name of `fastact.activations` and its keywords.
+    """An activation, element by element.
 
-    "prelu", whose slope is learned, has a layer of its own: `PReLU`.
+    Args:
+        name: a name of the table in `fastact.activations`.  For "prelu", whose slope is learned, use `PReLU`.
+        **keywords: the activation's own.
 
     Raises:
-        TypeError, ValueError: the name is unknown, or a keyword unknown, of the wrong type or out of range.
+        TypeError, ValueError: `name` or a keyword is unknown, of the wrong type or out of range.
     """
 
-    def __init__(self, name: str, **keywords: Any) -> None:
-        if isinstance(name, str) and name == "prelu":
+    def __init__(self, name: FixedName, **keywords: Unpack[Parameters]) -> None:
+        if isinstance(name, str) and name == "prelu":  # type: ignore[comparison-overlap]
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
-        self.name = name
+        self.name: FixedName = name
         self.keywords = keywords
         self._saves = activations.resolve(name, 1, np.dtype(np.float32), keywords).saves
 
+    def _sizes(self) -> Sizes:
+        return Sizes()
+
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        if type(x) not in checks.ARRAYS or x.dtype not in checks.FLOATS:
+            checks.check_array("x", x)
         y = ops.activation(x, self.name, **self.keywords)
         return y, y if self._saves == "y" else x
 
@@ -43,16 +54,16 @@ class PReLU(Layer):
     """x where it is positive, else slope · x, with a slope that is learned (He et al. 2015).
 
     Args:
-        features: 1 for one slope, or the size of x's last axis for one slope a feature.
-        slope: where it starts: a number, or `features` numbers.
+        features: 1 for one slope, or the size of x's last axis for one slope per feature.
+        slope: its initial value: a number, or `features` numbers.
         dtype: float32 or float64.
 
     Attributes:
         slope: (features,).
 
     Raises:
-        TypeError: features is not an int, slope not of real numbers, or dtype not float32 or float64.
-        ValueError: features is below 1, or slope not finite or of another length.
+        TypeError: features is not an int, slope is not real numbers, or dtype not float32 or float64.
+        ValueError: features is below 1, or slope is not finite or has the wrong length.
     """
 
     def __init__(
@@ -62,9 +73,19 @@ class PReLU(Layer):
         self.slope = new_slope(slope, features, checks.check_float_dtype(dtype))
         self.slope.data = np.full(features, self.slope.data)
 
+    def _sizes(self) -> Sizes | None:
+        slope = data_of(self.slope)
+        if slope is None:
+            return None
+        features = None if slope.size == 1 else slope.size
+        return Sizes(features, features, slope.dtype)
+
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         slope = array_of("slope", self.slope)
-        checks.check_array("x", x, slope.dtype)
+        if type(x) not in checks.ARRAYS or x.dtype != slope.dtype:
+            checks.check_array("x", x, slope.dtype)
+        if slope.size != 1 and x.shape[-1:] != slope.shape:
+            raise ValueError(f"x: got shape {x.shape}, wanted (..., {slope.size}) to match slope")
         return ops.activation(x, "prelu", slope=slope), x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
@@ -84,7 +105,7 @@ class PReLU(Layer):
 
 
 def new_slope(values: Any, features: int, dtype: np.dtype[Any]) -> Parameter:
-    """A PReLU's slope, one or one a feature; He et al. 2015 start it at 0.25 and do not decay it."""
+    """A PReLU's slope, shared or one per feature; He et al. 2015 start at 0.25 and do not decay it."""
     slope = Parameter(checks.finite_numbers("slope", values, dtype), "slope", decay=False)
     activations.resolve("prelu", features, dtype, {"slope": slope.data})
     return slope

@@ -1,7 +1,7 @@
 """Checkpoints: the state of models, optimisers and random generators, in one .npz file without pickle.
 
 A state is a flat dict of names and arrays.  In a file, an entry is called `<object>.<name>`.  The entry
-`fastact` has no dot: it is JSON with the version of the format and a list of the other entries.  Files of
+`fastact`, without a dot, is JSON: the version of the format and a list of the other entries.  Files of
 fastact 0.1.0 lack it.
 """
 
@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from ..checks import ARRAYS
+from ..checks import ARRAYS, hint
 from .files import check_path, check_regular, replacing
 from .npz import Entry, Npz, check_storable
 
-# json is imported where it is used: `import fastact` is to be quick.
+# json is imported in the functions that use it, to keep `import fastact` quick.
 
 Array = np.ndarray[Any, Any]
 State: TypeAlias = "dict[str, Array]"
@@ -28,23 +28,26 @@ Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _FORMAT = "fastact"  # the entry that lists the others
 _VERSION = 1
-_NAME_BYTES = 2**16 - 5  # what a zip archive allows, less ".npy"
-_GENERATOR_BYTES = 1 << 20  # the text of an MT19937's state, by far the longest, has 30 thousand
-# What NumPy takes unchecked: an index out of range reads other memory at the next draw.
+_NAME_BYTES = 2**16 - 5  # the limit of a zip archive, less ".npy"
+_GENERATOR_BYTES = 1 << 20  # the longest state by far, the text of an MT19937, has 30 thousand
+# Indices that NumPy does not check: one out of range reads other memory at the next draw.
 _GENERATOR_LIMITS = {"MT19937": {"pos": 624}, "Philox": {"buffer_pos": 4}}
 
 
 def check_entries(expected: Mapping[str, Array], state: Mapping[str, Array], prefix: str = "") -> None:
-    """`state` has the names, shapes and dtypes of `expected`; ValueError names each that differs.
+    """`state` has the names, shapes and dtypes of `expected`; ValueError names every entry that differs.
 
-    TypeError where `state` is not a mapping, or holds what is neither an array nor a number: a masked array
-    would lose its mask.
+    TypeError where `state` is not a mapping, or an entry is neither an array nor a number.  Masked arrays are
+    refused, since they would lose their masks.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state: got {type(state).__name__}, wanted a dict of arrays")
     for name, value in state.items():
         if type(value) not in ARRAYS and not isinstance(value, Real | np.generic):
-            raise TypeError(f"{prefix}{name}: got {type(value).__name__}, wanted a numpy.ndarray")
+            dtype = getattr(expected.get(name), "dtype", None)
+            raise TypeError(
+                f"{prefix}{name}: got {type(value).__name__}, wanted a numpy.ndarray{hint(value, dtype)}"
+            )
     _check_headers(expected, {name: np.asarray(value) for name, value in state.items()}, prefix)
 
 
@@ -56,18 +59,20 @@ def _check_headers(expected: Mapping[str, Array], headers: Mapping[str, Array | 
             continue
         wanted = expected[name]
         if got.shape != wanted.shape:
-            faults.append(f"{prefix}{name}: got shape {got.shape}, wanted {wanted.shape}")
+            cure = ": transpose it" if got.shape == wanted.shape[::-1] else ""
+            faults.append(f"{prefix}{name}: got shape {got.shape}, wanted {wanted.shape}{cure}")
         elif got.dtype != wanted.dtype:
-            faults.append(f"{prefix}{name}: got dtype {got.dtype}, wanted {wanted.dtype}")
+            cure = hint(got.dtype, wanted.dtype)
+            faults.append(f"{prefix}{name}: got dtype {got.dtype}, wanted {wanted.dtype}{cure}")
     if faults:
         raise ValueError("; ".join(faults))
 
 
 def check_loadable(targets: Mapping[str, Array], state: Mapping[str, Array]) -> None:
-    """`check_entries`, and each of `targets` is an array that can be written: ValueError names it if not."""
+    """`check_entries`; each of `targets` is an array (TypeError) that can be written to (ValueError)."""
     for name, target in targets.items():
         if type(target) not in ARRAYS:
-            raise TypeError(f"{name}: is a {type(target).__name__}, wanted a numpy.ndarray to load into")
+            raise TypeError(f"{name}: got {type(target).__name__}, wanted a numpy.ndarray to load into")
     check_entries(targets, state)
     read_only = [name for name, target in targets.items() if not target.flags.writeable]
     if read_only:
@@ -84,15 +89,15 @@ def save(path: Path, /, **objects: Any) -> None:
 
     Args:
         path: where to write.  A file there is replaced and its mode kept; a symbolic link is followed.
-        **objects: models, optimisers, or whatever else has a `state_dict()`; `np.random.Generator`s;
-            dicts of arrays, whose keys are saved as text.  A generator that several of them draw from is
-            saved once, by its own name.
+        **objects: models, optimisers, and other objects with a `state_dict()`; `np.random.Generator`s;
+            dicts of arrays, whose keys are saved as text.  Save a generator that several layers share once,
+            under a name of its own.
 
     Raises:
-        TypeError: an object is none of these, or its state holds what is not an array of numbers or text;
-            `path` is not a path.
-        ValueError: a name has a dot or a NUL in it, or two entries have one name, or names that differ only
-            by ".npy"; `path` is a device, FIFO or socket.
+        TypeError: an object has another type, its state has an entry that is not an array of numbers or text,
+            or `path` is not a path.
+        ValueError: a name has a dot or a NUL in it, two entries have the same name or names that differ only
+            by ".npy", or `path` is a device, FIFO or socket.
         OSError: the file cannot be written, with `path` as its filename.
     """
     name = check_path(path)
@@ -106,7 +111,8 @@ def save(path: Path, /, **objects: Any) -> None:
             if entry in entries:
                 raise ValueError(f"{entry}: got two entries of this name, wanted keys that differ as text")
             if type(array) not in ARRAYS:
-                raise TypeError(f"{entry}: got {type(array).__name__}, wanted a numpy.ndarray")
+                kind = type(array).__name__
+                raise TypeError(f"{entry}: got {kind}, wanted a numpy.ndarray{hint(array)}")
             check_storable(entry, array)
             entries[entry] = array
     entries[_FORMAT] = _text({"version": _VERSION, "entries": list(entries)})
@@ -125,19 +131,19 @@ def load(path: Path, /, **objects: Any) -> dict[str, State]:
 
     Args:
         path: the file.
-        **objects: what to load into: all that was saved, by the same names.  A dict gets what is in the file,
-            whatever it held.
+        **objects: the objects to load into: all that were saved, by the same names.  In a dict, the entries
+            of the file replace all others.
 
     Returns:
         The states, a dict of arrays for each name.
 
     Raises:
-        ValueError: the file is damaged or was not written by `save`, or has missing, unexpected, misshapen or
-            otherwise wrong entries, which the message names.
-        TypeError: an object is not a dict or an `np.random.Generator`, and has no `load_state_dict()`; `path`
-            is not a path.
+        ValueError: the file is damaged or was not written by `save`, or an entry is missing, unexpected, or
+            of the wrong shape, dtype or value.  The message names every such entry.
+        TypeError: an object is not a dict or an `np.random.Generator`, and has no `load_state_dict()`; or
+            `path` is not a path.
 
-    Whatever is raised, every object is then as it was.
+    After an error every object is as it was.
     """
     name = check_path(path)
     check_regular(name, os.stat(name))
@@ -151,7 +157,7 @@ def load(path: Path, /, **objects: Any) -> dict[str, State]:
 
 
 def _read(stream: BinaryIO, objects: Mapping[str, Any]) -> dict[str, State]:
-    """The states in the file, whose headers fit `objects`, if any: that is checked before data is read."""
+    """The states in the file; that their headers fit `objects`, if any, is checked before data is read."""
     file = Npz(stream)
     groups: dict[str, dict[str, Entry]] = {}
     for entry, header in file.entries.items():
@@ -163,7 +169,7 @@ def _read(stream: BinaryIO, objects: Mapping[str, Any]) -> dict[str, State]:
     if objects:
         unexpected = ", ".join(sorted(groups.keys() - objects.keys()))
         if unexpected:
-            raise ValueError(f"also has {unexpected}: give what to load it into")
+            raise ValueError(f"also has {unexpected}, wanted an object to load each into")
         for name, obj in objects.items():
             _check_fits(name, obj, groups.get(name, {}))
     file.check_sizes(stream)
@@ -173,7 +179,7 @@ def _read(stream: BinaryIO, objects: Mapping[str, Any]) -> dict[str, State]:
 
 
 def _check_list(text: Array, found: set[str]) -> None:
-    """The entries of the file are those that `save` listed."""
+    """The file has exactly the entries that `save` listed."""
     import json
 
     try:
@@ -182,7 +188,7 @@ def _check_list(text: Array, found: set[str]) -> None:
     except Exception as error:  # JSON that nests too deep raises RecursionError
         raise ValueError(f"{_FORMAT}: not a list of entries: {error}") from error
     if version != _VERSION:
-        raise ValueError(f"got format version {version}, wanted {_VERSION}: it is of another fastact")
+        raise ValueError(f"got format version {version}, wanted {_VERSION}: another fastact wrote the file")
     faults = [f"{name}: missing" for name in sorted(listed - found)]
     faults += [f"{name}: unexpected" for name in sorted(found - listed)]
     if faults:
@@ -190,7 +196,7 @@ def _check_list(text: Array, found: set[str]) -> None:
 
 
 def _write(objects: Mapping[str, Any], states: Mapping[str, State]) -> None:
-    """Load each of `objects`; on an error, all of them get back what they had."""
+    """Load each of `objects`; on an error, restore all of them."""
     writes = {name: _writes(name, obj, states.get(name, {})) for name, obj in objects.items()}
     undo: list[Callable[[], object]] = []
     try:
@@ -202,7 +208,7 @@ def _write(objects: Mapping[str, Any], states: Mapping[str, State]) -> None:
                 raise ValueError(f"{name}: {error}") from error
     except BaseException:
         for restore in reversed(undo):
-            with contextlib.suppress(Exception):  # what refused a state has not changed, and may refuse again
+            with contextlib.suppress(Exception):  # an object that refuses states is unchanged
                 restore()
         raise
 
@@ -230,13 +236,13 @@ def _state_of(name: str, obj: Any) -> Mapping[str, Array]:
     state = obj.state_dict() if hasattr(obj, "state_dict") else obj
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"{name}: got {type(obj).__name__}, wanted something with a state_dict(), a Generator or a dict"
+            f"{name}: got {type(obj).__name__}, wanted an object with a state_dict(), a Generator or a dict"
         )
     return state
 
 
 def _check_fits(name: str, obj: Any, headers: Mapping[str, Entry]) -> None:
-    """The entries of the file fit `obj`, as far as their headers tell."""
+    """The headers of the entries fit `obj`; their values are checked later."""
     if isinstance(obj, np.random.Generator):
         if headers.keys() != {"state"}:
             raise ValueError(f"{name}: got the entries ({', '.join(headers)}), wanted (state)")
@@ -249,14 +255,14 @@ def _check_fits(name: str, obj: Any, headers: Mapping[str, Entry]) -> None:
     elif not isinstance(obj, MutableMapping):
         raise TypeError(
             f"{name}: got {type(obj).__name__}, "
-            "wanted something with a load_state_dict(), a Generator or a dict"
+            "wanted an object with a load_state_dict(), a Generator or a dict"
         )
     elif not headers:
-        raise ValueError(f"{name}: missing, or empty when it was saved")
+        raise ValueError(f"{name}: missing, or empty when saved")
 
 
 def _writes(name: str, obj: Any, state: State) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Functions that write `state` to `obj`, and that write back what `obj` has now."""
+    """A function that writes `state` to `obj`, and one that restores the present state of `obj`."""
     if isinstance(obj, np.random.Generator):
         bits = obj.bit_generator
         value = _generator_state(name, type(bits), state["state"])
@@ -272,22 +278,22 @@ def _refill(obj: MutableMapping[str, Array], state: Mapping[str, Array]) -> None
 
 
 def _check_moving(title: str, state: Mapping[str, Any]) -> None:
-    """Refuse states that draw one number for ever, for which NumPy's rejection sampling waits."""
+    """Refuse states that draw the same number for ever, on which NumPy's rejection sampling never ends."""
     if title in ("PCG64", "PCG64DXSM") and state["inc"] % 2 == 0:
         raise ValueError(f"inc: got {state['inc']}, wanted an odd number")
     if title == "MT19937" and not (state["key"][0] >> 31 or any(state["key"][1:])):
-        raise ValueError("key: got zeros alone")
+        raise ValueError("key: got only zeros, wanted another number")
 
 
 def _generator_state(name: str, kind: Callable[[], Any], text: Array) -> dict[str, Any]:
-    """The state of a `kind` of bit generator, which comes back as it is from one that it was set in."""
+    """The state of a bit generator of class `kind`, which has to come back unchanged when it is set."""
     import json
 
     title = getattr(kind, "__name__", "")
     try:
         value: dict[str, Any] = json.loads(str(text))
         if value["bit_generator"] != title:
-            raise ValueError(f"it is of a {value['bit_generator']}")
+            raise ValueError(f"it belongs to a {value['bit_generator']}")
         for key, limit in {"has_uint32": 1, **_GENERATOR_LIMITS.get(title, {})}.items():
             got = value[key] if key in value else value["state"].get(key, 0)
             if type(got) is not int or not 0 <= got <= limit:
@@ -296,7 +302,7 @@ def _generator_state(name: str, kind: Callable[[], Any], text: Array) -> dict[st
         scratch = kind()
         scratch.state = value
         if json.loads(str(_text(scratch.state))) != value:
-            raise ValueError("it has entries or values that it cannot hold")
-    except Exception as error:  # NumPy raises many kinds for what is malformed
+            raise ValueError(f"it has entries or values that a {title} cannot hold")
+    except Exception as error:  # NumPy raises many types for malformed states
         raise ValueError(f"{name}.state: not the state of a {title}: {error}") from error
     return value

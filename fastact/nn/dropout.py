@@ -7,27 +7,27 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from .layer import Array, Layer
+from .layer import Array, Layer, Sizes
 
 
 class Dropout(Layer):
     """In training, multiplies each number by 0 with probability p (Srivastava et al. 2014).
 
-    A forked process copies `rng` as it is, so that workers forked from one process draw equal masks, as they
-    draw equal numbers from every NumPy generator.  Give each worker a generator of its own:
+    A forked process has a copy of `rng`, so workers forked from one process draw equal masks, as they draw
+    equal numbers from every NumPy generator.  Give each worker its own generator:
 
         layer.rng = np.random.default_rng([seed, worker])
 
     Args:
-        p: the share to drop, 0 <= p < 1.
-        rescale: divide what is kept by 1 - p while training ("inverted" dropout), so that inference is
-            the identity.  False rescales neither there nor in inference, as Goodfellow et al. 2013
-            treat their input layer.
-        rng: a `np.random.Generator` or a seed; `.rng` is the generator that a checkpoint has to save for
-            a resumed run to be the same.
+        p: the probability of dropping a number, 0 <= p < 1.
+        rescale: divide the numbers that are kept by 1 - p while training ("inverted" dropout), so that
+            inference is the identity.  False rescales in neither, as Goodfellow et al. 2013 do with their
+            input layer.
+        rng: a `np.random.Generator` or a seed.  The attribute `rng` is the generator; save it in checkpoints,
+            so that a resumed run draws the same masks.
 
     Raises:
-        TypeError: p is not a number, rescale not a bool, or rng not what `np.random.default_rng` takes.
+        TypeError: p is not a number, rescale is not a bool, or `np.random.default_rng` does not take rng.
         ValueError: p is not in [0, 1).
     """
 
@@ -38,6 +38,9 @@ class Dropout(Layer):
         self.rescale = checks.check_flag("rescale", rescale)
         self.rng = checks.check_rng(rng)
 
+    def _sizes(self) -> Sizes:
+        return Sizes()
+
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         checks.check_array("x", x)
         if not training:
@@ -45,21 +48,21 @@ class Dropout(Layer):
         p = checks.check_below_one("p", self.p)
         scale = 1 / (1 - p) if checks.check_flag("rescale", self.rescale) else None
         keep = np.greater_equal(self.rng.random(x.shape, np.float32), p)
-        return _kept(x, keep, scale), (keep, scale, x.dtype)
+        return _masked(x, keep, scale), (keep, scale, x.dtype)
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         keep, scale, dtype = saved
         checks.check_array("grad_y", grad_y, dtype)
         checks.check_shape("grad_y", grad_y.shape, keep.shape)
-        return _kept(grad_y, keep, scale)
+        return _masked(grad_y, keep, scale)
 
     def _describe(self) -> list[str]:
         return [f"{self.p:g}"] + ([] if self.rescale else ["rescale=False"])
 
 
-def _kept(x: Array, keep: Array, scale: float | None) -> Array:
+def _masked(x: Array, keep: Array, scale: float | None) -> Array:
     """x where keep is true, times `scale` unless that is None, and 0 elsewhere."""
-    with np.errstate(all="ignore"):  # as in the kernels, what leaves the range of the dtype is infinite or 0
+    with np.errstate(all="ignore"):  # as in the kernels, overflow gives infinity and underflow 0
         y = np.asarray(np.multiply(x, keep))
         if scale is not None:
             y *= scale

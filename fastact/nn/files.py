@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, so that a failed or killed write leaves the old file."""
+"""Files that are replaced as a whole: a write that fails or is killed leaves the old file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-# fcntl is imported where it is used: `import fastact` is to be quick.
+# fcntl is imported in the functions that use it, to keep `import fastact` quick.
 
 
 def check_path(path: Any) -> str:
-    """`path` as text: TypeError where it is an open file or a number, ValueError where it has a NUL."""
+    """`path` as text; TypeError for open files and numbers, ValueError for a path with a NUL."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path: got {type(path).__name__}, wanted str, bytes or os.PathLike")
     name = os.fsdecode(path)
@@ -24,7 +24,7 @@ def check_path(path: Any) -> str:
 
 
 def check_regular(path: str, status: os.stat_result) -> None:
-    """`status` is that of a regular file: a FIFO would block, a device would never end."""
+    """`status` describes a regular file; reading a FIFO would block, and a device has no end."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(status.st_mode):
@@ -33,10 +33,10 @@ def check_regular(path: str, status: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
-    """A new file to write, which takes the place of `path` when the block ends without an error.
+    """A new file to write, which replaces `path` when the block ends without an error.
 
-    A symbolic link stays: its target is replaced.  The file keeps the mode, and where the system allows it
-    the owner, of the one that it replaces.  Temporary files that killed processes left are removed.
+    A symbolic link stays, and its target is replaced.  The new file gets the mode of the old one, and its
+    owner where the system allows that.  Temporary files that killed processes left are removed.
 
     Raises OSError with `path` as its filename.
     """
@@ -48,7 +48,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         if old is not None:
             check_regular(path, old)
         folder, name = os.path.split(target)
-        # a digest, since `name` may have as many bytes as the file system allows
+        # a digest, since `name` may be as long as the file system allows already
         prefix = os.path.join(folder, f".fastact-{zlib.crc32(os.fsencode(name)):08x}-")
         _remove_leftovers(prefix)
         file = _create_locked(prefix, 0o666 if old is None else stat.S_IMODE(old.st_mode))
@@ -69,13 +69,13 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
 
 def _create_locked(prefix: str, mode: int) -> BinaryIO:
-    """A new file with a lock, which tells `_remove_leftovers` that its process lives."""
+    """A new file with a lock, by which `_remove_leftovers` sees that its process is alive."""
     import fcntl
 
     while True:
         temporary = f"{prefix}{os.urandom(8).hex()}.tmp"
         file = open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
-        with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it to remove it
+        with contextlib.suppress(OSError):  # a file system without locks, where nobody can lock and remove it
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:  # 0: another process took it for a leftover before it was locked
             return file
@@ -83,7 +83,7 @@ def _create_locked(prefix: str, mode: int) -> BinaryIO:
 
 
 def _remove_leftovers(prefix: str) -> None:
-    """Remove the temporary files of processes that were killed: those that nobody has locked."""
+    """Remove the temporary files of killed processes, which are those without a lock."""
     import fcntl
 
     folder, start = os.path.split(prefix)
@@ -92,7 +92,7 @@ def _remove_leftovers(prefix: str) -> None:
         names = [name for name in os.listdir(folder) if name.startswith(start) and name.endswith(".tmp")]
     for name in names:
         temporary = os.path.join(folder, name)
-        with contextlib.suppress(OSError):  # it is locked, renamed, removed, or another user's
+        with contextlib.suppress(OSError):  # locked, renamed, removed, or another user's
             descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

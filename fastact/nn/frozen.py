@@ -1,11 +1,11 @@
 """Inference with weights that are packed once: `freeze`.
 
-    frozen = fastact.freeze(model)    # a copy: later changes of the model do not show
-    y = frozen(x)                     # y alone; nothing in `frozen` changes, any number of threads at once
+    frozen = fastact.freeze(model)    # a copy, which later changes of the model do not affect
+    y = frozen(x)                     # y alone; changes nothing, any number of threads at once
 
 Everything is fixed when a layer is frozen: weights, precision tier, backend, and for the C backend the
-instruction set.  A pickle holds the weights as they are in the layers; loading it packs them anew, for
-the CPU and the backend found there.
+instruction set.  A pickle holds unpacked weights; loading it packs them for the CPU and the backend found
+there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import numpy as np
 
 from .. import activations, backends, checks, outputs, settings
 from ..activations import Activation
+from ..backends import BackendName
+from ..settings import Precision
 from .activation import Activation as ActivationLayer
 from .activation import PReLU
 from .dropout import Dropout
-from .layer import Layer
+from .layer import Layer, array_of
 from .linear import Linear
 from .maxout import Maxout
-from .sequential import Sequential
+from .sequential import Sequential, check_neighbours, leaves, path_of, place_of
 
 Array = np.ndarray[Any, Any]
 
-_LINEAR = activations.resolve("linear", 1, np.dtype(np.float32), {})
+_IDENTITY = activations.resolve("identity", 1, np.dtype(np.float32), {})
 _ARRAY = np.ndarray
 _empty = np.empty
 _requested_threads = settings.requested_threads
@@ -36,32 +38,32 @@ class Step(NamedTuple):
     """One operation of a frozen model: a product, then an activation, or the activation alone.
 
     weight is (out_features, pieces, in_features) for maxout, (out_features, in_features) for a linear
-    layer, None where there is no product.
+    layer, and None for an activation alone.
     """
 
     text: str  # the layer's repr
     weight: Array | None
     bias: Array | None
     act: Activation
-    tier: str
+    tier: Precision
 
 
 class Frozen:
     """A layer or model for inference alone, made by `freeze`: y = frozen(x).
 
-    Threads may share it.  It can be pickled and copied.  What it is made of is checked and copied: a damaged
-    pickle raises TypeError or ValueError where it is loaded.
+    Threads may share a frozen model.  It can be pickled and copied.  Its steps are checked and copied, so
+    loading a damaged pickle raises TypeError or ValueError.
 
     Attributes:
-        in_features, out_features: the sizes of x's and y's last axes; None where any will do.
-        dtype: float32 or float64; None where both will do.
-        backend: the one it runs on.
+        in_features, out_features: the sizes of x's and y's last axes; None if any size is accepted.
+        dtype: float32 or float64; None if both are accepted.
+        backend: the name of the backend that it runs on.
     """
 
-    def __init__(self, steps: tuple[Step, ...], backend: str | None) -> None:
+    def __init__(self, steps: tuple[Step, ...], backend: BackendName | None) -> None:
         if not isinstance(steps, tuple):
             raise TypeError(f"steps: got {type(steps).__name__}, wanted a tuple of Steps")
-        module = backends.get(backend)
+        module: Any = backends.get(backend)
         self._steps = steps = tuple(_own_step(i, step) for i, step in enumerate(steps))
         self._asked = backend
         self.backend = backend or backends.get_backend()
@@ -82,13 +84,13 @@ class Frozen:
             out: an array to write y to, which must not overlap x.
 
         Returns:
-            y (..., out_features), of x's dtype, the same bits on any number of threads; on float32 kernels a
-            row has the same bits in any batch.  On AMX a large batch runs on its tiles.
+            y (..., out_features), of x's dtype.  The bits are the same on any number of threads; on float32
+            kernels, a row has the same bits in any batch.  On AMX a large batch runs on the tile unit.
 
         Raises:
             TypeError, ValueError: x or out is not an array, or its dtype or shape does not fit.
         """
-        if (  # what needs no further look
+        if (  # the usual call, which needs no further check
             out is None
             and type(x) is _ARRAY
             and x.ndim == 2
@@ -125,14 +127,14 @@ class Frozen:
 
 
 def _rows(value: Any, features: int | None) -> Array:
-    """`value` as a C-contiguous (rows, features); where any number will do, rows of one."""
+    """`value` as a C-contiguous (rows, features); rows of one number where `features` is None."""
     return checks.contiguous_rows(value.reshape(-1, 1) if features is None else value)
 
 
 class _Steps:
-    """The steps, one after the other, with the functions of a backend that packs nothing.
+    """Runs the steps one after the other on a backend that packs nothing.
 
-    `product` are keywords for its products, which make them treat a row alike in any batch.
+    `product` holds keywords for the backend's products that give a row the same bits in any batch.
     """
 
     def __init__(self, steps: tuple[Step, ...], backend: Any, product: dict[str, int]) -> None:
@@ -141,7 +143,7 @@ class _Steps:
         self._product = product
 
     def __call__(self, x: Array, y: Array, threads: int) -> None:
-        if not y.size:  # then hidden layers may have elements, too many of them
+        if not y.size:  # hidden layers could still have elements, and need memory
             return
         if not self._steps:
             y[...] = x
@@ -166,7 +168,7 @@ def _width(step: Step, in_features: int) -> int:
 
 
 def _wanted(step: Step) -> int | None:
-    """How many features a step wants; None where any number will do."""
+    """The number of features that a step takes; None if any number is accepted."""
     if step.weight is not None:
         return int(step.weight.shape[-1])
     slope = step.act.slope
@@ -174,30 +176,32 @@ def _wanted(step: Step) -> int | None:
 
 
 def _features(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
+    """The sizes of x's and y's last axes; `freeze` has checked a model's, a pickle may be damaged."""
     first = features = None
-    for step in steps:
+    for i, step in enumerate(steps):
         wanted = _wanted(step)
         if wanted is not None:
             if features is not None and wanted != features:
-                raise ValueError(f"model: {step.text} gets {features} features, wants {wanted}")
+                raise ValueError(f"steps[{i}] ({step.text}): got {features} features, wanted {wanted}")
             first = wanted if first is None else first
             features = _width(step, wanted)
     return first, features
 
 
 def _dtype(steps: tuple[Step, ...]) -> np.dtype[Any] | None:
+    """The dtype that all parameters have; None without parameters."""
     dtype = None
-    for step in steps:
+    for i, step in enumerate(steps):
         parameter = step.act.slope if step.weight is None else step.weight
         if parameter is not None:
             if dtype is not None and parameter.dtype != dtype:
-                raise TypeError(f"model: {step.text} is of {parameter.dtype}, layers before it of {dtype}")
+                raise TypeError(f"steps[{i}] ({step.text}): got dtype {parameter.dtype}, wanted {dtype}")
             dtype = parameter.dtype
     return dtype
 
 
 def _own_step(i: int, step: Any) -> Step:
-    """`step` with copies of its arrays, checked like a call's arguments."""
+    """`step` with copies of its arrays, checked like the arguments of a call."""
     if not isinstance(step, Step):
         raise TypeError(f"steps[{i}]: got {type(step).__name__}, wanted a Step")
     text, weight, bias, act, tier = step
@@ -212,15 +216,15 @@ def _own_step(i: int, step: Any) -> Step:
         sizes = checks.MAXOUT_WEIGHT if np.ndim(weight) == 3 else checks.LINEAR_WEIGHT
         _check_parameters(sizes, weight, bias)
         act = _own_activation(act, weight)
-        if weight.ndim == 3 and act != _LINEAR:
-            raise ValueError(f"act: got {act.name} after a maximum, wanted linear")
+        if weight.ndim == 3 and act != _IDENTITY:
+            raise ValueError(f"act: got {act.name} after a maximum, wanted identity")
         return Step(text, _copy(weight), None if bias is None else _copy(bias), act, tier)
     except (TypeError, ValueError) as error:
         raise type(error)(f"steps[{i}] ({text}): {error}") from None
 
 
 def _own_activation(act: Any, weight: Array | None) -> Activation:
-    """`act`, made anew from its name and its parameter or slope, of which a copy is taken."""
+    """A new activation with the name, the parameter and a copy of the slope of `act`."""
     if not isinstance(act, Activation):
         raise TypeError(f"act: got {type(act).__name__}, wanted an Activation")
     name, code, saves, parameter, slope = act
@@ -237,7 +241,7 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     elif name in ("leaky_relu", "elu"):
         keywords[{"leaky_relu": "negative_slope", "elu": "alpha"}[name]] = parameter
     own = activations.resolve(name, features, dtype, keywords)
-    if own[:4] != (act.name, code, saves, parameter):
+    if own[1:4] != (code, saves, parameter):
         raise ValueError(f"act: got {tuple(act[:4])}, wanted {own[:4]}")
     return own
 
@@ -252,60 +256,72 @@ def _copy(value: Array) -> Array:
     return np.array(value, order="C")
 
 
-def _steps(layer: Layer, precision: str | None) -> list[Step]:
-    kind = type(layer)
-    if isinstance(layer, Sequential) and kind is Sequential:
-        return [step for inner in layer.layers for step in _steps(inner, precision)]
-    if kind is Dropout:
-        return []
-    if isinstance(layer, Linear | Maxout) and kind in (Linear, Maxout):
+_KINDS = (Linear, Maxout, ActivationLayer, PReLU, Dropout, Sequential)  # subclasses compute something else
+
+
+def _check_kinds(model: Any, name: str = "") -> None:
+    """The model, and every layer in it, is of a class whose computation is known."""
+    if type(model) not in _KINDS:
+        raise TypeError(
+            f"model: {path_of(name)}{': ' if name else ''}got {type(model).__name__}, wanted Maxout, Linear, "
+            "Activation, PReLU, Dropout or a Sequential of these: the computation of others is not known"
+        )
+    if isinstance(model, Sequential):
+        for i, layer in enumerate(model.layers):
+            _check_kinds(layer, f"{name}.{i}" if name else f"{i}")
+
+
+def _steps(layer: Layer, precision: Precision | None) -> list[Step]:
+    """The steps of one layer: one, or none for Dropout."""
+    if isinstance(layer, Linear | Maxout):
         sizes = checks.MAXOUT_WEIGHT if isinstance(layer, Maxout) else checks.LINEAR_WEIGHT
-        try:  # what was put in place of a parameter's data
-            weight, bias = layer._arrays()
-            _check_parameters(sizes, weight, bias)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"model: {kind.__name__}: {error}") from None
-        act = _LINEAR
+        weight, bias = layer._arrays()
+        _check_parameters(sizes, weight, bias)
+        act = _IDENTITY
         if isinstance(layer, Linear):
             act = activations.resolve(layer.activation, len(weight), weight.dtype, layer.keywords())
         return [Step(repr(layer), weight, bias, act, precision or layer._tier())]
-    if isinstance(layer, PReLU) and kind is PReLU:
-        slope = layer.slope.data
-        checks.check_array("model: PReLU: slope", slope)
+    if isinstance(layer, PReLU):
+        slope = array_of("slope", layer.slope)
         act = activations.resolve("prelu", slope.size, slope.dtype, {"slope": slope})
         return [Step(repr(layer), None, None, act, "highest")]
-    if isinstance(layer, ActivationLayer) and kind is ActivationLayer:
+    if isinstance(layer, ActivationLayer):
         act = activations.resolve(layer.name, 1, np.dtype(np.float32), layer.keywords)
         return [Step(repr(layer), None, None, act, "highest")]
-    raise TypeError(
-        f"model: got {kind.__name__}, wanted Maxout, Linear, Activation, PReLU, Dropout or a Sequential of "
-        "these: what else a class computes, freeze can't know"
-    )
+    return []
 
 
-def freeze(model: Layer, precision: str | None = None, *, backend: str | None = None) -> Frozen:
+def freeze(model: Layer, precision: Precision | None = None, *, backend: BackendName | None = None) -> Frozen:
     """A copy of a layer or model for inference alone, its weights packed once: y = frozen(x).
 
-    Dropout is gone, no argmax is kept, and nothing of the copy changes any more: what happens to the model's
-    parameters later does not show.  On the C backend it holds the weights twice: packed, and as they were,
-    for pickles.
+    The copy has no dropout and saves no argmax, and nothing in it changes: later changes of the model's
+    parameters do not affect it.  On the C backend it holds the weights twice: packed, and unpacked for
+    pickles.
 
     Args:
         model: a Maxout, Linear, Activation, PReLU, Dropout, or a Sequential of these.
-        precision: the float32 precision tier of every layer; by default each layer's own, else the one in
+        precision: the float32 precision tier of every layer; by default each layer's own, or the one in
             force now.
-        backend: "c", "numba" or "numpy"; by default the one in force now.  A pickle says the same where it
-            is loaded.
+        backend: "c", "numba" or "numpy"; by default the one in force now.  A pickle that is loaded uses the
+            same argument.
 
     Returns:
         A `Frozen`, to call with x (..., in_features).
 
     Raises:
-        TypeError: model is something else, an instance of a subclass included, or its layers differ in dtype.
-        ValueError: an unknown precision or backend, or a layer does not take the features that it gets, or
-            its parameters do not fit each other.
-        ImportError: the backend can't load.
+        TypeError: model is anything else, such as an instance of a subclass, or its layers differ in dtype.
+        ValueError: the precision or the backend is unknown, a layer does not take the features that the layer
+            before it returns, or its parameters do not fit each other.
+        ImportError: the backend cannot be loaded.
     """
     if precision is not None:
         settings.check_precision(precision)
-    return Frozen(tuple(_steps(model, precision)), backend)
+    _check_kinds(model)
+    steps = []
+    for name, layer in leaves(model):
+        try:
+            steps += _steps(layer, precision)
+        except (TypeError, ValueError) as error:  # a caller has replaced the data of a parameter
+            raise type(error)(f"model: {place_of(name, layer)}: {error}") from None
+    check_neighbours(leaves(model))  # as in Sequential, for the data of now
+    return Frozen(tuple(steps), backend)

@@ -1,8 +1,8 @@
 """Initial weights: each initialiser takes a weight's shape and returns a random array.
 
-The shape is (out_features, in_features), or (out_features, pieces, in_features) for maxout, so fan_in is
-its last number.  Numbers are drawn in float64 and then rounded, so that one seed gives the
-same weights in float32 and float64.
+The shape is (out_features, in_features), or (out_features, pieces, in_features) for maxout, and fan_in is
+its last number.  Numbers are drawn in float64 and then rounded: a seed gives the same weights in float32 and
+float64.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _fan_in(shape: Shape) -> int:
 
 
 def he_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32, negative_slope: float = 0.0) -> Array:
-    """Normal with variance 2 / ((1 + negative_slope²) fan_in), for ReLU and its leaky kin.
+    """Normal with variance 2 / ((1 + negative_slope²) fan_in), for ReLU, leaky ReLU and PReLU.
 
     Keeps the variance of a forward pass through ReLUs the same from layer to layer (He et al. 2015,
     "Delving Deep into Rectifiers", equations 10 and 15).
@@ -61,7 +61,7 @@ def he_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32, negative_
 
 
 def lecun_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Array:
-    """Normal with variance 1 / fan_in, which SELU wants (Klambauer et al. 2017); arguments as `he_normal`."""
+    """Normal with variance 1 / fan_in, for SELU (Klambauer et al. 2017); arguments as for `he_normal`."""
     shape = checks.check_sizes("shape", shape)
     return _normal(shape, math.sqrt(1 / _fan_in(shape)), rng, dtype)
 
@@ -70,7 +70,7 @@ def glorot_uniform(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> A
     """Uniform between ±sqrt(6 / (fan_in + fan_out)), for linear, sigmoid and tanh layers.
 
     A compromise between keeping the variance of the forward and of the backward pass (Glorot & Bengio
-    2010, equation 16).  fan_out is the first number of the shape; arguments as `he_normal`.
+    2010, equation 16).  fan_out is the first number of the shape; arguments as for `he_normal`.
     """
     shape = checks.check_sizes("shape", shape)
     dtype, generator = checks.check_float_dtype(dtype), checks.check_rng(rng)
@@ -82,7 +82,7 @@ def maxout_normal(shape: Shape, rng: Seed = None, dtype: Any = np.float32) -> Ar
     """Normal with the standard deviation `maxout_std`; `pieces` is the middle number of the shape.
 
     Keeps the mean square of a forward pass through maxout layers the same from layer to layer.
-    Arguments as `he_normal`.  Raises ValueError where the shape has no such number.
+    Arguments as for `he_normal`.  Raises ValueError if the shape has no such number.
     """
     shape = checks.check_sizes("shape", shape)
     if len(shape) != 3:

@@ -3,7 +3,7 @@
 
     model = Sequential(Maxout(784, 240, pieces=5), Dropout(0.5), Linear(240, 10))
     y = model(x)                      # inference: changes nothing, any number of threads at once
-    y = model(x, training=True)       # keeps what backward needs
+    y = model(x, training=True)       # saves what backward needs
     grad_x = model.backward(grad_y)   # overwrites each parameter's .grad
 
 A training forward keeps x, and may keep the y that it returns, by reference: leave both unchanged until
@@ -14,7 +14,7 @@ training a Dropout, like an empty Sequential, returns x itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,15 +28,16 @@ class Parameter:
     """An array that training changes.
 
     Attributes:
-        data: the values, C-contiguous float32 or float64.  Change them in place.
+        data: the values, C-contiguous float32 or float64.  Change them in place.  `np.asarray(parameter)` is
+            this array.
         grad: the gradient that the last backward left, of data's shape and dtype; None before the first.
-        name: what the layer calls it, e.g. "weight".
+        name: its name in the layer, e.g. "weight".
         decay: whether an optimiser's weight decay applies to it.
-        max_norm: the largest Euclidean norm of each data[..., :] that an optimiser leaves, None for no bound:
-            it scales down what is longer in the pass of its update (see `max_norm_`).
+        max_norm: an upper bound of the Euclidean norm of each data[..., :], None for no bound.  Optimisers
+            scale longer vectors down in the pass of their update (see `max_norm_`).
 
     Raises:
-        TypeError: data is not a float array, name not a str, decay not a bool, or max_norm not a number.
+        TypeError: data is not a float array, name is not a str, decay not a bool, or max_norm not a number.
         ValueError: max_norm is not above 0, or too large for data's dtype.
     """
 
@@ -53,8 +54,21 @@ class Parameter:
         self.max_norm = max_norm
 
     def grad_out(self) -> Array:
-        """The array to write or add a gradient to: `grad`, or zeros where there is none yet."""
+        """The array to write or add a gradient to: `grad`, or zeros before the first backward."""
         return np.zeros_like(self.data) if self.grad is None else self.grad
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The data, as `np.asarray` and `np.array` ask for it.
+
+        NumPy 1 passes no `copy` and copies by itself; NumPy 2 passes False where a copy is forbidden.
+        """
+        data = self.data
+        checks.check_type("data", data)
+        if dtype is None or data.dtype == dtype:
+            return data.copy() if copy else data
+        if copy is False:
+            raise ValueError(f"dtype: got {np.dtype(dtype)} for data of {data.dtype}, which needs a copy")
+        return data.astype(dtype)
 
     def __repr__(self) -> str:
         no_decay = "" if self.decay else ", decay=False"
@@ -65,9 +79,10 @@ class Parameter:
 
 
 def array_of(name: str, parameter: Any) -> Array:
-    """The data of a layer's parameter `name`, in whose place a caller may have put something else.
+    """The data of a layer's parameter `name`.
 
-    Raises TypeError where it is not a parameter, or its data not a float array.
+    Raises TypeError where a caller has replaced the parameter by something else, or its data by something
+    that is not a float array.
     """
     if not isinstance(parameter, Parameter):
         raise TypeError(f"{name}: got {type(parameter).__name__}, wanted a Parameter")
@@ -75,21 +90,37 @@ def array_of(name: str, parameter: Any) -> Array:
     return parameter.data
 
 
-class Layer:
-    """What all layers share.  A subclass has `_forward`, `_backward` and `_describe`."""
+def data_of(parameter: Any) -> Array | None:
+    """The data of a parameter, or None in the cases in which `array_of` raises."""
+    data = parameter.data if isinstance(parameter, Parameter) else None
+    return data if isinstance(data, checks.ARRAYS) and data.dtype in checks.FLOATS else None
 
-    _saved: Any = None  # what `_forward` kept for `_backward`
+
+class Sizes(NamedTuple):
+    """The sizes and the dtype that a layer takes and returns; None for one that is not fixed."""
+
+    takes: int | None = None  # features of x; where None, y has as many as x
+    returns: int | None = None  # features of y
+    dtype: np.dtype[Any] | None = None  # of x and y
+
+
+class Layer:
+    """The base of all layers.  A subclass defines `_forward`, `_backward` and `_describe`."""
+
+    _saved: Any = None  # saved by `_forward` for `_backward`
 
     def __call__(self, x: Array, training: bool = False) -> Array:
         """The layer's output.
 
         Args:
             x: (..., in_features), of the layer's dtype.
-            training: keep what `backward` needs, and drop out; else nothing in the layer changes.
+            training: keep what `backward` needs, and drop out.  Inference changes nothing in the layer.
 
         Raises:
-            TypeError: x is not an array, or of another dtype, or training not a bool.
-            ValueError: x is of a shape that does not fit.
+            TypeError: x is not an array or has the wrong dtype, or training is not a bool.
+            ValueError: x has a shape that does not fit.
+
+        Inside a `Sequential`, errors name the layer and its place: "layers[2], Linear(240, 10): x: got ...".
         """
         if not checks.check_flag("training", training):
             return self._forward(x, False)[0]
@@ -105,16 +136,16 @@ class Layer:
         Args:
             grad_y: the gradient of the loss with respect to the output, of its shape and dtype.
             accumulate: add to `.grad` instead of overwriting it.
-            needs_input_grad: False, for what stands first in a model, saves the time that grad_x takes.
+            needs_input_grad: False skips grad_x, which nobody needs of the first layer of a model.
 
         Returns:
             The gradient with respect to x, or None where it is not needed.
 
         Raises:
-            RuntimeError: no training forward came before, or its backward has run already; so it is for a
-                layer that stands in two places of a forward.
-            TypeError: grad_y is not an array, or of another dtype, or a flag not a bool.
-            ValueError: grad_y is of another shape.
+            RuntimeError: no training forward came before, or its backward has run already.  A layer that is
+                used twice in a forward has one backward too.
+            TypeError: grad_y is not an array or has the wrong dtype, or a flag is not a bool.
+            ValueError: grad_y has the wrong shape.
         """
         accumulate = checks.check_flag("accumulate", accumulate)
         needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
@@ -128,8 +159,12 @@ class Layer:
         return grad_x if needs_input_grad else None
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        """y, and what `_backward` needs of a training forward.  Changes nothing in the layer."""
+        """y, and the arrays of a training forward that `_backward` needs.  Changes nothing in the layer."""
         raise NotImplementedError
+
+    def _sizes(self) -> Sizes | None:
+        """The sizes and the dtype that the layer takes and returns; None if they are not known."""
+        return None
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         raise NotImplementedError
@@ -139,9 +174,9 @@ class Layer:
         raise NotImplementedError
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter with its name, that of a layer inside this one after where it is: "0.weight".
+        """Each parameter with its name; inside another layer, the place comes first: "0.weight".
 
-        Parameters and layers are found as attributes, and a `Sequential`'s layers; not in other lists.
+        Parameters and layers are found among the attributes and in a `Sequential`, not in lists or dicts.
         """
         for attribute, value in vars(self).items():
             if isinstance(value, Parameter):
@@ -158,22 +193,23 @@ class Layer:
         parameters = dict(self.named_parameters())
         if len(parameters) < len(self.parameters()):
             raise ValueError(
-                f"{type(self).__name__}: got two parameters of one name, wanted names of their own"
+                f"{type(self).__name__}: got two parameters of one name, wanted a different name for each"
             )
         return parameters
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of each parameter's values, by name.
 
-        Raises ValueError where two parameters have one name, TypeError where data is not a float array.
+        Raises ValueError where two parameters have the same name, TypeError where data is not a float array.
         """
         return {name: array_of(name, parameter).copy() for name, parameter in self._by_name().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Set the parameters, in place, to what `state_dict` returned.
+        """Set the parameters, in place, to the values that `state_dict` returned.
 
-        Raises ValueError, and changes nothing, where entries are missing, unexpected, or of another shape
-        or dtype, or a parameter is read-only; TypeError where one is not an array.  The message names them.
+        Raises ValueError where entries are missing, unexpected, or of the wrong shape or dtype, or where a
+        parameter is read-only; TypeError where an entry is not an array.  The message names every such entry,
+        and nothing is changed.
         """
         targets = {name: parameter.data for name, parameter in self._by_name().items()}
         check_loadable(targets, state)
@@ -187,12 +223,18 @@ class Layer:
         return f"{type(self).__name__}({', '.join(self._describe())})"
 
 
+def check_model(model: Any) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(f"model: got {type(model).__name__}, wanted a Layer")
+
+
 def check_grad(grad_y: Any, like: Array) -> None:
+    """grad_y has the shape and dtype of `like`, which is x or y."""
     checks.check_array("grad_y", grad_y, like.dtype)
     checks.check_shape("grad_y", grad_y.shape, like.shape)
 
 
 def describe_dtype(parameter: Parameter) -> list[str]:
-    """What `repr` shows of the dtype of a layer: nothing by default, or without an array."""
+    """The dtype as `repr` shows it; nothing for float32, or where the data is not an array."""
     dtype = getattr(parameter.data, "dtype", np.float32)
     return [] if dtype == np.float32 else [f"dtype={dtype}"]

@@ -5,20 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import activations, checks, ops
+from ..activations import ActivationName, Parameters
+from ..settings import Precision
 from . import init
 from .activation import new_slope
 from .layer import Array, Parameter, array_of
 from .product import Product, grad_out, new_weight, set_grads
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def _default_init(activation: str, keywords: dict[str, Any]) -> Callable[..., Array]:
-    """The initialisation that the table of activations names, with a slope below zero if it has one."""
-    row = activations.TABLE[activation]
+
+def _default_init(activation: ActivationName, keywords: Parameters) -> Callable[..., Array]:
+    """The initialiser in the table of activations, with the activation's slope below 0 if it has one."""
+    row = activations.TABLE[activations.canonical(activation)]
     chosen: Callable[..., Array] = getattr(init, row.init)
     values = {**row.defaults, **keywords}
     slope = values.get("slope", values.get("negative_slope"))
@@ -30,16 +35,17 @@ class Linear(Product):
 
     Args:
         in_features, out_features: the sizes of x's and y's last axes.
-        bias: whether there is one; it starts at 0.
+        bias: whether the layer has a bias, which starts at 0.
         activation: a name of the table in `fastact.activations`.
         init: a function (shape, rng, dtype) -> array for the weight.  By default the function
-            that the table in `fastact.activations` names: `init.glorot_uniform` for linear and those
-            like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like relu.
-        precision: the float32 precision tier, else the one in force at each forward.
+            that the table in `fastact.activations` names: `init.glorot_uniform` for identity and for
+            activations like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like
+            relu.
+        precision: the float32 precision tier; by default the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.
-        **keywords: the activation's own.  For "prelu", `slope` is where the learned slope starts: a
-            number (0.25) for a shared one, or out_features numbers.
+        **keywords: the activation's own.  For "prelu", `slope` is the initial value of the learned slope: a
+            number (0.25) for one shared slope, or out_features numbers.
 
     Attributes:
         weight: (out_features, in_features).
@@ -56,17 +62,20 @@ class Linear(Product):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        activation: str = "linear",
+        activation: ActivationName = "identity",
         *,
         init: Callable[..., Array] | None = None,
-        precision: str | None = None,
+        precision: Precision | None = None,
         rng: np.random.Generator | int | None = None,
         dtype: Any = np.float32,
-        **keywords: Any,
+        **keywords: Unpack[Parameters],
     ) -> None:
+        if isinstance(bias, str):
+            cure = f"try activation={checks.shown(bias)}"
+            raise TypeError(f"bias: got {checks.shown(bias)}, wanted True or False: {cure}")
         super().__init__(in_features, out_features, bias, precision)
         dtype = checks.check_float_dtype(dtype)
-        self.activation = activation
+        self.activation: ActivationName = activation
         self.slope = None
         if isinstance(activation, str) and activation == "prelu":
             self.slope = new_slope(keywords.pop("slope", 0.25), self.out_features, dtype)
@@ -76,15 +85,16 @@ class Linear(Product):
         self.weight = new_weight((self.out_features, self.in_features), initialise, rng, dtype)
         self.bias = Parameter(np.zeros(self.out_features, dtype), "bias", decay=False) if bias else None
 
-    def keywords(self) -> dict[str, Any]:
-        """The activation's keywords, a learned slope among them."""
+    def keywords(self) -> Parameters:
+        """The activation's keywords, with the learned slope if it has one."""
         if self.slope is None:
             return self._constants
         return {**self._constants, "slope": array_of("slope", self.slope)}
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         weight, bias = self._arrays()
-        checks.check_array("x", x, weight.dtype)
+        if type(x) not in checks.ARRAYS or x.dtype != weight.dtype or x.shape[-1:] != weight.shape[-1:]:
+            self._check_x(x, weight)
         tier = self._tier()
         y, saved = ops.linear_activation(
             x,
@@ -124,7 +134,7 @@ class Linear(Product):
 
     def _describe(self) -> list[str]:
         parts = [f"{self.in_features}", f"{self.out_features}"]
-        if self.activation != "linear":
+        if activations.canonical(self.activation) != "identity":
             parts.append(f"activation={self.activation!r}")
         parts += [f"{key}={value!r}" for key, value in self._constants.items()]
         return parts + self._describe_product()

@@ -1,6 +1,6 @@
 """Losses: each returns the loss, a Python float, and its gradient with respect to the network's output.
 
-A loss is the mean over rows, and 0 where there are none.
+A loss is the mean over rows, and 0 for an empty batch.
 """
 
 from __future__ import annotations
@@ -11,39 +11,35 @@ from typing import Any
 import numpy as np
 
 from .. import backends, settings
-from ..checks import ARRAYS, check_array, check_shape, contiguous
+from ..checks import ARRAYS, Array, Shape, check_array, check_shape, contiguous, hint
 
-Array = np.ndarray[Any, Any]
-
-# Above it, squares that underflow are too small to count in a mean of squares; by the char of a dtype.
+_INDEX = np.dtype(np.int64)  # for labels
+# Above this mean, squares that underflow are too small to matter; by the char of a dtype.
 _SMALLEST_MEAN_SQUARE = {char: float(np.finfo(char).tiny / np.finfo(char).eps) for char in "fd"}
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """The mean of -log softmax(logits)[label], and its gradient (softmax(logits) - one_hot(labels)) / rows.
 
-    The largest logit of a row is taken off first, so that no exponential overflows.  The memory layout of the
-    logits does not change a bit of the result, and `np.seterr` does not matter.  A row with a NaN, or whose
-    largest logit is infinite, makes the loss and its own gradient NaN.
+    The largest logit of a row is subtracted first, so that no exponential overflows.  The result is the same
+    to the bit for every memory layout of the logits, and `np.seterr` has no effect.  A row with a NaN, or
+    whose largest logit is infinite, makes the loss and its own gradient NaN.
 
     Args:
         logits: (..., classes), float32 or float64.
-        labels: (...), integers from 0 to classes - 1.
+        labels: (...), integers from 0 to classes - 1, not one-hot.
 
     Returns:
         The loss, and grad_logits, of the shape and dtype of logits.
 
     Raises:
-        TypeError: logits are not a float array, or labels not an integer array.
+        TypeError: logits is not a float array, or labels is not an integer array.
         ValueError: shapes do not agree, there are rows but no classes, or a label is out of range.
     """
     check_array("logits", logits)
-    if type(labels) not in ARRAYS or labels.dtype.kind not in "iu":
-        got = f"dtype {labels.dtype}" if type(labels) in ARRAYS else type(labels).__name__
-        raise TypeError(f"labels: got {got}, wanted a numpy.ndarray of integers")
     if logits.ndim == 0:
         raise ValueError("logits: got shape (), wanted (..., classes)")
-    check_shape("labels", labels.shape, logits.shape[:-1])
+    _check_labels(labels, logits.shape)
     rows, classes = labels.size, logits.shape[-1]
     if rows and not classes:
         raise ValueError(f"logits: got shape {logits.shape}, wanted at least one class")
@@ -67,20 +63,38 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     return loss, grad.reshape(logits.shape)
 
 
+def _check_labels(labels: Any, logits: Shape) -> None:
+    """labels is an integer array of the shape of the logits without its last axis, the classes."""
+    if type(labels) not in ARRAYS:
+        kind = type(labels).__name__
+        raise TypeError(f"labels: got {kind}, wanted a numpy.ndarray of integers{hint(labels, _INDEX)}")
+    cure = ""
+    if labels.shape == logits:  # one-hot
+        cure = f": try np.argmax(labels, {labels.ndim - 1})"
+    elif labels.shape == (*logits[:-1], 1):
+        cure = ": try labels[..., 0]"
+    if labels.dtype.kind not in "iu":
+        cure = cure or hint(labels.dtype, _INDEX)
+        raise TypeError(f"labels: got dtype {labels.dtype}, wanted a numpy.ndarray of integers{cure}")
+    if labels.shape != logits[:-1]:
+        raise ValueError(f"labels: got shape {labels.shape}, wanted {logits[:-1]}{cure}")
+
+
 def mse(y: Array, target: Array) -> tuple[float, Array]:
     """The mean of (y - target)² over all elements, and its gradient 2 (y - target) / size.
 
-    That is the mean over rows of each row's mean squared error.  Where squares or differences leave the range
-    of the dtype, the loss is still right, and infinite only beyond float64.  `np.seterr` does not matter.
+    This equals the mean over rows of each row's mean squared error.  The loss is right even where squares or
+    differences leave the range of the dtype, and infinite only beyond float64.  `np.seterr` has no effect.
 
     Args:
-        y, target: of one shape and dtype, float32 or float64.
+        y, target: arrays of the same shape and dtype, float32 or float64.
 
     Returns:
         The loss, and grad_y, of y's shape and dtype.
 
     Raises:
-        TypeError: one is not an array, or of another dtype.  ValueError: shapes do not agree.
+        TypeError: y or target is not an array, or has the wrong dtype.
+        ValueError: shapes do not agree.
     """
     check_array("y", y)
     check_array("target", target, y.dtype)
@@ -94,7 +108,7 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
 
 
 def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[float, Array]:
-    """`mse` where squares overflow or underflow: in float64, relative to the largest difference."""
+    """`mse` in float64, relative to the largest difference, for squares that overflow or underflow."""
     half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
     with np.errstate(all="ignore"):
         off = y.astype(np.float64) * half - target.astype(np.float64) * half

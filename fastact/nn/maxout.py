@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-any-return"
-"""Linear + maxout as a layer."""
+"""Linear units and their maximum as a layer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
+from ..settings import Precision
 from . import init
 from .layer import Array, Parameter
 from .product import Product, grad_out, new_weight, set_grads
 
 
 class Maxout(Product):
-    """`pieces` linear units for each output, and of these the largest (Goodfellow et al. 2013).
+    """The largest of `pieces` linear units for each output (Goodfellow et al. 2013).
 
         y[..., j] = max over k of  x[..., :] @ weight[j, k, :] + bias[j, k]
 
     Args:
         in_features, out_features: the sizes of x's and y's last axes.
         pieces: linear units for each output, 1 to 256.
-        bias: whether there is one; it starts at 0.
+        bias: whether the layer has a bias, which starts at 0.
         init: a function (shape, rng, dtype) -> array for the weight; `init.maxout_normal` by default.
-        precision: the float32 precision tier, else the one in force at each forward.
+        precision: the float32 precision tier; by default the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.
 
@@ -45,7 +46,7 @@ class Maxout(Product):
         bias: bool = True,
         *,
         init: Callable[..., Array] = init.maxout_normal,
-        precision: str | None = None,
+        precision: Precision | None = None,
         rng: np.random.Generator | int | None = None,
         dtype: Any = np.float32,
     ) -> None:
@@ -58,7 +59,8 @@ class Maxout(Product):
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         weight, bias = self._arrays()
-        checks.check_array("x", x, weight.dtype)
+        if type(x) not in checks.ARRAYS or x.dtype != weight.dtype or x.shape[-1:] != weight.shape[-1:]:
+            self._check_x(x, weight)
         tier = self._tier()
         y, argmax = ops.linear_maxout(x, weight, bias, return_argmax=training, precision=tier)
         return y, (x, argmax, tier)

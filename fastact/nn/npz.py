@@ -1,7 +1,7 @@
-"""Strict reading of .npz files: shapes before data, and each member whole, through its checksum.
+"""Strict reading of .npz files: shapes are checked before data is read, and every checksum is compared.
 
-`numpy.load` takes memory for whatever shape a header has, and stops before a member's end, so that its
-checksum is not always compared.
+`numpy.load` allocates memory for any shape that a header gives, and may stop before the end of a member,
+where its checksum is compared.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:  # imported where it is used: `import fastact` is to be quick
+if TYPE_CHECKING:  # imported in the functions that use it, to keep `import fastact` quick
     from zipfile import ZipFile, ZipInfo
 
 Array = np.ndarray[Any, Any]
 
 _CHUNK = 1 << 20  # bytes read at once
-_DEFLATE_RATIO = 1032  # deflate cannot pack more bytes into one
-# Bounds the memory that a small file takes: arrays may unpack to this many bytes, or times the file's size.
+_DEFLATE_RATIO = 1032  # the most bytes that deflate can pack into one
+# Limits on the memory that a small file takes: arrays unpack to at most this many bytes, or this multiple of
+# the file's size, whichever is more.
 _UNPACKED_BYTES, _UNPACKED_RATIO = 1 << 24, 100
 _LOCAL_HEADER = "<4x2xHH2x2x12xHH"  # flags, method, sizes of the name and of the extra field
-_DESCRIPTOR = 24  # bytes at most that follow the data of a member with flag 8
+_DESCRIPTOR = 24  # most bytes that follow the data of a member with flag 8
 
 
 class Entry(NamedTuple):
@@ -41,9 +42,9 @@ class Npz:
     """An .npz file that is open for reading.
 
     Attributes:
-        entries: each array's header, by its name without ".npy".
+        entries: the header of each array, by name without ".npy".
 
-    Raises ValueError, here and in `read`, for whatever is damaged; the message names the array.
+    Raises ValueError, here and in `read`, for damaged files; the message names the array.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -83,7 +84,7 @@ class Npz:
                     shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
                 else:
                     raise ValueError(f"got .npy format {version}, wanted (1, 0) or (2, 0)")
-            except MemoryError as error:  # the parser's, of a header that nests too deep
+            except MemoryError as error:  # Python's parser, for a header that nests too deep
                 raise ValueError("got a header that cannot be parsed") from error
             start = member.tell()
         if dtype.hasobject or dtype.subdtype is not None:
@@ -98,7 +99,7 @@ class Npz:
         return Entry(shape, dtype, "F" if fortran else "C", start, info)
 
     def check_sizes(self, stream: BinaryIO) -> None:
-        """The arrays do not unpack to far more memory than a file of this size is worth."""
+        """The arrays do not unpack to far more memory than the size of the file justifies."""
         size = stream.seek(0, 2)
         unpacked = sum(entry.info.file_size for entry in self.entries.values())
         if unpacked > max(_UNPACKED_BYTES, size * _UNPACKED_RATIO):
@@ -123,7 +124,7 @@ class Npz:
 
 @contextlib.contextmanager
 def _damaged(name: str = "") -> Iterator[None]:
-    """Make one kind of the many exceptions that zipfile, zlib, struct and ast raise for damaged bytes."""
+    """Turn the many exceptions that zipfile, zlib, struct and ast raise for damaged bytes into ValueError."""
     try:
         yield
     except MemoryError:
@@ -135,9 +136,9 @@ def _damaged(name: str = "") -> Iterator[None]:
 
 
 def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:
-    """The members of the directory fill the file: none is lost, none overlaps another.
+    """The members of the directory fill the file without overlaps or gaps.
 
-    Each has its flags and compression method twice, and alike.
+    The two headers of each member agree on its flags and its compression method.
     """
     end, slack = 0, 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
@@ -169,7 +170,7 @@ def check_storable(name: str, array: Array) -> None:
         fmt.write_array_header_2_0(header, fmt.header_data_from_array_1_0(array))
         header.seek(fmt.MAGIC_LEN)
         _, _, dtype = fmt.read_array_header_2_0(header)
-    except ValueError:  # names of fields that are too many, or not in Latin-1
+    except ValueError:  # too many field names, or names outside Latin-1
         dtype = None
     if array.dtype.hasobject or dtype != array.dtype:
         raise TypeError(f"{name}: got dtype {array.dtype}, wanted numbers or text")

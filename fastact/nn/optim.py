@@ -1,12 +1,13 @@
 """Optimisers: `step` changes the parameters in place, by the gradients that backward left in them.
 
 The updates are PyTorch's (torch.optim.SGD and Adam), formula by formula.  Any hyperparameter may be
-changed between steps: `optimizer.lr = 0.01`.  One rule says which values it takes: in the constructor, from a
-checkpoint and at each step.  A bad value raises before a parameter or the state changes.
+changed between steps: `optimizer.lr = 0.01`, or by a schedule (`fastact.schedules`).  The constructor,
+checkpoints and each step accept the same values.  A bad value raises before a parameter or the state changes.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -23,43 +24,47 @@ from ..checks import (
     check_not_negative,
     check_positive,
     check_size,
-    check_types,
+    check_type,
     contiguous,
+    hint,
 )
 from .checkpoint import check_loadable
-from .layer import Parameter
+from .layer import Layer, Parameter
 
 Array = np.ndarray[Any, Any]
 
-_MOST_STEPS = 2**63 - 1  # a state has them in an int64
+_MOST_STEPS = 2**63 - 1  # a state stores the number in an int64
 
 
 class Optimizer:
-    """What `SGD` and `Adam` share: the list of parameters, and a state that can be saved."""
+    """The base of `SGD` and `Adam`: the list of parameters, and a state that can be saved."""
 
-    hyperparameters: ClassVar[dict[str, type]]  # what a state holds beside arrays
-    _state: list[Array]  # an array a parameter, of its shape and dtype
+    hyperparameters: ClassVar[dict[str, type]]  # the numbers of a state, with their types
+    _state: list[Array]  # an array for each parameter, of its shape and dtype
 
     def __init__(self, parameters: Iterable[Parameter], *hyperparameters: Any) -> None:
         try:
             self.parameters = list(parameters)
         except TypeError as error:
             got = type(parameters).__name__
-            raise TypeError(
-                f"parameters: got {got}, wanted Parameters, as model.parameters() gives them"
-            ) from error
+            raise TypeError(f"parameters: got {got}, wanted Parameters: try model.parameters()") from error
         if not self.parameters:
-            raise ValueError("parameters: got none, wanted at least one")
+            raise ValueError("parameters: got an empty list, wanted at least one")
         for i, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"parameters[{i}]: got {type(parameter).__name__}, wanted a Parameter")
+                cure = ": try model.parameters()" if isinstance(parameter, Layer) else ""
+                kind = type(parameter).__name__
+                raise TypeError(f"parameters[{i}]: got {kind}, wanted a Parameter{cure}")
             check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
             _check_decay_and_bound(i, parameter)
         if len(set(map(id, self.parameters))) < len(self.parameters):
-            raise ValueError("parameters: got one twice, wanted each once")
-        # kernels take hyperparameters in the dtype of the data
-        self._largest = min(LARGEST[parameter.data.dtype.char] for parameter in self.parameters)
+            raise ValueError("parameters: got one of them twice, wanted each once")
         self._set(self._checked(*hyperparameters))
+
+    @functools.cached_property  # pickles of 0.1.0 do not hold it
+    def _largest(self) -> float:
+        """The largest hyperparameter: kernels take them in the dtype of the data."""
+        return min(LARGEST[parameter.data.dtype.char] for parameter in self.parameters)
 
     def _checked(self, *values: Any, **named: Any) -> tuple[Any, ...]:
         """The hyperparameters given, in the order of `hyperparameters`, as Python numbers in range."""
@@ -70,11 +75,11 @@ class Optimizer:
             setattr(self, name, value)
 
     def _zeros(self) -> list[Array]:
-        """One array a parameter; a system that hands out zero pages lazily charges only those in use."""
+        """An array of zeros for each parameter, whose pages take memory only once they are written."""
         return [np.zeros(parameter.data.shape, parameter.data.dtype) for parameter in self.parameters]
 
     def _updates(self, weight_decay: float) -> list[tuple[Array, Array, float, float]]:
-        """Each parameter's data, gradient, weight decay and norm bound, checked before any is changed."""
+        """Each parameter's data, gradient, weight decay and norm bound, all checked before data changes."""
         updates = []
         for i, parameter in enumerate(self.parameters):
             data, grad, state = parameter.data, parameter.grad, self._state[i]
@@ -82,25 +87,29 @@ class Optimizer:
                 raise RuntimeError(f"parameters[{i}] ({parameter.name}) has no gradient: run backward first")
             if type(data) not in ARRAYS or type(grad) not in ARRAYS:
                 name = f"parameters[{i}] ({parameter.name})"
-                check_types(**{name: data, f"{name}.grad": grad})
+                check_type(name, data)
+                check_type(f"{name}.grad", grad, data.dtype)
             shape, dtype = data.shape, data.dtype
             if grad.shape != shape or grad.dtype != dtype:
+                cure = hint(grad.dtype, dtype) if grad.shape == shape else ""
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got a gradient of {grad.dtype} {grad.shape}, "
-                    f"wanted {dtype} {shape}"
+                    f"wanted {dtype} {shape}{cure}"
                 )
             if state.shape != shape or state.dtype != dtype:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got data of {dtype} {shape}, "
-                    f"wanted {state.dtype} {state.shape} as when the optimiser was made"
+                    f"wanted {state.dtype} {state.shape}, as when the optimiser was made"
                 )
             if not data.flags.carray:
                 raise ValueError(
-                    f"parameters[{i}] ({parameter.name}): data is not C-contiguous and writeable"
+                    f"parameters[{i}] ({parameter.name}): data is not C-contiguous and writeable, wanted both"
                 )
             decays, bound = _check_decay_and_bound(i, parameter)
             if bound < math.inf and data.ndim == 0:
-                raise ValueError(f"parameters[{i}] ({parameter.name}): max_norm wants data with an axis")
+                raise ValueError(
+                    f"parameters[{i}] ({parameter.name}): got max_norm for data of shape (), wanted an axis"
+                )
             decay = weight_decay if decays else 0.0
             updates.append((data, contiguous(grad), decay, bound))
         return updates
@@ -110,7 +119,7 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:
-        """A copy of the state: hyperparameters, and an array a parameter, numbered in their order."""
+        """A copy of the state: the hyperparameters, and the arrays of each parameter, numbered in order."""
         values = self._checked(*(getattr(self, name) for name in self.hyperparameters))
         arrays = dict(zip(self.hyperparameters, map(np.array, values), strict=True))
         return arrays | {name: array.copy() for name, array in self._buffers().items()}
@@ -118,9 +127,9 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Go on from a state that `state_dict` returned: the next steps are the same to the bit.
 
-        Raises ValueError, and changes nothing, where entries are missing, unexpected, of another shape or
-        dtype, a hyperparameter is out of range, or an array of the optimiser is read-only; TypeError where
-        an entry is not an array.  The message names them.
+        Raises ValueError where entries are missing, unexpected or of the wrong shape or dtype, where a
+        hyperparameter is out of range, or where an array of the optimiser is read-only; TypeError where an
+        entry is not an array.  The message names every such entry, and nothing is changed.
         """
         expected: dict[str, Array] = {n: np.zeros((), kind) for n, kind in self.hyperparameters.items()}
         check_loadable(expected | self._buffers(), state)
@@ -134,7 +143,7 @@ class Optimizer:
 
 
 def _check_decay_and_bound(i: int, parameter: Parameter) -> tuple[bool, float]:
-    """Whether the parameter decays, and the bound of its norms, infinite where it has none."""
+    """Whether the parameter decays, and the upper bound of its norms, infinite where there is no bound."""
     decays, bound = parameter.decay, parameter.max_norm
     if decays is not True and decays is not False:
         decays = check_flag(f"parameters[{i}] ({parameter.name}): decay", decays)
@@ -153,17 +162,17 @@ class SGD(Optimizer):
 
         g = grad + weight_decay * data
         velocity = momentum * velocity + g
-        data -= lr * (g + momentum * velocity  with nesterov, else  velocity)
+        data -= lr * velocity                        (with nesterov: lr * (g + momentum * velocity))
 
     Args:
-        parameters: as `model.parameters()` gives them.
+        parameters: as `model.parameters()` returns them.
         lr: the learning rate, 0 or more.
-        momentum: 0 for none, else above 0.
-        nesterov: look ahead by one step of the velocity (Sutskever et al. 2013); wants a momentum.
-        weight_decay: 0 or more, for the parameters that decay: not for biases and PReLU slopes.
+        momentum: the share of the velocity that a step keeps, 0 or more; 0 for plain gradient descent.
+        nesterov: look ahead by one step of the velocity (Sutskever et al. 2013); needs a momentum above 0.
+        weight_decay: 0 or more.  Biases and PReLU slopes do not decay.
 
     Raises:
-        TypeError: parameters are not Parameters, or a hyperparameter is of the wrong type.
+        TypeError: parameters are not Parameters, or a hyperparameter has the wrong type.
         ValueError: there are no parameters, or a hyperparameter is out of range.
     """
 
@@ -198,10 +207,10 @@ class SGD(Optimizer):
         return values
 
     def step(self) -> None:
-        """One update of every parameter.
+        """Update every parameter once.
 
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
-        gradient or a hyperparameter is of the wrong type or does not fit; nothing is changed then.
+        gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
         step, threads = backends.active().sgd, settings.requested_threads()
         lr, momentum, nesterov, weight_decay = self._checked(
@@ -224,17 +233,17 @@ class Adam(Optimizer):
         data -= lr * (mean / (1 - beta1^t)) / (sqrt(square / (1 - beta2^t)) + eps)        at step t
 
     Args:
-        parameters: as `model.parameters()` gives them.
+        parameters: as `model.parameters()` returns them.
         lr: the learning rate, 0 or more.
-        beta1, beta2: how slowly the two averages forget, 0 <= beta < 1.
+        beta1, beta2: the share of the average that a step keeps, for mean and square; 0 <= beta < 1.
         eps: 0 or more; above 0 it keeps the quotient finite.
-        weight_decay: 0 or more, for the parameters that decay: not for biases and PReLU slopes.
+        weight_decay: 0 or more.  Biases and PReLU slopes do not decay.
 
     Attributes:
-        steps: how many were made.
+        steps: the number of steps made.
 
     Raises:
-        TypeError: parameters are not Parameters, or a hyperparameter is of the wrong type.
+        TypeError: parameters are not Parameters, or a hyperparameter has the wrong type.
         ValueError: there are no parameters, or a hyperparameter is out of range.
     """
 
@@ -281,10 +290,10 @@ class Adam(Optimizer):
         )
 
     def step(self) -> None:
-        """One update of every parameter.
+        """Update every parameter once.
 
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
-        gradient or a hyperparameter is of the wrong type or does not fit; nothing is changed then.
+        gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
         step, threads = backends.active().adam, settings.requested_threads()
         lr, beta1, beta2, eps, weight_decay, steps = self._checked(
@@ -306,21 +315,21 @@ class Adam(Optimizer):
 def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
     """Scale down, in place, each vector of incoming weights that is longer than `max_norm`.
 
-    The constraint of Srivastava et al. 2014 (section 5.1), which Goodfellow et al. 2013 use: after an
-    update, each weight[j, k, :] of a maxout layer, and each weight[j, :] of a linear one, has an
-    Euclidean norm of at most `max_norm` within rounding.  An optimiser does the same in the
-    pass of its update for a `Parameter` whose `max_norm` is set.
+    This is the constraint of Srivastava et al. 2014 (section 5.1), which Goodfellow et al. 2013 use.
+    Afterwards each weight[j, k, :] of a maxout layer, and each weight[j, :] of a linear one, has a Euclidean
+    norm of at most `max_norm` within rounding.  For a `Parameter` whose `max_norm` is set, an optimiser does
+    the same in the pass of its update.
 
-    No vector of finite numbers is too large or too small for its norm, and none changes another.  A vector
-    with a NaN becomes NaN; in one with an infinity but no NaN, infinities become NaN and other numbers 0, as
-    weight * (max_norm / norm) says.
+    The norm of a vector of finite numbers neither overflows nor underflows.  Vectors are independent.  A
+    vector with a NaN becomes NaN.  In a vector with an infinity but no NaN, infinities become NaN and other
+    numbers 0, as in weight * (max_norm / norm).
 
     Args:
         weight: (..., in_features), an array or a `Parameter`.
-        max_norm: the bound, above 0 and finite.
+        max_norm: the upper bound, above 0 and finite.
 
     Raises:
-        TypeError: weight is not a float array, or max_norm not a number.
+        TypeError: weight is not a float array, or max_norm is not a number.
         ValueError: weight has no axis or is read-only, or max_norm is out of range.
     """
     data = weight.data if isinstance(weight, Parameter) else weight

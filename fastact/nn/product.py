@@ -1,4 +1,4 @@
-"""The part that `Linear` and `Maxout` share: a weight, a bias, and a product with its precision tier."""
+"""The base of `Linear` and `Maxout`: a weight, a bias, and a product with its precision tier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks, settings
-from .layer import Array, Layer, Parameter, array_of, describe_dtype
+from ..settings import Precision
+from .layer import Array, Layer, Parameter, Sizes, array_of, data_of, describe_dtype
 
 
 def new_weight(
@@ -17,7 +18,7 @@ def new_weight(
     rng: np.random.Generator | int | None,
     dtype: np.dtype[Any],
 ) -> Parameter:
-    """A new parameter; its data is a copy, since an initialiser may return one array for several layers."""
+    """A new parameter with a copy of the initialiser's array, which it may return for several layers."""
     checks.check_sizes("weight", shape)
     generator = checks.check_rng(rng)
     if not callable(initialise):
@@ -31,22 +32,23 @@ def new_weight(
 
 
 def grad_out(parameter: Parameter | None) -> Array | None:
+    """The array to write a parameter's gradient to; None without a parameter."""
     return None if parameter is None else parameter.grad_out()
 
 
-def set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array]) -> None:
+def set_grads(parameters: Iterable[Parameter | None], grads: Iterable[Array | None]) -> None:
     for parameter, grad in zip(parameters, grads, strict=True):
         if parameter is not None:
             parameter.grad = grad
 
 
 class Product(Layer):
-    """What `Linear` and `Maxout` share: a weight, a bias, and a product with its precision tier."""
+    """The base of `Linear` and `Maxout`: a weight, a bias, and a product with its precision tier."""
 
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool, precision: str | None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool, precision: Precision | None) -> None:
         self.in_features = checks.check_size("in_features", in_features)
         self.out_features = checks.check_size("out_features", out_features)
         checks.check_flag("bias", bias)
@@ -56,11 +58,23 @@ class Product(Layer):
         """The weight and the bias."""
         return array_of("weight", self.weight), None if self.bias is None else array_of("bias", self.bias)
 
-    def _tier(self) -> str:
+    def _sizes(self) -> Sizes | None:
+        weight = data_of(self.weight)
+        return (
+            None if weight is None or weight.ndim < 2 else Sizes(weight.shape[-1], len(weight), weight.dtype)
+        )
+
+    def _check_x(self, x: Any, weight: Array) -> None:
+        """x fits the weight.  With data of another size, `ops` decides which is wrong."""
+        checks.check_array("x", x, weight.dtype)
+        if weight.shape[-1:] == (self.in_features,):
+            checks.check_last_axis("x", x.shape, weight.shape)
+
+    def _tier(self) -> Precision:
         return self.precision or settings.get_float32_matmul_precision()
 
     def _describe_product(self) -> list[str]:
-        """What `repr` shows beside the sizes: what is not as by default."""
+        """The arguments beside the sizes that differ from their defaults, for `repr`."""
         parts = [] if self.bias is not None else ["bias=False"]
         if self.precision is not None:
             parts.append(f"precision={self.precision!r}")

@@ -1,43 +1,44 @@
 # mypy: disable-error-code="no-any-return"
-"""What a network of piecewise linear layers does: which pieces win, and the linear map it is at a sample.
+"""Networks of piecewise-linear layers: which pieces win, and the linear map around a sample.
 
-Around almost every input such a network is linear: as long as in each group the same piece wins, and each
-ReLU stays on its side of 0.  The inputs that share all of these form one region, which is convex.
+Around almost every input such a network is linear, as long as the same piece wins in each group and each
+ReLU stays on its side of 0.  The inputs with the same winners and the same sides form one region, which is
+convex.
 
-These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with linear, relu, leaky_relu or prelu,
-`PReLU`, `Dropout` (which does nothing here), and a `Sequential` of them.
+These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with identity, relu, leaky_relu or prelu,
+`PReLU`, `Dropout` (the identity here), and a `Sequential` of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import checks, ops
+from ..activations import ActivationName, Parameters, canonical
 from .activation import Activation, PReLU
 from .dropout import Dropout
-from .layer import Layer, array_of
+from .layer import Layer, array_of, check_model
 from .linear import Linear
 from .maxout import Maxout
-from .sequential import Sequential
+from .sequential import add_place, leaves, place_of
 
 Array = np.ndarray[Any, Any]
 
-_RESOLUTION = 1e-12  # of t: far above what rounding moves a boundary by
+_RESOLUTION = 1e-12  # of t: far more than rounding moves a boundary
 
-_PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "prelu")
+_PIECEWISE_LINEAR: tuple[ActivationName, ...] = ("identity", "relu", "leaky_relu", "prelu")
 
 
 def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
     """The share of the rows of x for which each piece of each maxout layer wins.
 
         usage = fastact.piece_usage(model, x)
-        never = usage["0"] == 0          # the pieces of model.layers[0] that no row of x uses
+        never = usage["0"] == 0          # the pieces of model[0] that win for no row of x
 
     Args:
-        model: any model; only its `Maxout` layers are looked at.
+        model: any model; only its `Maxout` layers count.
         x: (..., in_features), at least one row.
 
     Returns:
@@ -45,34 +46,39 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
         the model is one itself), an array (out_features, pieces) of float64, whose rows sum to 1.
 
     Raises:
-        TypeError: model is not a Layer, or x is not an array or of another dtype.
-        ValueError: x has no rows, or a shape that does not fit.
+        TypeError: model is not a Layer, or x is not an array or has the wrong dtype.
+        ValueError: x has no rows, or its shape does not fit.
     """
-    _check_model(model)
+    check_model(model)
     checks.check_array("x", x)
     if x.size == 0:
         raise ValueError(f"x: got shape {x.shape}, wanted at least one row")
     usage = {}
-    for name, layer in _leaves(model):
-        if isinstance(layer, Maxout):
+    for name, layer in leaves(model):
+        try:
+            if not isinstance(layer, Maxout):
+                x = layer(x)
+                continue
             x, argmax = _winners(layer, x)
-            rows = argmax.reshape(-1, layer.out_features)
-            usage[name] = np.stack([np.mean(rows == k, axis=0) for k in range(layer.pieces)], axis=-1)
-        else:
-            x = layer(x)
+        except Exception as error:
+            if name:
+                add_place(error, name, layer)
+            raise
+        rows = argmax.reshape(-1, layer.out_features)
+        usage[name] = np.stack([np.mean(rows == k, axis=0) for k in range(layer.pieces)], axis=-1)
     return usage
 
 
 def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
-    """The linear map that the network is in the region of one sample.
+    """The linear map that the network computes in the region of one sample.
 
         weight, bias = fastact.linear_region(model, x)
-        model(x) ≈ weight @ x + bias              # and so for every other input of that region
+        model(x) ≈ weight @ x + bias              # and the same for every other input of that region
 
-    The winners are those of the model's own forward; their weights are multiplied in float64.
+    The winners are those of the model's own forward.  Their weights are multiplied in float64.
 
     Args:
-        model: piecewise linear layers.
+        model: piecewise-linear layers.
         x: (in_features,), one sample.
 
     Returns:
@@ -80,15 +86,16 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
         and bias (out_features,), rounded to the dtype of x.
 
     Raises:
-        TypeError: model is not a Layer, or x is not an array or of another dtype.
-        ValueError: x is not one sample or does not fit, or a layer is not piecewise linear.
+        TypeError: model is not a Layer, or x is not an array or has the wrong dtype.
+        ValueError: x is not one sample, its size does not fit, or a layer is not piecewise linear.
     """
-    _check_model(model)
+    check_model(model)
     _check_sample("x", x)
+    model(x)  # raises the forward's errors where the sample does not fit
     with np.errstate(under="ignore"):
         weight, bias = np.eye(x.size), np.zeros(x.size)
         dtype = x.dtype
-        for _, layer in _leaves(model):
+        for name, layer in leaves(model):
             if isinstance(layer, Maxout):
                 x, argmax = _winners(layer, x)
                 affine, shift = _affine(layer)
@@ -97,49 +104,49 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
                 weight, bias = affine @ weight, affine @ bias + shift
                 continue
             if isinstance(layer, Linear):
-                x, _ = ops.linear_activation(x, *layer._arrays(), "linear", precision=layer._tier())
+                x, _ = ops.linear_activation(x, *layer._arrays(), "identity", precision=layer._tier())
                 affine, shift = _affine(layer)
                 weight, bias = affine @ weight, affine @ bias + shift
-            if (activation := _activation(layer)) is not None:
-                name, keywords = activation
-                y = ops.activation(x, name, **keywords)
-                grads = ops.activation_backward(np.ones_like(x), x, name, **keywords)
-                slope = grads[0] if name == "prelu" else grads
+            if (activation := _activation(name, layer)) is not None:
+                kind, keywords = activation
+                y = ops.activation(x, kind, **keywords)
+                grads = ops.activation_backward(np.ones_like(x), x, kind, **keywords)
+                slope = grads[0] if isinstance(grads, tuple) else grads
                 weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
         return weight.astype(dtype), bias.astype(dtype)
 
 
 def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
-    """Where the straight line from one sample to another passes from region to region.
+    """The points where the straight line from one sample to another passes from region to region.
 
         t = fastact.region_boundaries(model, a, b)
-        len(t) + 1                                # the regions on the line
+        len(t) + 1                                # the number of regions on the line
         a + t[0] * (b - a)                        # the first point on a boundary
 
-    They are computed, not sampled, in float64.  The layers' values are followed along the line, on
-    which each is piecewise linear, so a region has no room to hide between two samples.
+    They are computed, not sampled, in float64.  Along the line the value of each layer is piecewise linear,
+    and its kinks are found exactly, so that no region is missed.
 
     Args:
-        model: piecewise linear layers.
+        model: piecewise-linear layers.
         start, end: (in_features,), two samples.
 
     Returns:
         t, float64, ascending, 0 < t < 1.  Boundaries closer together than 1e-12 count as one.
 
     Raises:
-        TypeError: model is not a Layer, or a sample is not an array or of another dtype.
-        ValueError: a sample is not one or does not fit, or a layer is not piecewise linear.
+        TypeError: model is not a Layer, or a sample is not an array or has the wrong dtype.
+        ValueError: start or end is not one sample, its size does not fit, or a layer is not piecewise linear.
     """
-    _check_model(model)
+    check_model(model)
     _check_sample("start", start)
     _check_sample("end", end)
     checks.check_array("end", end, start.dtype)
     checks.check_shape("end", end.shape, start.shape)
-    model(start)  # raises what a forward raises where a sample does not fit
+    model(start)  # as in `linear_region`
     with np.errstate(under="ignore"):
         t = np.array([0.0, 1.0])
         values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
-        for _, layer in _leaves(model):
+        for name, layer in leaves(model):
             if isinstance(layer, Maxout):
                 affine, shift = _affine(layer)
                 z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
@@ -149,22 +156,23 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
             if isinstance(layer, Linear):
                 affine, shift = _affine(layer)
                 values = values @ affine.T + shift
-            if (activation := _activation(layer)) is not None:
-                name, keywords = activation
+            if (activation := _activation(name, layer)) is not None:
+                kind, keywords = activation
                 if "slope" in keywords:
                     keywords = {"slope": keywords["slope"].astype(np.float64)}
-                if name != "linear":
+                if kind != "identity":
                     sides = np.stack([np.zeros_like(values), values], axis=-1)
                     t, values = _refine(t, values, _switches(t, sides))
-                values = ops.activation(values, name, **keywords)
+                values = ops.activation(values, kind, **keywords)
         return t[1:-1]
 
 
 def _switches(t: Array, z: Array) -> Array:
-    """The t between those given at which another piece of a unit becomes the largest.
+    """The t, between the points given, at which another piece of a unit becomes the largest.
 
-    z (points, units, pieces) is linear between the points.  From the winner at the left end of an
-    interval, the next is the piece that overtakes it first; its slope is larger, so pieces - 1 steps do.
+    z (points, units, pieces) is linear between the points.  The winner at the left end of an interval is
+    followed by the piece that overtakes it first.  Each winner has a larger slope than the one before it, so
+    pieces - 1 steps find all.
     """
     left, rise = z[:-1], np.diff(z, axis=0)  # (intervals, units, pieces)
     largest = left == left.max(axis=-1, keepdims=True)
@@ -184,7 +192,7 @@ def _switches(t: Array, z: Array) -> Array:
 
 
 def _refine(t: Array, values: Array, new: Array) -> tuple[Array, Array]:
-    """t with the new ones among them, and the values (points, ...) there, by linear interpolation."""
+    """t merged with the new points, and the values (points, ...) there by linear interpolation."""
     new = np.sort(new)
     new = new[np.diff(new, prepend=0) > _RESOLUTION]
     right = np.searchsorted(t, new)
@@ -194,15 +202,6 @@ def _refine(t: Array, values: Array, new: Array) -> tuple[Array, Array]:
     share = (finer - t[right - 1]) / (t[right] - t[right - 1])
     share = share.reshape(-1, *(1,) * (values.ndim - 1))
     return finer, values[right - 1] * (1 - share) + values[right] * share
-
-
-def _leaves(model: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
-    """The layers in order, each with its place as `named_parameters` writes it."""
-    if isinstance(model, Sequential):
-        for i, layer in enumerate(model.layers):
-            yield from _leaves(layer, f"{name}.{i}" if name else f"{i}")
-    else:
-        yield name, model
 
 
 def _winners(layer: Maxout, x: Array) -> tuple[Array, Array]:
@@ -216,22 +215,17 @@ def _affine(layer: Linear | Maxout) -> tuple[Array, Array]:
     return weight.astype(np.float64), shift
 
 
-def _activation(layer: Layer) -> tuple[str, dict[str, Any]] | None:
-    """The element-wise part of a layer that is no Maxout, or None where it has none."""
+def _activation(name: str, layer: Layer) -> tuple[ActivationName, Parameters] | None:
+    """The element-wise part of a layer that is not a Maxout; None for a layer without one."""
     if isinstance(layer, Dropout):
         return None
     if isinstance(layer, PReLU):
         return "prelu", {"slope": array_of("slope", layer.slope)}
-    if isinstance(layer, Linear) and layer.activation in _PIECEWISE_LINEAR:
-        return layer.activation, layer.keywords()
-    if isinstance(layer, Activation) and layer.name in _PIECEWISE_LINEAR:
-        return layer.name, layer.keywords
-    raise ValueError(f"model: got {layer!r}, wanted layers that are piecewise linear")
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, Layer):
-        raise TypeError(f"model: got {type(model).__name__}, wanted a Layer")
+    if isinstance(layer, Linear) and (kind := canonical(layer.activation)) in _PIECEWISE_LINEAR:
+        return kind, layer.keywords()
+    if isinstance(layer, Activation) and (kind := canonical(layer.name)) in _PIECEWISE_LINEAR:
+        return kind, layer.keywords
+    raise ValueError(f"model: got {place_of(name, layer)}, wanted layers that are piecewise linear")
 
 
 def _check_sample(name: str, x: Any) -> None:

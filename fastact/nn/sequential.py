@@ -1,62 +1,102 @@
 # mypy: disable-error-code="no-any-return"
-"""Layers one after the other."""
+"""Layers one after the other, and where in a model a layer is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
 
 import numpy as np
 
-from .layer import Array, Layer, Parameter
+from .. import checks
+from .layer import Array, Layer, Parameter, Sizes
+
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 class Sequential(Layer):
     """Layers one after the other.
 
+        len(model), model[0], model[-1]    # as in a list
+        for layer in model: ...
+        model[:2]                          # a Sequential of the same layers, not of copies
+
+    A layer takes as many features as the layer before it returns, of the same dtype.  The constructor checks
+    this for the layers of this package; the sizes of a layer of your own are not known.
+
     Args:
         *layers: each layer once; a Sequential may be among them.
 
     Attributes:
-        layers: they, as a tuple.
+        layers: the layers, a tuple.
 
     Raises:
-        TypeError: one is not a Layer.  ValueError: one is there twice.
+        TypeError: an argument is not a Layer, or neighbours differ in dtype.
+        ValueError: a layer appears twice, or neighbours differ in out_features and in_features.
     """
+
+    layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
 
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layers[{i}]: got {type(layer).__name__}, wanted a Layer")
+                cure = ": try Sequential(*layers)" if isinstance(layer, list | tuple) else ""
+                raise TypeError(f"layers[{i}]: got {type(layer).__name__}, wanted a Layer{cure}")
         self.layers = layers
-        seen: set[int] = set()
-        for layer in self._leaves():
+        seen: dict[int, str] = {}
+        for name, layer in _nested(layers):
             if id(layer) in seen:
-                raise ValueError(f"{layer!r} is there twice, wanted each layer once")
-            seen.add(id(layer))
-        # what stands before the first parameter needs no backward where grad_x is not needed
+                places = f"{path_of(seen[id(layer)])} and {path_of(name)}"
+                raise ValueError(f"{_title(layer)} appears twice, as {places}, wanted each layer once")
+            seen[id(layer)] = name
+        check_neighbours(leaves(self))
+        # Layers before the first parameter need no backward where grad_x is not needed.
         self._first = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers))
 
-    def _leaves(self) -> Iterator[Layer]:
-        for layer in self.layers:
-            if isinstance(layer, Sequential):
-                yield from layer._leaves()
-            else:
-                yield layer
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...  # as in `layers`
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Sequential(*self.layers[index])
+        i, count = checks.check_int("index", index), len(self.layers)
+        if not -count <= i < count:
+            raise IndexError(f"index: got {checks.shown(index)}, wanted {-count} to {count - 1}")
+        return self.layers[i]
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        for layer in self.layers:
-            x = layer(x, training)
+        try:
+            for layer in self.layers:
+                x = layer(x, training)
+        except Exception as error:
+            add_place(error, f"{self._index(layer)}", layer)
+            raise
         return x, ()
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         grad: Any = grad_y
-        for i in range(len(self.layers) - 1, -1, -1):
-            if needs_input_grad or i >= self._first:
-                grad = self.layers[i].backward(grad, accumulate, needs_input_grad or i > self._first)
-            else:
-                self.layers[i]._saved = None
+        try:
+            for i in range(len(self.layers) - 1, -1, -1):
+                if needs_input_grad or i >= self._first:
+                    grad = self.layers[i].backward(grad, accumulate, needs_input_grad or i > self._first)
+                else:
+                    self.layers[i]._saved = None
+        except Exception as error:
+            add_place(error, f"{i}", self.layers[i])
+            raise
         return grad
+
+    def _index(self, layer: Layer) -> int:
+        return next(i for i, other in enumerate(self.layers) if other is layer)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for i, layer in enumerate(self.layers):
@@ -71,3 +111,115 @@ class Sequential(Layer):
         ]
         count = sum(np.size(parameter.data) for parameter in self.parameters())
         return "\n".join(["Sequential(", *lines, f")  # {count:,} parameters"])
+
+
+# ---- the layers of a model
+
+
+def leaves(model: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
+    """The layers in order, each with its name as in `named_parameters`: "1.0" inside a nested Sequential.
+
+    A Sequential whose class has a forward of its own is one layer.
+    """
+    if isinstance(model, Sequential) and has_known_forward(model):
+        for i, layer in enumerate(model.layers):
+            yield from leaves(layer, f"{name}.{i}" if name else f"{i}")
+    else:
+        yield name, model
+
+
+def has_known_forward(layer: Layer) -> bool:
+    """Whether the layer's class inherits its forward from this package, rather than from a user's class."""
+    kind = type(layer)
+    module = str(getattr(kind._forward, "__module__", ""))
+    return module.startswith(_PACKAGE) and kind.__call__ is Layer.__call__
+
+
+def sizes_of(layer: Layer) -> Sizes | None:
+    """`Layer._sizes`, and None for a layer whose class has a forward of its own."""
+    return layer._sizes() if has_known_forward(layer) else None
+
+
+def check_neighbours(layers: Iterable[tuple[str, Layer]]) -> None:
+    """Each layer takes the number of features (ValueError) and the dtype (TypeError) that it gets.
+
+    A layer whose sizes are not known ends the check, which begins anew after it.
+    """
+    features: tuple[int, str] | None = None  # how many, and the layer that returns them
+    dtype: tuple[np.dtype[Any], str] | None = None
+    for name, layer in layers:
+        sizes = sizes_of(layer)
+        if sizes is None:
+            features = dtype = None
+            continue
+        takes, returns, own = sizes
+        place = place_of(name, layer)
+        if takes is not None:
+            if features is not None and takes != features[0]:
+                raise ValueError(
+                    f"{place}: in_features: got {takes}, wanted {features[0]} to match {features[1]}"
+                )
+            features = (returns, place) if returns is not None else None
+        if own is not None:
+            if dtype is not None and own != dtype[0]:
+                raise TypeError(f"{place}: dtype: got {own}, wanted {dtype[0]} to match {dtype[1]}")
+            dtype = (own, place)
+
+
+def _nested(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """All layers with their names; the layers of a nested Sequential follow it."""
+    for i, layer in enumerate(layers):
+        yield f"{prefix}{i}", layer
+        if isinstance(layer, Sequential):
+            yield from _nested(layer.layers, f"{prefix}{i}.")
+
+
+# ---- the place of a layer in a message
+
+
+def place_of(name: str, layer: Layer) -> str:
+    """E.g. "layers[1].layers[0], Linear(240, 10)" for the layer called "1.0"; "Linear(240, 10)" for ""."""
+    return f"{path_of(name)}, {_title(layer)}" if name else _title(layer)
+
+
+def add_place(error: Exception, name: str, layer: Layer) -> None:
+    """Add the place of the layer called `name` to an error that it raised.
+
+    The place precedes the message of an error of this package.  Other errors keep their message, and get the
+    place as a note on Python 3.11 and later.
+    """
+    if _is_own(error):
+        text = str(error).removeprefix(f"{type(layer).__name__}: ")
+        error.args = (_placed(name, layer, text),)
+    elif sys.version_info >= (3, 11):
+        with contextlib.suppress(Exception):  # a caller's exception may not let itself be changed
+            notes = getattr(error, "__notes__", [])
+            if isinstance(layer, Sequential) and notes and notes[-1].startswith("layers["):
+                notes[-1] = _placed(name, layer, notes[-1])
+            else:
+                error.add_note(place_of(name, layer))
+
+
+def _placed(name: str, layer: Layer, text: str) -> str:
+    """`text` after the place of the layer; a place inside a nested Sequential is joined to it."""
+    if isinstance(layer, Sequential) and text.startswith("layers["):
+        return f"{path_of(name)}.{text}"
+    return f"{place_of(name, layer)}: {text}"
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether code of this package raised the error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return type(error) in (TypeError, ValueError, RuntimeError, MemoryError) and module.startswith(_PACKAGE)
+
+
+def path_of(name: str) -> str:
+    """E.g. "layers[1].layers[0]" for the layer called "1.0"; "" for the model itself."""
+    return name and ".".join(f"layers[{i}]" for i in name.split("."))
+
+
+def _title(layer: Layer) -> str:
+    return type(layer).__name__ if isinstance(layer, Sequential) else checks.shown(layer)

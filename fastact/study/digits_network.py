@@ -1,4 +1,4 @@
-"""The network on handwritten digits whose insides the study looks at."""
+"""The maxout network on handwritten digits that two parts of the study look into."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
+from .. import SGD, Linear, Maxout, Sequential, softmax_cross_entropy
 from .data import Digits
 
 Array = np.ndarray[Any, Any]
@@ -31,9 +31,9 @@ def fit(
     after_step: Callable[[Sequential], None] = lambda model: None,
     after_epoch: Callable[[Sequential], None] = lambda model: None,
 ) -> tuple[Sequential, Sequential]:
-    """Train the network; it as it was before, and as it is afterwards.
+    """Train the network; returns the network before training and the trained one.
 
-    `after_epoch` is called before the first epoch as well.
+    `after_epoch` is also called before the first epoch.
     """
     before = build(np.random.default_rng(seed))
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What a part of the study hands over, and what it is given."""
+"""The input and the output of a part of the study."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Advance = Callable[[str], None]  # told what comes next, as often as the part's `steps` says
+Advance = Callable[[str], None]  # called with what comes next, as often as the part's `steps` says
 
 
 class Options(NamedTuple):
-    """What the command line asks for; the last four concern Goodfellow et al.'s recipe alone."""
+    """The command line's options; the last four are for Goodfellow et al.'s recipe."""
 
     out: Path
     seed: int = 0
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure, and what it shows, in English and in Chinese."""
+    """A figure and its caption in English and in Chinese."""
 
     figure: Figure
     english: str
@@ -37,9 +37,13 @@ class Picture(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Pictures and tables by file name, without an ending; the titles are of the page's section."""
+    """The section's title in English and in Chinese; pictures and tables by file name without its ending.
+
+    `summary` has the sentences that the command prints, with numbers from the tables.
+    """
 
     english: str
     chinese: str
     pictures: dict[str, Picture]
     tables: dict[str, Table]
+    summary: list[str]

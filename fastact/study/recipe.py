@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import SGD, Dropout, Linear, Maxout, Sequential, softmax_cross_entropy
-from ..nn.checkpoint import check_entries, load, save
+from .. import SGD, Dropout, Linear, Maxout, Sequential, load, save, softmax_cross_entropy
+from ..nn.checkpoint import check_entries
 from .data import Images, split_validation
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
 BATCH = 100
 LEARNING_RATE, LEARNING_RATE_DECAY = 0.1, 1.000004  # divided by the decay after each step
 MOMENTUM, FINAL_MOMENTUM = 0.5, 0.7
-MOMENTUM_EPOCHS = 250  # until the final momentum; a shorter run reaches it at the end of its first phase
+MOMENTUM_EPOCHS = 250  # until the final momentum
 MAX_NORM = 1.9365  # of the incoming weights of each piece
 
 COLUMNS = ("phase", "train_loss", "train_error", "validation_loss", "validation_error", "seconds")
@@ -55,6 +55,15 @@ def build(kind: str, rng: np.random.Generator) -> Sequential:
     )
 
 
+def momentum(epoch: int, epochs: int) -> float:
+    """The momentum of an epoch, of `epochs` in the first phase: it grows linearly and then stays.
+
+    The growth takes `MOMENTUM_EPOCHS`, or all of a shorter first phase.
+    """
+    share = min(epoch / min(epochs, MOMENTUM_EPOCHS), 1)
+    return MOMENTUM + share * (FINAL_MOMENTUM - MOMENTUM)
+
+
 def evaluate(model: Sequential, x: Array, labels: Array) -> tuple[float, float]:
     """The mean loss and the error rate."""
     logits = model(x)
@@ -66,16 +75,16 @@ class Trainer:
     """The network, its optimiser and its random numbers."""
 
     def __init__(self, kind: str, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)  # of the weights, the dropout and the batches
+        self.rng = np.random.default_rng(seed)  # draws the weights, the dropout masks and the batches
         self.model = build(kind, self.rng)
         self.optimizer = SGD(self.model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
         for parameter in self.model.parameters():
             if parameter.name == "weight":
                 parameter.max_norm = MAX_NORM  # after each update, in the same pass
 
-    def train_epoch(self, x: Array, labels: Array, share: float) -> None:
-        """One epoch with the momentum that is `share` of the way from the first to the final one."""
-        self.optimizer.momentum = MOMENTUM + share * (FINAL_MOMENTUM - MOMENTUM)
+    def train_epoch(self, x: Array, labels: Array, momentum: float) -> None:
+        """One epoch; the learning rate decays after each step."""
+        self.optimizer.momentum = momentum
         order = self.rng.permutation(len(x))
         for first in range(0, len(order), BATCH):
             batch = order[first : first + BATCH]
@@ -93,7 +102,7 @@ class Run:
     2. From there train on all images, until the validation images' loss is as small as the training loss
        was at that epoch, and for at most `epochs` epochs more.
 
-    After every epoch all of it can be saved, and a run that is loaded goes on the same to the bit.
+    A run can be saved after any epoch.  The loaded run goes on to the same bits.
     """
 
     def __init__(self, kind: str, seed: int, epochs: int, images: Images) -> None:
@@ -129,9 +138,10 @@ class Run:
     def train_epoch(self) -> None:
         phase = self.phase
         rows = self._train if phase == 1 else np.arange(len(self.images.x_train))
-        share = min(self.epoch / min(self.epochs, MOMENTUM_EPOCHS), 1)
         start = time.perf_counter()
-        self.trainer.train_epoch(self.images.x_train[rows], self.images.labels_train[rows], share)
+        self.trainer.train_epoch(
+            self.images.x_train[rows], self.images.labels_train[rows], momentum(self.epoch, self.epochs)
+        )
         seconds = time.perf_counter() - start
         scores = [*self._evaluate(self._train), *self._evaluate(self._validation)]
         self.history[self.epoch] = [phase, *scores, seconds]
@@ -153,14 +163,14 @@ class Run:
     def test_error(self) -> float:
         return evaluate(self.trainer.model, self.images.x_test, self.images.labels_test)[1]
 
-    # what `fastact.save` and `fastact.load` ask for: that of the run which is not the network's
-
     def state_dict(self) -> dict[str, Array]:
+        """What `fastact.save` is to keep beside the network, the optimiser and the random numbers."""
         counters = np.array([self.seed, self.epochs, len(self.images.x_train), self.epoch, self.best])
         best_model = {f"best.{name}": array for name, array in self.best_model.items()}
         return {"history": self.history.copy(), "counters": counters, **best_model}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Take over what `state_dict` gave; ValueError if the state is of another run."""
         expected = self.state_dict()
         check_entries(expected, state)
         if (state["counters"][:3] != expected["counters"][:3]).any():
@@ -180,5 +190,5 @@ class Run:
         save(path, **self._objects())
 
     def load(self, path: Path) -> None:
-        """Go on from `path`; ValueError, and nothing is changed, where it is of another run."""
+        """Go on from the checkpoint `path`; ValueError, and nothing is changed, if it is of another run."""
         load(path, **self._objects())

@@ -25,7 +25,7 @@ class Maxout(nn.Module):
 
 
 class TorchTrainer:
-    """What `recipe.Trainer` is, in PyTorch."""
+    """`recipe.Trainer` in PyTorch."""
 
     def __init__(self, kind: str, seed: int, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -51,9 +51,9 @@ class TorchTrainer:
             return [Maxout(in_features, units, recipe.PIECES)]
         return [nn.Linear(in_features, units), nn.ReLU()]
 
-    def train_epoch(self, x: Array, labels: Array, share: float) -> None:
+    def train_epoch(self, x: Array, labels: Array, momentum: float) -> None:
         (group,) = self.optimizer.param_groups
-        group["momentum"] = recipe.MOMENTUM + share * (recipe.FINAL_MOMENTUM - recipe.MOMENTUM)
+        group["momentum"] = momentum
         order = self.rng.permutation(len(x))
         for first in range(0, len(order), recipe.BATCH):
             batch = order[first : first + recipe.BATCH]

@@ -1,8 +1,9 @@
-"""Writes what the parts found: PNG and SVG, CSV, and one page of Markdown."""
+"""Writes the findings: pictures as PNG and SVG, tables as CSV, and one page of Markdown."""
 
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,24 @@ from .findings import Findings, Table
 PAGE = "README.md"
 
 
-def write(out: Path, parts: Mapping[str, Findings]) -> Path:
-    """Write all into the folder `out`, which is made if need be; the page's path."""
-    out.mkdir(parents=True, exist_ok=True)
+def make_folder(out: Path) -> None:
+    """Make the folder `out` if need be, and see whether files can be written to it.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out: got {str(out)!r}, wanted a folder that can be made and written to ({error.strerror})"
+        ) from None
+
+
+def write(out: Path, parts: Mapping[str, Findings], command: str) -> Path:
+    """Write everything into the folder `out`; `command` is what the user ran.  Returns the page's path."""
     for findings in parts.values():
         for name, picture in findings.pictures.items():
             for ending in ("png", "svg"):
@@ -26,7 +42,7 @@ def write(out: Path, parts: Mapping[str, Findings]) -> Path:
         for name, table in findings.tables.items():
             _write_csv(out / f"{name}.csv", table)
     page = out / PAGE
-    page.write_text(_page(parts), encoding="utf-8")
+    page.write_text(_page(parts, command), encoding="utf-8")
     return page
 
 
@@ -41,14 +57,13 @@ def _shown(value: Any) -> Any:
     return f"{float(value):.6g}" if isinstance(value, float) else value
 
 
-def _page(parts: Mapping[str, Findings]) -> str:
+def _page(parts: Mapping[str, Findings], command: str) -> str:
     lines = [
         "# What an activation does to learning",
         "",
-        f"Written by `python -m fastact study {' '.join(parts)}`; every number is in the CSV files "
-        "beside this page.",
+        f"Written by `{command}`. Every number is in the CSV files beside this page.",
         "",
-        "本页由上面的命令生成,所有数字都在同一文件夹的 CSV 文件里。",
+        "本页由上面的命令生成。所有数字都在同一文件夹的 CSV 文件里。",
     ]
     for name, findings in parts.items():
         lines += ["", f"## {findings.english} · {findings.chinese}"]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 BLUE, SKY, GREEN, ORANGE = "#0072b2", "#56b4e9", "#009e73", "#e69f00"
 VERMILION, PURPLE, GREY, BLACK = "#d55e00", "#cc79a7", "#8c8c8c", "#222222"
-PIECES = (BLUE, ORANGE, GREEN, PURPLE, SKY)  # one a piece
+PIECES = (BLUE, ORANGE, GREEN, PURPLE, SKY)  # one colour a piece
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -36,6 +36,6 @@ def use() -> None:
 
 
 def bare(axes: Axes) -> None:
-    """No ticks, no grid."""
+    """Remove the ticks and the grid."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)

@@ -8,10 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from ..nn import Maxout, Sequential, piece_usage, region_boundaries
-from ..ops import linear_maxout
+from .. import Maxout, Sequential, linear_maxout, piece_usage, region_boundaries
 from .data import Digits, load_digits
-from .digits_network import PIECES, fit
+from .digits_network import PIECES, WIDTH, fit
 from .findings import Advance, Findings, Options, Picture, Table
 from .style import BLUE, GREY, ORANGE, VERMILION, bare
 
@@ -19,17 +18,17 @@ Array = np.ndarray[Any, Any]
 
 EPOCHS = 30
 LINES = 20  # between pairs of test digits
-GRID = 500  # points a side of the picture of the regions
+GRID = 500  # points along each side of the picture of the regions
 
 
 def rank_shares(model: Sequential, x: Array) -> tuple[Array, float]:
-    """The mean share of wins of a unit's strongest piece, its second, ...; pieces that never win."""
+    """The mean shares of wins of a unit's pieces, strongest first, and the share of pieces that never win."""
     usage = np.concatenate(list(piece_usage(model, x).values()))  # (units, pieces)
     return np.sort(usage, axis=1)[:, ::-1].mean(axis=0), float(np.mean(usage == 0))
 
 
 class _Watcher:
-    """What the pieces do, epoch by epoch."""
+    """Records which pieces win and which get a gradient, epoch by epoch."""
 
     def __init__(self, digits: Digits, seed: int) -> None:
         self.digits = digits
@@ -72,12 +71,17 @@ def run(options: Options, advance: Advance) -> Findings:
     digits = load_digits(options.seed)
     watcher = _Watcher(digits, options.seed)
     before, after = fit(digits, EPOCHS, options.seed, watcher.after_step, watcher.after_epoch)
+    last = dict(zip(COLUMNS, watcher.rows[-1], strict=True))
     advance("winners and losers: the linear regions")
     return Findings(
         "Winners and losers",
         "胜者与败者",
         {"winners": _course(watcher.rows), "regions": _regions(before, after, digits)},
         {"winners": Table(COLUMNS, watcher.rows)},
+        [
+            f"In a trained maxout network {last['never_win']:.1%} of the pieces never win; a unit's "
+            f"strongest piece wins for {last['share_of_rank_1']:.0%} of the digits."
+        ],
     )
 
 
@@ -118,27 +122,33 @@ def _course(rows: list[tuple[Any, ...]]) -> Picture:
     right.plot(epoch, values["regions_on_a_line"], color=ORANGE, marker="o", ms=3)
     right.set(title="Linear regions between two digits", xlabel="epoch")
     right.set_ylim(bottom=0)
-    last = rows[-1]
-    strongest, never, touched = last[1], last[1 + PIECES], last[2 + PIECES]
-    regions = last[3 + PIECES]
+    strongest, never, touched, regions = (
+        values[name][-1] for name in ("share_of_rank_1", "never_win", "got_a_gradient", "regions_on_a_line")
+    )
+    regions_before = values["regions_on_a_line"][0]
     return Picture(
         figure,
-        f"Two maxout layers of 32 units with {PIECES} pieces, on digits. One sample trains one piece of "
-        "each unit, a quarter of them; but other samples have other winners, so over an epoch "
-        f"{touched:.0%} of the pieces get a gradient. Left: a unit's strongest piece wins for "
-        f"{strongest:.0%} of the training digits at the end. Middle: {never:.1%} of the pieces never win "
-        f"for any of them. Right: the straight line from one test digit to another crosses {regions:.0f} "
-        f"linear regions on average ({rows[0][3 + PIECES]:.0f} before training), counted exactly.",
-        f"两层 maxout,每层 32 个单元、每个单元 {PIECES} 段,数据为数字图像。一个样本只训练每个单元中胜出的"
-        f"一段,即四分之一;但不同样本的胜者不同,一个周期下来 {touched:.0%} 的段得到过梯度。左图:训练结束时"
-        f",每个单元最强的一段平均在 {strongest:.0%} 的训练样本上胜出。中图:{never:.1%} 的段从未胜出。右图"
-        f":从一个测试数字到另一个的直线平均穿过 {regions:.0f} 个线性区域(训练前为 "
-        f"{rows[0][3 + PIECES]:.0f} 个),为精确计数。",
+        f"Two maxout layers of {WIDTH} units with {PIECES} pieces, on digits. "
+        f"One sample trains one piece of each unit, 1 of {PIECES}. "
+        f"Other samples have other winners: over the last epoch {touched:.0%} of the pieces get a gradient. "
+        "Left: the shares of the samples for which a unit's strongest, second, third and weakest piece win. "
+        f"At the end the strongest wins for {strongest:.0%} of the training digits. "
+        f"Middle: at the end {never:.1%} of the pieces never win for any training digit. "
+        f"Right: a straight line from one test digit to another crosses {regions:.0f} linear regions, "
+        f"{regions_before:.0f} before training; means over {LINES} lines, counted exactly.",
+        f"两层 maxout,每层 {WIDTH} 个单元、每个单元 {PIECES} 段,数据为数字图像。"
+        f"一个样本在每个单元的 {PIECES} 段中只训练胜出的一段。"
+        f"不同样本的胜者不同:最后一个周期中 {touched:.0%} 的段得到过梯度。"
+        "左图:每个单元中最强、第二、第三和最弱的一段各在多少样本上胜出。"
+        f"训练结束时,最强的一段在 {strongest:.0%} 的训练样本上胜出。"
+        f"中图:训练结束时,{never:.1%} 的段在所有训练样本上都不胜出。"
+        f"右图:从一个测试数字到另一个的直线穿过 {regions:.0f} 个线性区域,训练前为 {regions_before:.0f} 个;"
+        f"为 {LINES} 条直线的平均,精确计数。",
     )
 
 
 def _regions(before: Sequential, after: Sequential, digits: Digits) -> Picture:
-    """The plane through three test digits, cut up by where another piece starts to win."""
+    """The plane through three test digits, with the lines at which another piece wins."""
     corners = np.stack([digits.x_test[digits.labels_test == label][0] for label in (0, 1, 7)])
     u = np.linspace(-0.6, 1.6, GRID, dtype=np.float32)
     a, b = np.meshgrid(u, u)
@@ -167,7 +177,7 @@ def _regions(before: Sequential, after: Sequential, digits: Digits) -> Picture:
         bare(axes)
     for colour, meaning in (
         (BLUE, "another piece wins in layer 1"),
-        ("#9ecae1", "in layer 2"),
+        ("#9ecae1", "another piece wins in layer 2"),
         (VERMILION, "the predicted digit changes"),
     ):
         panels[0].plot([], [], color=colour, lw=3, label=meaning)
@@ -175,18 +185,20 @@ def _regions(before: Sequential, after: Sequential, digits: Digits) -> Picture:
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return Picture(
         figure,
-        "The plane through three test digits, a 0, a 1 and a 7. On each white patch the network is one "
-        "linear map. At a dark blue line another piece wins in the first layer: those lines are "
-        "straight. At a light blue one it does in the second layer: those bend where they cross the "
-        "first. The orange ones are where the predicted digit changes.",
-        "经过三个测试数字(0、1、7)的平面。在每一块白色区域内,网络就是一个线性映射。深蓝线处第一层换了胜"
-        "出的段,所以是直线;浅蓝线处第二层换了胜出的段,它们在穿过第一层的线时转折;橙色线处预测的数字改变"
-        "。",
+        "The plane through three test digits, a 0, a 1 and a 7. "
+        "On each white patch the network is one linear map. "
+        "At a dark blue line another piece wins in the first layer; these lines are straight. "
+        "At a light blue line another piece wins in the second layer; these lines bend where they cross a "
+        "dark blue one. "
+        "At an orange line the predicted digit changes.",
+        "经过三个测试数字(0、1、7)的平面。在每一块白色区域内,网络就是一个线性映射。"
+        "深蓝线处第一层换了胜出的段,这些线是直的。浅蓝线处第二层换了胜出的段,它们在穿过深蓝线时转折。"
+        "橙色线处预测的数字改变。",
     )
 
 
 def _edges(model: Sequential, plane: Array) -> tuple[Array, Array, Array]:
-    """Where a neighbour has other winners in layer 1, in layer 2, and another prediction."""
+    """The points of which a neighbour has another winner in layer 1, in layer 2, or another prediction."""
     edges = []
     y = plane
     for layer in model.layers[:-1]:

@@ -14,6 +14,7 @@ soon as it looks for its own Ops, so it must stay cheap to import.
 
 from .acceleration import Layer, Report, accelerate, restore
 from .callbacks import accelerate_callback, use_ops_callback
+from .fused import forward as forward  # pickles of 0.1.0 look for it here
 from .layer import Maxout, maxout_init
 from .ops import FastactOps
 

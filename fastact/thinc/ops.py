@@ -7,6 +7,7 @@ from thinc.api import NumpyOps
 from thinc.types import Floats2d, Floats3d, FloatsXdT, Ints2d
 
 from .. import checks, ops
+from ..activations import FixedName
 
 _FLOATS = (np.float32, np.float64)
 
@@ -17,11 +18,11 @@ def same_float_arrays(*arrays: Any) -> bool:
     return dtype in _FLOATS and all(type(array) is np.ndarray and array.dtype == dtype for array in arrays)
 
 
-def _activation(activation: str, X: Any, inplace: bool, **parameters: Any) -> Any:
+def _activation(activation: FixedName, X: Any, inplace: bool, **parameters: Any) -> Any:
     return ops.activation(X, activation, out=X if inplace else None, **parameters)
 
 
-def _gradient(activation: str, dY: Any, saved: Any, inplace: bool, **parameters: Any) -> Any:
+def _gradient(activation: FixedName, dY: Any, saved: Any, inplace: bool, **parameters: Any) -> Any:
     return ops.activation_backward(dY, saved, activation, out=dY if inplace else None, **parameters)
 
 

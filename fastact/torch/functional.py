@@ -103,7 +103,7 @@ def _linear_maxout_backward_cpu(
         [new_tensor(shape, dtype) if need else None for shape, need in zip(shapes, needs, strict=True)]
     )
     threads, tier = thread_count(), settings.precision_in_force(precision)
-    backend = backends.active()
+    backend: Any = backends.active()
     addresses = None
     if hasattr(backend, "linear_maxout_backward_at"):
         addresses = addresses_of((grad_y, x, weight, argmax, *grads))

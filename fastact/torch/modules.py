@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -181,3 +181,16 @@ class LinearActivation(_Layer, nn.Linear):
         settings = {"precision": self.precision, **self.keywords}
         given = [f"{key}={value!r}" for key, value in settings.items() if value is not None]
         return ", ".join([super().extra_repr(), f"activation={self.activation!r}", *given])
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that it finds
+
+    def __getattr__(name):
+        if (
+            name == "PooledLinear"
+        ):  # `accelerate` of 0.1.0 put it into models, which may have been saved whole
+            raise ImportError(
+                "fastact.torch.PooledLinear is gone: load the model with fastact 0.1.0 and save its "
+                "state_dict, whose names are those of the model before accelerate"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ static inline void accumulate_pairs(vec *acc, vec a, vec b) {
   __asm__("vdpbf16ps %2, %1, %0" : "+v"(*acc) : "v"(a), "vm"(b));
 #endif
 }
-#define vec_accumulate accumulate_pairs /* in the micro-tiles */
+#define vec_accumulate accumulate_pairs /* used by the micro-tiles */
 
 #include "isa/avx512/pack_bf16.h"
 #include "isa/avx512/tuning.h"

@@ -196,7 +196,8 @@ static ALWAYS_INLINE words16 load_bytes_some(const uint8_t *p, int64_t count) {
   return (words16)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 
-/* 16 units of the gradient before the maximum: each lane has the gradient of its output where its piece won, else 0. */
+/* 16 units of the gradient before the maximum: each lane has the gradient of its output if its piece is the winner,
+ * else 0. */
 static ALWAYS_INLINE void scatter_units(int64_t samples, int64_t outputs, int64_t count, words16 output, words16 piece,
                                         const float *grad, const uint8_t *argmax, float *dst, int64_t dst_stride) {
   for (int64_t n = 0; n < samples; n++, grad += outputs, argmax += outputs, dst += dst_stride) {

@@ -1,4 +1,7 @@
-"""Element-wise activations, in float64, rounded once for a float32 array."""
+"""Element-wise activations, and the gradient of a slope.
+
+They are computed in float64, and rounded once if the array is float32.
+"""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -10,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ...activations import SELU_ALPHA as _SELU_ALPHA
-from ...activations import SELU_SCALE as _SELU_SCALE
-from ...activations import TABLE, Activation
+from ...activations import SELU_ALPHA, SELU_SCALE, TABLE, Activation
 from . import pool
-from .blocks import CELL, CUT, count_cells, own, store
+from .arguments import as_carray
+from .blocks import CELL, CUT, store
 from .compile import compiled
 
 Array = np.ndarray[Any, Any]
 
-_ELEMENT_WORK = 20  # floating-point operations that an activation takes as long as, roughly
+_ELEMENT_WORK = 20  # floating-point operations that take as long as one element, roughly
 
-_LINEAR = TABLE["linear"].code
+_IDENTITY = TABLE["identity"].code
 _RELU = TABLE["relu"].code
 _LEAKY_RELU = TABLE["leaky_relu"].code
 _PRELU = TABLE["prelu"].code
@@ -63,8 +65,11 @@ def _normal_cdf(z):
 
 @compiled
 def activate(code, parameter, z):
-    """y; parameter is the negative slope, or alpha.  NaN for a code without a formula, which a test finds."""
-    if code == _LINEAR:
+    """The activation of z; `parameter` is the negative slope, or alpha.
+
+    A code without a formula gives NaN, which a test finds.
+    """
+    if code == _IDENTITY:
         return z
     if code == _RELU:
         return z if not z <= 0 else 0.0
@@ -73,7 +78,7 @@ def activate(code, parameter, z):
     if code == _ELU:
         return z if z > 0 else parameter * math.expm1(z)
     if code == _SELU:
-        return _SELU_SCALE * (z if z > 0 else _SELU_ALPHA * math.expm1(z))
+        return SELU_SCALE * (z if z > 0 else SELU_ALPHA * math.expm1(z))
     if code == _SOFTPLUS:
         return _softplus(z)
     if code == _SIGMOID:
@@ -108,11 +113,12 @@ def activate(code, parameter, z):
 
 @compiled
 def propagate(code, parameter, saved, grad):
-    """grad_z from what the forward saved, y or z.  NaN for a code without a formula, which a test finds.
+    """grad_z from `saved`, which is y or z, and `grad`, which is grad_y.
 
-    Where a derivative is 0 on a whole side, an infinite grad gives 0 and not NaN.
+    If the derivative is 0 on a whole side, an infinite grad gives 0 there, not NaN.  A code without a formula
+    gives NaN, which a test finds.
     """
-    if code == _LINEAR:
+    if code == _IDENTITY:
         return grad
     if code == _RELU:
         return 0.0 if saved <= 0 else grad
@@ -121,7 +127,7 @@ def propagate(code, parameter, saved, grad):
     if code == _ELU:
         return grad * (1.0 if saved > 0 else parameter * math.exp(saved))
     if code == _SELU:
-        return grad * (_SELU_SCALE * (1.0 if saved > 0 else _SELU_ALPHA * math.exp(saved)))
+        return grad * (SELU_SCALE * (1.0 if saved > 0 else SELU_ALPHA * math.exp(saved)))
     if code == _SOFTPLUS:
         return grad * _sigmoid(saved)
     if code == _SIGMOID:
@@ -158,7 +164,7 @@ def propagate(code, parameter, saved, grad):
 
 @compiled
 def _activation_cells(code, parameters, z, y, first, last):
-    """z and y are flat; parameters (n,) repeats along them.  A cell is CELL of them."""
+    """y = activate(z); both are flat, and parameters (n,) repeats along them.  A cell is CELL elements."""
     for i in range(first * CELL, min(last * CELL, z.size)):
         y[i] = activate(code, np.float64(parameters[i % parameters.size]), np.float64(z[i]))
 
@@ -172,13 +178,13 @@ def _activation_backward_cells(code, parameters, grad_y, saved, grad_z, first, l
 
 @compiled
 def _slope_term(grad_y, saved):
-    """What an element adds to its slope's gradient; a NaN counts as not above 0."""
+    """The term of one element in the gradient of its slope; a NaN counts as not above 0."""
     return 0.0 if saved > 0 else np.float64(grad_y) * saved
 
 
 @compiled
 def _grad_slopes_cells(grad_y, saved, grad_slope, accumulate, first, last):
-    """grad_slope[c] = the sum of column c's terms; a cell is CUT columns."""
+    """grad_slope[c] = the sum of the terms of column c.  A cell is CUT columns."""
     total = np.empty(CUT)
     partial = np.empty(CUT)
     rounded = np.empty(CUT, grad_slope.dtype)
@@ -197,7 +203,7 @@ def _grad_slopes_cells(grad_y, saved, grad_slope, accumulate, first, last):
 
 @compiled
 def _slope_sums_cells(grad_y, saved, totals, first, last):
-    """totals[cell] = the sum of the cell's terms; grad_y and saved are flat, a cell is CELL of them."""
+    """totals[cell] = the sum of the terms of a cell: CELL elements of the flat grad_y and saved."""
     for cell in range(first, last):
         totals[cell] = 0
         stop = min((cell + 1) * CELL, saved.size)
@@ -210,16 +216,16 @@ def _slope_sums_cells(grad_y, saved, totals, first, last):
 
 def parameters_of(act: Activation, dtype: np.dtype[Any]) -> Array:
     """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
-    return np.array([act.parameter], dtype) if act.slope is None else own(act.slope)
+    return np.array([act.parameter], dtype) if act.slope is None else as_carray(act.slope)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     parameters = parameters_of(act, z.dtype)
-    flat = own(z).reshape(z.size)
+    flat = as_carray(z).reshape(z.size)
     work = float(_ELEMENT_WORK * z.size)
     pool.run(
         _activation_cells,
-        count_cells((z.size, CELL)),
+        pool.count_cells((z.size, CELL)),
         work,
         threads,
         act.code,
@@ -238,13 +244,13 @@ def activation_backward(
     accumulate: bool = False,
     threads: int = 0,
 ) -> None:
-    grad_y, saved = own(grad_y), own(saved)
+    grad_y, saved = as_carray(grad_y), as_carray(saved)
     work = float(_ELEMENT_WORK * saved.size)
     if grad_slope is not None:
         _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
     pool.run(
         _activation_backward_cells,
-        count_cells((saved.size, CELL)),
+        pool.count_cells((saved.size, CELL)),
         work,
         threads,
         act.code,
@@ -259,12 +265,12 @@ def activation_backward(
 def _grad_slope(
     grad_y: Array, saved: Array, grad_slope: Array, accumulate: bool, work: float, threads: int
 ) -> None:
-    """One slope takes memory for the sum of each cell alone, however long the rows are."""
+    """Compute grad_slope, one or one for each column; one slope needs memory for one sum a cell, no more."""
     if grad_slope.size != 1:
-        cells = count_cells((grad_slope.size, CUT))
+        cells = pool.count_cells((grad_slope.size, CUT))
         pool.run(_grad_slopes_cells, cells, work, threads, grad_y, saved, grad_slope, accumulate)
         return
-    totals = np.empty(count_cells((saved.size, CELL)))
+    totals = np.empty(pool.count_cells((saved.size, CELL)))
     flat = (array.reshape(saved.size) for array in (grad_y, saved))
     pool.run(_slope_sums_cells, len(totals), work, threads, *flat, totals)
     np.add(totals.sum().astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)

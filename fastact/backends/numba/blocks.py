@@ -1,6 +1,6 @@
-"""Blocks of arrays: how a product is cut, and the buffers that its blocks are copied to.
+"""Block sizes, and the helpers that cut arrays into blocks and copy them to buffers.
 
-A block is copied before it is used, so its rows lie one after the other in the cache.
+A block is copied to a buffer before it is used, so that its rows are contiguous in the cache.
 """
 
 # Kernels are typed by Numba.
@@ -8,46 +8,42 @@ A block is copied before it is used, so its rows lie one after the other in the 
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 
 from .compile import compiled
-from .vectors import TILE_VECTORS, VECTOR_BYTES, copy_line
+from .vectors import TILE_VECTORS, VECTOR_BYTES, copy_elements
 
-Array = np.ndarray[Any, Any]
-
-CUT = 128  # terms in one running sum; adding the partial sums apart keeps the rounding error small
-CHUNK = 1024  # terms whose partial sums have a total of their own
-# A block of rows x BLOCK_COLUMNS stays in L2; a multiple of TILE_ROWS.  480 rows or more take 3 to 8% less
-# time than 240, forward and grad_x, at 1024 x 1024 x 1024 x 2 and 1024 x 288 x 96 x 3; with 516, 1024 rows
-# are two blocks, which two threads can share.
+CUT = 128  # terms in one running sum, for accuracy; in a product, the depth block (KC)
+SUBTOTAL = 1024  # terms whose partial sums are added up before they are added to the total, for accuracy
+# The row block (MC), a multiple of TILE_ROWS.  The sums of a row block x column block stay in L2.
+# bench/tuning: numba-block-rows
 BLOCK_ROWS = 516
-BLOCK_COLUMNS = 256
+BLOCK_COLUMNS = 256  # the column block (NC): outputs times pieces, or columns of a gradient
 CELL = 4096  # elements in a cell of an element-wise operation
 
 
 @compiled
 def split_evenly(total, limit):
-    """Into how many blocks of at most `limit`, and of what size, to split `total`, as evenly as can be."""
+    """The number of blocks of at most `limit` that hold `total`, and their size if they are even."""
     count = max(1, (total + limit - 1) // limit)
     return count, (total + count - 1) // count
 
 
 @compiled
 def lanes_of(array):
+    """Elements of a vector register."""
     return VECTOR_BYTES // array.itemsize
 
 
 @compiled
 def panel_width(array):
-    """Columns of a register tile."""
+    """Columns of a panel and of a micro-tile (NR)."""
     return TILE_VECTORS * lanes_of(array)
 
 
 @compiled
 def round_up(count, multiple):
+    """The least multiple of `multiple` that is not below `count`."""
     return (count + multiple - 1) // multiple * multiple
 
 
@@ -61,32 +57,18 @@ def new_buffer(count, like):
 
 @compiled
 def copy_rows(source, row, rows, column, columns, block, step):
-    """source[row : row + rows, column : column + columns] to a flat block whose rows are `step` apart."""
+    """Copy source[row : row + rows, column : column + columns] to a flat block, its rows `step` apart."""
     flat = source.reshape(source.size)
     for r in range(rows):
-        copy_line(flat, (row + r) * source.shape[1] + column, block, r * step, columns)
+        copy_elements(flat, (row + r) * source.shape[1] + column, block, r * step, columns)
 
 
 @compiled
 def store(values, at, target, target_at, count, accumulate):
-    """target[target_at :][:count] = values[at :][:count], or += where it accumulates."""
+    """target[target_at :][:count] = values[at :][:count], or += with `accumulate`."""
     if accumulate:
         line = target[target_at : target_at + count]
         for i, value in enumerate(values[at : at + count]):
             line[i] += value
     else:
-        copy_line(values, at, target, target_at, count)
-
-
-def own(array: Array) -> Array:
-    """`array`, or a copy where it is read-only or misaligned: Numba would compile every kernel again."""
-    return array if array.flags.carray else np.array(array)
-
-
-def or_empty(array: Array | None, like: Array, dims: int) -> Array:
-    """None as an empty array, so that a kernel is compiled once."""
-    return np.empty((0,) * dims, like.dtype) if array is None else own(array)
-
-
-def count_cells(*counts_and_limits: tuple[int, int]) -> int:
-    return math.prod(-(-count // limit) for count, limit in counts_and_limits)
+        copy_elements(values, at, target, target_at, count)

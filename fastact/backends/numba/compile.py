@@ -1,17 +1,18 @@
-"""How the Numba backend compiles its kernels, and caches them on disk.
+"""Compiles the kernels of the Numba backend, and caches their machine code on disk.
 
-A fault of the cache costs time alone: a kernel that cannot be loaded is compiled, and one that cannot be
-saved is used all the same.  The first fault that a process meets gives a RuntimeWarning.
+A fault of the cache costs only time: a kernel that cannot be loaded is compiled, and a kernel that cannot be
+saved is used nevertheless.  The first fault in a process gives a RuntimeWarning.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.resources
 import os
 import pickle
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from numba import config, njit
@@ -25,20 +26,28 @@ if config.DISABLE_JIT:
     )
 
 if hasattr(os, "register_at_fork"):
-    # a child forked while another thread compiles would wait for ever for the lock of that thread
+    # A child that is forked while another thread compiles would wait forever for that thread's lock.
     os.register_at_fork(
         before=global_compiler_lock.acquire,
         after_in_parent=global_compiler_lock.release,
         after_in_child=global_compiler_lock.release,
     )
 
-# A kernel's machine code holds the kernels that it calls, from any file of this room.  So a stamp of all the
-# sources goes beside Numba's own stamp, which is of the kernel's file alone.
-_ROOM = Path(__file__).parent
-_SOURCES = (*sorted(_ROOM.glob("*.py")), _ROOM.parents[1] / "activations.py")
-_ROOM_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
-
 _warned = False
+
+
+@functools.cache
+def _room_stamp() -> str:
+    """A digest of every source that a kernel's machine code depends on.
+
+    A kernel includes the code of the kernels and the constants that it uses, from any file of this folder and
+    from `fastact/activations.py`.  Numba's own stamp covers one file, the kernel's.
+    """
+    room = importlib.resources.files(__package__)
+    sources = [source for source in room.iterdir() if source.name.endswith(".py")]
+    sources.append(importlib.resources.files("fastact") / "activations.py")
+    digests = sorted((source.name, hashlib.sha256(source.read_bytes()).digest()) for source in sources)
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 
 def _warn_once(message: str) -> None:
@@ -51,9 +60,9 @@ def _warn_once(message: str) -> None:
 class _CacheFiles(IndexDataCacheFile):  # type: ignore[misc]
     """Numba's files of one kernel: an index, and the machine code of each signature.
 
-    Beside the code there is a digest, as code with a flipped bit would run all the same; and what the code
-    was compiled from.  An index may name the code of another signature or source: two processes wrote at
-    the same time, or one was killed between index and code.
+    Two digests are saved beside the code.  One is of the code, since damaged code would run.  One is of what
+    the code was compiled from, since an index may name the code of another signature or of older sources, if
+    two processes wrote at the same time, or a process was killed after it wrote one of the two files.
     """
 
     def save(self, key: Any, data: Any) -> None:
@@ -96,22 +105,25 @@ class _CacheFiles(IndexDataCacheFile):  # type: ignore[misc]
     def _warn_damaged(self, path: str, error: Exception) -> None:
         _warn_once(
             f"{path} in Numba's cache is damaged or unreadable ({type(error).__name__}: {error}); its kernel "
-            f"is compiled again and the file replaced. If this comes back, delete {self._cache_path}"
+            f"is compiled again and the file is replaced. If this happens again, delete {self._cache_path}"
         )
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache of one kernel, whose faults end no call."""
+    """Numba's cache of one kernel; a fault of it ends no call."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        stamp = (self._impl.locator.get_source_stamp(), _ROOM_STAMP)
-        self._cache_file = _CacheFiles(self._cache_path, self._impl.filename_base, stamp)
+        locator = self._impl.locator
+        # Numba's file names include the kernel's first line number, so an edit above the kernel would
+        # leave the old files.  Without the number they are replaced.
+        name = self._impl.filename_base.replace(f"-{locator.get_disambiguator()}.", ".")
+        self._cache_file = _CacheFiles(self._cache_path, name, (locator.get_source_stamp(), _room_stamp()))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Warning:  # by a filter that makes errors of warnings
+        except Warning:  # raised where a filter turns warnings into errors
             raise
         except Exception as error:
             self._useless(error)
@@ -134,9 +146,9 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
-    """The kernel `function`, compiled when it is first called, or loaded from the cache.
+    """The kernel `function`: it is compiled, or loaded from the cache, when it is first called.
 
-    With `reassociate` LLVM may take a sum in any order, so in vectors.
+    With `reassociate`, LLVM may change the order of sums, which lets it use vectors.
     """
     fastmath = {"reassoc", "contract", "nsz"} if reassociate else False
     kernel = njit(function, nogil=True, error_model="numpy", fastmath=fastmath)

@@ -1,7 +1,8 @@
-"""The backward of linear + maxout: sums over the winners alone.
+"""The backward of linear + maxout: gathers, which are sums over the winners alone.
 
-The rows of a table that a list of argmax names are gathered for the gradient of x, and those whose bits of a
-word are set for the gradient of the weights.
+A gather sums rows of a table that stays in the L1 cache.  For grad_x the table holds weights, and argmax says
+which of its rows to sum.  For grad_weight the table holds rows of x, and a word of 64 bits for each unit says
+in which of them the unit is the winner.
 """
 
 # Kernels are typed by Numba.
@@ -13,54 +14,49 @@ from typing import Any
 
 import numpy as np
 
+from ...settings import Precision
 from ..numpy import check_argmax
 from . import pool
-from .blocks import (
-    BLOCK_COLUMNS,
-    BLOCK_ROWS,
-    CHUNK,
-    copy_rows,
-    count_cells,
-    lanes_of,
-    new_buffer,
-    own,
-    split_evenly,
-    store,
-)
+from .arguments import as_carray, or_empty
+from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, SUBTOTAL, copy_rows, lanes_of, new_buffer, split_evenly, store
 from .compile import compiled
-from .vectors import GATHER_VECTORS, VECTOR_BYTES, copy_line, gather_row, gather_set
+from .vectors import GATHER_VECTORS, VECTOR_BYTES, copy_elements, gather_by_argmax, gather_by_bits
 
 Array = np.ndarray[Any, Any]
 
-_SET = 64  # rows whose winners are bits of one word
-_SET_VECTORS = 8  # of a row in a table of _SET rows: 32 KiB with AVX-512
-_TABLE_BYTES = 32 * 1024  # a table of rows to gather from stays in L1
-# Upper limit on outputs per gathered table.  Larger tables sum more terms at once and lose accuracy: 512
-# outputs of 16 columns had up to 1.6 times the error of NumPy's product.  grad_x of 1000 x 16 x 640 x 1 takes
-# 640 us with 512 outputs, 530 with 64 and 510 with 32.
-_TABLE_OUTPUTS = 32
-_GATHERED_OUTPUTS = 256  # whose sums have a total of their own in a gather: they are few partial sums
-# More pieces leave a table a few terms of each sum, so fewer tables have a total of their own: as many as for
-# one piece had up to 1.4 times the error of NumPy's product for grad_x at 16, 1.2 times for grad_weight.
+# Tables of weights, for grad_x.
+_TABLE_BYTES = 32 * 1024  # a table stays in L1
+_TABLE_OUTPUTS = 32  # upper limit: a larger table sums more terms at once.  bench/tuning: numba-table-outputs
+_MIN_TABLE_OUTPUTS = 8  # lower limit, even for many pieces, so that there are few partial sums
+_TABLES_AT_ONCE = 4  # tables filled together, so that rows of weights are read in long runs
+_SUBTOTAL_OUTPUTS = 256  # most outputs in a subtotal of grad_x, for accuracy
+_MIN_SUBTOTAL_OUTPUTS = 64  # least outputs in a subtotal, even for many pieces
+
+# Tables of rows of x, for grad_weight.
+_TABLE_ROWS = 64  # as many as the bits of a word
+_TABLE_VECTORS = 8  # most vectors in a row of a table.  bench/tuning: numba-table-vectors
+_MIN_CELL_OUTPUTS = 16  # even for many pieces, since each cell reads all of x
+
+# Above this many pieces each table has few terms of a sum, so a subtotal takes fewer tables, for accuracy.
+# bench/tuning: numba-many-pieces
 _MANY_PIECES = 8
-_TABLES = 4  # filled at a time, so that memory is read in long runs
 
 
 @compiled
 def _table_width(columns, like, limit):
-    """Into how many tables, and of how many vectors, at most `limit`, to split `columns`."""
+    """The number of tables that hold `columns`, and the vectors in a row of each, at most `limit`."""
     lanes = lanes_of(like)
     return split_evenly((columns + lanes - 1) // lanes, limit)
 
 
 @compiled
 def _fill_tables(weight, row, rows, column, columns, width, tables):
-    """weight[row : row + rows, column : column + columns] to flat tables (columns / width, rows, width)."""
+    """Copy weight[row : row + rows, column : column + columns] to tables (columns / width, rows, width)."""
     flat = weight.reshape(weight.size)
     for r in range(rows):
         at = (row + r) * weight.shape[1] + column
         for first in range(0, columns, width):
-            copy_line(flat, at + first, tables, first * rows + r * width, min(width, columns - first))
+            copy_elements(flat, at + first, tables, first * rows + r * width, min(width, columns - first))
 
 
 @compiled
@@ -70,15 +66,15 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
     out_features = grad_y.shape[1]
     flat_grad, flat_argmax = grad_y.reshape(grad_y.size), argmax.reshape(argmax.size)
     flat_grad_x = grad_x.reshape(grad_x.size)
-    tables_in_all, vectors = _table_width(in_features, weight, GATHER_VECTORS)
+    table_count, vectors = _table_width(in_features, weight, GATHER_VECTORS)
     width = vectors * lanes_of(weight)
-    _, block_columns = split_evenly(tables_in_all, _TABLES)
-    block_columns *= width
+    _, tables_at_once = split_evenly(table_count, _TABLES_AT_ONCE)
+    block_columns = tables_at_once * width
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    # outputs whose units fill a table; at least 8, for few partial sums
-    outputs = max(8, min(_TABLE_OUTPUTS, _TABLE_BYTES // max(1, pieces * width * weight.itemsize)))
-    outputs = min(max(1, out_features), outputs)
-    run = max(_GATHERED_OUTPUTS // 4, min(_GATHERED_OUTPUTS, 128 * _MANY_PIECES // max(1, pieces)))
+    outputs = min(_TABLE_OUTPUTS, _TABLE_BYTES // max(1, pieces * width * weight.itemsize))
+    outputs = min(max(1, out_features), max(_MIN_TABLE_OUTPUTS, outputs))
+    subtotal_outputs = min(_SUBTOTAL_OUTPUTS, 128 * _MANY_PIECES // max(1, pieces))
+    subtotal_outputs = max(_MIN_SUBTOTAL_OUTPUTS, subtotal_outputs)
     tables = new_buffer(outputs * pieces * block_columns, weight)
     sums = new_buffer(block_rows * block_columns, weight)
     for cell in range(first, last):
@@ -94,12 +90,12 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
             for start in range(0, columns, width):
                 table = tables[start * units : (start + width) * units]
                 for n in range(row, stop):
-                    gather_row(
+                    gather_by_argmax(
                         table, pieces, flat_argmax, flat_grad, n * out_features + output, count, vectors,
                         sums, start * block_rows + (n - row) * width,
                     )  # fmt: skip
             end = output + count
-            if end == out_features or end // run > output // run:
+            if end == out_features or end // subtotal_outputs > output // subtotal_outputs:
                 for n in range(row, stop):
                     for start in range(0, columns, width):
                         sums_at = start * block_rows + (n - row) * width
@@ -113,10 +109,10 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
 
 @compiled
 def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
-    """Find which rows of a block each piece won, for the outputs from `output` on.
+    """Find the winner of each row and output, for rows [row, row + rows) and the outputs from `output` on.
 
-    Bit r of winner_bits[j, k] is set where piece k of output j won row r; scale[j, r] is the grad_y of the
-    two, and sums[j, k] the sum of grad_y over the rows that the piece won.
+    Bit r of winner_bits[j, k] is set if piece k is the winner of output j in row r.  scale[j, r] is grad_y of
+    that row and output, and sums[j, k] the sum of grad_y over the rows in which piece k is the winner.
     """
     outputs = len(winner_bits)
     last = winner_bits.shape[1] - 1
@@ -125,7 +121,7 @@ def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
     for r in range(rows):
         bit = np.uint64(1) << np.uint64(r)
         for j in range(outputs):
-            k = min(np.int64(argmax[row + r, output + j]), last)  # another thread may write there
+            k = min(np.int64(argmax[row + r, output + j]), last)  # another thread may write to argmax
             grad = grad_y[row + r, output + j]
             winner_bits[j, k] |= bit
             scale[j, r] = grad
@@ -133,55 +129,72 @@ def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
 
 
 @compiled
+def _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums):
+    """Add to each unit of `count` outputs grad_y times x over the rows of [start, stop) that it wins.
+
+    winner_bits is (blocks, outputs, pieces), scale flat of (blocks, outputs, _TABLE_ROWS), a block being
+    _TABLE_ROWS rows; sums is flat of (tables, outputs, pieces, `vectors` vectors).
+    """
+    _, outputs, pieces = winner_bits.shape
+    width = vectors * lanes_of(x)
+    for t in range(tables):
+        columns = min(width, x.shape[1] - t * width)
+        for b, row in enumerate(range(start, stop, _TABLE_ROWS)):
+            copy_rows(x, row, min(_TABLE_ROWS, stop - row), t * width, columns, table, width)
+            for j in range(count):
+                scale_at = (b * outputs + j) * _TABLE_ROWS
+                for k in range(pieces):
+                    bits = winner_bits[b, j, k]
+                    if bits:
+                        at = ((t * outputs + j) * pieces + k) * width
+                        gather_by_bits(table, bits, scale, scale_at, vectors, sums, at)
+
+
+@compiled
+def _max_cell_outputs(pieces):
+    """Most outputs of a cell of grad_weight."""
+    return max(_MIN_CELL_OUTPUTS, BLOCK_COLUMNS // pieces)
+
+
+@compiled
 def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumulate, first, last):
-    """Cells are blocks of outputs; grad_weight (.., in_features) or grad_bias may be empty, shape (0, ..)."""
+    """Cells are blocks of outputs.  grad_weight (units, in_features) or grad_bias (units,) may be empty."""
     rows, in_features = x.shape
     out_features = grad_y.shape[1]
-    _, outputs = split_evenly(out_features, max(16, BLOCK_COLUMNS // pieces))
-    tables, vectors = _table_width(in_features if grad_weight.size else 0, x, _SET_VECTORS)
+    _, outputs = split_evenly(out_features, _max_cell_outputs(pieces))
+    tables, vectors = _table_width(in_features if grad_weight.size else 0, x, _TABLE_VECTORS)
     width = vectors * lanes_of(x)
-    chunk_rows = CHUNK if pieces <= _MANY_PIECES else CHUNK // 2
-    blocks = max(1, min(chunk_rows // _SET, (rows + _SET - 1) // _SET))
+    subtotal_rows = SUBTOTAL if pieces <= _MANY_PIECES else SUBTOTAL // 2
+    blocks = max(1, min(subtotal_rows // _TABLE_ROWS, (rows + _TABLE_ROWS - 1) // _TABLE_ROWS))
 
     flat_grad = grad_weight.reshape(grad_weight.size)
-    table = new_buffer(_SET * width, x)
+    table = new_buffer(_TABLE_ROWS * width, x)
     totals = new_buffer(tables * outputs * pieces * width, x)
-    sums = new_buffer(totals.size if rows > blocks * _SET else 0, x)  # of rows after the first chunk
+    subtotals = new_buffer(totals.size if rows > blocks * _TABLE_ROWS else 0, x)  # after the first rows
     bias_sums = np.empty((outputs, pieces), x.dtype)
     partial = np.empty((outputs, pieces), x.dtype)
     winner_bits = np.empty((blocks, outputs, pieces), np.uint64)
-    scale = new_buffer(blocks * outputs * _SET, x)
+    scale = new_buffer(blocks * outputs * _TABLE_ROWS, x)
 
     for cell in range(first, last):
         output = cell * outputs
         count = min(outputs, out_features - output)
         totals[:] = 0
         bias_sums[:] = 0
-        for chunk in range(0, rows, blocks * _SET):
-            stop = min(chunk + blocks * _SET, rows)
-            for b, row in enumerate(range(chunk, stop, _SET)):
-                block_scale = scale.reshape(blocks, outputs, _SET)[b]
+        for start in range(0, rows, blocks * _TABLE_ROWS):
+            stop = min(start + blocks * _TABLE_ROWS, rows)
+            for b, row in enumerate(range(start, stop, _TABLE_ROWS)):
+                block_scale = scale.reshape(blocks, outputs, _TABLE_ROWS)[b]
                 _find_winners(
-                    grad_y, argmax, row, min(_SET, rows - row), output,
+                    grad_y, argmax, row, min(_TABLE_ROWS, rows - row), output,
                     winner_bits[b, :count], block_scale, partial[:count],
                 )  # fmt: skip
                 bias_sums[:count] += partial[:count]
-            chunk_sums = sums if chunk else totals
-            sums[:] = 0
-            for t in range(tables):
-                columns = min(width, in_features - t * width)
-                for b, row in enumerate(range(chunk, stop, _SET)):
-                    copy_rows(x, row, min(_SET, rows - row), t * width, columns, table, width)
-                    for j in range(count):
-                        scale_at = (b * outputs + j) * _SET
-                        for k in range(pieces):
-                            if winner_bits[b, j, k]:
-                                at = ((t * outputs + j) * pieces + k) * width
-                                gather_set(
-                                    table, winner_bits[b, j, k], scale, scale_at, vectors, chunk_sums, at
-                                )
-            if chunk:
-                store(sums, 0, totals, 0, totals.size, True)
+            subtotals[:] = 0
+            sums = subtotals if start else totals
+            _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums)
+            if start:
+                store(subtotals, 0, totals, 0, totals.size, True)
         if grad_weight.size:
             for unit in range(count * pieces):
                 for t in range(tables):
@@ -206,22 +219,22 @@ def linear_maxout_backward(
     grad_bias: Array | None,
     accumulate: bool = False,
     threads: int = 0,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
     check_argmax(argmax, pieces)
     units = out_features * pieces
     work = 2.0 * grad_y.size * in_features
-    grad_y, x, argmax = own(grad_y), own(x), own(argmax)
+    grad_y, x, argmax = as_carray(grad_y), as_carray(x), as_carray(argmax)
     if grad_x is not None:
-        block_columns = _TABLES * GATHER_VECTORS * VECTOR_BYTES // x.itemsize
+        block_columns = _TABLES_AT_ONCE * GATHER_VECTORS * VECTOR_BYTES // x.itemsize
         pool.run(
             _grad_x_cells,
-            count_cells((in_features, block_columns), (len(x), BLOCK_ROWS)),
+            pool.count_cells((in_features, block_columns), (len(x), BLOCK_ROWS)),
             work,
             threads,
             grad_y,
-            own(weight).reshape(units, in_features),
+            as_carray(weight).reshape(units, in_features),
             pieces,
             argmax,
             grad_x,
@@ -229,7 +242,7 @@ def linear_maxout_backward(
     if (grad_weight is not None and grad_weight.size) or grad_bias is not None:
         pool.run(
             _grad_weight_cells,
-            count_cells((out_features, max(16, BLOCK_COLUMNS // pieces))),
+            pool.count_cells((out_features, _max_cell_outputs.py_func(pieces))),
             work,
             threads,
             grad_y,
@@ -237,6 +250,6 @@ def linear_maxout_backward(
             argmax,
             pieces,
             np.empty((0, 0), x.dtype) if grad_weight is None else grad_weight.reshape(units, in_features),
-            np.empty(0, x.dtype) if grad_bias is None else grad_bias.reshape(units),
+            or_empty(grad_bias, x.dtype, 2).reshape(-1),
             accumulate,
         )

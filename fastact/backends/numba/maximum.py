@@ -1,4 +1,4 @@
-"""Linear + maxout forward, and maxout by itself, forward and backward."""
+"""Maxout by itself, forward and backward, and the maximum over pieces that linear + maxout shares."""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -11,17 +11,20 @@ import numpy as np
 
 from ..numpy import check_argmax
 from . import pool
-from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CELL, count_cells, lanes_of, own, split_evenly
+from .arguments import as_carray, or_empty
+from .blocks import CELL, lanes_of
 from .compile import compiled
-from .product import DOT_ROWS, preactivations, tile_buffers
-from .vectors import maximum_of_vectors
+from .vectors import maximum_vector
 
 Array = np.ndarray[Any, Any]
 
 
 @compiled
-def maximum_of(z, at, step, pieces, y, y_at, argmax, argmax_at):
-    """Of the `pieces` values z[at + k * step] the first NaN, else the first largest."""
+def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
+    """y[y_at], argmax[argmax_at] = the winner of z[at + k * step], k < pieces, and its k.
+
+    The winner is the first NaN, else the first of the largest.  All arrays are flat.
+    """
     best, index = z[at], 0
     for k in range(1, pieces):
         value = z[at + k * step]
@@ -33,53 +36,28 @@ def maximum_of(z, at, step, pieces, y, y_at, argmax, argmax_at):
 
 @compiled
 def maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
-    """Of the `pieces` values z[at + k * step + i], i < count, the first NaN, else the first largest.
-
-    All arrays are flat.  y and argmax take it and its index from y_at and argmax_at on.
-    """
+    """`_maximum_scalar` for `count` neighbours: of z[at + k * step + i] for each i < count."""
     lanes = lanes_of(z)
     whole = count // lanes * lanes
     for i in range(0, whole, lanes):
-        maximum_of_vectors(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+        maximum_vector(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
     for i in range(whole, count):
-        maximum_of(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+        _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
 
 
 @compiled
-def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, dot_rows, first, last):
-    """Cells are (blocks of outputs) x (blocks of rows); argmax may be empty."""
-    rows, out_features = y.shape
-    _, outputs = split_evenly(out_features, max(1, BLOCK_COLUMNS // pieces))
-    row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    buffers = tile_buffers(block_rows, outputs * pieces, x.shape[1], x)
-    flat_y = y.reshape(y.size)
-    keep = argmax.size > 0
-    flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(outputs, np.uint8)
-    for cell in range(first, last):
-        output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
-        count = min(outputs, out_features - output)
-        stop = min(row + block_rows, rows)
-        step = preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers, dot_rows)
-        for n in range(row, stop):
-            at = n * out_features + output
-            tile_at = (n - row) * step
-            argmax_at = at if keep else 0
-            maximum_row(buffers[0], tile_at, count, pieces, count, flat_y, at, flat_argmax, argmax_at)
-
-
-@compiled
-def _maxout_grid(inner):
-    """Rows, and values of a row, in a cell of a bare maxout over (outer, pieces, inner)."""
+def _cell_size(inner):
+    """The size of a cell, along outer and along inner, of a maxout over (outer, pieces, inner)."""
     return max(1, CELL // max(1, inner)), max(1, min(inner, CELL))
 
 
 @compiled
 def _maxout_cells(z, y, argmax, first, last):
-    """Cells are blocks of (outer, inner), as _maxout_grid has them; argmax may be empty."""
+    """Cells are blocks of (outer, inner), of the size that _cell_size gives; argmax may be empty."""
     outer, pieces, inner = z.shape
     flat = z.reshape(z.size)
     flat_y = y.reshape(y.size)
-    rows, count = _maxout_grid(inner)
+    rows, count = _cell_size(inner)
     across = (inner + count - 1) // count
     keep = argmax.size > 0
     flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(count, np.uint8)
@@ -92,7 +70,7 @@ def _maxout_cells(z, y, argmax, first, last):
             argmax_at = y_at if keep else 0
             if narrow:
                 for i in range(inner):
-                    maximum_of(flat, at + i, inner, pieces, flat_y, y_at + i, flat_argmax, argmax_at + i)
+                    _maximum_scalar(flat, at + i, inner, pieces, flat_y, y_at + i, flat_argmax, argmax_at + i)
             else:
                 maximum_row(flat, at, inner, pieces, width, flat_y, y_at, flat_argmax, argmax_at)
 
@@ -100,7 +78,7 @@ def _maxout_cells(z, y, argmax, first, last):
 @compiled
 def _maxout_backward_cells(grad_y, argmax, grad_z, first, last):
     outer, pieces, inner = grad_z.shape
-    rows, count = _maxout_grid(inner)
+    rows, count = _cell_size(inner)
     across = (inner + count - 1) // count
     for cell in range(first, last):
         row, start = cell // across * rows, cell % across * count
@@ -110,59 +88,38 @@ def _maxout_backward_cells(grad_y, argmax, grad_z, first, last):
                 for i in range(start, stop):
                     grad_z[o, k, i] = 0
             for i in range(start, stop):
-                k = min(np.int64(argmax[o, i]), pieces - 1)  # another thread may write there
+                k = min(np.int64(argmax[o, i]), pieces - 1)  # another thread may write to argmax
                 grad_z[o, k, i] = grad_y[o, i]
 
 
-def linear_maxout(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    y: Array,
-    argmax: Array | None,
-    threads: int = 0,
-    precision: str = "highest",
-    *,
-    dot_rows: int = DOT_ROWS,
-) -> None:
-    """As in reference.py; up to `dot_rows` rows, sums are in another order than those of more rows."""
-    out_features, pieces, in_features = weight.shape
-    units = out_features * pieces
-    pool.run(
-        _linear_maxout_cells,
-        count_cells((out_features, max(1, BLOCK_COLUMNS // pieces)), (len(x), BLOCK_ROWS)),
-        2.0 * len(x) * in_features * units,
-        threads,
-        own(x),
-        own(weight).reshape(units, in_features),
-        pieces,
-        np.empty(0, x.dtype) if bias is None else own(bias).reshape(units),
-        y,
-        np.empty((0, 0), np.uint8) if argmax is None else argmax,
-        dot_rows,
-    )
-
-
-def _maxout_cell_count(outer: int, inner: int) -> int:
-    rows, count = _maxout_grid.py_func(inner)
-    return count_cells((outer, rows), (inner, count))
+def _count_cells(outer: int, inner: int) -> int:
+    rows, count = _cell_size.py_func(inner)
+    return pool.count_cells((outer, rows), (inner, count))
 
 
 def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
     outer, _, inner = z.shape
     pool.run(
         _maxout_cells,
-        _maxout_cell_count(outer, inner),
+        _count_cells(outer, inner),
         float(z.size),
         threads,
-        own(z),
+        as_carray(z),
         y,
-        np.empty((0, 0), np.uint8) if argmax is None else argmax,
+        or_empty(argmax, np.uint8, 2),
     )
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     outer, pieces, inner = grad_z.shape
     check_argmax(argmax, pieces)
-    cells = _maxout_cell_count(outer, inner)
-    pool.run(_maxout_backward_cells, cells, float(grad_z.size), threads, own(grad_y), own(argmax), grad_z)
+    cells = _count_cells(outer, inner)
+    pool.run(
+        _maxout_backward_cells,
+        cells,
+        float(grad_z.size),
+        threads,
+        as_carray(grad_y),
+        as_carray(argmax),
+        grad_z,
+    )

@@ -1,4 +1,4 @@
-"""The Numba backend's steps of the optimisers, as in `backends/numpy.py`: one pass over the weights each."""
+"""The steps of the optimisers and the bound on norms: one pass over the weights each."""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from . import pool
+from .blocks import CELL, CUT
 from .compile import compiled
 
 Array = np.ndarray[Any, Any]
 
-_CELL = 4096  # numbers in a cell, about: a cell of whole rows where their norm is bounded
-_WORK = 10  # floating-point operations that a number takes as long as
+_ELEMENT_WORK = 10  # floating-point operations that take as long as one element, roughly
 
 
 @compiled
 def _limit_extreme_norm(data, start, stop, max_norm):
-    """`_limit_norm` where squares or the scale overflow or underflow, by the norm of data / 2**exponent."""
+    """`_limit_norm` if squares or the scale overflow or underflow: it computes with data / 2**exponent."""
     largest = 0.0
     for i in range(start, stop):
         largest = max(largest, abs(float(data[i])))
@@ -38,17 +38,17 @@ def _limit_extreme_norm(data, start, stop, max_norm):
     quotient = max_norm / norm
     scale = math.ldexp(quotient, -exponent)
     for i in range(start, stop):
-        # a denormal scale would not be exact
+        # a subnormal scale has fewer bits, so scale twice instead
         data[i] = data[i] * scale if scale >= 2.0**-1022 else data[i] * factor * quotient
 
 
 @compiled
 def _limit_norm(data, start, stop, max_norm):
-    """Scale data[start:stop] down to `max_norm` where it is longer; one with a NaN becomes NaN."""
+    """Scale data[start:stop] down to the norm `max_norm` if its norm is larger; a NaN makes all of it NaN."""
     total = 0.0
-    for first in range(start, stop, 128):  # partial sums keep the rounding error small
+    for first in range(start, stop, CUT):
         partial = 0.0
-        for i in range(first, min(first + 128, stop)):
+        for i in range(first, min(first + CUT, stop)):
             partial += data[i] * data[i]
         total += partial
     extreme = total < np.finfo(data.dtype).tiny * (stop - start) or total == np.inf
@@ -64,9 +64,9 @@ def _limit_norm(data, start, stop, max_norm):
 
 
 @compiled
-def _sgd_cells(rows, length, how, nesterov, grad, velocity, data, first, last):
-    """how: lr, momentum, decay and max_norm, of data's dtype."""
-    lr, momentum, decay, max_norm = how
+def _sgd_cells(rows, length, coefficients, nesterov, grad, velocity, data, first, last):
+    """`coefficients`: as unpacked below, of data's dtype.  A cell is `rows` rows of `length`."""
+    lr, momentum, decay, max_norm = coefficients
     for cell in range(first, last):
         start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
         if momentum == 0:
@@ -88,9 +88,9 @@ def _sgd_cells(rows, length, how, nesterov, grad, velocity, data, first, last):
 
 
 @compiled
-def _adam_cells(rows, length, how, grad, mean, square, data, first, last):
-    """how: rate, beta1, 1 - beta1, beta2, 1 - beta2, unbias, eps, decay and max_norm, of data's dtype."""
-    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, max_norm = how
+def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, last):
+    """`coefficients`: as unpacked below, of data's dtype.  A cell is `rows` rows of `length`."""
+    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, max_norm = coefficients
     for cell in range(first, last):
         start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
         for i in range(start, stop):
@@ -115,15 +115,18 @@ def _max_norm_cells(rows, length, max_norm, data, first, last):
 
 @np.errstate(over="ignore")
 def _rounded(dtype: np.dtype[Any], *values: float) -> tuple[Any, ...]:
-    """Numbers as a kernel over arrays of `dtype` takes them; one beyond its range is infinite, as in C."""
+    """`values` rounded to `dtype`, as kernels take them; those beyond its range become infinite, as in C."""
     return tuple(map(dtype.type, values))
 
 
 def _grid(data: Array) -> tuple[int, int, int]:
-    """Rows in a cell, the length of a row, and cells."""
+    """The rows of a cell, the length of a row, and the number of cells.
+
+    A row, whose norm may be bounded, is in one cell.
+    """
     length = data.shape[-1] if data.ndim else 1
-    rows = max(1, _CELL // max(length, 1))
-    return rows, length, -(-data.size // (rows * length)) if data.size else 0
+    rows = max(1, CELL // max(length, 1))
+    return rows, length, pool.count_cells((data.size, max(1, rows * length)))
 
 
 def sgd(
@@ -139,10 +142,10 @@ def sgd(
 ) -> None:
     rows, length, cells = _grid(data)
     flat = data.reshape(-1)
-    how = _rounded(data.dtype, lr, momentum, decay, max_norm)
+    coefficients = _rounded(data.dtype, lr, momentum, decay, max_norm)
     momenta = flat[:0] if velocity is None else velocity.reshape(-1)
-    arguments = (rows, length, how, nesterov, grad.reshape(-1), momenta, flat)
-    pool.run(_sgd_cells, cells, float(_WORK * data.size), threads, *arguments)
+    arguments = (rows, length, coefficients, nesterov, grad.reshape(-1), momenta, flat)
+    pool.run(_sgd_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
 def adam(
@@ -161,12 +164,21 @@ def adam(
 ) -> None:
     rows, length, cells = _grid(data)
     averages = (beta1, 1 - beta1, beta2, 1 - beta2)
-    how = _rounded(data.dtype, rate, *averages, unbias, eps, decay, max_norm)
+    coefficients = _rounded(data.dtype, rate, *averages, unbias, eps, decay, max_norm)
     flat = (array.reshape(-1) for array in (grad, mean, square, data))
-    pool.run(_adam_cells, cells, float(_WORK * data.size), threads, rows, length, how, *flat)
+    pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, rows, length, coefficients, *flat)
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     rows, length, cells = _grid(data)
     (bound,) = _rounded(data.dtype, max_norm)
-    pool.run(_max_norm_cells, cells, float(_WORK * data.size), threads, rows, length, bound, data.reshape(-1))
+    pool.run(
+        _max_norm_cells,
+        cells,
+        float(_ELEMENT_WORK * data.size),
+        threads,
+        rows,
+        length,
+        bound,
+        data.reshape(-1),
+    )

@@ -1,12 +1,13 @@
 """A thread pool for kernels that release the GIL: each call runs one kernel over a range of cells.
 
-A cell is a block of outputs that no other cell writes, and each sum lies in one cell, so the results
-do not depend on how many threads share the cells.
+A cell is a block of outputs.  No other cell writes them, and no sum crosses cells, so results do not depend
+on how many threads share the cells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections import deque
@@ -16,7 +17,9 @@ from typing import Any
 
 _MAX_DEFAULT_THREADS = 32
 _MAX_HELPERS = 1023  # settings allow 1024 threads; the executor starts one only when none is idle
-_WORK_PER_THREAD = 4_000_000  # floating-point operations: below 50 us of work, waking a thread costs more
+# Floating-point operations, about 50 us: waking a thread takes longer than less work.
+# bench/tuning: numba-thread-work
+_WORK_PER_THREAD = 4_000_000
 
 _executor: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
@@ -40,7 +43,7 @@ def _helpers() -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
-    """In a forked child: the executor's threads do not exist here, and the lock may be held for ever."""
+    """Reset a forked child: it has none of the executor's threads, and nobody to release a held lock."""
     global _executor, _lock
     _executor = None
     _lock = threading.Lock()
@@ -50,11 +53,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arguments: Any) -> None:
-    """Call `kernel(*arguments, first, last)` on spans that make up range(cells).
+def count_cells(*counts_and_limits: tuple[int, int]) -> int:
+    """The cells of a grid: along each axis, `count` elements in blocks of at most `limit`."""
+    return math.prod(-(-count // limit) for count, limit in counts_and_limits)
 
-    `work` is the cost of the whole in floating-point operations: helpers are woken where it is worth
-    it.  `threads` is the most to use, the caller's own included; 0 stands for the default.
+
+def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arguments: Any) -> None:
+    """Call `kernel(*arguments, first, last)` on spans of cells that together are range(cells).
+
+    `work`, the cost of all cells in floating-point operations, limits the threads to those that pay off.
+    `threads` is the most to use, the caller's own included; 0 stands for the default.
     """
     threads = min(threads or default_threads(), cells, 1 + int(work / _WORK_PER_THREAD))
     if threads <= 1:
@@ -72,13 +80,13 @@ def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arg
 
     futures: list[Future[None]] = []
     try:
-        # a RuntimeError says that no thread can start: the interpreter is ending, or a limit is met
+        # a RuntimeError says that no thread can start: the interpreter is ending, or a limit is reached
         with contextlib.suppress(RuntimeError):
             for _ in range(threads - 1):
                 futures.append(_helpers().submit(take_spans))
         take_spans()
     finally:
-        spans.clear()  # after an exception, Ctrl-C included, nobody starts another
+        spans.clear()  # after an exception, Ctrl-C included, no thread starts another span
         for future in futures:
             if not future.cancel():
                 future.result()

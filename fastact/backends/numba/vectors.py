@@ -1,6 +1,6 @@
-"""Kernels written in LLVM's vector types: the register tile, gathers, a transpose, a maximum."""
+"""Numba intrinsics in LLVM's vector types: the micro-tile, the gathers, a transpose, a maximum, a copy."""
 
-# Kernels are typed by Numba, and an intrinsic's first parameter is Numba's own.
+# Kernels are typed by Numba, which fills in an intrinsic's first parameter itself.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, disable-error-code="call-arg"
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from numba.np.arrayobj import make_array
 
 
 def _target() -> tuple[int, int]:
-    """Bytes in a vector register, and the rows of a register tile, on the CPU that Numba compiles for."""
+    """Bytes of a vector register, and rows of a micro-tile, on the CPU that Numba compiles for."""
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
     features = features.split(",")
     if "+avx512f" in features:
         return 64, 12
     if "+avx" in features:
         return 32, 6
-    return 16, 6 if triple.startswith("x86_64") else 12  # 16 registers, or the 32 of other CPUs
+    return 16, 6 if triple.startswith("x86_64") else 12  # x86-64 has 16 registers, other CPUs have 32
 
 
 VECTOR_BYTES, TILE_ROWS = _target()
-# Height of the remainder tile.  A lower tile is no faster: it is bound by FMA latency.  One row of
-# 1024 x 1024 x 2 takes 290 us instead of 390 with it, 64 x 288 x 96 x 3 takes 68 us instead of 77.
-_LOW_TILE_ROWS = 4
 TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 registers
-GATHER_VECTORS = 12  # sums in registers, of a gathered row
+# Height of the remainder tile.  A lower tile is no faster: it is bound by FMA latency.
+# bench/tuning: numba-low-tile
+_LOW_TILE_ROWS = 4
+# Most vectors in a row of a gathered table: their sums are in registers.  bench/tuning: gather-vectors
+GATHER_VECTORS = 12
 
 
 class Vectors:
@@ -55,14 +56,14 @@ class Vectors:
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
 
-    def broadcast(self, scalar: Any, kind: Any = None) -> Any:
-        undefined = ir.Constant(kind or self.type, ir.Undefined)
+    def broadcast(self, scalar: Any, vector_type: Any = None) -> Any:
+        undefined = ir.Constant(vector_type or self.type, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None)
         return self.builder.shuffle_vector(first, undefined, lanes)
 
     def swap(self, upper: Any, lower: Any, half: int) -> tuple[Any, Any]:
-        """Of each 2 * half lanes, the second half of `upper` against the first half of `lower`."""
+        """Exchange, in each 2 * half lanes, the second half of `upper` and the first half of `lower`."""
 
         def pick(second: int) -> Any:
             lanes = [
@@ -77,10 +78,13 @@ class Vectors:
         self.builder.store(self.builder.call(self._fmuladd, [a, b, self.builder.load(total)]), total)
 
     def fence(self) -> None:
-        """No load moves across.  Else LLVM brings the loads of a tile's rows forward, more than there are
-        registers, and spills: 98 GFLOP/s instead of 214, at 1024 x 1024 x 1024 x 2 with AVX-512."""
-        kind = ir.FunctionType(ir.VoidType(), [])
-        self.builder.call(ir.InlineAsm(kind, "", "~{memory}", side_effect=True), [])
+        """A point that no load moves across.
+
+        Without it, LLVM moves the loads of all rows of a tile to the front and spills registers to memory.
+        bench/tuning: numba-fence
+        """
+        signature = ir.FunctionType(ir.VoidType(), [])
+        self.builder.call(ir.InlineAsm(signature, "", "~{memory}", side_effect=True), [])
 
     def add_to(self, pointer: Any, total: Any) -> None:
         self.store(self.builder.fadd(self.load(pointer), self.builder.load(total)), pointer)
@@ -91,48 +95,48 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -
 
 
 @intrinsic
-def multiply_tile(
-    typing, x, x_at, rows, row_step, depth_step, panel, panel_at, depth, tile, tile_at, tile_step
+def multiply_micro_tile(
+    typing, x, x_at, rows, row_step, depth_step, panel, panel_at, depth, sums, sums_at, sums_step
 ):
-    """The register tile: add x @ panel to TILE_ROWS rows x TILE_VECTORS vectors of `tile`.
+    """Add x @ panel to a micro-tile of `sums`: TILE_ROWS rows x TILE_VECTORS vectors.
 
-    Where no more than _LOW_TILE_ROWS rows are left, it is only that high.
+    If at most _LOW_TILE_ROWS `rows` are left, the micro-tile has _LOW_TILE_ROWS rows.
 
     All arrays are flat.  Element (row, d) of x is at x_at + row * row_step + d * depth_step; panel is
-    (depth, TILE_VECTORS * lanes); the rows of the tile are tile_step apart.
+    (depth, TILE_VECTORS * lanes); the rows of `sums` begin at sums_at and are sums_step apart.
     """
     signature = types.void(
-        x, x_at, rows, row_step, depth_step, panel, panel_at, depth, tile, tile_at, tile_step
+        x, x_at, rows, row_step, depth_step, panel, panel_at, depth, sums, sums_at, sums_step
     )
 
     def generate(context, builder, signature, arguments):
-        kinds = signature.args
+        arg_types = signature.args
         vectors = Vectors(context, builder, x.dtype)
-        _, x_at, rows, row_step, depth_step, _, panel_at, depth, _, tile_at, tile_step = arguments
-        x_pointer = _pointer(context, builder, kinds[0], arguments[0], x_at)
-        panel_pointer = _pointer(context, builder, kinds[5], arguments[5], panel_at)
-        tile_pointer = _pointer(context, builder, kinds[8], arguments[8], tile_at)
+        _, x_at, rows, row_step, depth_step, _, panel_at, depth, _, sums_at, sums_step = arguments
+        x_pointer = _pointer(context, builder, arg_types[0], arguments[0], x_at)
+        panel_pointer = _pointer(context, builder, arg_types[5], arguments[5], panel_at)
+        sums_pointer = _pointer(context, builder, arg_types[8], arguments[8], sums_at)
 
         def along(pointer, step, count):
             return builder.gep(pointer, [builder.mul(step, step.type(count))])
 
         def multiply(height):
-            sums = [[vectors.zero() for _ in range(TILE_VECTORS)] for _ in range(height)]
+            totals = [[vectors.zero() for _ in range(TILE_VECTORS)] for _ in range(height)]
             x_rows = [along(x_pointer, row_step, row) for row in range(height)]
             with cgutils.for_range(builder, depth) as loop:
                 d = loop.index
                 line = along(panel_pointer, d, TILE_VECTORS * vectors.lanes)
                 weights = [vectors.load(along(line, d.type(vectors.lanes), v)) for v in range(TILE_VECTORS)]
                 x_step = builder.mul(d, depth_step)
-                for x_row, row_sums in zip(x_rows, sums, strict=True):
+                for x_row, row_totals in zip(x_rows, totals, strict=True):
                     vectors.fence()
                     value = vectors.broadcast(builder.load(builder.gep(x_row, [x_step])))
-                    for weight, total in zip(weights, row_sums, strict=True):
+                    for weight, total in zip(weights, row_totals, strict=True):
                         vectors.multiply_add(value, weight, total)
-            for row, row_sums in enumerate(sums):
-                tile_row = along(tile_pointer, tile_step, row)
-                for v, total in enumerate(row_sums):
-                    vectors.add_to(along(tile_row, depth.type(vectors.lanes), v), total)
+            for row, row_totals in enumerate(totals):
+                sums_row = along(sums_pointer, sums_step, row)
+                for v, total in enumerate(row_totals):
+                    vectors.add_to(along(sums_row, depth.type(vectors.lanes), v), total)
 
         low = builder.icmp_signed("<=", rows, rows.type(_LOW_TILE_ROWS))
         with builder.if_else(low) as (then, otherwise):
@@ -145,49 +149,49 @@ def multiply_tile(
     return signature, generate
 
 
-def _sum_rows(builder, kind, vectors, out, walk):
-    """Add sums of rows of `vectors` vectors, 1 to GATHER_VECTORS, to the memory at `out`.
+def _sum_rows(builder, vectors, row_vectors, out, walk):
+    """Add the sum of some rows of a table, each times a number, to the memory at `out`.
 
-    `walk(width, add)` writes a loop that calls add(pointer to a row, scale); the number of registers has to
-    be known to the compiler, so there is one for each width.
+    A row has `row_vectors` vectors, 1 to GATHER_VECTORS.  Registers are allocated at compile time, so each
+    width has a loop of its own: `walk(width, add)` generates it, and calls add(row pointer, scale).
     """
     done = builder.append_basic_block("summed")
-    cases = builder.switch(vectors, done)
+    cases = builder.switch(row_vectors, done)
     for width in range(1, GATHER_VECTORS + 1):
         block = builder.append_basic_block(f"sum{width}")
-        cases.add_case(vectors.type(width), block)
+        cases.add_case(row_vectors.type(width), block)
         builder.position_at_end(block)
-        places = [vectors.type(v * kind.lanes) for v in range(width)]
-        sums = [kind.zero() for _ in places]
+        places = [row_vectors.type(v * vectors.lanes) for v in range(width)]
+        sums = [vectors.zero() for _ in places]
 
         def add(row, scale, places=places, sums=sums):
             for place, total in zip(places, sums, strict=True):
-                kind.multiply_add(scale, kind.load(builder.gep(row, [place])), total)
+                vectors.multiply_add(scale, vectors.load(builder.gep(row, [place])), total)
 
         walk(width, add)
         for place, total in zip(places, sums, strict=True):
-            kind.add_to(builder.gep(out, [place]), total)
+            vectors.add_to(builder.gep(out, [place]), total)
         builder.branch(done)
     builder.position_at_end(done)
 
 
 @intrinsic
-def gather_row(typing, table, pieces, argmax, scale, at, count, vectors, out, out_at):
-    """Add the sum over i < count of scale[at + i] * row i * pieces + argmax[at + i] of the table to out.
+def gather_by_argmax(typing, table, pieces, argmax, scale, at, count, row_vectors, out, out_at):
+    """Add to `out` the sum over i < count of scale[at + i] * table[i * pieces + argmax[at + i]].
 
-    All arrays are flat; the rows of the table have `vectors` vectors.  A value of argmax counts as less than
-    `pieces`, whatever another thread writes there.
+    All arrays are flat; a row of the table has `row_vectors` vectors.  Another thread may write values beyond
+    pieces - 1 to argmax meanwhile; they count as pieces - 1.
     """
-    signature = types.void(table, pieces, argmax, scale, at, count, vectors, out, out_at)
+    signature = types.void(table, pieces, argmax, scale, at, count, row_vectors, out, out_at)
 
     def generate(context, builder, signature, arguments):
-        kinds = signature.args
-        kind = Vectors(context, builder, table.dtype)
-        _, pieces, _, _, at, count, vectors, _, out_at = arguments
-        table_pointer = make_array(kinds[0])(context, builder, arguments[0]).data
-        argmax_pointer = _pointer(context, builder, kinds[2], arguments[2], at)
-        scale_pointer = _pointer(context, builder, kinds[3], arguments[3], at)
-        out_pointer = _pointer(context, builder, kinds[7], arguments[7], out_at)
+        arg_types = signature.args
+        vectors = Vectors(context, builder, table.dtype)
+        _, pieces, _, _, at, count, row_vectors, _, out_at = arguments
+        table_pointer = make_array(arg_types[0])(context, builder, arguments[0]).data
+        argmax_pointer = _pointer(context, builder, arg_types[2], arguments[2], at)
+        scale_pointer = _pointer(context, builder, arg_types[3], arguments[3], at)
+        out_pointer = _pointer(context, builder, arg_types[7], arguments[7], out_at)
         integer = count.type
 
         def walk(width, add):
@@ -196,30 +200,30 @@ def gather_row(typing, table, pieces, argmax, scale, at, count, vectors, out, ou
                 inside = builder.icmp_signed("<", winner, pieces)
                 winner = builder.select(inside, winner, builder.sub(pieces, integer(1)))
                 row = builder.add(builder.mul(loop.index, pieces), winner)
-                row = builder.gep(table_pointer, [builder.mul(row, integer(width * kind.lanes))])
-                add(row, kind.broadcast(builder.load(builder.gep(scale_pointer, [loop.index]))))
+                row = builder.gep(table_pointer, [builder.mul(row, integer(width * vectors.lanes))])
+                add(row, vectors.broadcast(builder.load(builder.gep(scale_pointer, [loop.index]))))
 
-        _sum_rows(builder, kind, vectors, out_pointer, walk)
+        _sum_rows(builder, vectors, row_vectors, out_pointer, walk)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def gather_set(typing, table, winner_bits, scale, at, vectors, out, out_at):
-    """Add the sum over the bits r that are set in `winner_bits` of scale[at + r] * row r of the table to out.
+def gather_by_bits(typing, table, winner_bits, scale, at, row_vectors, out, out_at):
+    """Add to `out` the sum over the bits r that are set in `winner_bits` of scale[at + r] * table[r].
 
-    All arrays are flat; the rows of the table have `vectors` vectors.
+    All arrays are flat; a row of the table has `row_vectors` vectors.  At least one bit is set.
     """
-    signature = types.void(table, winner_bits, scale, at, vectors, out, out_at)
+    signature = types.void(table, winner_bits, scale, at, row_vectors, out, out_at)
 
     def generate(context, builder, signature, arguments):
-        kinds = signature.args
-        kind = Vectors(context, builder, table.dtype)
-        _, winner_bits, _, at, vectors, _, out_at = arguments
-        table_pointer = make_array(kinds[0])(context, builder, arguments[0]).data
-        scale_pointer = _pointer(context, builder, kinds[2], arguments[2], at)
-        out_pointer = _pointer(context, builder, kinds[5], arguments[5], out_at)
+        arg_types = signature.args
+        vectors = Vectors(context, builder, table.dtype)
+        _, winner_bits, _, at, row_vectors, _, out_at = arguments
+        table_pointer = make_array(arg_types[0])(context, builder, arguments[0]).data
+        scale_pointer = _pointer(context, builder, arg_types[2], arguments[2], at)
+        out_pointer = _pointer(context, builder, arg_types[5], arguments[5], out_at)
         integer = winner_bits.type
 
         def walk(width, add):
@@ -231,14 +235,14 @@ def gather_set(typing, table, winner_bits, scale, at, vectors, out, out_at):
             left = builder.phi(integer)
             left.add_incoming(winner_bits, before)
             r = builder.cttz(left, ir.IntType(1)(1))
-            row = builder.gep(table_pointer, [builder.mul(r, integer(width * kind.lanes))])
-            add(row, kind.broadcast(builder.load(builder.gep(scale_pointer, [r]))))
+            row = builder.gep(table_pointer, [builder.mul(r, integer(width * vectors.lanes))])
+            add(row, vectors.broadcast(builder.load(builder.gep(scale_pointer, [r]))))
             rest = builder.and_(left, builder.sub(left, integer(1)))
             left.add_incoming(rest, body)
             builder.cbranch(builder.icmp_unsigned("!=", rest, integer(0)), body, after)
             builder.position_at_end(after)
 
-        _sum_rows(builder, kind, vectors, out_pointer, walk)
+        _sum_rows(builder, vectors, row_vectors, out_pointer, walk)
         return context.get_dummy_value()
 
     return signature, generate
@@ -246,65 +250,65 @@ def gather_set(typing, table, winner_bits, scale, at, vectors, out, out_at):
 
 @intrinsic
 def transpose_square(typing, source, starts, first, column, target, target_at, target_step):
-    """A square of lanes x lanes elements, its rows becoming columns.
+    """Transpose a square of lanes x lanes elements.
 
-    All arrays are flat.  Row i of the square is at starts[first + i] + column of the source, and column i
-    of it goes to target_at + i * target_step.
+    All arrays are flat.  Row i of the square begins at source[starts[first + i] + column]; column i is
+    written to target[target_at + i * target_step :].
     """
     signature = types.void(source, starts, first, column, target, target_at, target_step)
 
     def generate(context, builder, signature, arguments):
-        kinds = signature.args
-        kind = Vectors(context, builder, source.dtype)
+        arg_types = signature.args
+        vectors = Vectors(context, builder, source.dtype)
         _, _, first, column, _, target_at, target_step = arguments
-        source_pointer = _pointer(context, builder, kinds[0], arguments[0], column)
-        starts_pointer = _pointer(context, builder, kinds[1], arguments[1], first)
-        target_pointer = _pointer(context, builder, kinds[4], arguments[4], target_at)
+        source_pointer = _pointer(context, builder, arg_types[0], arguments[0], column)
+        starts_pointer = _pointer(context, builder, arg_types[1], arguments[1], first)
+        target_pointer = _pointer(context, builder, arg_types[4], arguments[4], target_at)
         integer = column.type
 
         rows = []
-        for i in range(kind.lanes):
+        for i in range(vectors.lanes):
             start = builder.load(builder.gep(starts_pointer, [integer(i)]))
-            rows.append(kind.load(builder.gep(source_pointer, [start])))
+            rows.append(vectors.load(builder.gep(source_pointer, [start])))
         half = 1
-        while half < kind.lanes:  # swap the off-diagonal blocks of half x half, for each size of block
-            for i in range(kind.lanes):
+        while half < vectors.lanes:  # swap the off-diagonal blocks of half x half, for each size of block
+            for i in range(vectors.lanes):
                 if not i & half:
-                    rows[i], rows[i + half] = kind.swap(rows[i], rows[i + half], half)
+                    rows[i], rows[i + half] = vectors.swap(rows[i], rows[i + half], half)
             half *= 2
         for i, row in enumerate(rows):
-            kind.store(row, builder.gep(target_pointer, [builder.mul(target_step, integer(i))]))
+            vectors.store(row, builder.gep(target_pointer, [builder.mul(target_step, integer(i))]))
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def maximum_of_vectors(typing, z, at, step, pieces, y, y_at, argmax, argmax_at):
-    """A vector of maxima, and their indices, over `pieces` vectors z[at + k * step :].  Arrays are flat."""
+def maximum_vector(typing, z, at, step, pieces, y, y_at, argmax, argmax_at):
+    """`_maximum_scalar` of maximum.py for a vector: of z[at + k * step + i] for each lane i."""
     signature = types.void(z, at, step, pieces, y, y_at, argmax, argmax_at)
 
     def generate(context, builder, signature, arguments):
-        kinds = signature.args
-        kind = Vectors(context, builder, z.dtype)
+        arg_types = signature.args
+        vectors = Vectors(context, builder, z.dtype)
         _, at, step, pieces, _, y_at, _, argmax_at = arguments
-        z_pointer = _pointer(context, builder, kinds[0], arguments[0], at)
-        integers = ir.VectorType(ir.IntType(32), kind.lanes)
-        best = cgutils.alloca_once_value(builder, kind.load(z_pointer))
+        z_pointer = _pointer(context, builder, arg_types[0], arguments[0], at)
+        integers = ir.VectorType(ir.IntType(32), vectors.lanes)
+        best = cgutils.alloca_once_value(builder, vectors.load(z_pointer))
         index = cgutils.alloca_once_value(builder, ir.Constant(integers, None))
         with cgutils.for_range(builder, pieces, start=pieces.type(1)) as loop:
-            value = kind.load(builder.gep(z_pointer, [builder.mul(loop.index, step)]))
+            value = vectors.load(builder.gep(z_pointer, [builder.mul(loop.index, step)]))
             largest = builder.load(best)
-            # larger or NaN, and the best so far is no NaN
+            # the value is larger or NaN, and the largest so far is not NaN
             wins = builder.and_(
                 builder.fcmp_unordered(">", value, largest), builder.fcmp_ordered("ord", largest, largest)
             )
             builder.store(builder.select(wins, value, largest), best)
-            k = kind.broadcast(builder.trunc(loop.index, integers.element), integers)
+            k = vectors.broadcast(builder.trunc(loop.index, integers.element), integers)
             builder.store(builder.select(wins, k, builder.load(index)), index)
-        kind.store(builder.load(best), _pointer(context, builder, kinds[4], arguments[4], y_at))
-        bytes_type = ir.VectorType(ir.IntType(8), kind.lanes)
-        target = _pointer(context, builder, kinds[6], arguments[6], argmax_at)
+        vectors.store(builder.load(best), _pointer(context, builder, arg_types[4], arguments[4], y_at))
+        bytes_type = ir.VectorType(ir.IntType(8), vectors.lanes)
+        target = _pointer(context, builder, arg_types[6], arguments[6], argmax_at)
         indices = builder.trunc(builder.load(index), bytes_type)
         builder.store(indices, builder.bitcast(target, bytes_type.as_pointer()), align=1)
         return context.get_dummy_value()
@@ -313,7 +317,7 @@ def maximum_of_vectors(typing, z, at, step, pieces, y, y_at, argmax, argmax_at):
 
 
 @intrinsic
-def copy_line(typing, source, source_at, target, target_at, count):
+def copy_elements(typing, source, source_at, target, target_at, count):
     """target[target_at :][:count] = source[source_at :][:count], of flat arrays of one dtype."""
     signature = types.void(source, source_at, target, target_at, count)
 
