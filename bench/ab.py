@@ -1,8 +1,8 @@
 """Times two checkouts against each other: `python -m bench.ab BEFORE AFTER`.
 
 BEFORE and AFTER are folders with a built `fastact` package.  Their processes alternate, on one thread and
-one core.  Each pair has a second process of BEFORE, so that the noise, BEFORE against itself, stands beside
-what AFTER changed.  A case's time is the smallest of a process's medians.
+one core.  Each pair has a second process of BEFORE: the noise, BEFORE against itself, stands beside each
+change.  A case's time is the smallest of a process's medians.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,21 +20,20 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from . import machine
-from .measure import QUIET_SHARE
-from .shapes import MAIN, QUICK, Shape
-from .threads import process_environment
+from . import machine, records
+from .shapes import MAIN, MAXOUT, QUICK
+from .threads import process_environment, run_process
 
 WORKER = Path(__file__).with_name("ab_worker.py")
 PAIRS, QUICK_PAIRS = 15, 3
 SECONDS, QUICK_SECONDS = 0.3, 0.03  # for each case in each process, at the least
-LOOK_SECONDS = 1.0  # how long to look for other work before the start
+LOOK_SECONDS = 1.0  # of looking for other work before the start
 OPERATIONS = ("forward", "forward_backward", "backward", "frozen")
-SMALL = Shape(8, 32, 32, 2)
+SMALL = (8, 32, 32, 2)
 
 
 class Case(NamedTuple):
-    """What a worker times: an operation of ab_worker.py on a shape, in float32."""
+    """A timed call: an operation of ab_worker.py on a shape, in float32."""
 
     operation: str
     shape: tuple[int, ...]
@@ -58,7 +56,7 @@ class Ratio(NamedTuple):
 
 def cases(quick: bool) -> list[Case]:
     """The cases of a run: every operation on the main shapes, and a call that allocates its results."""
-    shapes = QUICK if quick else MAIN
+    shapes = [tuple(shape[:4]) for shape in (QUICK if quick else MAIN) if shape.activation == MAXOUT]
     return [Case(name, shape) for name in OPERATIONS for shape in shapes] + [Case("public", SMALL)]
 
 
@@ -67,18 +65,16 @@ def measure(
 ) -> list[float]:
     """Microseconds a call of each case, from a process that imports the `fastact` in `folder`.
 
-    With `errors` instead each case's error, as a multiple of that of NumPy's float32 products.  Raises
+    With `errors`, each case's error instead, as a multiple of that of NumPy's float32 products.  Raises
     RuntimeError where the process fails or imports another `fastact`.
     """
     request = {"cases": [case._asdict() for case in wanted], "seconds": seconds, "errors": errors}
     environment = process_environment(max(case.threads for case in wanted))
-    done = subprocess.run(
+    done = run_process(
         [python, str(WORKER), json.dumps(request)],
         cwd=folder,
         env=environment | {"PYTHONPATH": str(folder)},
         capture_output=True,
-        text=True,
-        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{folder}: the process ended with status {done.returncode}:\n{done.stderr}")
@@ -90,7 +86,7 @@ def measure(
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
-    """`names` in the order of round `number`: each is first in turn."""
+    """`names` in the order of round `number`: a round begins with the name after the last round's first."""
     start = number % len(names)
     return [*names[start:], *names[:start]]
 
@@ -98,7 +94,7 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
 def in_turn(
     runs: dict[str, Callable[[], list[float]]], rounds: int, description: str
 ) -> dict[str, list[list[float]]]:
-    """The results of each of `runs`, one of each a round, beside a bar that draws while nothing is timed."""
+    """The results of each of `runs`, called once a round; a progress bar draws between the calls."""
     found: dict[str, list[list[float]]] = {name: [] for name in runs}
     with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
         task = progress.add_task(description, total=rounds * len(runs))
@@ -111,18 +107,11 @@ def in_turn(
     return found
 
 
-def warn(share: float | None, when: str) -> None:
-    """Say where others work on this machine."""
-    if share is not None and share > QUIET_SHARE:
-        message = f"others took {share:.0%} of the CPU's time {when}: don't trust these figures"
-        Console(stderr=True).print(message, style="red")
-
-
 def look_around() -> None:
-    """Warn where others work before anything is timed."""
+    """Warn where others work on this machine before anything is timed."""
     neighbours = machine.Neighbours()
     time.sleep(LOOK_SECONDS)
-    warn(neighbours.share(), "before the start")
+    machine.warn(neighbours.share(), "before the start")
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
@@ -154,7 +143,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def microseconds(value: float) -> str:
-    """`value` in a column of 9."""
+    """`value` as text of 9 columns."""
     return f"{value:9.2f}" if value < 1000 else f"{value:9.0f}"
 
 
@@ -182,11 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("before", type=Path, help="a folder with a built fastact package")
     parser.add_argument("after", type=Path, help="another one")
     parser.add_argument("--pairs", type=int, help=f"of processes (default: {PAIRS}, --quick: {QUICK_PAIRS})")
-    parser.add_argument("--quick", action="store_true", help="four shapes and short samples")
+    parser.add_argument("--quick", action="store_true", help="few shapes and short samples")
     parser.add_argument("--python-before", default=sys.executable, metavar="PYTHON", help="its interpreter")
     parser.add_argument("--python-after", default=sys.executable, metavar="PYTHON", help="its interpreter")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON as well")
+    records.add_out(parser)
     options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("commits", "pairs", "results"))
     before, after = options.before.resolve(), options.after.resolve()
     for name, folder in (("BEFORE", before), ("AFTER", after)):
         if not (folder / "fastact" / "__init__.py").is_file():
@@ -206,16 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share = neighbours.share()
     print(table(rows))
     print(f"{pairs} pairs; noise: before / before")
-    warn(share, "meanwhile")
-    if options.out:
-        record = {
-            "environment": machine.describe(),
-            "commits": {"before": machine.commit(before), "after": machine.commit(after)},
-            "pairs": pairs,
-            "neighbours": share,
-            "results": rows,
-        }
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    machine.warn(share, "meanwhile")
+    fields = {
+        "commits": {"before": machine.commit(before), "after": machine.commit(after)},
+        "pairs": pairs,
+        "neighbours": share,
+        "results": rows,
+    }
+    records.save(options.out, fields)
     return 0
 
 

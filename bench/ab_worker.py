@@ -1,7 +1,7 @@
-"""Times operations of whatever `fastact` this process imports: `python ab_worker.py REQUEST`.
+"""Times operations of the `fastact` that this process imports: `python ab_worker.py REQUEST`.
 
 REQUEST is JSON: {"cases": [{"operation", "shape", "threads", "precision"}, ...], "seconds": of each case,
-"errors": whether to measure errors instead}.  The answer, JSON on standard output: {"fastact": its folder,
+"errors": whether to measure errors instead}.  The answer is JSON on standard output: {"fastact": its folder,
 "figures": [microseconds a call, or the error as a multiple of that of NumPy's float32, ...]}.
 
 This file imports only fastact and NumPy, since `bench.ab` also runs it on checkouts that do not have it.
@@ -24,8 +24,8 @@ import numpy as np
 import fastact as fa
 
 SAMPLE_SECONDS = 0.002  # a sample is at least this long
-ROUNDS = 3  # each has a median of every case; the smallest one counts
-PAUSE_SECONDS = 0.02  # before each call of "paused", which counts them
+ROUNDS = 3  # medians of each case, of which the smallest counts
+PAUSE_SECONDS = 0.02  # pause before each call of "paused", part of its time
 MIN_SAMPLES, MAX_SAMPLES = 3, 101
 
 Call = Callable[[], Any]
@@ -34,8 +34,8 @@ Call = Callable[[], Any]
 def _aligned(array: Any) -> Any:
     """A copy that begins at a cache line.
 
-    NumPy leaves the place to chance, and one row waits 1.4 times as long for weights whose vectors cross
-    cache lines.
+    NumPy leaves the address to chance: one row of x takes 1.4 times as long where the vectors of weights
+    cross cache lines.
     """
     memory = np.empty(array.nbytes + 64, np.uint8)
     start = -memory.ctypes.data % 64

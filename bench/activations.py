@@ -1,15 +1,13 @@
-"""The element-wise activations against PyTorch's and NumPy's, on one thread: `python -m bench.activations`.
+"""Times the element-wise activations beside PyTorch's and NumPy's: `python -m bench.activations`.
 
-Each forward and each backward allocates its result, as a plain call does.  NumPy's functions are what its
-users write, or the specification's.  NumPy has no erf, so both forms of gelu are the one with tanh there.
+One thread.  Each forward and each backward allocates its result, as a plain call does.  NumPy's functions
+are those that its users write, or the reference's.  NumPy has no erf: both of its forms of gelu have tanh.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,10 @@ from rich.progress import Progress
 import fastact as fa
 from fastact.activations import TABLE
 
-from . import machine
+from . import records
 from .threads import pin
 from .timing import interleaved
-from .ulp import ACTIVATIONS
+from .ulp import ACTIVATIONS, add_activations
 
 SIZES = {"64k": 1 << 16, "16M": 1 << 24}
 SECONDS = 0.5  # for the contenders of one figure together
@@ -60,7 +58,7 @@ NAIVE: dict[str, Callable[[Array], Any]] = {
 
 
 def torch_calls(z: Array, grad: Array, y: Array) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Forward and backward of each activation, without autograd around them; {} without PyTorch."""
+    """Forward and backward of each activation, both without autograd; {} without PyTorch."""
     try:
         import torch
     except ImportError:
@@ -95,6 +93,7 @@ def torch_calls(z: Array, grad: Array, y: Array) -> dict[str, tuple[Callable[[],
 
 
 def measure(labels: list[str], size: int) -> list[dict[str, Any]]:
+    """A record for the forward and one for the backward of each activation, on `size` float32 numbers."""
     rng = np.random.default_rng(0)
     z, grad = (rng.standard_normal(size, np.float32) for _ in range(2))
     y = fa.sigmoid(z)
@@ -118,32 +117,35 @@ def measure(labels: list[str], size: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.activations", description=__doc__.splitlines()[0])
-    parser.add_argument("activations", nargs="*", help=f"of {', '.join(ACTIVATIONS)}; all of them by default")
-    parser.add_argument("--size", choices=SIZES, help="one size only")
-    parser.add_argument("--json", type=Path, help="write the result to this file as well")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.activations) - set(ACTIVATIONS):
-        parser.error(f"unknown activation {', '.join(sorted(unknown))}")
-    pin(1)
-    fa.set_num_threads(1)
-    sizes = [arguments.size] if arguments.size else list(SIZES)
-    rows = []
-    with Progress() as progress:
-        for size in progress.track(sizes):
-            rows += measure(arguments.activations or list(ACTIVATIONS), SIZES[size])
-    print(f"{'activation':12s} {'size':>9s} {'':9s} {'fastact us':>11s} {'x PyTorch':>10s} {'x NumPy':>8s}")
+def table(rows: list[dict[str, Any]]) -> str:
+    """The records as text, at most 80 columns wide."""
+    lines = [f"{'activation':12}{'size':>10} {'':9}{'fastact us':>12}{'x PyTorch':>11}{'x NumPy':>9}"]
     for row in rows:
         ours = row["fastact"]["p50"]
         ratios = [f"{row[who]['p50'] / ours:.2f}" if who in row else "" for who in ("torch", "numpy")]
-        print(
-            f"{row['activation']:12s} {row['size']:9d} {row['direction']:9s} {ours:11.1f} "
-            f"{ratios[0]:>10s} {ratios[1]:>8s}"
+        lines.append(
+            f"{row['activation']:12}{row['size']:10} {row['direction']:9}{ours:12.1f}"
+            f"{ratios[0]:>11}{ratios[1]:>9}".rstrip()
         )
-    if arguments.json:
-        result = {"threads": 1, "machine": machine.describe(), "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.activations", description=__doc__.splitlines()[0])
+    add_activations(parser)
+    parser.add_argument("--size", choices=SIZES, help="one size only")
+    records.add_out(parser)
+    options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("threads", "rows"))
+    pin(1)
+    fa.set_num_threads(1)
+    sizes = [options.size] if options.size else list(SIZES)
+    rows = []
+    with Progress() as progress:
+        for size in progress.track(sizes):
+            rows += measure(options.activations, SIZES[size])
+    print(table(rows))
+    records.save(options.out, {"threads": 1, "rows": rows})
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Hashes of results, to compare two builds to the bit.
+"""Hashes results of every operation, to compare two builds to the bit.
 
     python bench/bits.py --out before.json      # with the interpreter, or in the checkout, of each build
     python bench/bits.py --compare before.json after.json
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Libraries read these when they load.  On one thread, NumPy's products have one order of summation; a busy
-# machine has no cores for threads that wait in a loop.
+# Libraries read these variables when they load.  On one thread, NumPy's products have one order of summation;
+# a busy machine has no cores for threads that wait in a loop.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -38,19 +39,19 @@ from fastact import activations, backends, settings
 
 Array = np.ndarray[Any, Any]
 
-CALLS = 8000  # default for each variant: a backend, or an instruction set of C
-# Numba compiles, and the reference is slow.
-SLOW_SHARE = {"numba": 0.03, "numpy": 0.1}  # part of the calls that are made
-SHOWN = 10  # differing calls that a comparison prints
+CALLS = 8000  # default number of calls of each variant: a backend, or an instruction set of C
+# Variants that make only this share of the calls: Numba compiles, and the reference is slow.
+SLOW_SHARE = {"numba": 0.03, "numpy": 0.1}
+SHOWN = 10  # a comparison prints at most this many differing calls
 
 SIZES = (0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 64, 97, 130)
 PIECES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 255, 256)
-MOST_TERMS = 2_000_000  # multiply-adds of a product with awkward sizes
+MOST_TERMS = 2_000_000  # most multiply-adds of a product with random sizes
 
 # One call in 4 has one of these shapes (rows, in_features, out_features, pieces).
 SHAPES = (
-    (64, 288, 96, 3),  # operands swapped
-    (100, 240, 33, 5),  # swapped, with a tail of rows that fill no vector
+    (64, 288, 96, 3),  # batch in lanes
+    (100, 240, 33, 5),  # batch in lanes, with a tail of rows that fill no vector
     (52, 288, 40, 3),
     (128, 256, 40, 7),
     (47, 65, 35, 1),
@@ -63,21 +64,21 @@ SHAPES = (
     (7, 150, 161, 1),
     (300, 96, 70, 4),  # packed panels, several
     (520, 64, 200, 1),
-    (200, 513, 97, 2),  # runs of depth
-    (97, 1024, 32, 2),  # rows a power of two apart
-    (20, 9000, 5, 5),  # several slices
+    (200, 513, 97, 2),  # several depth blocks
+    (97, 1024, 32, 2),  # row strides of a power of two
+    (20, 9000, 5, 5),  # many depth blocks
     (5, 20000, 6, 3),
-    (33, 17, 21, 255),  # as many pieces as there can be
+    (33, 17, 21, 255),  # near the largest number of pieces
     (33, 17, 21, 256),
-    (600, 20, 300, 2),  # several tables of a gradient, and runs of them
+    (600, 20, 300, 2),  # several gather tables of a gradient
     (1500, 33, 40, 3),
     (16, 40, 640, 1),
     (1024, 16, 97, 1),
     (9, 257, 70, 16),
     (24, 1030, 90, 1),  # few rows: outer products
-    (64, 60, 230, 7),  # a frozen layer's panels, cut for two threads
+    (64, 60, 230, 7),  # a frozen layer's panels, shared by two threads
 )
-# One call in 48 has one of these shapes, which take long.
+# One call in 48 has one of these shapes; they take long.
 LARGE_SHAPES = (
     (256, 512, 512, 2),  # a tier's dense backward
     (1024, 288, 96, 3),
@@ -85,12 +86,12 @@ LARGE_SHAPES = (
     (128, 256, 96, 16),
     (100, 784, 240, 5),
     (64, 8192, 160, 1),
-    (5500, 3100, 140, 1),  # packed rows in bands
+    (5500, 3100, 140, 1),  # packed rows in several row blocks
     (700, 1024, 520, 1),
     (2100, 40, 33, 9),
 )
 LENGTHS = (0, 1, 3, 15, 16, 17, 31, 32, 33, 97, 1000, 2047, 2048, 2049, 4096, 12293, 70001)
-LONG_LENGTHS = (140_000, 300_001)  # of one call in 48
+LONG_LENGTHS = (140_000, 300_001)  # lengths of one call in 48
 
 PARAMETERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "leaky_relu": lambda rng: {"negative_slope": float(rng.choice([0.01, 0.5, -0.25, 3.0]))},
@@ -100,7 +101,7 @@ PARAMETERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
 
 
 class Case(NamedTuple):
-    """What a call draws first: it is part of the call's name."""
+    """The settings that a call draws first; they are part of its name."""
 
     dtype: str
     threads: int
@@ -157,7 +158,7 @@ def draw_shape(rng: np.random.Generator, index: int, first: int = 0) -> tuple[in
 
 
 def draw_lead(rng: np.random.Generator, rows: int) -> tuple[int, ...]:
-    """`rows` as leading axes: one axis, two, or for one row none."""
+    """`rows` as leading axes: one axis or two; for one row also none."""
     if rows == 1 and rng.random() < 0.3:
         return ()
     return (2, rows // 2) if rows % 2 == 0 and rng.random() < 0.2 else (rows,)
@@ -340,7 +341,7 @@ def max_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 
 
 def with_values(layer: Any, rng: np.random.Generator, case: Case) -> Any:
-    """`layer`, its parameters drawn anew, whatever its initialisers draw."""
+    """`layer` with parameters drawn here, independent of its initialisers."""
     for parameter in layer.parameters():
         parameter.data[...] = values(rng, case, *parameter.data.shape)
     return layer
@@ -349,7 +350,7 @@ def with_values(layer: Any, rng: np.random.Generator, case: Case) -> Any:
 def draw_layer(
     rng: np.random.Generator, case: Case, in_features: int, out_features: int, pieces: int
 ) -> tuple[str, Any]:
-    """A Maxout, or where there is one piece a Linear, and its description."""
+    """A description, and a Maxout, or a Linear where there is one piece."""
     bias = bool(rng.random() < 0.7)
     shared = {"bias": bias, "precision": case.tier, "dtype": case.dtype, "rng": 0}
     text = f"{in_features}x{out_features}x{pieces} bias={bias}"
@@ -368,7 +369,7 @@ def frozen_layer(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 
 
 def draw_model(rng: np.random.Generator, index: int, case: Case) -> tuple[str, Any, Array]:
-    """A model of up to 5 layers, and an x for it."""
+    """A description, a model of up to 5 layers, and an x for it."""
     rows = int(rng.choice([size for size in SIZES if size <= 97]))
     sizes = [int(size) for size in rng.choice([size for size in SIZES if size > 0], 4)]
     if is_large(index):
@@ -403,7 +404,7 @@ def model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 # ---- running them
 
 Operation = Callable[[np.random.Generator, int, Case], Outcome]
-# Each operation, and its part of the calls.
+# Each operation, and its share of the calls.
 SHARES: dict[str, tuple[Operation, float]] = {
     "linear_maxout": (linear_maxout, 0.15),
     "linear_maxout_backward": (linear_maxout_backward, 0.15),
@@ -418,7 +419,7 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "frozen_model": (frozen_model, 0.04),
     "model": (model, 0.03),
 }
-# The same for operations that there is one of for each activation.
+# The same for operations of which each activation has one.
 ACTIVATION_SHARES: dict[str, tuple[Callable[..., Outcome], float]] = {
     "linear_activation": (linear_activation, 0.0125),
     "linear_activation_backward": (linear_activation_backward, 0.0125),
@@ -463,7 +464,7 @@ def variants() -> tuple[str, ...]:
 
 @contextmanager
 def chosen(variant: str) -> Iterator[None]:
-    """The backend and instruction set of `variant` in force, and afterwards those from before."""
+    """Put the backend and instruction set of `variant` in force, and restore the earlier ones at the end."""
     name, _, isa = variant.partition("-")
     backend = backends.get_backend()
     backends.set_backend(name)
@@ -496,7 +497,7 @@ def one_call(name: str, run: Operation, seed: int, index: int) -> tuple[str, str
     try:
         if case.threads == 1:
             return attempt()
-        # On a busy machine the C backend gives up thread teams for a while, but only for the calling thread.
+        # Back-off on a busy machine holds for the calling thread alone: a new thread starts without it.
         with ThreadPoolExecutor(1) as caller:
             return caller.submit(attempt).result()
     except Exception as error:
@@ -504,7 +505,7 @@ def one_call(name: str, run: Operation, seed: int, index: int) -> tuple[str, str
 
 
 def hashes(wanted: Sequence[str], calls: int, seed: int) -> dict[str, str]:
-    """About `calls` calls of each variant: the name of each and its hash."""
+    """The hash of each of about `calls` calls of each variant, by the call's name."""
     table = operations()
     plan = [
         (variant, name, run, index)
@@ -559,6 +560,19 @@ def compare(before: Path, after: Path) -> int:
     return 1 if differing or not common else 0
 
 
+def check_out(path: Path) -> None:
+    """Raise OSError or ValueError, before the work, where `path` cannot be written or is another file."""
+    if not path.exists():
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return
+        except OSError as error:
+            raise OSError(f"{path}: cannot write in {path.parent} ({error.strerror})") from error
+    with path.open("r+b") as file:
+        if not file.read(32).lstrip().startswith(b'{\n"seed"'):
+            raise ValueError(f"{path}: not a file of hashes")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=CALLS, help=f"for each variant (default: {CALLS})")
@@ -575,6 +589,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return compare(*options.compare)
     if options.out is None or options.calls < 1 or options.seed < 0:
         parser.error("wanted --out FILE, at least 1 call and a seed of 0 or more, or --compare FILE FILE")
+    try:
+        check_out(options.out)
+    except (OSError, ValueError) as error:
+        parser.error(f"--out: {error}")
     found = hashes(options.variants or variants(), options.calls, options.seed)
     record = {"seed": options.seed, "calls": options.calls, "hashes": found}
     options.out.write_text(json.dumps(record, indent=0) + "\n")
@@ -583,4 +601,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)  # as a shell has it for a program that Ctrl-C ends

@@ -1,4 +1,4 @@
-"""Options of `pytest bench/`, and one thread for every library: they read their settings when they load."""
+"""The option `--shapes` of `pytest bench/`, and one thread for every library, set before it loads."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shapes",
         nargs="+",
         default=[str(shape) for shape in shapes.QUICK],
-        help="main, odd, rows, features, pieces, or ROWSxINxOUTxPIECES (default: four shapes)",
+        help=f"{', '.join(shapes.GROUPS)}, or a shape as 1024x288x96x3 or 128x784x256:relu (default: six)",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "shape" in metafunc.fixturenames:
-        chosen = shapes.select(metafunc.config.getoption("--shapes"))
+        try:
+            chosen = shapes.select(metafunc.config.getoption("--shapes"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
         metafunc.parametrize("shape", chosen, ids=str, scope="module")

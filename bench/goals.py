@@ -1,11 +1,13 @@
-"""How fast fastact means to be, and whether a file of results shows it."""
+"""Goals for the speed and accuracy of fastact, and whether a file of results meets them."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .records import Medians, Results
-from .shapes import MAIN, ODD, Shape
+from .shapes import LINEAR, MAIN, ODD, Shape
 from .tables import LOWER_PRECISION
 
 FRAMEWORKS = ("PyTorch", "torch.compile", "Thinc", "JAX")
@@ -23,7 +25,7 @@ class Goal(NamedTuple):
     contender: str
     rivals: tuple[str, ...]
     ratio: float
-    amx: bool = False  # meant for CPUs that have it
+    amx: bool = False  # whether the goal is for CPUs with AMX alone
 
 
 class Outcome(NamedTuple):
@@ -33,9 +35,9 @@ class Outcome(NamedTuple):
     against: str
     wanted: float
     got: float | None  # None: not measured
-    possible: float | None = None  # at the measured FMA peak
+    possible: float | None = None  # `got` at the measured FMA peak
     is_limit: bool = False  # `wanted` is the most, not the least
-    lacking: str | None = None  # why it can't be measured
+    lacking: str | None = None  # why it cannot be measured
 
     @property
     def passed(self) -> bool | None:
@@ -103,19 +105,30 @@ def _tiers() -> list[Goal]:
     return goals
 
 
-GOALS = (*_naive_numpy(), *_frameworks(), *_frozen(), *_tiers())
-LARGEST_ERRORS = {"fastact C high": 1e-5, "fastact C medium": 4e-3}  # norm of the error of y, relative
-SHARE_OF_PEAK = 0.85  # of the FMA rate measured in registers, forward on the largest shape
-SCALING = 1.8  # two threads against one, on shapes of 1,024 rows
+def _linear() -> list[Goal]:
+    goals = []
+    for shape in LINEAR:
+        goals += [
+            Goal(mode, shape, "fastact C", ("NumPy", *FRAMEWORKS), 1.0)
+            for mode in ("forward", "forward_backward", "step")
+        ]
+        goals.append(Goal("frozen", shape, "fastact C", ENGINES, 1.0))
+    return goals
+
+
+GOALS = (*_naive_numpy(), *_frameworks(), *_frozen(), *_tiers(), *_linear())
+LARGEST_ERRORS = {"fastact C high": 1e-5, "fastact C medium": 4e-3}  # relative norms of the error of y
+SHARE_OF_PEAK = 0.85  # share of the FMA rate in registers, for the forward on the largest shape
+SCALING = 1.8  # speed-up of two threads over one, on shapes of 1,024 rows
 
 
 def useful_flop(mode: str, shape: Shape) -> float:
     """Operations that the results need: a backward has two products of the winners alone."""
-    return shape.dense_flop * (1 + 2 / shape.pieces if mode == "forward_backward" else 1)
+    return shape.dense_flop * (1 + 2 / shape.pieces if mode in ("forward_backward", "step") else 1)
 
 
 def outcomes(results: Results) -> list[Outcome]:
-    """Every goal with what `results` say of it."""
+    """Every goal and its outcome in `results`."""
     medians = Medians(results["results"])
     peak = results["limits"].get("1", {}).get("register_fma_gflops")
     no_amx = None if "amx_bf16" in results["environment"]["instructions"] else "this CPU has no AMX"
@@ -155,10 +168,10 @@ def _share_of_peak(medians: Medians, peak: float | None, shape: Shape, wanted: f
 
 
 def _error_beside_numpy(medians: Medians) -> Outcome:
-    """NumPy's error by ours, on the shape where it is the smallest part of what is wanted.
+    """NumPy's error divided by ours, on the shape where that ratio is the smallest part of the one wanted.
 
-    The norm of n independent errors varies by 1 / sqrt(2 n) of itself, so that the ratio of two that are
-    equally good is above 1 - 2 / sqrt(n) in 49 of 50 cases.
+    The norm of n independent errors varies by 1 / sqrt(2 n) of itself, so that the ratio of two equally good
+    norms is above 1 - 2 / sqrt(n) in 49 of 50 cases.
     """
     found = []
     for shape in (*MAIN, *ODD):
@@ -189,3 +202,33 @@ def _scaling(medians: Medians, mode: str, shape: Shape) -> Outcome:
     one, two = (medians.at(threads, mode, shape).get("fastact C") for threads in (1, 2))
     got = one / two if one and two else None
     return Outcome(mode, shape, "fastact C, 2 threads", "fastact C, 1 thread", SCALING, got, possible=2.0)
+
+
+def text(found: Sequence[Outcome]) -> str:
+    """The measured goals under a heading for each mode, at most 80 columns wide, and how many are met."""
+    measured = [outcome for outcome in found if outcome.passed is not None]
+    lines = ["Goals: how many times as fast, or which part of an error"]
+    for mode in dict.fromkeys(outcome.mode for outcome in measured):
+        lines += ["", f"{mode.replace('_', ' + '):49}{'wanted':>9}{'got':>8}{'possible':>9}"]
+        for outcome in measured:
+            if outcome.mode == mode:
+                form = ".0e" if outcome.is_limit else ".2f"
+                possible = "" if outcome.possible is None else f"{outcome.possible:.2f}"
+                rivalry = f"{outcome.contender} to {outcome.against}".replace("fastact ", "")
+                lines.append(
+                    f"{outcome.shape!s:20}{textwrap.shorten(rivalry, 28, placeholder='...'):29}"
+                    f"{outcome.wanted:9{form}}{outcome.got:8{form}}{possible:>9}"
+                    f"{'' if outcome.passed else ' FAIL'}"
+                )
+    passed = sum(outcome.passed is True for outcome in measured)
+    failed = len(measured) - passed
+    lacking = dict.fromkeys(outcome.lacking for outcome in found if outcome.lacking)
+    reasons = f" (for some: {'; '.join(lacking)})" if lacking else ""
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{passed} pass, {failed} fail, {len(found) - len(measured)} not measured{reasons}.",
+            "Possible: the useful arithmetic at the FMA rate measured in registers.",
+        ]
+    )

@@ -1,4 +1,4 @@
-/* What this CPU can do at most, with the widest vectors that the compiler's -march=native allows. */
+/* Loops that reach this CPU's limits, with the widest vectors that the compiler's -march=native allows. */
 
 #include <stdint.h>
 

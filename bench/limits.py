@@ -1,4 +1,4 @@
-"""The machine's own limits: multiply-adds a second and memory bandwidth, measured with limits.c."""
+"""Measures the machine's limits with limits.c: multiply-adds a second and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _build(folder: str) -> Any:
 
 
 def _best_rate(work: Callable[[int], int], threads: int) -> float:
-    """The best of some runs, 1e9 units of work a second: a limit is what is reached undisturbed."""
+    """The best of some runs, in 1e9 units of work a second: the undisturbed one counts."""
     with ThreadPoolExecutor(threads) as pool:
 
         def run() -> float:
@@ -56,7 +56,7 @@ def _best_rate(work: Callable[[int], int], threads: int) -> float:
 
 
 def _repeats(work: Callable[[int], int]) -> int:
-    """How often `work` has to repeat its loop to run for `_SECONDS`."""
+    """The repeats of its loop with which `work` runs for `_SECONDS`."""
     repeats = 1000
     while True:
         started = time.perf_counter()
@@ -68,10 +68,10 @@ def _repeats(work: Callable[[int], int]) -> int:
 
 
 def measure(threads: int) -> dict[str, float] | None:
-    """GFLOP/s of FMA in registers and with a load from L1 each, and of bfloat16 tiles where the CPU has AMX;
-    GB/s of reading memory; on `threads` threads.
+    """Rates on `threads` threads, or None without a C compiler.
 
-    None where no C compiler is there.
+    GFLOP/s of FMA in registers, of FMA with one load from L1 each, and of bfloat16 tiles where the CPU has
+    AMX; GB/s of reading memory.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

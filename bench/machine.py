@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""Describes the machine and the software of a measurement."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from .peers import PACKAGES
 
-_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+QUIET_SHARE = 0.02  # of the machine's CPU time; more taken by others shows in the figures
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -27,7 +30,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 class Neighbours:
-    """How much of the machine's CPU time others took since this was made."""
+    """The share of the machine's CPU time that others took since this object was made."""
 
     def __init__(self) -> None:
         self._start = self._times()
@@ -39,11 +42,11 @@ class Neighbours:
             fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
         except OSError:
             return None
-        # user, nice, system, idle, iowait, irq, softirq, steal: the last is other machines' on this host
+        # user, nice, system, idle, iowait, irq, softirq, steal (the time of other machines on this host)
         ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields]
         own = os.times()
         working = sum(ticks) - ticks[3] - ticks[4]
-        return sum(ticks), working - sum(own[:4])  # ours, and our compilers'
+        return sum(ticks), working - sum(own[:4])  # children included: compilers
 
     def share(self) -> float | None:
         """From 0 to 1; None where the system does not tell."""
@@ -53,8 +56,20 @@ class Neighbours:
         return round(max(0.0, now[1] - self._start[1]) / max(now[0] - self._start[0], 1e-9), 4)
 
 
+def is_busy(share: float | None) -> bool:
+    """Whether others took more of the CPU's time than trustworthy figures allow."""
+    return share is not None and share > QUIET_SHARE
+
+
+def warn(share: float | None, when: str) -> None:
+    """Warn on standard error where others took too much of the CPU's time."""
+    if is_busy(share):
+        message = f"others took {share:.0%} of the CPU's time {when}: don't trust these figures"
+        Console(stderr=True).print(message, style="red", highlight=False)
+
+
 def commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit of the checkout at `folder`, "-dirty" where its files differ; None where git can't say."""
+    """The commit of the checkout at `folder`, with "-dirty" where its files differ; None without git."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
@@ -66,7 +81,6 @@ def commit(folder: Path = Path(__file__).parent) -> str | None:
 def describe() -> dict[str, Any]:
     """CPU, instruction sets, cores, system, and the versions of everything that runs."""
     import fastact
-    from fastact import backends
 
     info = _cpuinfo()
     flags = set(re.split(r"\s+", info.get("flags", info.get("Features", ""))))
@@ -79,8 +93,8 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
         "family_model": f"{info.get('cpu family', '?')}/{info.get('model', '?')}",
-        "instructions": [flag for flag in _FLAGS if flag in flags],
-        "fastact_isa": backends.get("c").isa() if backends.why_c_is_missing() is None else None,
+        "instructions": [flag for flag in FLAGS if flag in flags],
+        "fastact_isa": fastact.get_config()["isa"],
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,

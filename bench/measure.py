@@ -1,6 +1,6 @@
 """Measure with one number of threads, in this process: `python -m bench.measure REQUEST`.
 
-REQUEST is a JSON file that `bench.run` writes; the records go where it says.  Libraries read their
+REQUEST is a JSON file that `bench.run` writes; it names the file for the records.  Libraries read their
 thread settings when they load, so every number of threads needs a process of its own.
 """
 
@@ -17,16 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import limits, machine, peers
-from .peers.base import Contender, NotInstalled
-from .problem import Interval, Problem, Truth
-from .shapes import MAIN, Shape, is_sweep
+from .peers.base import Contender, NotAvailable
+from .problem import Interval, Problem, Truth, exact
+from .shapes import LINEAR, MAIN, MAXOUT, Shape, is_sweep
 from .tables import threads_text
 from .threads import pin
 from .timing import interleaved
 
-# A sweep has many shapes; compiling each takes longer than measuring it.
+# A sweep has many shapes, and compiling for each takes longer than measuring it.
 NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
-# what each table times, and how its records call that
+# Of other layers than maxout float32 alone is compared, but for frozen weights.
+NOT_IN_LINEAR = {"fastact C high", "fastact C medium"}
+# the methods that each table times, and what its records call them
 MODES = {
     "layers": {"forward": "forward", "forward_backward": "forward_backward", "step": "step"},
     "frozen": {"forward": "frozen"},
@@ -34,20 +36,17 @@ MODES = {
 }
 
 
-QUIET_SHARE = 0.02  # of the machine's CPU time; what others take beyond it shows in the figures
-
-
 class WrongResult(Exception):
     """A contender's result is further from float64's than arithmetic in its precision can be."""
 
 
 def load_all(table: dict[str, str]) -> tuple[dict[str, type[Contender]], dict[str, str]]:
-    """The contenders that can run here, and why the others can't."""
+    """The contenders that can run here, and why the others cannot."""
     found, missing = {}, {}
     for name, where in table.items():
         try:
             found[name] = peers.load(where)
-        except NotInstalled as error:
+        except NotAvailable as error:
             missing[name] = str(error)
     return found, missing
 
@@ -57,8 +56,7 @@ def right_results(problem: Problem, roundoff: float, modes: Iterable[str]) -> di
     truth = Truth(problem, roundoff)
     right: dict[str, tuple[Interval, ...]] = {"forward": (truth.y,)}
     if "forward_backward" in modes:
-        exact = problem.grad_y.astype(float)
-        right["forward_backward"] = truth.gradients(Interval(exact, 0 * exact))
+        right["forward_backward"] = truth.gradients(exact(problem.grad_y))
     if "step" in modes:
         right["step"] = truth.updated(problem)
     return right
@@ -84,37 +82,49 @@ def check(
     return errors, norm_error
 
 
+def tables_of(shape: Shape) -> tuple[str, ...]:
+    """The tables that `shape` is measured for."""
+    if is_sweep(shape):
+        return ("layers",)
+    return ("layers", "frozen", "tiers") if shape.activation == MAXOUT else ("layers", "frozen")
+
+
 class Run:
     """One process's share of a benchmark: its settings, and the records so far."""
 
     def __init__(self, threads: int, seconds: float) -> None:
         self._threads = threads
-        self._seconds = seconds  # for one mode of a main shape
+        self._seconds = seconds  # for one mode of a main or linear shape
         self._commit = machine.commit()
         self.records: list[dict[str, Any]] = []
-        self.wrong: list[str] = []  # what was not timed, and why
+        self.missing: dict[str, dict[str, str]] = {}  # by layer: the contenders that lack it, and why
+        self.wrong: list[str] = []  # contenders not timed, each with its error
 
     def measure(self, shape: Shape, table: str, contenders: dict[str, type[Contender]]) -> None:
         """Check, then time, `contenders` on `shape`; `table` is "layers", "frozen" or "tiers"."""
         sweep = is_sweep(shape)
-        if sweep:
-            contenders = {name: kind for name, kind in contenders.items() if name not in NOT_IN_SWEEPS}
+        left_out = (NOT_IN_SWEEPS if sweep else set()) | (
+            NOT_IN_LINEAR if shape.activation != MAXOUT else set()
+        )
+        contenders = {name: kind for name, kind in contenders.items() if name not in left_out}
         modes = {mode: name for mode, name in MODES[table].items() if not (sweep and mode == "step")}
         problem = Problem(shape)
         roundoffs = {kind.roundoff for kind in contenders.values()}
         right = {roundoff: right_results(problem, roundoff, modes) for roundoff in roundoffs}
-        made = {name: kind(problem, self._threads) for name, kind in contenders.items()}
-        errors, norm_errors = {}, {}
-        for name, contender in list(made.items()):
+        made, errors, norm_errors = {}, {}, {}
+        for name, kind in contenders.items():
             try:
-                errors[name], norm_errors[name] = check(name, contender, right[contender.roundoff])
+                contender = kind(problem, self._threads)
+                errors[name], norm_errors[name] = check(name, contender, right[kind.roundoff])
+                made[name] = contender
+            except NotAvailable as error:
+                self.missing.setdefault(shape.layer, {})[name] = str(error)
             except WrongResult as error:
                 self.wrong.append(f"{shape}: {error}")
-                del made[name]
         for mode, recorded in modes.items() if made else ():
             samples = interleaved(
                 {name: getattr(contender, mode) for name, contender in made.items()},
-                self._seconds if shape in MAIN else self._seconds / 3,
+                self._seconds if shape in MAIN or shape in LINEAR else self._seconds / 3,
             )
             for name, sample in samples.items():
                 self.records.append(
@@ -137,36 +147,40 @@ def main(request_path: str) -> int:
     threads = request["threads"]
     pin(threads)
     tables = {name: load_all(kinds) for name, kinds in peers.TABLES.items()}
+    shapes = [Shape(*fields) for fields in request["shapes"]]
+    plan = [
+        (shape, table)
+        for shape in shapes
+        for table, (contenders, _) in tables.items()
+        if contenders and table in tables_of(shape)
+    ]
     run = Run(threads, request["seconds"])
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description:<44}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
-        auto_refresh=False,  # a thread that draws would disturb what is measured
+        auto_refresh=False,  # a thread that draws would disturb the measurement
     ) as progress:
-        task = progress.add_task("limits of this machine", total=1 + len(tables) * len(request["shapes"]))
+        task = progress.add_task("limits of this machine", total=1 + len(plan))
         progress.refresh()
         measured = limits.measure(threads)
         neighbours = machine.Neighbours()
-        for shape in (Shape(*sizes) for sizes in request["shapes"]):
-            for table, (contenders, _) in tables.items():
-                progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
-                progress.refresh()
-                if contenders and (table == "layers" or not is_sweep(shape)):
-                    run.measure(shape, table, contenders)
+        for shape, table in plan:
+            progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
+            progress.refresh()
+            run.measure(shape, table, tables[table][0])
         progress.update(task, advance=1)
         progress.refresh()
     taken = neighbours.share()
-    if taken is not None and taken > QUIET_SHARE:
-        console.print(f"others took {taken:.0%} of the CPU's time: don't trust these figures", style="red")
+    machine.warn(taken, "meanwhile")
     answer = {
         "environment": machine.describe(),
         "limits": {} if measured is None else {str(threads): measured},
         "neighbours": {str(threads): taken},
-        "missing": {table: missing for table, (_, missing) in tables.items()},
+        "missing": {table: missing for table, (_, missing) in tables.items()} | run.missing,
         "results": run.records,
     }
     Path(request["answer"]).write_text(json.dumps(answer))

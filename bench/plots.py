@@ -1,178 +1,156 @@
-"""Pictures of the results: rates against the machine's limits, and how cost grows."""
+"""Pictures of the results: shares of the machine's peak, how cost grows, and speed-ups for README."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
+from fastact.study import style
+
+from .goals import useful_flop
 from .records import Medians, Results
-from .shapes import FEATURES, MAIN, PIECES, ROWS, Shape
-from .tables import LOWER_PRECISION
+from .shapes import FEATURES, LINEAR, MAIN, MAXOUT, PIECES, ROWS, Shape
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; fastact's are the strongest
+# float32 contenders: colour and marker; fastact's are the strongest
 STYLES = {
-    "fastact C": ("#d55e00", "o"),
-    "fastact C high": ("#a63603", "h"),
-    "fastact C medium": ("#7f0000", "*"),
-    "fastact Numba": ("#e69f00", "s"),
-    "naive NumPy": ("#cccccc", "<"),
-    "NumPy": ("#888888", "v"),
-    "PyTorch": ("#0072b2", "^"),
-    "torch.compile": ("#56b4e9", "D"),
-    "Thinc": ("#cc79a7", "P"),
-    "JAX": ("#009e73", "X"),
+    "fastact C": (style.VERMILION, "o"),
+    "fastact Numba": (style.ORANGE, "s"),
+    "naive NumPy": ("#bbbbbb", "<"),
+    "NumPy": (style.GREY, "v"),
+    "PyTorch": (style.BLUE, "^"),
+    "torch.compile": (style.SKY, "D"),
+    "Thinc": (style.PURPLE, "P"),
+    "JAX": (style.GREEN, "X"),
 }
-_STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "font.size": 10,
-    "svg.hashsalt": "fastact",  # the same results make the same file
+WIDTH = 8.3  # inches; 830 px at README's width
+_MODES = {"forward": "Forward", "forward_backward": "Forward + backward"}
+# colours of text and lines on README's page, which may be light or dark
+THEMES: dict[str, dict[str, Any]] = {
+    "light": {"text": "#1f2328", "lines": "#d1d9e0", "NumPy": "#8c959f"},
+    "dark": {"text": "#e6edf3", "lines": "#3d444d", "NumPy": "#9198a1"},
 }
-DENSE_PRODUCTS = {"forward": 1, "forward_backward": 3}  # what a framework without fusion multiplies
-_TITLES = {"forward": "Forward", "forward_backward": "Forward + backward"}
 
 
-def roofline(shape: Shape, peak: float, bandwidth: float) -> float:
-    """GFLOP/s that a forward can reach if its arrays come from memory once, at `bandwidth` GB/s."""
-    rows, in_features, out_features, _ = shape
-    weights = shape.units * (in_features + 1)
-    moved = 4 * (rows * in_features + weights + rows * out_features) + rows * out_features  # argmax: bytes
-    return min(peak, bandwidth * shape.dense_flop / moved)
+def sizes(shape: Shape) -> str:
+    """The sizes of `shape` in the order in which data passes: rows x in_features → out_features x pieces."""
+    end = f" x {shape.pieces}" if shape.activation == MAXOUT else ""
+    return f"{shape.rows} x {shape.in_features} → {shape.out_features}{end}"
 
 
-def rates(results: Results, threads: int) -> Figure:
-    """GFLOP/s by shape, forward and forward + backward, under the measured limits.
+def rates(results: Results, threads: int) -> Figure | None:
+    """Shares of the FMA peak that the useful arithmetic of each shape reaches, or None without a peak.
 
-    Each precision tier's bar has its error above it.
+    A row for each shape, a marker for each float32 contender; one panel for each layer and mode measured.
     """
-    medians = Medians(results["results"])
-    limits = results["limits"].get(str(threads))
-    with plt.rc_context(_STYLE):
-        figure, panels = plt.subplots(2, 1, figsize=(11, 8.5), sharex=True, layout="constrained")
-        for axes, mode in zip(panels, DENSE_PRODUCTS, strict=True):
-            shapes = medians.shapes(threads, mode, MAIN)
-            _draw_rates(axes, medians, threads, mode, shapes)
-            if limits:
-                _draw_limits(axes, mode, shapes, limits)
-            axes.set_ylabel("GFLOP/s, dense work")
-            axes.set_title(_TITLES[mode])
-            axes.margins(y=0.12)  # room for the errors
-            axes.set_ylim(bottom=0)
-            axes.set_xlim(-0.6, len(shapes) - 0.4)
-            axes.set_xticks(range(len(shapes)), [_two_lines(shape) for shape in shapes])
-        panels[1].set_xlabel(
-            "rows x in_features x out_features x pieces; above a precision tier's bar the relative error of y"
+    medians, limits = Medians(results["results"]), results["limits"].get(str(threads))
+    groups = {
+        title: shapes
+        for title, wanted in (
+            ("Linear + maxout", MAIN),
+            ("Linear + ReLU", [shape for shape in LINEAR if shape.activation == "relu"]),
+            ("Linear + GELU", [shape for shape in LINEAR if shape.activation == "gelu"]),
         )
-        handles, labels = panels[0].get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda i: labels[i] not in STYLES)  # the limits last
-        figure.legend(
-            [handles[i] for i in order], [labels[i] for i in order], loc="outside upper center", ncols=5
+        if (shapes := medians.shapes(threads, "forward", wanted))
+    }
+    if not limits or not groups:
+        return None
+    heights = [len(shapes) + 1.2 for shapes in groups.values()]
+    with plt.rc_context(style.STYLE):
+        figure, grid = plt.subplots(
+            *(len(groups), 2),
+            figsize=(WIDTH, 1.2 + 0.32 * sum(heights)),
+            sharex=True,
+            squeeze=False,
+            layout="constrained",
+            height_ratios=heights,
         )
+        for line, (title, shapes) in zip(grid, groups.items(), strict=True):
+            for axes, mode in zip(line, _MODES, strict=True):
+                _draw_shares(axes, medians, threads, mode, shapes, limits["register_fma_gflops"])
+                axes.set_title(_MODES[mode])
+            line[0].set_title(f"{title}: {_MODES['forward'].lower()}")
+            line[0].set_yticks(range(len(shapes)), [sizes(shape) for shape in shapes])
+            line[1].set_yticks(range(len(shapes)), [])
+        for axes in grid[-1]:
+            axes.set_xlabel(f"% of the FMA peak, {limits['register_fma_gflops']:.0f} GFLOP/s")
+        _legend(figure, grid[0][1], columns=4)
         _name_machine(figure, results, threads)
     return figure
 
 
-def _draw_rates(axes: Axes, medians: Medians, threads: int, mode: str, shapes: Sequence[Shape]) -> None:
-    width = 0.8 / len(STYLES)
-    for place, (name, (colour, _)) in enumerate(STYLES.items()):
-        heights = []
-        for shape in shapes:
-            time = medians.at(threads, mode, shape).get(name)
-            flop = shape.dense_flop * DENSE_PRODUCTS[mode]
-            heights.append(flop / time / 1e3 if time else 0.0)
-        if not any(heights):
-            continue
-        offset = (place - (len(STYLES) - 1) / 2) * width
-        bars = axes.bar([i + offset for i in range(len(shapes))], heights, width, color=colour, label=name)
-        if name == "fastact C" or name.endswith(LOWER_PRECISION):
-            errors = [
-                f"{medians.norm_error(mode, shape, name):.0e}" if height else ""
-                for shape, height in zip(shapes, heights, strict=True)
-            ]
-            axes.bar_label(bars, errors, rotation=90, padding=2, fontsize=6.5)
-    axes.grid(axis="x", visible=False)
-
-
-def _draw_limits(axes: Axes, mode: str, shapes: Sequence[Shape], limits: dict[str, float]) -> None:
-    peak, bandwidth = limits["register_fma_gflops"], limits["read_gbytes"]
-    axes.axhline(peak, color="black", linewidth=1.2, label=f"FMA peak, {peak:.0f} GFLOP/s")
-    for i, shape in enumerate(shapes):
-        if mode == "forward":
-            height = roofline(shape, peak, bandwidth)
-            label = f"memory roofline, {bandwidth:.0f} GB/s (cached data may pass it)" if i == 0 else "_"
-            axes.hlines(height, i - 0.45, i + 0.45, color="black", linestyle=":", linewidth=2, label=label)
-        else:  # winners alone need less than the dense work that is counted
-            height = peak * 3 / (1 + 2 / shape.pieces)
-            axes.hlines(height, i - 0.45, i + 0.45, color="black", linestyle="--", linewidth=1.2)
-    if mode == "forward_backward":
-        axes.annotate(
-            "dashes: FMA peak when losers cost nothing",
-            (1, 1.02),
-            xycoords="axes fraction",
-            ha="right",
-            fontsize=9,
+def _draw_shares(
+    axes: Axes, medians: Medians, threads: int, mode: str, shapes: Sequence[Shape], peak: float
+) -> None:
+    for name, (colour, marker) in STYLES.items():
+        points = [
+            (100 * useful_flop(mode, shape) / time / 1e3 / peak, row)
+            for row, shape in enumerate(shapes)
+            if (time := medians.at(threads, mode, shape).get(name))
+        ]
+        front = name == "fastact C"
+        axes.scatter(
+            *zip(*points, strict=True) if points else ((), ()),
+            s=64 if front else 32,
+            color=colour,
+            marker=marker,
+            zorder=4 if front else 3,
+            label=name,
+            clip_on=False,
         )
-
-
-def _two_lines(shape: Shape) -> str:
-    return f"{shape.rows} x {shape.in_features}\nx {shape.out_features} x {shape.pieces}"
+    axes.axvline(100, color="black", linewidth=1.2)  # AMX's tiles may pass it, in float32 as well
+    axes.set_xlim(left=0)
+    axes.set_ylim(len(shapes) - 0.5, -0.5)
 
 
 _SWEEPS: dict[str, tuple[tuple[Shape, ...], int, str]] = {
-    "rows": (ROWS, 0, "rows (288 x 96, 3 pieces)"),
+    "rows": (ROWS, 0, "rows (288 → 96 x 3)"),
     "features": (FEATURES, 1, "in_features = out_features (256 rows, 2 pieces)"),
-    "pieces": (PIECES, 3, "pieces (256 rows, 288 x 96)"),
+    "pieces": (PIECES, 3, "pieces (256 rows, 288 → 96)"),
 }
 
 
-def growth(results: Results, threads: int) -> Figure:
-    """Cost as rows, features and pieces grow, forward and forward + backward."""
+def growth(results: Results, threads: int) -> Figure | None:
+    """Rate as rows and features grow, and time as pieces grow; None where no whole sweep was measured."""
     medians = Medians(results["results"])
-    with plt.rc_context(_STYLE):
-        figure, grid = plt.subplots(2, 3, figsize=(12, 7.5), sharex="col", layout="constrained")
-        for line, mode in zip(grid, DENSE_PRODUCTS, strict=True):
-            for axes, name in zip(line, _SWEEPS, strict=True):
+    sweeps = [
+        name
+        for name, (shapes, _, _) in _SWEEPS.items()
+        if len(medians.shapes(threads, "forward", shapes)) == len(shapes)
+    ]
+    if not sweeps:
+        return None
+    with plt.rc_context(style.STYLE):
+        figure, grid = plt.subplots(
+            *(len(sweeps), 2), figsize=(WIDTH, 0.9 + 2.7 * len(sweeps)), squeeze=False, layout="constrained"
+        )
+        for line, name in zip(grid, sweeps, strict=True):
+            for axes, mode in zip(line, _MODES, strict=True):
                 _draw_sweep(axes, medians, threads, mode, name)
-                axes.set_title(f"{_TITLES[mode]}: {name}")
-        for axes, (_, _, label) in zip(grid[1], _SWEEPS.values(), strict=True):
-            axes.set_xlabel(label)
-        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=7)
+                axes.set_title(f"{_MODES[mode]}: {name}")
+        _legend(figure, grid[0][0], columns=4)
         _name_machine(figure, results, threads)
     return figure
 
 
 def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str) -> None:
-    shapes, size, _ = _SWEEPS[name]
-    found = medians.shapes(threads, mode, shapes)
-    in_time = name == "pieces"  # else in time for the work, where a flat line is a constant rate
+    shapes, size, label = _SWEEPS[name]
+    in_time = name == "pieces"
     for contender, (colour, marker) in STYLES.items():
-        times = [medians.at(threads, mode, shape).get(contender) for shape in found]
-        if not found or None in times:
-            continue
-        heights = [
-            time if in_time else 1e6 * time / (shape.dense_flop / 2 * DENSE_PRODUCTS[mode])
-            for time, shape in zip(times, found, strict=True)
-            if time is not None
+        points = [
+            (shape[size], time / 1e3 if in_time else useful_flop(mode, shape) / time / 1e3)
+            for shape in shapes
+            if (time := medians.at(threads, mode, shape).get(contender))
         ]
+        if len(points) < len(shapes):  # not measured in the whole sweep
+            continue
         front = contender.startswith("fastact")
         axes.plot(
-            [shape[size] for shape in found],
-            heights,
+            *zip(*points, strict=True),
             color=colour,
             marker=marker,
             markersize=5,
@@ -180,21 +158,82 @@ def _draw_sweep(axes: Axes, medians: Medians, threads: int, mode: str, name: str
             zorder=3 if front else 2,
             label=contender,
         )
-    values = [shape[size] for shape in found]
-    plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
+    values = [int(shape[size]) for shape in shapes]
+    axes.set_xlabel(label)
+    axes.tick_params(axis="x", labelsize=8.5)
+    axes.set_ylim(bottom=0)
     if in_time:
-        axes.yaxis.set_major_formatter(plain)
-        axes.set_ylim(bottom=0)
         axes.set_xticks(values)
-        axes.set_ylabel("µs")
+        axes.set_ylabel("ms")
     else:
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(values, [str(value) for value in values], rotation=45)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(plain)
+        axes.set_xticks(values, [str(value) for value in values])
         axes.minorticks_off()
-        axes.set_ylabel("ps a dense multiply-add")
+        axes.set_ylabel("GFLOP/s")
+
+
+def speedups(
+    results: Results, mode: str, shapes: Iterable[Shape], contenders: Iterable[str], theme: str
+) -> Figure:
+    """How many times as fast as naive NumPy some contenders are, on one thread; README's chart.
+
+    The background is transparent, `theme` one of THEMES.
+    """
+    medians, colours = Medians(results["results"]), THEMES[theme]
+    bars = {name: STYLES[name][0] for name in contenders} | {"naive NumPy": colours["NumPy"]}
+    groups = [
+        (title, found)
+        for title, maxout in (("Linear + maxout", True), ("Linear + ReLU", False))
+        if (
+            found := [
+                shape
+                for shape in shapes
+                if (shape.activation == MAXOUT) == maxout and "naive NumPy" in medians.at(1, mode, shape)
+            ]
+        )
+    ]
+    text = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), colours["text"])
+    lines = {"grid.color": colours["lines"], "axes.edgecolor": colours["lines"], "axes.facecolor": "none"}
+    with plt.rc_context(style.STYLE | text | lines):
+        figure, panels = plt.subplots(
+            *(1, len(groups)),
+            figsize=(WIDTH, 3.4),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+            width_ratios=[len(found) for _, found in groups],
+        )
+        figure.patch.set_alpha(0)
+        for axes, (title, found) in zip(panels[0], groups, strict=True):
+            _draw_speedups(axes, medians, mode, found, bars)
+            axes.set_title(title)
+        panels[0][0].set_ylabel("times as fast as naive NumPy")
+        _legend(figure, panels[0][0], columns=len(bars))
+    return figure
+
+
+def _draw_speedups(
+    axes: Axes, medians: Medians, mode: str, shapes: Sequence[Shape], bars: dict[str, str]
+) -> None:
+    width = 0.8 / len(bars)
+    for place, (name, colour) in enumerate(bars.items()):
+        ratios = []
+        for shape in shapes:
+            times = medians.at(1, mode, shape)
+            ratios.append(times["naive NumPy"] / times[name] if name in times else float("nan"))
+        offset = (place - (len(bars) - 1) / 2) * width
+        label = "fastact" if name == "fastact C" else name
+        drawn = axes.bar([i + offset for i in range(len(shapes))], ratios, width, color=colour, label=label)
+        if name == "fastact C":
+            axes.bar_label(drawn, [f"{ratio:.1f}" for ratio in ratios], padding=1, fontsize=9)
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.08)  # room for the numbers
+    axes.set_xticks(range(len(shapes)), [sizes(shape).replace(" → ", "\n→ ") for shape in shapes], fontsize=8)
+    axes.tick_params(axis="x", length=0)
+
+
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
 
 def _name_machine(figure: Figure, results: Results, threads: int) -> None:
@@ -204,8 +243,9 @@ def _name_machine(figure: Figure, results: Results, threads: int) -> None:
     figure.supxlabel(f"{about['cpu']}, {isa}, {unit}, float32", fontsize=9, x=0.99, ha="right")
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `path` as PNG and as SVG."""
-    figure.savefig(path.with_suffix(".png"), dpi=130)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as SVG, the same file for the same results; returns `path`."""
+    with plt.rc_context(style.STYLE):
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+    return path

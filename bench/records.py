@@ -1,29 +1,118 @@
-"""The file of results: reading, merging, looking up.
+"""Files of results: reading, checking, merging, writing; medians by shape and contender.
+
+The file of `python -m fastact bench --out`:
 
 {"environment": {cpu, instructions, versions, ...},
+ "quick": whether a `--quick` run is in it (absent: no),
  "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes, with AMX tile_bf16_gflops}, ...},
             by threads
- "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}},
- "results": [{threads, shape, mode, contender, p20, p50, p80 (microseconds a call),
+ "neighbours": {"1": share of the CPU's time that others took (or null), ...}, by threads
+ "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}, or a layer: {...}},
+ "results": [{threads, shape ([rows, in_features, out_features, pieces, activation], the last absent
+              for maxout in older files), mode, contender, p20, p50, p80 (microseconds a call),
               rounds, calls, error (the largest, as a share of its bound), norm_error (of the forward,
               relative to the norm of float64's result), commit (or null), date}, ...]}
+
+The other scripts of bench write {"environment", "date", "commit"} and fields of their own.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from . import machine
 from .shapes import Shape
 
 Record = dict[str, Any]
 Results = dict[str, Any]
 
+FIELDS = ("environment", "limits", "neighbours", "missing", "results")
+SAME_MACHINE = ("cpu", "family_model", "cores", "system")  # fields of an environment that software keeps
+
+
+def read(path: Path, fields: Collection[str] = FIELDS) -> Results:
+    """The results in a file; raises ValueError where it has not all `fields`."""
+    try:
+        results = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(results, dict) or set(fields) - set(results):
+        raise ValueError(f"{path}: not a file of results of this command, which has {', '.join(fields)}")
+    return results
+
+
+def check_out(path: Path, fields: Collection[str], compared: Iterable[str] = SAME_MACHINE) -> Results | None:
+    """The results in the file that `--out` names, or None where there is no such file yet.
+
+    To be called before the work.  Raises OSError where the file cannot be written, ValueError where it
+    has not all `fields`, or where one of the fields `compared` of its environment is another machine's.
+    """
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise NotADirectoryError(f"{path}: {path.parent} is not a folder")
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                return None
+        except OSError as error:
+            raise OSError(f"{path}: cannot write in {path.parent} ({error.strerror})") from error
+    path.open("r+b").close()
+    old = read(path, fields)
+    require_same(old["environment"], machine.describe(), compared, path)
+    return old
+
+
+def require_same(
+    old: Mapping[str, Any], new: Mapping[str, Any], compared: Iterable[str], path: Path | None = None
+) -> None:
+    """Raise ValueError where two environments differ in a field of `compared`."""
+    for name in compared:
+        if old.get(name) != new[name]:
+            where = "the file" if path is None else str(path)
+            raise ValueError(
+                f"{name}: {where} has {old.get(name)!r}, this run {new[name]!r}; name a new file"
+            )
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--out`."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write JSON as well, in place of this machine's older results",
+    )
+
+
+def check_option(parser: argparse.ArgumentParser, path: Path | None, fields: Collection[str]) -> None:
+    """Check what `--out` got before the work; a path that cannot take the results ends the command."""
+    try:
+        if path is not None:
+            check_out(path, ("environment", *fields))
+    except (OSError, ValueError) as error:
+        parser.error(f"--out: {error}")
+
+
+def save(path: Path | None, fields: Record) -> None:
+    """Write what a script found, with the machine, the date and the commit, where `--out` named a file."""
+    if path is None:
+        return
+    head = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": machine.describe(),
+        "commit": machine.commit(),
+    }
+    path.write_text(json.dumps(head | fields, indent=1) + "\n")
+    print(f"wrote {path}")
+
 
 def _key(record: Record) -> tuple[Any, ...]:
-    return record["threads"], tuple(record["shape"]), record["mode"], record["contender"]
+    return record["threads"], Shape(*record["shape"]), record["mode"], record["contender"]
 
 
 def merge(old: Results, new: Results) -> Results:
@@ -31,16 +120,15 @@ def merge(old: Results, new: Results) -> Results:
 
     Raises ValueError where another machine or other versions were measured.
     """
-    for name, value in new["environment"].items():
-        if old["environment"].get(name) != value:
-            raise ValueError(f"{name}: the file has {old['environment'].get(name)!r}, this run {value!r}")
+    require_same(old["environment"], new["environment"], new["environment"])
     records = {_key(record): record for record in old["results"]}
     records |= {_key(record): record for record in new["results"]}
     return {
         "environment": new["environment"],
+        "quick": old.get("quick", False) or new.get("quick", False),
         "limits": old["limits"] | new["limits"],
         "neighbours": _worse(old["neighbours"], new["neighbours"]),
-        "missing": new["missing"],
+        "missing": old["missing"] | new["missing"],
         "results": list(records.values()),
     }
 
@@ -52,26 +140,11 @@ def _worse(old: dict[str, float | None], new: dict[str, float | None]) -> dict[s
     }
 
 
-def read(path: Path) -> Results:
-    """The results in a file; raises ValueError where it holds something else."""
-    try:
-        results = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(results, dict) or {"environment", "limits", "neighbours", "missing", "results"} - set(
-        results
-    ):
-        raise ValueError(f"{path}: not a file that `python -m fastact bench --out` wrote")
-    return results
-
-
 def write(path: Path, results: Results) -> None:
-    """One record a line, so that a changed figure is a changed line."""
+    """Write results with one record a line, so that a changed figure is a changed line."""
     lines = ",\n".join(json.dumps(record) for record in results["results"])
     head = {key: value for key, value in results.items() if key != "results"}
-    text = json.dumps(head, indent=1)[:-2] + ',\n "results": [\n' + lines + "\n]\n}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "results": [\n' + lines + "\n]\n}\n")
 
 
 class Medians:

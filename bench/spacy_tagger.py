@@ -1,24 +1,21 @@
-"""spaCy's default tagger with Thinc's maxout layers and with fastact's: `python -m bench.spacy_tagger`.
+"""Times spaCy's default tagger on Thinc's maxout layers and on fastact's: `python -m bench.spacy_tagger`.
 
 One process, one thread.  Three pipelines that start alike train on, and then tag, the same synthetic
 documents, round by round in turn, so that a drifting clock or a busy neighbour meets all.  The tagger is
 `nlp.add_pipe("tagger")` with all its defaults: HashEmbedCNN, width 96, depth 4, 3 pieces.
 
-Thinc runs twice: as it comes, with the BLIS of its wheel, and with NumPy's BLAS (`NumpyOps(use_blis=False)`),
-since on a CPU that this BLIS does not know it falls back to generic kernels (`BLIS_ARCH_DEBUG=1` says so).
+Thinc runs twice: with the BLIS of its wheel, its default, and with NumPy's BLAS (`NumpyOps(use_blis=False)`).
+On a CPU that this BLIS does not know, BLIS falls back to generic kernels (`BLIS_ARCH_DEBUG=1` prints which).
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import random
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +23,18 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
-from . import machine, threads
+from fastact.cli.arguments import positive
+
+from . import records, threads
 from .timing import summarise
 
-BATCH_WORDS = 1000  # where the batches of spaCy's default training config grow to
+BATCH_WORDS = 1000  # largest batch of spaCy's default training config
 VOCABULARY = 5000
 DROPOUT = 0.1  # the default of the training config
 
 
 def sentences(words: int, rng: random.Random) -> list[tuple[list[str], list[str]]]:
-    """Words and tags of 5 to 40 tokens each, `words` in all; frequencies fall off as in a language."""
+    """Words and tags of sentences of 5 to 40 words, `words` in all, few of them frequent as in a language."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
     found = []
@@ -48,7 +47,7 @@ def sentences(words: int, rng: random.Random) -> list[tuple[list[str], list[str]
 
 
 def batches(examples: list[Any]) -> list[list[Any]]:
-    """Consecutive examples in batches of at least BATCH_WORDS words, but for the last."""
+    """Consecutive examples in batches of at least BATCH_WORDS words, except the last."""
     result: list[list[Any]] = [[]]
     for example in examples:
         if sum(len(e) for e in result[-1]) >= BATCH_WORDS:
@@ -61,7 +60,7 @@ CONTENDERS = ("thinc_blis", "thinc_numpy_blas", "fastact")
 
 
 def build(contender: str, corpus: list[tuple[list[str], list[str]]]) -> dict[str, Callable[[], None]]:
-    """The two things to time of one pipeline: a pass of training over the corpus, and tagging it."""
+    """The two timed functions of one pipeline: a pass of training over the corpus, and tagging it."""
     import spacy
     from spacy.tokens import Doc
     from spacy.training import Example
@@ -97,10 +96,10 @@ def measure(words: int, rounds: int, console: Console) -> dict[str, Any]:
     pipelines = {name: build(name, corpus) for name in CONTENDERS}
     seconds: dict[str, dict[str, list[float]]]
     seconds = {task: {name: [] for name in CONTENDERS} for task in ("train", "predict")}
-    # Without the thread that redraws: it would disturb what is measured.
+    # auto_refresh: its thread would disturb the measurement
     with Progress(console=console, auto_refresh=False) as progress:
         bar = progress.add_task("rounds", total=rounds)
-        for number in range(-1, rounds):  # the first warms up and is not counted
+        for number in range(-1, rounds):  # round -1 warms up and is not counted
             for task, times in seconds.items():
                 first = number % len(CONTENDERS)
                 for name in CONTENDERS[first:] + CONTENDERS[:first]:
@@ -122,36 +121,34 @@ def measure(words: int, rounds: int, console: Console) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.spacy_tagger", description=__doc__.splitlines()[0])
-    parser.add_argument("--words", type=int, default=8000, help="in the corpus (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=11, help="of each, in turn (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/spacy_tagger.json"))
-    arguments = parser.parse_args()
-    console = Console(stderr=True)
+    parser.add_argument("--words", type=positive, default=8000, help="in the corpus (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=11, help="of each pipeline, in turn (%(default)s)")
+    records.add_out(parser)
+    options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("spacy", "words", "results"))
 
     from fastact import backends, settings
 
     threads.pin(1)
     with settings.num_threads(1), threadpool_limits(1):
-        results = measure(arguments.words, arguments.rounds, console)
-    answer = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": machine.describe(),
-        "spacy": version("spacy"),
-        "backend": backends.get_backend(),
-        "words": arguments.words,
-        "batch_words": BATCH_WORDS,
-        "results": results,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
+        results = measure(options.words, options.rounds, Console(stderr=True))
     for task, result in results.items():
         for name, sample in result["microseconds_per_word"].items():
             speedup = result["speedup_over"].get(name)
             note = "" if speedup is None else f"  fastact {speedup:.2f}x"
-            console.print(f"{task:<8} {name:<17} {sample['p50']:6.1f} us a word{note}", highlight=False)
+            print(f"{task:<8} {name:<17} {sample['p50']:6.1f} us a word{note}")
+    fields = {
+        "spacy": version("spacy"),
+        "backend": backends.get_backend(),
+        "words": options.words,
+        "batch_words": BATCH_WORDS,
+        "results": results,
+    }
+    records.save(options.out, fields)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,12 +1,12 @@
-"""Results as tables: one line a shape, one column a contender, losses included."""
+"""Results as tables: in Markdown a line for each shape, on a terminal blocks of 80 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .records import Medians, Results
-from .shapes import Shape
+from .shapes import MAXOUT, Shape
 
 CONTENDERS = (
     "fastact C",
@@ -34,17 +34,25 @@ TITLES = {
     "tiers": "Forward at each precision tier (in brackets the relative error)",
     "tiers_backward": "Forward + backward at each precision tier (in brackets the relative error of y)",
 }
-SUMMARY_MODES = ("forward", "forward_backward", "frozen")
+FLOAT32_MODES = ("forward", "forward_backward", "step")  # their lower precision has tables of its own: tiers
 OURS = "fastact C"
-NAIVE = "naive NumPy"
 TIER = "fastact C medium"
-LOWER_PRECISION = (" high", " medium", " bf16")  # how names end that are no rivals of float32
+LOWER_PRECISION = (" high", " medium", " bf16")  # endings of the names that are no rivals of float32
+WIDTH = 80
 
 
 class Table(NamedTuple):
-    header: list[str]
-    lines: list[list[str]]
-    fastest: list[int]  # each line's column with the smallest time, of float32 unless it is about tiers
+    """A cell for each shape and contender, and each shape's ratio to the best rival.
+
+    `fastest` is each line's fastest contender: of float32, unless the table is about tiers.
+    """
+
+    contenders: list[str]
+    shapes: list[Shape]
+    cells: list[list[str]]
+    fastest: list[int]
+    ratios: list[str]
+    rivalry: str  # what the ratios compare
 
 
 def threads_text(threads: int) -> str:
@@ -76,67 +84,97 @@ def float32_of(times: dict[str, float]) -> dict[str, float]:
 
 def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | None = None) -> Table:
     """Medians of one mode in microseconds, of lower precision with the relative error of y."""
-    found = medians.shapes(threads, mode, shapes)
     of_tiers = mode.startswith("tiers")
-    seen = {name for shape in found for name in medians.at(threads, mode, shape)}
-    columns = [name for name in CONTENDERS if name in seen]
-    lines, fastest = [], []
-    for shape in found:
+    found, measured = [], []
+    for shape in medians.shapes(threads, mode, shapes):
         times = medians.at(threads, mode, shape)
-        cells = []
-        for name in columns:
+        if mode in FLOAT32_MODES:
+            times = float32_of(times)
+        if times:
+            found.append(shape)
+            measured.append(times)
+    contenders = [name for name in CONTENDERS if any(name in times for times in measured)]
+    cells, fastest, ratios = [], [], []
+    for shape, times in zip(found, measured, strict=True):
+        line = []
+        for name in contenders:
             cell = microseconds(times[name]) if name in times else ""
             if cell and (of_tiers or name.endswith(LOWER_PRECISION)):
                 cell += f" ({medians.norm_error(mode, shape, name):.1e})"
-            cells.append(cell)
-        ratio = speedup(times, TIER if of_tiers else OURS)
-        lines.append([str(shape), *cells, "" if ratio is None else f"{ratio:.2f}x"])
+            line.append(cell)
+        cells.append(line)
         compared = times if of_tiers else float32_of(times) or times
-        fastest.append(1 + columns.index(min(compared, key=lambda name: times[name])))
+        fastest.append(contenders.index(min(compared, key=lambda name: compared[name])))
+        ratio = speedup(times, TIER if of_tiers else OURS)
+        ratios.append("" if ratio is None else f"{ratio:.2f}x")
     rivalry = "medium vs PyTorch's" if of_tiers else "C vs best other"
-    return Table(["shape", *columns, rivalry], lines, fastest)
+    return Table(contenders, found, cells, fastest, ratios, rivalry)
 
 
 def markdown(content: Table) -> str:
-    """A table in Markdown, `fastest` of each line in bold."""
+    """A line for each shape and a column for each contender, the fastest in bold."""
     lines = [
-        [f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)]
-        for cells, fastest in zip(content.lines, content.fastest, strict=True)
+        [str(shape), *(f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)), ratio]
+        for shape, cells, fastest, ratio in zip(
+            content.shapes, content.cells, content.fastest, content.ratios, strict=True
+        )
     ]
-    return _markdown(content.header, lines)
+    return markdown_of(["shape", *content.contenders, content.rivalry], lines)
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
+def markdown_of(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left, the others to the right."""
     rules = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rules, *lines))
 
 
-def summary(results: Results, shapes: Iterable[Shape]) -> str:
-    """On one thread, each shape's time and how many times as fast that is as others' in Markdown."""
-    medians = Medians(results["results"])
-    header, lines = ["shape"], [[str(shape)] for shape in shapes]
-    for mode in SUMMARY_MODES:
-        naive = mode != "frozen"
-        header += [f"{TITLES[mode]}, µs", *(["vs naive NumPy"] if naive else []), "vs the fastest other"]
-        for shape, line in zip(shapes, lines, strict=True):
-            times = medians.at(1, mode, shape)
-            line.append(microseconds(times[OURS]) if OURS in times else "")
-            if naive:
-                line.append(f"{times[NAIVE] / times[OURS]:.1f}x" if {NAIVE, OURS} <= times.keys() else "")
-            ratio = speedup(times)
-            line.append("" if ratio is None else f"{ratio:.2f}x {best_rival(times)}")
-    return _markdown(header, lines)
+def blocks(content: Table, width: int = WIDTH) -> str:
+    """A line for each contender and a column for each shape, in blocks of at most `width` columns.
+
+    A star stands beside each shape's fastest.
+    """
+    columns = [
+        [str(shape), *(f"{cell}*" if i == fastest else f"{cell} " for i, cell in enumerate(cells)), ratio]
+        for shape, cells, fastest, ratio in zip(
+            content.shapes, content.cells, content.fastest, content.ratios, strict=True
+        )
+    ]
+    names = ["", *content.contenders, content.rivalry]
+    left = max(map(len, names))
+    texts: list[str] = []
+    while columns:
+        taken: list[tuple[int, list[str]]] = []
+        room = width - left
+        while columns and (not taken or room >= 2 + max(map(len, columns[0]))):
+            widest = 2 + max(map(len, columns[0]))
+            taken.append((widest, columns.pop(0)))
+            room -= widest
+        lines = []
+        for i, name in enumerate(names):
+            cells = [column[i] for _, column in taken]
+            if i and not any(cell.strip() for cell in cells):
+                continue  # not measured on any of these shapes
+            ends = " " if i in (0, len(names) - 1) else ""  # under the digits of the cells, not under a star
+            texts_of = [f"{cell + ends:>{widest}}" for cell, (widest, _) in zip(cells, taken, strict=True)]
+            lines.append(f"{name:{left}}{''.join(texts_of)}".rstrip())
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def commits_text(results: Results) -> str:
+    """The commits of the measurement as the end of a sentence; empty without git."""
+    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
+    return f"; commit {', '.join(commits)}" if commits else ""
 
 
 def machine_line(results: Results) -> str:
-    """What was measured on, with what, at which commits."""
+    """The machine, the software and the commits of the measurement."""
     about = results["environment"]
-    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
     instructions = ", ".join(about["instructions"]) or "none of those looked for"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{about['cpu']} (family/model {about['family_model']}, {about['cores']} cores; {instructions}), "
-        f"{about['system']}; {versions}{'; commit ' if commits else ''}{', '.join(commits)}."
+        f"{about['system']}; {versions}{commits_text(results)}."
     )
 
 
@@ -172,19 +210,24 @@ def missing_line(results: Results) -> str:
     )
 
 
-def section(
-    results: Results, modes: tuple[str, ...], threads: list[int], shapes: Iterable[Shape] | None = None
-) -> str:
-    """Tables of some modes at some numbers of threads, each under a line that says what it is."""
-    medians = Medians(results["results"])
-    parts = []
-    for count in threads:
-        for mode in modes:
-            content = table(medians, count, mode, shapes)
-            if content.lines:
-                title = f"{TITLES[mode]}, {threads_text(count)}, float32, median µs:"
-                parts.append(f"{title}\n\n{markdown(content)}")
-    return "\n\n".join(parts)
+def by_layer(shapes: Iterable[Shape]) -> dict[str, list[Shape]]:
+    """`shapes` by their layer: linear + maxout, and linear + the other activations."""
+    found: dict[str, list[Shape]] = {}
+    for shape in shapes:
+        name = "linear + maxout" if shape.activation == MAXOUT else "linear + ReLU and GELU"
+        found.setdefault(name, []).append(shape)
+    return found
+
+
+def titled(
+    results: Results, modes: Iterable[str], threads: int, shapes: Iterable[Shape]
+) -> Iterable[tuple[str, Table]]:
+    """A title and a table for each mode that was measured on any of `shapes`."""
+    medians, shapes = Medians(results["results"]), list(shapes)
+    for mode in modes:
+        content = table(medians, threads, mode, shapes)
+        if content.shapes:
+            yield f"{TITLES[mode]}, {threads_text(threads)}, median µs", content
 
 
 def replace_between_markers(text: str, name: str, content: str) -> str:

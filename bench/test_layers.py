@@ -2,8 +2,8 @@
 
     pytest bench/ --shapes main
 
-Contenders are timed one after the other here; `python -m fastact bench` interleaves them, and is what to
-quote.  The group of a benchmark is its shape and mode, so that contenders stand beside each other.
+Here contenders are timed one after the other.  `python -m fastact bench` interleaves them: quote its figures.
+The group of a benchmark is its shape and mode, so that contenders stand beside each other.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pytest
 
 from bench import peers
 from bench.measure import MODES, check, right_results
-from bench.peers.base import NotInstalled
+from bench.peers.base import NotAvailable
 from bench.problem import Problem
 from bench.shapes import Shape
 
 pytestmark = [
-    pytest.mark.filterwarnings("default"),  # peers warn of what is theirs to mend
+    pytest.mark.filterwarnings("default"),  # peers' own warnings are no failures
     pytest.mark.benchmark(max_time=0.2, min_rounds=3, warmup=True, warmup_iterations=3),
 ]
 
@@ -32,9 +32,9 @@ def problem(shape: Shape) -> Problem:
 def _run(benchmark: Any, problem: Problem, where: str, mode: str, group: str) -> None:
     try:
         kind = peers.load(where)
-    except NotInstalled as error:
+        contender = kind(problem, 1)
+    except NotAvailable as error:
         pytest.skip(str(error))
-    contender = kind(problem, 1)
     check(where, contender, {mode: right_results(problem, kind.roundoff, (mode,))[mode]})
     benchmark.group = f"{group}, {problem.shape}"
     benchmark(getattr(contender, mode))

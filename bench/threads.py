@@ -6,15 +6,18 @@ Nothing here imports NumPy or any other library: they read their settings when t
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
+from typing import Any
 
-# NumPy's BLAS picks its kernels for this CPU, unless the shell holds it to another's.
+# Settings that keep NumPy's BLAS from choosing the kernels for this CPU.
 HINDRANCES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def process_environment(threads: int) -> dict[str, str]:
     """The environment of a process that measures; libraries read it when they load.
 
-    It holds every contender to `threads` threads, and none to less than its best kernels.
+    It holds every contender to `threads` threads, and keeps none from its best kernels.
     """
     counts = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")
     environment = {name: value for name, value in os.environ.items() if name not in HINDRANCES}
@@ -23,6 +26,11 @@ def process_environment(threads: int) -> dict[str, str]:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     # torch.compile's workers would go on in the background
     return environment | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+
+def run_process(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` in a session of its own, which no Ctrl-C reaches: this process then kills it."""
+    return subprocess.run(command, check=False, text=True, start_new_session=True, **options)
 
 
 def pin(threads: int) -> None:

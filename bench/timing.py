@@ -1,10 +1,10 @@
 """Interleaved timing: every contender in every round, in rotating order, undisturbed by the others.
 
-A library's threads wait for more work in a busy loop before they go to sleep: after a call on two
-threads libgomp's take 3 to 10 ms of a core, ONNX Runtime's 28 ms, OpenBLAS's 65 to 100 ms.  So before each
-sample the process waits until all of its other threads sleep, whosever they are.  To wake them again took
-PyTorch up to 16 ms, so the contender then runs untimed until its own threads are awake and its data is in
-the cache, as in a program that does nothing else.
+A library's threads wait for more work in a busy loop before they go to sleep: after a call on two threads
+libgomp's take 3 to 10 ms of a core, ONNX Runtime's 28 ms, OpenBLAS's 65 to 100 ms.  Therefore the process
+waits before each sample until all of its other threads sleep, whichever library started them.  Waking
+threads again took PyTorch up to 16 ms.  Therefore the contender then runs untimed until its own threads are
+awake and its data is in the cache, as in a program that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAMPLE_SECONDS = 0.01  # a sample is at least this long: thousands of times the clock's resolution
-# So long, and at least a call, it runs untimed before a sample: two looks of Linux at the load of the cores.
+# A contender runs untimed for this long before a sample, or for one call: Linux balances the load of the
+# cores twice meanwhile.
 WARM_SECONDS = 0.016
-LONG_CALL_SECONDS = 0.25  # a call that takes longer needs no other before it
+LONG_CALL_SECONDS = 0.25  # a longer call needs no untimed call before it
 QUIET_SECONDS = 0.2  # the longest wait for other threads to sleep
 MIN_ROUNDS, MAX_ROUNDS = 5, 51
-LONG_ROUND_SECONDS, MIN_LONG_ROUNDS = 4.0, 3  # a round that takes longer is made so often
+LONG_ROUND_SECONDS, MIN_LONG_ROUNDS = 4.0, 3  # fewest rounds where a round takes longer than that
 
 Call = Callable[[], Any]
 
@@ -68,7 +69,7 @@ def _others_sleep() -> bool:
 def settle() -> None:
     """Return once this process's other threads sleep, or after the longest wait.
 
-    That is how long it waits where the system does not say.
+    Where the system does not list the threads, every wait is the longest one.
     """
     deadline = time.perf_counter() + QUIET_SECONDS
     while time.perf_counter() < deadline:
@@ -89,7 +90,7 @@ def _warm_up(call: Call) -> float:
 def _seconds(call: Call) -> float:
     """About how long a call takes."""
     settle()
-    first = _warm_up(call)  # may have been slow for reasons of its own
+    first = _warm_up(call)  # may include compiling
     return first if first > LONG_CALL_SECONDS else min(first, _warm_up(call))
 
 
@@ -102,8 +103,8 @@ def rounds_for(seconds: float, budget: float) -> int:
 def interleaved(calls: dict[str, Call], budget: float) -> dict[str, Sample]:
     """Time each of `calls` within about `budget` seconds in all, some rounds at the least.
 
-    A drifting clock or a busy neighbour meets all alike, since each round has one sample of each and
-    starts with another one.
+    A drifting clock or a busy neighbour meets all alike: each round has one sample of each, and begins with
+    another one.
     """
     names = list(calls)
     lengths = {name: _seconds(calls[name]) for name in names}

@@ -1,34 +1,30 @@
-"""Maxout in PyTorch, as a composition and through `fastact.torch`: `python -m bench.torch_step`.
+"""Times maxout in PyTorch, of its own operators and of `fastact.torch`: `python -m bench.torch_step`.
 
 One process; every contender takes its turn in every round.
 
 - A training step of Goodfellow's network, 784 - 240 x 5 - 240 x 5 - 10, on a batch of 100 with SGD: forward,
   cross entropy, backward, update.  PyTorch runs it eager and compiled, with max and amax.
-- The forward of one small layer, (8, 32, 32, 2), where overhead is all there is, without gradients.
-- Before that, the losses of the first steps from the same start, against the same steps in float64.
+- The forward of one small layer, (8, 32, 32, 2), without gradients: all of it is overhead.
+- Before both, the losses of the first steps from the same start, compared with the same steps in float64.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Callable
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 import fastact.torch
 from fastact import backends
+from fastact.cli.arguments import positive
 
-from . import machine, threads
+from . import records, threads
 from .timing import Sample, interleaved
 
 BATCH, BATCHES, PIECES, LEARNING_RATE = 100, 16, 5, 0.01
@@ -39,7 +35,7 @@ Step = Callable[[], Tensor]
 
 
 class Composed(nn.Linear):
-    """Maxout of PyTorch's own parts."""
+    """Maxout of PyTorch's own operators."""
 
     def __init__(self, in_features: int, out_features: int, pieces: int, largest: str) -> None:
         super().__init__(in_features, out_features * pieces)
@@ -63,7 +59,7 @@ def network(contender: str) -> nn.Module:
 
 
 def training_step(contender: str, dtype: torch.dtype = torch.float32) -> Step:
-    """A function that makes one step, on the next batch, and returns its loss."""
+    """A function that makes one step on the next batch and returns its loss."""
     model = network(contender).to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=True)
     generator = torch.Generator().manual_seed(1)
@@ -90,8 +86,8 @@ STEPS = ("eager, max", "eager, amax", "compiled, max", "compiled, amax", "fastac
 def losses(steps: int) -> dict[str, Any]:
     """The largest relative error of a loss within the first steps, for PyTorch and for fastact.
 
-    In float32 two pieces may be so close that rounding decides which one wins, and so learns; from then on
-    the runs differ by more than rounding.  In float64 that takes many more steps.
+    In float32 two pieces may be so close that rounding decides which one wins and learns.  From then on the
+    runs differ by more than rounding; in float64 that happens many steps later.
     """
 
     def first(contender: str, dtype: torch.dtype) -> Any:
@@ -136,54 +132,54 @@ def small_forwards() -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def show(console: Console, title: str, samples: dict[str, Sample]) -> None:
-    table = Table("contender", "p20 µs", "p50 µs", "p80 µs", title=title)
-    for name, sample in samples.items():
-        table.add_row(name, *(f"{value:.1f}" for value in sample[:3]))
-    console.print(table)
+def table(title: str, samples: dict[str, Sample]) -> str:
+    """Microseconds of each contender, as text."""
+    lines = [f"{title:30}{'p20 us':>10}{'p50 us':>10}{'p80 us':>10}"]
+    lines += [
+        f"{name:30}" + "".join(f"{value:10,.1f}" for value in sample[:3]) for name, sample in samples.items()
+    ]
+    return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.torch_step",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--threads", type=int, default=1, help="of every contender (%(default)s)")
+    parser.add_argument("--threads", type=positive, default=1, help="of every contender (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="for each of the two tables (%(default)s)"
     )
-    parser.add_argument("--output", type=Path, default=Path("bench/results/torch_step.json"))
-    arguments = parser.parse_args()
-    console = Console()
+    records.add_out(parser)
+    options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("threads", "losses", "training_step", "small_forward"))
 
-    threads.pin(arguments.threads)
-    torch.set_num_threads(arguments.threads)
+    threads.pin(options.threads)
+    torch.set_num_threads(options.threads)
     compared = losses(steps=50)
-    training = interleaved({name: training_step(name) for name in STEPS}, arguments.seconds)
+    training = interleaved({name: training_step(name) for name in STEPS}, options.seconds)
     with torch.no_grad():
-        small = interleaved(small_forwards(), arguments.seconds)
+        small = interleaved(small_forwards(), options.seconds)
     best = min(STEPS[:-1], key=lambda name: training[name].p50)
     speedup = training[best].p50 / training["fastact"].p50
-    answer = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": machine.describe(),
+    print(table("training step", training))
+    print(f"\n{table(f'forward of {SMALL}', small)}")
+    print(f"\nfastact's step is {speedup:.2f} times as fast as PyTorch's best ({best})")
+    for name, error in compared["largest_relative_error"].items():
+        print(f"losses of {compared['steps']} steps, {name}: largest relative error {error:.1e}")
+    fields = {
         "backend": backends.get_backend(),
-        "threads": arguments.threads,
+        "threads": options.threads,
         "losses": compared,
         "training_step": {name: sample._asdict() for name, sample in training.items()},
         "best_of_pytorch": best,
         "speedup_over_best": round(speedup, 3),
         "small_forward": {name: sample._asdict() for name, sample in small.items()},
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
-    show(console, "training step", training)
-    show(console, f"forward of {SMALL}", small)
-    console.print(f"fastact's step is {speedup:.2f} times as fast as PyTorch's best ({best})")
-    for name, error in compared["largest_relative_error"].items():
-        console.print(f"losses of {compared['steps']} steps, {name}: largest relative error {error:.1e}")
+    records.save(options.out, fields)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""The accuracy of the float32 activations over every float32 input: `python -m bench.ulp`.
+"""Measures the error of the float32 activations over every float32 input: `python -m bench.ulp`.
 
 The exact value is the float64 kernel's, which tests/test_ulp.py holds against 60-digit arithmetic.  An error
 is counted in units in the last place of the exact value as a float32, subnormal numbers included.
@@ -7,8 +7,6 @@ is counted in units in the last place of the exact value as a float32, subnormal
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,11 @@ from rich.progress import Progress
 import fastact as fa
 from fastact import activations
 from fastact.backends import c
+from fastact.cli.arguments import positive
 
-from . import machine
+from . import records
 
-# Every activation of the table except identity, which is exact, and prelu, which has leaky_relu's formula.
+# Every activation of the table except identity, which is exact, and prelu, whose formula is leaky_relu's.
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     name: (name, {}) for name in activations.TABLE if name not in ("identity", "prelu")
 } | {"leaky_relu": ("leaky_relu", {"negative_slope": 0.25}), "gelu_tanh": ("gelu", {"approximate": "tanh"})}
@@ -28,12 +27,12 @@ _CHUNK = 1 << 16  # numbers that fit into L2
 
 
 def errors(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """The error of each float32 y against the float64 exact, in ULP; infinite where only one is NaN."""
+    """The error of each float32 y against the float64 exact, in ULP; infinite where one alone is NaN."""
     rounded = exact.astype(np.float32)
     exponent = exact.view(np.int64) >> 52 & 0x7FF
     ulp = (np.maximum(exponent, 1023 - 126) - 23 << 52).view(np.float64)  # 2^-23 of the exact value's binade
     error = np.abs(y.astype(np.float64) - exact) / ulp
-    # a result beyond the largest float is right where it is infinite
+    # beyond the largest float32 the right result is infinite
     error[(y == rounded) & np.isinf(rounded)] = 0
     one_nan = np.isnan(error)
     if one_nan.any():
@@ -59,26 +58,39 @@ def sweep(label: str, step: int, progress: Progress) -> dict[str, Any]:
     return {"activation": label, "max_ulp": worst, "z": where, "z_hex": where.hex()}
 
 
-def main() -> int:
+def add_activations(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name activations: all of them by default."""
+    names = list(ACTIVATIONS)
+    parser.add_argument(
+        "activations",
+        nargs="*",
+        type=_activation,
+        default=names,
+        metavar="ACTIVATION",
+        help=f"one of {', '.join(names)} (default: all)",
+    )
+
+
+def _activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise argparse.ArgumentTypeError(f"got {name!r}, wanted one of {', '.join(ACTIVATIONS)}")
+    return name
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ulp", description=__doc__.splitlines()[0])
-    parser.add_argument("activations", nargs="*", help=f"of {', '.join(ACTIVATIONS)}; all of them by default")
-    parser.add_argument("--step", type=int, default=1, help="take every STEP-th float32 only")
+    add_activations(parser)
+    parser.add_argument("--step", type=positive, default=1, help="take every STEP-th float32 only")
     parser.add_argument("--isa", choices=c.supported_isas(), default=c.isa())
-    parser.add_argument("--json", type=Path, help="write the result to this file as well")
-    arguments = parser.parse_args()
-    unknown = set(arguments.activations) - set(ACTIVATIONS)
-    if unknown or arguments.step < 1:
-        parser.error(
-            f"unknown activation {', '.join(sorted(unknown))}" if unknown else "--step must be at least 1"
-        )
-    c.set_isa(arguments.isa)
+    records.add_out(parser)
+    options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("isa", "step", "rows"))
+    c.set_isa(options.isa)
     with Progress() as progress:
-        rows = [sweep(label, arguments.step, progress) for label in arguments.activations or ACTIVATIONS]
+        rows = [sweep(label, options.step, progress) for label in options.activations]
     for row in rows:
         print(f"{row['activation']:12s} {row['max_ulp']:.4f} ULP at {row['z']!r} ({row['z_hex']})")
-    if arguments.json:
-        result = {"isa": arguments.isa, "step": arguments.step, "machine": machine.describe(), "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    records.save(options.out, {"isa": options.isa, "step": options.step, "rows": rows})
     return 0
 
 

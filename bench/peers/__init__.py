@@ -1,12 +1,12 @@
-"""The contenders: fastact and what it is measured against.  Adding one: a file here, a row below."""
+"""The contenders: fastact and its peers.  Adding one: a file here, a row below."""
 
 from __future__ import annotations
 
 import importlib
 
-from .base import Contender, NotInstalled
+from .base import Contender, NotAvailable
 
-# name in tables: where it is
+# name in tables: module and class
 LAYERS = {
     "fastact C": "fastact_layers:FastactC",
     "fastact C high": "fastact_layers:FastactHigh",
@@ -27,7 +27,7 @@ FROZEN = {
     "OpenVINO": "openvino_infer:OpenVino",
     "OpenVINO bf16": "openvino_infer:OpenVinoBf16",
 }
-# the precision tiers beside PyTorch's words for them, which hold for its whole process
+# the precision tiers beside PyTorch's, which are settings of the whole process
 TIERS = {
     "fastact C": "fastact_layers:FastactC",
     "fastact C high": "fastact_layers:FastactHigh",
@@ -36,15 +36,15 @@ TIERS = {
     "torch.compile medium": "pytorch:CompiledMedium",
 }
 TABLES = {"layers": LAYERS, "frozen": FROZEN, "tiers": TIERS}
-PACKAGES = ("numpy", "numba", "torch", "thinc", "blis", "jax", "onnxruntime", "openvino")
+PACKAGES = ("numpy", "scipy", "numba", "torch", "thinc", "blis", "jax", "onnxruntime", "openvino")
 
 
 def load(where: str) -> type[Contender]:
-    """The class at `where`; raises NotInstalled, saying what is lacking."""
+    """The class at `where`; raises NotAvailable, saying what is lacking."""
     module, _, name = where.partition(":")
     try:
         found: type[Contender] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ImportError as error:
-        raise NotInstalled(f"not installed ({error})") from error
+        raise NotAvailable(f"not installed ({error})") from error
     found.require()
     return found

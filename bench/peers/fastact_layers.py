@@ -8,10 +8,11 @@ import fastact
 from fastact import backends
 
 from ..problem import BFLOAT16_ROUNDOFF, LEARNING_RATE, TWO_PARTS_ROUNDOFF, Array, Problem
-from .base import Contender, NotInstalled
+from ..shapes import MAXOUT
+from .base import NotAvailable, OnArrays
 
 
-class _Fastact(Contender):
+class _Fastact(OnArrays):
     backend: ClassVar[str]
     tier: ClassVar[str] = "highest"
 
@@ -20,32 +21,40 @@ class _Fastact(Contender):
         try:
             backends.get(cls.backend)
         except ImportError as error:
-            raise NotInstalled(f"the {cls.backend} backend is not there ({error})") from error
+            raise NotAvailable(f"the {cls.backend} backend is not there ({error})") from error
 
     def __init__(self, problem: Problem, threads: int) -> None:
+        super().__init__(problem, threads)
         fastact.set_num_threads(threads)
-        self._x, self._grad_y, self._target = problem.x, problem.grad_y, problem.target
-        _, in_features, out_features, pieces = problem.shape
-        self._layer: Any = fastact.Maxout(in_features, out_features, pieces=pieces, precision=self.tier)
-        self._layer.load_state_dict({"weight": problem.weight, "bias": problem.bias})
-        self._weight, self._bias = self._layer.weight.data, self._layer.bias.data
+        _, in_features, out_features, pieces, activation = problem.shape
+        self._settings = {"backend": self.backend, "precision": self.tier}
+        self._layer: Any
+        if activation == MAXOUT:
+            self._layer = fastact.Maxout(in_features, out_features, pieces=pieces, precision=self.tier)
+        else:
+            self._layer = fastact.Linear(
+                in_features, out_features, activation=activation, precision=self.tier
+            )
+        weight, bias = self._layer.weight.data, self._layer.bias.data
+        weight[...] = problem.weight.reshape(weight.shape)
+        bias[...] = problem.bias.reshape(bias.shape)
+        self._weight, self._bias = weight, bias
         self._optimizer = fastact.SGD(self._layer.parameters(), lr=LEARNING_RATE)
 
-    def _forward(self) -> tuple[Array, Array]:
-        return fastact.linear_maxout(
-            self._x, self._weight, self._bias, backend=self.backend, precision=self.tier
-        )
+    def _forward(self, saves: bool = True) -> tuple[Array, Any]:
+        arrays = (self._x, self._weight, self._bias)
+        if self._activation == MAXOUT:
+            return fastact.linear_maxout(*arrays, **self._settings)
+        return fastact.linear_activation(*arrays, self._activation, return_saved=saves, **self._settings)
 
-    def _backward(self, grad_y: Array, argmax: Array) -> tuple[Array, Array, Array]:
-        return fastact.linear_maxout_backward(
-            grad_y, self._x, self._weight, argmax, backend=self.backend, precision=self.tier
-        )
+    def _backward(self, grad_y: Array, saved: Any) -> tuple[Array, Array, Array]:
+        arrays = (grad_y, self._x, self._weight, saved)
+        if self._activation == MAXOUT:
+            return fastact.linear_maxout_backward(*arrays, **self._settings)
+        return fastact.linear_activation_backward(*arrays, self._activation, **self._settings)
 
     def forward(self) -> Array:
-        return self._forward()[0]
-
-    def forward_backward(self) -> tuple[Array, Array, Array]:
-        return self._backward(self._grad_y, self._forward()[1])
+        return self._forward(saves=False)[0]
 
     def step(self) -> tuple[Array, Array]:
         fastact.set_backend(self.backend)  # layers run on the process's choice
@@ -60,9 +69,9 @@ class FastactC(_Fastact):
 
 
 def _require_unit(tier: str) -> None:
-    """Raise NotInstalled where a precision tier runs on the float32 kernels."""
+    """Raise NotAvailable where a precision tier runs on the float32 kernels."""
     if fastact.get_config()["tier_units"][tier] == "float32":
-        raise NotInstalled(f'this CPU has no unit for "{tier}": it runs as "highest"')
+        raise NotAvailable(f'this CPU has no unit for "{tier}": it runs as "highest"')
 
 
 class _Tier(FastactC):
@@ -89,9 +98,14 @@ class FastactNumba(_Fastact):
 
 
 class NaiveNumpy(_Fastact):
-    """The specification, `fastact/reference.py`: product, bias, max, argmax; two dense products back."""
+    """The reference backend, which is the specification: each operation in an array of its own."""
 
     backend = "numpy"
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        if problem.shape.activation == "gelu":
+            raise NotAvailable("NumPy has no erf: the reference calls Python's for each number")
+        super().__init__(problem, threads)
 
 
 class _Frozen(_Fastact):

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..problem import LEARNING_RATE, Problem
+from ..shapes import MAXOUT
 from .base import Contender
+
+ACTIVATIONS = {"relu": jax.nn.relu, "gelu": partial(jax.nn.gelu, approximate=False)}
 
 # a second thread that dispatches would only take the cores from the first
 jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -21,10 +24,13 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 class JaxJit(Contender):
     def __init__(self, problem: Problem, threads: int) -> None:
-        rows, _, out_features, pieces = problem.shape
+        rows, _, out_features, pieces, activation = problem.shape
 
         def layer(x: Any, weight: Any, bias: Any) -> Any:
-            return (x @ weight + bias).reshape(rows, out_features, pieces).max(-1)
+            z = x @ weight + bias
+            if activation == MAXOUT:
+                return z.reshape(rows, out_features, pieces).max(-1)
+            return ACTIVATIONS[activation](z)
 
         def loss(x: Any, weight: Any, bias: Any, target: Any) -> Any:
             return jnp.mean((layer(x, weight, bias) - target) ** 2)
@@ -41,8 +47,8 @@ class JaxJit(Contender):
 
         self._layer, self._pull_back, self._update = jax.jit(layer), jax.jit(pull_back), update
         self._x = jnp.array(problem.x)
-        self._weight = jnp.array(problem.weight.reshape(problem.shape.units, -1).T)
-        self._bias = jnp.array(problem.bias.reshape(-1))
+        self._weight = jnp.array(problem.weight.T)
+        self._bias = jnp.array(problem.bias)
         self._grad_y = jnp.array(problem.grad_y)
         self._target = jnp.array(problem.target)
 

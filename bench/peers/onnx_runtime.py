@@ -1,4 +1,4 @@
-"""ONNX Runtime, float32: Gemm, Reshape, ReduceMax, weights constant."""
+"""ONNX Runtime, float32: Gemm, then Reshape and ReduceMax, or an activation; the weights are constants."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ..problem import Problem
+from ..shapes import MAXOUT
 from .base import Contender
 
 
 def layer_graph(problem: Problem) -> onnx.ModelProto:
     """The layer as an ONNX model: input x, output y."""
-    rows, in_features, out_features, pieces = problem.shape
-    constants = {
-        "weight": problem.weight.reshape(-1, in_features),
-        "bias": problem.bias.reshape(-1),
-        "shape": np.array([rows, out_features, pieces], np.int64),
-        "axes": np.array([2], np.int64),
-    }
-    nodes = [
-        helper.make_node("Gemm", ["x", "weight", "bias"], ["z"], transB=1),
-        helper.make_node("Reshape", ["z", "shape"], ["groups"]),
-        helper.make_node("ReduceMax", ["groups", "axes"], ["y"], keepdims=0),
-    ]
+    rows, in_features, out_features, pieces, activation = problem.shape
+    constants = {"weight": problem.weight, "bias": problem.bias}
+    if activation == MAXOUT:
+        constants["shape"] = np.array([rows, out_features, pieces], np.int64)
+        constants["axes"] = np.array([2], np.int64)
+        after_product = [
+            helper.make_node("Reshape", ["z", "shape"], ["groups"]),
+            helper.make_node("ReduceMax", ["groups", "axes"], ["y"], keepdims=0),
+        ]
+    else:
+        after_product = [helper.make_node(activation.capitalize(), ["z"], ["y"])]
     graph = helper.make_graph(
-        nodes,
-        "maxout",
+        [helper.make_node("Gemm", ["x", "weight", "bias"], ["z"], transB=1), *after_product],
+        problem.shape.layer,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, in_features])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, out_features])],
-        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    # version 20 of the operators is the first that has Gelu
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 class OnnxRuntime(Contender):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import openvino
 
 from ..problem import BFLOAT16_ROUNDOFF, Problem
-from .base import Contender, NotInstalled
+from .base import Contender, NotAvailable
 from .onnx_runtime import layer_graph
 
 
@@ -38,4 +38,4 @@ class OpenVinoBf16(OpenVino):
     @classmethod
     def require(cls) -> None:
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise NotInstalled("this CPU has no bfloat16 arithmetic")
+            raise NotAvailable("this CPU has no bfloat16 arithmetic")

@@ -1,4 +1,4 @@
-"""Thinc: the operations of its Maxout layer, called as that layer calls them."""
+"""Thinc: the operations of its Maxout, Relu and Gelu layers, called as those layers call them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,32 @@ from typing import Any
 
 from thinc.api import get_ops
 
-from ..problem import LEARNING_RATE, Array, Problem
-from .base import Contender
+from ..problem import Array, Problem
+from ..shapes import MAXOUT
+from .base import OnArrays
 
 
-class ThincOps(Contender):
+class ThincOps(OnArrays):
     def __init__(self, problem: Problem, threads: int) -> None:
+        super().__init__(problem, threads)
         self._ops: Any = get_ops("cpu")
-        self._shape = problem.shape
-        self._x, self._grad_y, self._target = problem.x, problem.grad_y, problem.target
-        self._weight = problem.weight.reshape(problem.shape.units, -1).copy()
-        self._bias = problem.bias.reshape(-1).copy()
 
     def _forward(self) -> tuple[Array, Array]:
         z = self._ops.gemm(self._x, self._weight, trans2=True)
         z += self._bias
-        y, which = self._ops.maxout(z.reshape(len(z), self._shape.out_features, self._shape.pieces))
-        return y, which
+        if self._activation == MAXOUT:
+            y, which = self._ops.maxout(z.reshape(self._grouped))
+            return y, which
+        if self._activation == "relu":
+            y = self._ops.relu(z)
+            return y, y
+        return self._ops.gelu(z), z
 
-    def _backward(self, grad_y: Array, which: Array) -> tuple[Array, Array, Array]:
-        grad_z = self._ops.backprop_maxout(grad_y, which, self._shape.pieces).reshape(len(grad_y), -1)
+    def _backward(self, grad_y: Array, saved: Array) -> tuple[Array, Array, Array]:
+        if self._activation == MAXOUT:
+            grad_z = self._ops.backprop_maxout(grad_y, saved, self._grouped[2]).reshape(len(grad_y), -1)
+        else:
+            grad_z = getattr(self._ops, f"backprop_{self._activation}")(grad_y, saved)
         grad_bias = grad_z.sum(axis=0)
         grad_weight = self._ops.gemm(grad_z, self._x, trans1=True)
         return self._ops.gemm(grad_z, self._weight), grad_weight, grad_bias
-
-    def forward(self) -> Array:
-        return self._forward()[0]
-
-    def forward_backward(self) -> tuple[Array, Array, Array]:
-        return self._backward(self._grad_y, self._forward()[1])
-
-    def step(self) -> tuple[Array, Array]:
-        y, which = self._forward()
-        residual = y - self._target
-        float((residual * residual).mean())
-        _, grad_weight, grad_bias = self._backward(residual * (2 / residual.size), which)
-        self._weight -= LEARNING_RATE * grad_weight
-        self._bias -= LEARNING_RATE * grad_bias
-        return self._weight, self._bias

@@ -1,4 +1,4 @@
-"""Builds variants of the extension with other constants, and times them against the one as it is.
+"""Builds variants of the extension with other constants, and times them beside the present one.
 
     python -m bench.tuning.depth_block_bytes            # one experiment; --quick only shows that it runs
 
@@ -9,13 +9,13 @@ Its times come from processes of its own, which alternate with those of the othe
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from .. import machine
-from ..ab import Case, in_turn, look_around, measure, warn
+from .. import machine, records
+from ..ab import Case, in_turn, look_around, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS, SECONDS = 9, 0.3
@@ -32,7 +32,7 @@ AS_IT_IS = "as it is"
 
 
 class Experiment(NamedTuple):
-    """What a script declares.
+    """The declaration of a script.
 
     `variants` are the values to try beside the present ones: {constant: value} each, the value as C text.
     `errors`: whether accuracy decides as well, on "forward", "grad_x" and "grad_weight".
@@ -59,7 +59,7 @@ class Definition(NamedTuple):
 
 
 def find(name: str, csrc: Path) -> Definition:
-    """The only `#define` of `name` under `csrc`; raises ValueError where there is none or another one."""
+    """The only `#define` of `name` under `csrc`; raises ValueError where there is not exactly one."""
     pattern = re.compile(
         rf"^[ \t]*#[ \t]*define[ \t]+{re.escape(name)}(?:\([^)\n]*\))?[ \t]+(?P<value>(?:[^/\n]|/(?![/*]))*)",
         re.MULTILINE,
@@ -112,14 +112,13 @@ def label(variant: dict[str, str]) -> str:
 
 
 def table(cases: Sequence[Case], figures: dict[str, Sequence[float]], title: str) -> str:
-    """A line a variant with a column for each case, the cases named above."""
-    letters = [chr(ord("A") + i) for i in range(len(cases))]
-    width = max(map(len, (*figures, title)))
-    lines = [f"{letter}: {case}" for letter, case in zip(letters, cases, strict=True)]
+    """A line for each case and a column for each variant, under a list of the variants; 80 columns wide."""
+    letters = [chr(ord("A") + i) for i in range(len(figures))]
+    lines = [textwrap.fill(f"{letter}: {name}", 80) for letter, name in zip(letters, figures, strict=True)]
+    width = max(len(text) for text in (title, *map(str, cases)))
     lines.append(f"{title:{width}}" + "".join(f"{letter:>9}" for letter in letters))
-    lines += [
-        f"{name:{width}}" + "".join(f"{figure:9.4g}" for figure in row) for name, row in figures.items()
-    ]
+    for case, of_case in zip(cases, zip(*figures.values(), strict=True), strict=True):
+        lines.append(f"{case!s:{width}}" + "".join(f"{figure:9.4g}" for figure in of_case))
     return "\n".join(lines)
 
 
@@ -140,7 +139,7 @@ def run(experiment: Experiment, quick: bool, rounds: int) -> tuple[dict[str, Any
         look_around()
         neighbours = machine.Neighbours()
         rounds_of = in_turn(timers, rounds, experiment.key)
-        warn(neighbours.share(), "meanwhile")
+        machine.warn(neighbours.share(), "meanwhile")
         times = {
             name: [statistics.median(of_case) for of_case in zip(*of_rounds, strict=True)]
             for name, of_rounds in rounds_of.items()
@@ -160,8 +159,9 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m bench.tuning.{module}", description=experiment.reason)
     parser.add_argument("--quick", action="store_true", help="one value, one round: only shows that it runs")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of processes (default: {ROUNDS})")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON as well")
+    records.add_out(parser)
     options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("key", "cases", "us", "errors"))
     times, errors = run(experiment, options.quick, 1 if options.quick else options.rounds)
     about: dict[str, Any] = machine.describe()
     print(f"{experiment.key}: {experiment.reason}")
@@ -169,8 +169,6 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
     print(table(experiment.cases, times, "median us a call"))
     if errors:
         print(table(experiment.cases, errors, "error / NumPy's"))
-    if options.out:
-        record = {"key": experiment.key, "environment": about, "commit": machine.commit()}
-        record |= {"cases": experiment.cases, "us": times, "errors": errors}
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    fields = {"key": experiment.key, "cases": experiment.cases, "us": times, "errors": errors}
+    records.save(options.out, fields)
     return 0

@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
         description="Check fastact and its peers against float64, then time them in turn, in one run.",
         epilog="Peers come with: pip install -e '.[bench]'.  One that is missing is named and left out.",
     )
-    parser.add_argument("--quick", action="store_true", help="four shapes and short samples: one minute")
+    parser.add_argument("--quick", action="store_true", help="six shapes and short samples: 90 seconds")
     parser.add_argument(
         "--threads",
         type=arguments.positive,
@@ -33,18 +33,17 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="SHAPE",
-        help="main, odd, rows, features, pieces, or ROWSxINxOUTxPIECES as in 1024x288x96x3 (default: all)",
+        help="main, linear, odd, rows, features, pieces, or one shape, as 1024x288x96x3 (maxout of 3 pieces) "
+        "and 128x784x256:relu (default: all)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write JSON; a file of this machine's is brought up to date"
-    )
-    parser.add_argument("--goals", action="store_true", help="print what is aimed at, and pass or fail")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON; updates a file of this machine")
+    parser.add_argument("--goals", action="store_true", help="print the goals and which are met")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmark; the exit status."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / "bench" / "run.py").is_file():
         print(
             "bench needs a checkout of fastact's repository, installed with pip install -e '.[bench]'",
