@@ -95,15 +95,16 @@ def output_arrays(
         else:
             if type(array) not in ARRAYS or array.dtype != dtypes[i] or array.shape != shapes[i]:
                 _check_given(_label(i, names), array, dtypes[i], shapes[i])
-            if not array.flags.writeable:
+            flags = array.flags
+            if not flags.writeable:
                 raise ValueError(f"{_label(i, names)}: got a read-only array, wanted a writeable one")
-            own = _allocation(array)
+            own = id(array) if array.base is None and flags.owndata else _allocation(array)
             if own in taken or 0 in taken or own == 0:
                 apart, alike = (inputs, in_place) if i == 0 else ((*inputs, *in_place), ())
                 earlier = [other for other, wanted_too in zip(given[:i], wanted, strict=False) if wanted_too]
                 _check_overlap(_label(i, names), array, apart, alike, earlier)
             taken.add(own)
-            arrays.append(contiguous(array))
+            arrays.append(array if flags.carray else contiguous(array))
     return arrays
 
 

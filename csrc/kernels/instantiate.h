@@ -65,6 +65,7 @@ const struct kernels KERNELS = {
     .scatter_rows = scatter_rows,
     .scatter_columns = scatter_columns,
     .add = add,
+    .scale = scale,
     .sum_columns = sum_columns,
     .sum_slopes = sum_slopes,
     .mse = mse,

@@ -6,11 +6,29 @@
 #include "kernels/editor.h"
 #endif
 
+#include "kernels/rest.h"
+
 /* sums (n) += terms (n) */
 static void add(int64_t n, const void *terms, void *sums) {
   const real *from = terms;
   real *to = sums;
   for (int64_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* to (n) = factor x, or added to it; `factor` points to one element */
+static void scale(int64_t n, const void *factor, const void *x, int accumulate, void *to) {
+  const real *from = x;
+  real *sum = to;
+  const vec f = vec_set1(*(const real *)factor), zero = vec_set1(0);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vec product = vec_fma(f, vec_load(from + i), zero);
+    vec_store(sum + i, accumulate ? vec_add(vec_load(sum + i), product) : product);
+  }
+  if (i < n) {
+    vec product = vec_fma(f, load_rest(from + i, n - i), zero);
+    store_rest(sum + i, accumulate ? vec_add(load_rest(sum + i, n - i), product) : product, n - i);
+  }
 }
 
 /* sums (columns) = the sums over the rows of x (rows, columns), `stride` apart */

@@ -236,6 +236,8 @@ struct kernels {
 
   /* sums (n) += terms (n) */
   void (*add)(int64_t n, const void *terms, void *sums);
+  /* to (n) = factor x, or added to it; `factor` points to one element */
+  void (*scale)(int64_t n, const void *factor, const void *x, int accumulate, void *to);
   /* sums (columns) = the sums over `rows` rows of x, `stride` apart */
   void (*sum_columns)(int64_t rows, int64_t columns, int64_t stride, const void *x, void *sums);
   /* grad_slope (slopes) = sums over cuts and over columns `slopes` apart of partial (cuts, width), added in double; or

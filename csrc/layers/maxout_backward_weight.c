@@ -77,6 +77,22 @@ static void gather_weight_task(void *context, int64_t task, int64_t thread) {
     gather_weight_block(b, output, outputs, column_tile(&job->tiling, t), &winners, &memory);
 }
 
+/* A single row: grad_y times x for the winner of an output, zeros for the losers.  The rows of grad_weight are written
+ * whole and in order, which the gathers' tiles of columns are not.  bench/tuning: single-row */
+static void scale_x_task(void *context, int64_t output) {
+  const struct maxout_backward *b = context;
+  const struct kernels *kernels = b->call->kernels;
+  const int itemsize = kernels->itemsize;
+  int64_t winner = b->argmax ? smaller(b->argmax[output], b->pieces - 1) : 0; /* another thread may write there */
+  for (int64_t k = 0; k < b->pieces; k++) {
+    char *unit = element(b->grad_weight, (output * b->pieces + k) * b->in_features, itemsize);
+    if (k == winner)
+      kernels->scale(b->in_features, element(b->grad_y, output, itemsize), b->x, b->accumulate, unit);
+    else if (!b->accumulate)
+      memset(unit, 0, (size_t)(b->in_features * itemsize));
+  }
+}
+
 int gather_grad_weight(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
@@ -85,6 +101,10 @@ int gather_grad_weight(const struct maxout_backward *b) {
     memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->in_features * itemsize));
   if (tiling.count * b->rows * b->out_features == 0) return FA_OK;
   int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * b->out_features * b->in_features);
+  if (b->rows == 1) {
+    share_tasks(b->out_features, threads, scale_x_task, (void *)b);
+    return FA_OK;
+  }
   int64_t chunks = ceil_div(b->out_features * b->pieces, smaller(CHUNK_UNITS, CHUNK_UNITS_A_ROW * b->rows));
   chunks = round_up(chunks, threads); /* equally many for each thread: each chunk packs all of x */
   int64_t chunk = ceil_div(b->out_features, chunks), blocks = row_blocks(b);
