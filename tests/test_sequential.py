@@ -383,7 +383,7 @@ def test_a_layer_that_appears_twice_is_named_with_both_places():
 @pytest.mark.parametrize("given", [list, tuple])
 def test_layers_in_a_list_are_refused_with_the_cure(given):
     message = message_of(TypeError, lambda: fa.Sequential(given(three())))
-    assert message == f"layers[0]: got {given.__name__}, wanted a Layer: try Sequential(*layers)"
+    assert message == f"layers[0]: got {given.__name__}, wanted a Layer of fastact: try Sequential(*layers)"
 
 
 # ---- summary
@@ -454,3 +454,13 @@ def test_summary_leaves_the_model_as_it_was():
 def test_summary_of_a_shape_that_does_not_fit_names_the_layer():
     with pytest.raises(ValueError, match=r"^layers\[1\], Maxout\(784, .*\): x: got shape \(3, 5\)"):
         fa.summary(small(), (3, 5))
+
+
+def test_pytorch_module_for_a_layer_is_pointed_to_the_adapter():
+    class Linear:  # a module of PyTorch, as far as a message can tell without importing it
+        __module__ = "torch.nn.modules.linear"
+
+    with pytest.raises(TypeError) as error:
+        fa.Sequential(fa.Linear(3, 4), Linear())
+    wanted = "layers[1]: got Linear, wanted a Layer of fastact: for PyTorch's modules use fastact.torch"
+    assert str(error.value) == wanted

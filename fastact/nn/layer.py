@@ -223,9 +223,15 @@ class Layer:
         return f"{type(self).__name__}({', '.join(self._describe())})"
 
 
-def check_model(model: Any) -> None:
-    if not isinstance(model, Layer):
-        raise TypeError(f"model: got {type(model).__name__}, wanted a Layer")
+def check_layer(name: str, value: Any) -> None:
+    if isinstance(value, Layer):
+        return
+    cure = ""
+    if isinstance(value, list | tuple):
+        cure = ": try Sequential(*layers)"
+    elif any(base.__module__.partition(".")[0] == "torch" for base in type(value).__mro__):
+        cure = ": for PyTorch's modules use fastact.torch"
+    raise TypeError(f"{name}: got {type(value).__name__}, wanted a Layer of fastact{cure}")
 
 
 def check_grad(grad_y: Any, like: Array) -> None:

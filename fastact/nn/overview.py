@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from .layer import Layer, array_of, check_model
+from .layer import Layer, array_of, check_layer
 from .sequential import add_place, leaves, sizes_of
 
 _WIDTH = 80  # columns of the table
@@ -67,7 +67,7 @@ def summary(model: Layer, input_shape: tuple[int, ...] | None = None) -> Summary
         TypeError: model is not a Layer, or input_shape is not a tuple or list of ints.
         ValueError: a size is negative, or the shape does not fit the model.
     """
-    check_model(model)
+    check_layer("model", model)
     x: Any = None
     if input_shape is not None:
         shape = checks.check_sizes("input_shape", input_shape)

@@ -19,7 +19,7 @@ from .. import checks, ops
 from ..activations import ActivationName, Parameters, canonical
 from .activation import Activation, PReLU
 from .dropout import Dropout
-from .layer import Layer, array_of, check_model
+from .layer import Layer, array_of, check_layer
 from .linear import Linear
 from .maxout import Maxout
 from .sequential import add_place, leaves, place_of
@@ -49,7 +49,7 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
         TypeError: model is not a Layer, or x is not an array or has the wrong dtype.
         ValueError: x has no rows, or its shape does not fit.
     """
-    check_model(model)
+    check_layer("model", model)
     checks.check_array("x", x)
     if x.size == 0:
         raise ValueError(f"x: got shape {x.shape}, wanted at least one row")
@@ -89,7 +89,7 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
         TypeError: model is not a Layer, or x is not an array or has the wrong dtype.
         ValueError: x is not one sample, its size does not fit, or a layer is not piecewise linear.
     """
-    check_model(model)
+    check_layer("model", model)
     _check_sample("x", x)
     model(x)  # raises the forward's errors where the sample does not fit
     with np.errstate(under="ignore"):
@@ -137,7 +137,7 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
         TypeError: model is not a Layer, or a sample is not an array or has the wrong dtype.
         ValueError: start or end is not one sample, its size does not fit, or a layer is not piecewise linear.
     """
-    check_model(model)
+    check_layer("model", model)
     _check_sample("start", start)
     _check_sample("end", end)
     checks.check_array("end", end, start.dtype)

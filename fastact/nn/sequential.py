@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from .. import checks
-from .layer import Array, Layer, Parameter, Sizes
+from .layer import Array, Layer, Parameter, Sizes, check_layer
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -41,9 +41,7 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                cure = ": try Sequential(*layers)" if isinstance(layer, list | tuple) else ""
-                raise TypeError(f"layers[{i}]: got {type(layer).__name__}, wanted a Layer{cure}")
+            check_layer(f"layers[{i}]", layer)
         self.layers = layers
         seen: dict[int, str] = {}
         for name, layer in _nested(layers):
