@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import normal
+from support.inputs import normal
 from threadpoolctl import threadpool_limits
 
 import fastact as fa

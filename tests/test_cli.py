@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import output_of, run_python
+from support.processes import output_of, run_python
 
 import fastact as fa
 from fastact import backends, cli

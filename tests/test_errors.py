@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import output_of, run_python
+from support.processes import output_of, run_python
 
 import fastact as fa
 from fastact import backends, settings

@@ -3,7 +3,8 @@
 import multiprocessing
 
 import pytest
-from conftest import COMPILED_BACKENDS, output_of
+from support.processes import output_of
+from support.variants import COMPILED_BACKENDS
 
 # Each runs in an interpreter of its own, which the caller kills if it hangs.
 PREPARE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import re
 
@@ -205,8 +206,6 @@ for name in ("linear", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
     )
 CALLS["prelu_backward"][1]["accumulate"] = False
 
-ARGUMENTS = [(call, argument) for call, (_, good) in CALLS.items() for argument in good]
-
 NUMBERS = {"0.5", "float64"}
 SCALARS = NUMBERS | {"-1", "int64"}
 FLAGS = ("return_argmax", "return_saved", "accumulate", "training", "needs_input_grad")
@@ -254,10 +253,10 @@ def settings_as_they_were():
     fa.settings._precision.set(None)
 
 
-@pytest.mark.parametrize(("call", "argument"), ARGUMENTS)
-def test_hostile_argument_is_refused_by_name(call, argument):
+@pytest.mark.parametrize("call", CALLS)
+def test_hostile_argument_is_refused_by_name(call):
     function, good = CALLS[call]
-    for label, value in hostile().items():
+    for argument, (label, value) in itertools.product(good, hostile().items()):
         if (argument, label) in OWN_ERRORS:
             continue
         names = {argument, "saved"} if argument in ("y", "z") else {argument}
@@ -267,9 +266,13 @@ def test_hostile_argument_is_refused_by_name(call, argument):
                 function(**good | {argument: value})
         except (TypeError, ValueError) as error:
             message = str(error)
-            assert any(re.match(rf"\W*{name}\b", message) for name in names), (label, message)
-            assert "wanted" in message or "takes" in message or "returned" in message, (label, message)
-            assert len(message) < 400, (label, message)
+            assert any(re.match(rf"\W*{name}\b", message) for name in names), (argument, label, message)
+            assert "wanted" in message or "takes" in message or "returned" in message, (
+                argument,
+                label,
+                message,
+            )
+            assert len(message) < 400, (argument, label, message)
         else:
             valid = VALID_FOR_ONE.get((call, argument), VALID.get(argument, ()))
-            assert label in valid, f"{label} is taken"
+            assert label in valid, f"{argument}: {label} is taken"

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import integers, normal
-from tolerance import CUT, gamma
+from support.inputs import integers, normal
+from support.tolerance import CUT, gamma
 
 import fastact as fa
 

@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact as fa
 from fastact import backends

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from finite import TOLERANCE, differences
+from support.differences import TOLERANCE, differences
 
 import fastact as fa
 from fastact import activations, ops
@@ -46,7 +46,7 @@ SEVERAL = [
 
 
 @pytest.mark.parametrize(("name", "keywords"), SEVERAL)
-def test_gradients_of_linear(backend, rng, name, keywords):
+def test_gradients_of_linear(each_backend, rng, name, keywords):
     model = fa.Sequential(
         fa.Linear(5, 4, activation=name, dtype=np.float64, **keywords), fa.Linear(4, 3, dtype=np.float64)
     )
@@ -54,7 +54,7 @@ def test_gradients_of_linear(backend, rng, name, keywords):
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
-def test_gradients_of_maxout(backend, rng, pieces):
+def test_gradients_of_maxout(each_backend, rng, pieces):
     model = fa.Sequential(
         fa.Maxout(5, 4, pieces, dtype=np.float64), fa.Maxout(4, 3, pieces, bias=False, dtype=np.float64)
     )
@@ -62,25 +62,25 @@ def test_gradients_of_maxout(backend, rng, pieces):
 
 
 @pytest.mark.parametrize(("name", "keywords"), [pair for pair in SEVERAL if pair[0] != "prelu"])
-def test_gradients_of_activation(backend, rng, name, keywords):
+def test_gradients_of_activation(each_backend, rng, name, keywords):
     model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.Activation(name, **keywords))
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
 @pytest.mark.parametrize("features", [1, 4])
-def test_gradients_of_prelu(backend, rng, features):
+def test_gradients_of_prelu(each_backend, rng, features):
     model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.PReLU(features, dtype=np.float64))
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
-def test_gradients_of_linear_with_a_slope_a_feature(backend, rng):
+def test_gradients_of_linear_with_a_slope_a_feature(each_backend, rng):
     model = fa.Linear(3, 4, activation="prelu", slope=np.full(4, 0.25), dtype=np.float64)
     assert model.slope.data.shape == (4,)
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
-def test_gradients_through_dropout(backend, rng, rescale):
+def test_gradients_through_dropout(each_backend, rng, rescale):
     dropout = fa.Dropout(0.4, rescale)
     model = fa.Sequential(
         dropout,
@@ -139,7 +139,7 @@ def step(model, x, **keywords):
     return model.backward(np.ones_like(y), **keywords)
 
 
-def test_backward_overwrites_or_accumulates(backend, rng):
+def test_backward_overwrites_or_accumulates(each_backend, rng):
     x = rng.standard_normal((7, 6))
     model = small_model(dtype=np.float64)
     step(model, x)
@@ -169,7 +169,7 @@ def test_backward_reuses_the_gradient_arrays(rng):
     assert all(parameter.grad is array for parameter, array in zip(model.parameters(), arrays, strict=True))
 
 
-def test_backward_without_the_inputs_gradient(backend, rng):
+def test_backward_without_the_inputs_gradient(each_backend, rng):
     x = rng.standard_normal((7, 6))
     model, other = small_model(dtype=np.float64), small_model(dtype=np.float64)
     assert step(model, x).shape == x.shape
@@ -257,7 +257,7 @@ def test_a_refused_gradient_leaves_the_layer_ready(rng):
 # ---- inference
 
 
-def test_inference_changes_nothing_and_skips_the_argmax(backend, monkeypatch, rng):
+def test_inference_changes_nothing_and_skips_the_argmax(each_backend, monkeypatch, rng):
     x = rng.standard_normal((7, 6))
     model = small_model(dtype=np.float64)
     trained = model(x, training=True)
@@ -274,7 +274,7 @@ def test_inference_changes_nothing_and_skips_the_argmax(backend, monkeypatch, rn
     assert calls == [False, True]
 
 
-def test_inference_from_several_threads(backend, rng):
+def test_inference_from_several_threads(each_backend, rng):
     x = rng.standard_normal((32, 6))
     model = small_model(dtype=np.float64)
     expected = model(x)
@@ -625,7 +625,7 @@ def test_bad_inputs(rng):
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4)])
-def test_any_leading_shape(backend, shape):
+def test_any_leading_shape(each_backend, shape):
     model = fa.Sequential(fa.Maxout(4, 3), fa.PReLU(3), fa.Linear(3, 2, activation="mish"), fa.Dropout(0.5))
     y = model(np.ones(shape, np.float32), training=True)
     assert y.shape == (*shape[:-1], 2)

@@ -4,7 +4,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from tolerance import assert_same_bits
+from support.tolerance import assert_same_bits
 
 import fastact as fa
 

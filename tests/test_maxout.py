@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import INPUT_LAYOUTS, OUT_LAYOUTS, normal
+from support.inputs import normal
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
 
 import fastact as fa
 
@@ -33,7 +34,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("shape", "axis"), CASES)
-def test_forward(backend, dtype, threads, shape, axis, rng):
+def test_forward(backend, dtype, shape, axis, rng):
     z = normal(rng, shape, dtype)
     y, argmax = fa.maxout(z, axis)
     assert y.dtype == dtype
@@ -43,7 +44,7 @@ def test_forward(backend, dtype, threads, shape, axis, rng):
 
 
 @pytest.mark.parametrize(("shape", "axis"), CASES)
-def test_backward(backend, dtype, threads, shape, axis, rng):
+def test_backward(backend, dtype, shape, axis, rng):
     y, argmax = fa.maxout(normal(rng, shape, dtype), axis)
     grad_y = normal(rng, y.shape, dtype)
     grad_z = fa.maxout_backward(grad_y, argmax, shape[axis], axis)
@@ -57,7 +58,7 @@ def test_backward(backend, dtype, threads, shape, axis, rng):
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5, 8, 17, 256])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_ties_and_nan_as_numpy_has_them(backend, dtype, threads, pieces, axis, rng):
+def test_ties_and_nan_as_numpy_has_them(backend, dtype, pieces, axis, rng):
     shape = [11, 35, 13]
     shape[axis] = pieces
     z = rng.choice(np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan], dtype), shape)

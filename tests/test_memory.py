@@ -3,7 +3,8 @@
 import sys
 
 import pytest
-from conftest import COMPILED_BACKENDS, output_of, run_python
+from support.processes import output_of, run_python
+from support.variants import COMPILED_BACKENDS
 
 # rows x out_features x pieces pre-activations would take 512 MB; y, argmax and weight take 21 MB, or 5.
 PEAK = """

@@ -16,7 +16,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact as fa
 from fastact import activations, settings

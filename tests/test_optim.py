@@ -114,7 +114,7 @@ def test_lr_and_momentum_may_change_between_steps(rng):
 
 
 @pytest.mark.parametrize("make", [lambda p: fa.SGD(p, 0.1, 0.9), lambda p: fa.Adam(p)])
-def test_a_gradient_that_is_no_array_is_refused(backend, make):
+def test_a_gradient_that_is_no_array_is_refused(each_backend, make):
     parameter = fa.Parameter(np.array(1.0, np.float32), "scale")
     optimizer = make([parameter])
     parameter.grad = np.ones(3, np.float32).sum()  # a NumPy number
@@ -175,7 +175,7 @@ def train(model, optimizer, rng, steps):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_resumed_run_is_the_same_to_the_bit(backend, tmp_path, make):
+def test_a_resumed_run_is_the_same_to_the_bit(each_backend, tmp_path, make):
     path = tmp_path / "run.npz"
     rng, model = network(1)
     optimizer = make(model.parameters())
@@ -587,7 +587,7 @@ def test_max_norm_of_a_parameter_and_of_zeros():
     assert not zeros.any()
 
 
-def test_a_bound_without_an_axis_changes_nothing(backend):
+def test_a_bound_without_an_axis_changes_nothing(each_backend):
     weight, scale = fa.Parameter(np.ones(3), "weight"), fa.Parameter(np.array(1.0), "scale", max_norm=1.0)
     weight.grad, scale.grad = np.ones(3), np.array(1.0)
     with pytest.raises(ValueError, match=r"parameters\[1\] \(scale\): max_norm wants data with an axis"):

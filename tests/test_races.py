@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import COMPILED_BACKENDS
+from support.variants import COMPILED_BACKENDS
 
 import fastact as fa
 from fastact import activations

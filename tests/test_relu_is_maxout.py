@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Shape, integers, linear_inputs, normal
-from tolerance import assert_within, sum_bound
+from support.inputs import integers, linear_inputs, normal
+from support.shapes import Shape
+from support.tolerance import assert_within, sum_bound
 
 import fastact as fa
 from fastact.study.relu_is_maxout import as_maxout

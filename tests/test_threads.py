@@ -8,9 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import CASES, COMPILED_BACKENDS, Case, Shape, linear_inputs, maxout_inputs, normal, output_of
+from support.cases import CASES, Case
+from support.inputs import linear_inputs, maxout_inputs, normal
+from support.processes import output_of
+from support.shapes import Shape
+from support.tolerance import assert_same_bits
+from support.variants import COMPILED_BACKENDS
 from threadpoolctl import threadpool_limits
-from tolerance import assert_same_bits
 
 import fastact as fa
 
@@ -60,9 +64,18 @@ def test_frozen(compiled, shape, precision, rng):
     for_each_count(lambda: frozen(x))
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_maxout(compiled, dtype, axis, rng):
-    z = normal(rng, (130, 140, 150), dtype)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((130, 140, 150), 0),
+        ((130, 140, 150), 1),
+        ((130, 140, 150), 2),
+        ((300, 513, 2), 2),  # few pieces beside each other
+        ((130, 256, 15), 1),  # rows shorter than a vector
+    ],
+)
+def test_maxout(compiled, dtype, shape, axis, rng):
+    z = normal(rng, shape, dtype)
     y, argmax = fa.maxout(z, axis)
     grad_y = normal(rng, y.shape, dtype)
     for_each_count(lambda: fa.maxout(z, axis))

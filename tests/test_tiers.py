@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal
-from test_linear_maxout import assert_as_reference
+from support.inputs import double, integers, linear_inputs, maxout_inputs, normal
+from support.linear_maxout import assert_as_reference
+from support.shapes import Shape
+from support.tolerance import assert_same_bits, assert_within, sum_bound
 from threadpoolctl import threadpool_limits
-from tolerance import assert_same_bits, assert_within, sum_bound
 
 import fastact as fa
 from fastact import backends, settings
@@ -319,7 +320,7 @@ def test_more_than_a_cache_holds(compiled, tier, shape, special, rng):
 
 @pytest.mark.parametrize("value", SPECIAL, ids=str)
 @pytest.mark.parametrize("place", ["x", "weight"])
-def test_frozen_special_values(compiled, tier, threads, value, place, rng):
+def test_frozen_special_values(compiled, tier, value, place, rng):
     x, weight, bias, _ = maxout_inputs(rng, Shape(100, 40, 20, 2), np.float32)
     weight[weight > 2] = 1e-40
     (x if place == "x" else weight)[3, ..., 5] = value

@@ -22,7 +22,7 @@ Below the normal numbers a factor may be rounded to their spacing before the res
 import mpmath
 import numpy as np
 import pytest
-from conftest import COMPILED
+from support.variants import COMPILED
 
 import fastact as fa
 from fastact import activations, backends

@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from support.tolerance import assert_within, sum_bound
 from thinc.api import (
     Adam,
     Dropout,
@@ -38,7 +39,6 @@ from thinc.api import (
 from thinc.api import Maxout as thinc_Maxout
 from thinc.layers.maxout import forward as thinc_forward
 from thinc.util import data_validation
-from tolerance import assert_within, sum_bound
 
 import fastact
 import fastact.thinc

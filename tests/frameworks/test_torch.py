@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tolerance import assert_within, sum_bound
+from support.tolerance import assert_within, sum_bound
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad, gradcheck
