@@ -267,11 +267,7 @@ def test_hostile_argument_is_refused_by_name(call):
         except (TypeError, ValueError) as error:
             message = str(error)
             assert any(re.match(rf"\W*{name}\b", message) for name in names), (argument, label, message)
-            assert "wanted" in message or "takes" in message or "returned" in message, (
-                argument,
-                label,
-                message,
-            )
+            assert re.search("wanted|takes|returned", message), (argument, label, message)
             assert len(message) < 400, (argument, label, message)
         else:
             valid = VALID_FOR_ONE.get((call, argument), VALID.get(argument, ()))
