@@ -37,15 +37,20 @@ def pytest_pycollect_makeitem(collector):
     return selection.kept(made, collector.config.getoption("full")) if isinstance(made, list) else made
 
 
+def pytest_report_teststatus(report, config):
+    """Print no dot for a test that passes, unless asked for with -v."""
+    quiet = config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) < 0
+    return ("passed", "", "PASSED") if quiet and report.passed and report.when == "call" else None
+
+
 FRAMEWORKS = ("spacy", "thinc", "torch")  # tests/frameworks/test_<framework>*.py need them
 MISSING_FRAMEWORKS = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
 
 
 def pytest_terminal_summary(terminalreporter):
     if MISSING_FRAMEWORKS:
-        terminalreporter.write_line(
-            f"frameworks not installed, so not tested: {', '.join(MISSING_FRAMEWORKS)}"
-        )
+        missing = ", ".join(MISSING_FRAMEWORKS)
+        terminalreporter.write_line(f"not tested, because not installed: {missing} (tests/frameworks)")
 
 
 def pytest_ignore_collect(collection_path):

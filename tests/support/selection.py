@@ -1,18 +1,18 @@
 """Which cases of a parametrized test run: all of them with --full, else a part that keeps every pair.
 
 The factors of a test are its fixtures and `parametrize` marks of two levels or more: backend (with its
-instruction set), dtype, shape, and so on.  With three factors or more, a case runs if the sum of the indices of
-its levels is divisible by d, which is 1 + the sum of (levels - 1) over all factors but the two largest.  Every
-pair of levels is kept: beside it, the other factors make at least d consecutive sums, one of which is divisible
-by d.  So a fault that depends on two factors at most is found.
+instruction set), dtype, shape, and so on.  With three factors or more, a case runs if the sum of the
+indices of its levels is divisible by d, which is 1 + the sum of (levels - 1) over all factors but the two
+largest.  Every pair of levels is kept: beside it, the other factors make at least d consecutive sums, one
+of which is divisible by d.  So a fault that depends on two factors at most is found.
 
-A number made of the test's name is added to the sum, so that tests of the same factors keep different cases:
-another is likely to run what one leaves out, e.g. a shape in float64 on AVX2.
+A number made of the test's name is added to the sum, so that tests of the same factors keep different
+cases: another is likely to run what one leaves out, e.g. a shape in float64 on AVX2.
 
 Of the shapes, those of OTHER_NEIGHBOURS run with --full alone.
 
-The number of threads is not a factor.  Two threads run where the work is enough for a team.  Elsewhere the case
-of two threads is that of one thread again, and never runs.
+The number of threads is not a factor.  Two threads run where the work is enough for a team.  Elsewhere
+the case of two threads is that of one thread again, and never runs.
 """
 
 from __future__ import annotations
