@@ -13,7 +13,7 @@ from fastact import backends, cli
 from fastact.backends.numba import pool
 
 
-def test_help(capsys):
+def test_help_names_commands_and_options(capsys):
     for arguments, words in (
         (["--help"], ("demo", "info", "FASTACT_BACKEND")),
         (["demo", "--help"], ("--epochs", "--seed", "--precision", "digits")),
@@ -39,7 +39,7 @@ def test_help(capsys):
         ["study", "--seed", "1.5"],
     ],
 )
-def test_bad_arguments(arguments, capsys):
+def test_invalid_arguments_exit_with_usage_and_the_value(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
@@ -59,7 +59,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == "fastact: stopped\n"
 
 
-def test_info(capsys):
+def test_info_prints_the_configuration(capsys):
     assert cli.main(["info"]) == 0
     printed = capsys.readouterr().out
     assert f"fastact      {fa.__version__}, " in printed
@@ -68,7 +68,7 @@ def test_info(capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_get_config():
+def test_get_config_reports_settings_in_force():
     config = fa.get_config()
     assert config["version"] == fa.__version__
     assert config["numpy"] == np.__version__
@@ -82,7 +82,7 @@ def test_get_config():
         assert fa.get_config()["precision"] == "high"
 
 
-def test_a_missing_c_extension_is_said_with_the_reason(capsys, monkeypatch):
+def test_show_config_without_the_c_extension_gives_the_reason(capsys, monkeypatch):
     monkeypatch.setattr(backends, "why_c_is_missing", lambda: "no compiler")
     backends.set_backend("numba")
     try:
@@ -96,7 +96,7 @@ def test_a_missing_c_extension_is_said_with_the_reason(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])
-def test_get_num_threads(name, monkeypatch):
+def test_get_num_threads_follows_environment_and_context(name, monkeypatch):
     backends.set_backend(name)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -107,7 +107,7 @@ def test_get_num_threads(name, monkeypatch):
         backends.set_backend(None)
 
 
-def test_threads_of_the_environment():
+def test_omp_num_threads_sets_the_default_until_set_num_threads():
     show = "print(fa.get_num_threads())"
     code = f"import fastact as fa; {show}; fa.set_num_threads(4); {show}"
     openmp = fa.get_config()["openmp"] or fa.get_backend() != "c"
@@ -125,7 +125,7 @@ def test_threads_of_the_environment():
         ),
     ],
 )
-def test_a_bad_environment_is_an_error(environment, message):
+def test_info_with_an_invalid_environment_fails_without_traceback(environment, message):
     done = run_python("import sys; from fastact.cli import main; sys.exit(main(['info']))", **environment)
     assert done.returncode == 1
     assert message in done.stderr
@@ -133,7 +133,7 @@ def test_a_bad_environment_is_an_error(environment, message):
 
 
 @pytest.mark.parametrize("missing", ["rich", "sklearn"])
-def test_a_missing_package_names_the_extra(monkeypatch, missing):
+def test_demo_without_a_package_names_the_extra(monkeypatch, missing):
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)

@@ -42,7 +42,7 @@ def test_kernels_allocate_nothing_and_use_no_threads_or_python() -> None:
 
 
 @pytest.mark.parametrize("path", BODIES, ids=relative)
-def test_kernel_body_compiles_on_its_own(path: Path) -> None:
+def test_kernel_body_compiles_alone(path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs a C compiler")
@@ -51,6 +51,6 @@ def test_kernel_body_compiles_on_its_own(path: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_drivers_find_bodies() -> None:
+def test_drivers_and_bodies_are_found() -> None:
     assert len(BODIES) >= 12
     assert len(DRIVERS) >= 20

@@ -110,15 +110,15 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("parent", "child"), [(1, 2), (2, 1), (2, 2)])
-def test_fork_after_an_operation(backend, parent, child):
+def test_forked_child_computes_the_same_bits(backend, parent, child):
     assert output_of((PREPARE + FORK).format(backend=backend, parent=parent, child=child)) == "done\n"
 
 
-def test_multiprocessing_pool(backend):
+def test_multiprocessing_pool_computes_the_same_bits(backend):
     assert output_of((PREPARE + POOL).format(backend=backend, parent=2)) == "done\n"
 
 
-def test_fork_during_operations_of_other_threads(backend):
+def test_child_forked_during_calls_of_other_threads_computes_the_same_bits(backend):
     assert output_of((PREPARE + BUSY).format(backend=backend, parent=2)) == "done\n"
 
 

@@ -22,20 +22,20 @@ OPERATIONS = (
 )
 
 
-def test_importing_imports_nothing_heavy():
+def test_import_of_fastact_imports_no_heavy_package():
     loaded = set(output_of("import sys, fastact; print(*sys.modules)").split())
     heavy = {"numba", "llvmlite", "scipy", "sklearn", "torch", "thinc", "spacy", "rich", "matplotlib", "cffi"}
     assert not loaded & heavy
 
 
-def test_the_c_backend_needs_no_numba():
+def test_c_backend_runs_without_numba():
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
     code = "import sys, numpy, fastact as fa; fa.maxout(numpy.ones(2), backend='c'); print(*sys.modules)"
     assert "numba" not in output_of(code).split()
 
 
-def test_numba_needs_no_c_extension():
+def test_numba_backend_runs_without_the_c_extension():
     code = """if True:
         import sys
         sys.modules["fastact._native"] = None  # as if it had not been built
@@ -53,7 +53,7 @@ def test_numba_needs_no_c_extension():
 
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 @pytest.mark.parametrize("operation", [*OPERATIONS, "mse", "sgd", "adam", "max_norm"])
-def test_backends_have_the_functions_of_the_reference(backend, operation):
+def test_backend_functions_have_the_reference_signatures(backend, operation):
     theirs = inspect.signature(getattr(backends.get(backend), operation)).parameters.values()
     wanted = inspect.signature(getattr(reference, operation)).parameters.values()
     own = [
@@ -74,7 +74,7 @@ def test_public_names_have_docstrings():
     assert [name for name, value in public.items() if not inspect.getdoc(value)] == []
 
 
-def test_all_is_what_there_is():
+def test_all_lists_every_public_name():
     assert sorted(set(fa.__all__)) == sorted(fa.__all__)
     public = {
         name for name, value in vars(fa).items() if not name.startswith("_") and not inspect.ismodule(value)

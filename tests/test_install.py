@@ -22,7 +22,7 @@ def cannot_build() -> str | None:
     return None if header.exists() else f"no {header}"
 
 
-def test_the_extension_was_built_and_is_the_one_imported():
+def test_extension_that_can_be_built_is_the_one_imported():
     if lacking := cannot_build():
         pytest.skip(lacking)
     assert backends.why_c_is_missing() is None, "not built, or built elsewhere: pip install -e ."
@@ -31,7 +31,7 @@ def test_the_extension_was_built_and_is_the_one_imported():
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
-def test_the_instruction_set_is_tested_here(isa):
+def test_instruction_set_runs_on_this_cpu(isa):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
     from fastact.backends import c
@@ -82,7 +82,7 @@ print(backends.why_c_is_missing())
 """
 
 
-def test_another_abi_of_numpy_leaves_the_c_backend_out():
+def test_numpy_of_another_abi_disables_the_c_backend():
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
     assert output_of(OTHER_ABI.format(version=0x2000000)) == "None\n"

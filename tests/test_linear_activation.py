@@ -41,17 +41,17 @@ def assert_right(inputs, case, backend):
 
 
 @pytest.mark.parametrize("shape", LINEAR_SHAPES, ids=str)
-def test_every_shape_is_within_the_bound(compiled, dtype, threads, shape, rng):
+def test_linear_activation_of_every_shape_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
     assert_right(linear_inputs(rng, shape, dtype), Case("leaky_relu", {}), compiled)
 
 
-def test_reference_is_within_the_bound_for_every_shape(dtype, rng):
+def test_reference_of_every_shape_is_within_the_error_bound(dtype, rng):
     for shape in LINEAR_SHAPES:
         assert_right(linear_inputs(rng, shape, dtype), Case("leaky_relu", {}), "numpy")
 
 
 @every_case
-def test_every_activation_is_within_the_bound(backend, dtype, case, rng):
+def test_linear_activation_of_every_case_is_within_the_error_bound(backend, dtype, case, rng):
     for shape in (Shape(0, 3, 2, 1), Shape(1, 8, 300, 1), Shape(67, 31, 97, 1)):
         assert_right(linear_inputs(rng, shape, dtype), case, backend)
 
@@ -60,7 +60,7 @@ def test_every_activation_is_within_the_bound(backend, dtype, case, rng):
 @pytest.mark.parametrize(
     "shape", [Shape(9, 7, 5, 1), Shape(100, 257, 33, 1), Shape(257, 16, 300, 1)], ids=str
 )
-def test_whole_numbers_are_exact(compiled, dtype, threads, case, shape, rng):
+def test_linear_activation_of_whole_numbers_is_exact(compiled, dtype, threads, case, shape, rng):
     inputs = linear_inputs(rng, shape, dtype, integers)
     assert_as_reference(*inputs, case.name, **case.keywords(shape.out_features, dtype))
 
@@ -80,7 +80,7 @@ def test_gradients_of_few_rows_are_exact(compiled, dtype, in_features, out_featu
 
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
-def test_any_leading_shape(backend, dtype, lead, rng):
+def test_linear_activation_keeps_any_leading_shape(backend, dtype, lead, rng):
     _, weight, bias, _ = linear_inputs(rng, SMALL, dtype, integers)
     x, grad_y = integers(rng, (*lead, 5), dtype), integers(rng, (*lead, 33), dtype)
     y, saved = fa.linear_activation(x, weight, bias, "relu")
@@ -96,14 +96,14 @@ def test_any_leading_shape(backend, dtype, lead, rng):
     np.testing.assert_array_equal(grads[2], expected[2])
 
 
-def test_without_bias(backend, dtype, rng):
+def test_linear_activation_without_bias_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = linear_inputs(rng, SMALL, dtype)
     y, saved = fa.linear_activation(x, weight)
     assert_forward(x, weight, None, y, saved, Case("relu", {}), {}, backend)
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_without_saved(backend, dtype, activation, rng):
+def test_linear_activation_without_saved_has_the_same_y(backend, dtype, activation, rng):
     x, weight, bias, _ = linear_inputs(rng, SMALL, dtype)
     y, saved = fa.linear_activation(x, weight, bias, activation, return_saved=False)
     assert saved is None
@@ -113,7 +113,7 @@ def test_without_saved(backend, dtype, activation, rng):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("place", ["x", "weight", "bias"])
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
-def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, case, rng):
+def test_linear_activation_of_nan_and_infinity_equals_float64(compiled, dtype, value, place, case, rng):
     inputs = linear_inputs(rng, Shape(19, 11, 37, 1), dtype, integers)
     target = inputs[("x", "weight", "bias").index(place)]
     target[rng.random(target.shape) < 0.1] = value
@@ -123,7 +123,7 @@ def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, 
 # ---- needs, out, accumulate
 
 
-def test_needs(backend, dtype, rng):
+def test_linear_activation_backward_computes_only_what_is_needed(backend, dtype, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
     slope = np.full(33, 0.25, dtype)
     _, saved = fa.linear_activation(x, weight, bias, "prelu", slope=slope)
@@ -135,7 +135,7 @@ def test_needs(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_linear_activation_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
     out = layout((7, 33), dtype), layout((7, 33), dtype)
     y, saved = fa.linear_activation(x, weight, bias, "silu", out=out)
@@ -161,7 +161,7 @@ def test_saved_is_y_where_y_is_enough(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
+def test_linear_activation_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
     x, weight, _, grad_y = linear_inputs(rng, Shape(300, 5, 33, 1), dtype)
     slope, saved = np.full(33, 0.25, dtype), normal(rng, (300, 33), dtype)
     sums = fa.linear_activation_backward(grad_y, x, weight, saved, "prelu", slope=slope)
@@ -176,7 +176,7 @@ def test_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
 
 
 @INPUT_LAYOUTS
-def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+def test_linear_activation_of_any_input_layout_has_the_same_bits(backend, dtype, layout, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
     expected = fa.linear_activation(x, weight, bias, "silu")
     results = fa.linear_activation(layout(x), layout(weight), layout(bias), "silu")
@@ -193,7 +193,7 @@ def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
 
 
 @every_case
-def test_gradients_by_finite_differences(backend, case, rng):
+def test_linear_activation_gradients_equal_finite_differences(backend, case, rng):
     # Truncation leaves step^2 / 6 times the loss's third derivative, under 10 |grad_y| |x|^3 summed;
     # rounding leaves gamma |loss| / step.  Both are far below the tolerance; no z is within a step of a kink.
     inputs = x, weight, bias, grad_y = linear_inputs(rng, Shape(4, 3, 6, 1), np.float64)

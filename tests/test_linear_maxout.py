@@ -26,7 +26,7 @@ NOT_PACKED = [Shape(1, 16, 3, 1), Shape(3, 192, 300, 3), Shape(2, 64, 2100, 4), 
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
     x, weight, bias, _ = maxout_inputs(rng, shape, dtype)
     y, argmax = fa.linear_maxout(x, weight, bias)
     assert y.dtype == dtype
@@ -36,7 +36,7 @@ def test_forward(compiled, dtype, threads, shape, rng):
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *MANY_TABLES, *NOT_PACKED], ids=str)
-def test_backward(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_backward_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8, endpoint=False)
     grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -45,7 +45,7 @@ def test_backward(compiled, dtype, threads, shape, rng):
     assert_backward(grad_y, x, weight, argmax, grads, compiled)
 
 
-def test_reference_is_within_the_bound_for_every_shape(dtype, rng):
+def test_reference_of_every_shape_is_within_the_error_bound(dtype, rng):
     for shape in SHAPES:
         x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype)
         y, argmax = fa.linear_maxout(x, weight, bias, backend="numpy")
@@ -55,7 +55,7 @@ def test_reference_is_within_the_bound_for_every_shape(dtype, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_of_whole_numbers_is_exact(compiled, dtype, threads, shape, rng):
     # No sum rounds, so every backend, instruction set and thread count has to agree, ties included.
     assert_as_reference(*maxout_inputs(rng, shape, dtype, integers))
 
@@ -76,7 +76,7 @@ def test_argmax_of_a_few_bytes_is_read_alone(backend, dtype, in_features, rng):
 
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
-def test_any_leading_shape(backend, dtype, lead, rng):
+def test_linear_maxout_keeps_any_leading_shape(backend, dtype, lead, rng):
     _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype, integers)
     x = integers(rng, (*lead, 5), dtype)
     grad_y = integers(rng, (*lead, 33), dtype)
@@ -94,27 +94,27 @@ def test_any_leading_shape(backend, dtype, lead, rng):
     np.testing.assert_array_equal(grad_bias, expected[2])
 
 
-def test_without_bias(backend, dtype, rng):
+def test_linear_maxout_without_bias_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
     y, argmax = fa.linear_maxout(x, weight)
     assert_forward(x, weight, None, y, argmax, backend)
 
 
-def test_without_argmax(backend, dtype, rng):
+def test_linear_maxout_without_argmax_has_the_same_y(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     y, argmax = fa.linear_maxout(x, weight, bias, return_argmax=False)
     assert argmax is None
     np.testing.assert_array_equal(y, fa.linear_maxout(x, weight, bias)[0])
 
 
-def test_no_features_leave_the_bias(backend, dtype, rng):
+def test_linear_maxout_without_features_is_the_bias(backend, dtype, rng):
     bias = integers(rng, (4, 3), dtype)
     y, argmax = fa.linear_maxout(np.empty((6, 0), dtype), np.empty((4, 3, 0), dtype), bias)
     np.testing.assert_array_equal(y, np.broadcast_to(bias.max(1), (6, 4)))
     np.testing.assert_array_equal(argmax, np.broadcast_to(bias.argmax(1), (6, 4)))
 
 
-def test_an_empty_batch_has_zero_parameter_gradients(backend, dtype):
+def test_empty_batch_has_zero_parameter_gradients(backend, dtype):
     x, weight = np.empty((0, 5), dtype), np.ones((4, 3, 5), dtype)
     grads = fa.linear_maxout_backward(np.empty((0, 4), dtype), x, weight, np.empty((0, 4), np.uint8))
     assert grads[0].shape == (0, 5)
@@ -122,7 +122,7 @@ def test_an_empty_batch_has_zero_parameter_gradients(backend, dtype):
     assert not grads[2].any()
 
 
-def test_no_loop_over_rows_without_features(backend, dtype):
+def test_linear_maxout_of_many_empty_rows_returns_at_once(backend, dtype):
     x, weight = np.empty((2**45, 0), dtype), np.empty((0, 2, 0), dtype)
     y, argmax = fa.linear_maxout(x, weight)
     assert y.shape == argmax.shape == (2**45, 0)
@@ -133,7 +133,7 @@ def test_no_loop_over_rows_without_features(backend, dtype):
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
 @pytest.mark.parametrize(("rows", "in_features"), [(9, 6), (20, 40)])
-def test_the_lowest_index_of_a_tie_wins(backend, dtype, rows, in_features, pieces, rng):
+def test_tie_goes_to_the_lowest_index(backend, dtype, rows, in_features, pieces, rng):
     x = integers(rng, (rows, in_features), dtype)
     weight = np.repeat(integers(rng, (20, 1, in_features), dtype), pieces, axis=1)
     _, argmax = fa.linear_maxout(x, weight)
@@ -154,7 +154,7 @@ def test_each_piece_can_win(backend, dtype):
 @pytest.mark.parametrize("share", [0.02, 0.5, 1.0], ids=["few", "half", "all"])
 @pytest.mark.parametrize("pieces", [1, 3, 6, 17])
 @pytest.mark.parametrize(("rows", "in_features"), [(19, 11), (20, 40)])
-def test_nan_and_infinity_come_out_as_in_float64(
+def test_linear_maxout_of_nan_and_infinity_equals_float64(
     compiled, dtype, value, place, share, rows, in_features, pieces, rng
 ):
     inputs = maxout_inputs(rng, Shape(rows, in_features, 37, pieces), dtype, integers)
@@ -163,7 +163,7 @@ def test_nan_and_infinity_come_out_as_in_float64(
     assert_as_reference(*inputs)
 
 
-def test_the_first_nan_wins(backend, dtype):
+def test_first_nan_wins(backend, dtype):
     bias = np.array([[1, np.nan, np.inf, np.nan], [np.inf, 2, 3, np.nan], [-np.inf] * 4], dtype)
     y, argmax = fa.linear_maxout(np.zeros((2, 3), dtype), np.zeros((3, 4, 3), dtype), bias)
     np.testing.assert_array_equal(y, [[np.nan, np.nan, -np.inf]] * 2)
@@ -180,14 +180,14 @@ def test_subnormal_inputs_are_not_flushed(backend, dtype, rng):
     np.testing.assert_array_equal(argmax, expected.argmax(-1))
 
 
-def test_products_that_underflow(backend, dtype, rng):
+def test_linear_maxout_of_underflowing_products_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
     x *= np.finfo(dtype).tiny
     y, argmax = fa.linear_maxout(x, weight)
     assert_forward(x, weight, None, y, argmax, backend)
 
 
-def test_huge_values_short_of_overflow(backend, dtype, rng):
+def test_linear_maxout_of_values_below_overflow_is_within_the_error_bound(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     x *= np.sqrt(np.finfo(dtype).max) / 10
     weight *= np.sqrt(np.finfo(dtype).max) / 100
@@ -195,7 +195,7 @@ def test_huge_values_short_of_overflow(backend, dtype, rng):
     assert_forward(x, weight, bias, y, argmax, backend)
 
 
-def test_overflow_is_infinite(backend, dtype):
+def test_linear_maxout_that_overflows_is_infinite(backend, dtype):
     x = np.full((3, 20), np.finfo(dtype).max, dtype)
     weight = np.stack([np.full((9, 20), -2, dtype), np.full((9, 20), 2, dtype)], axis=1)
     y, argmax = fa.linear_maxout(x, weight)
@@ -208,7 +208,7 @@ def test_overflow_is_infinite(backend, dtype):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("shape", [Shape(9, 20, 35, 3), Shape(3, 64, 300, 3)], ids=["packed", "not-packed"])
-def test_a_loser_does_not_spoil_grad_x(backend, dtype, value, shape, rng):
+def test_loser_of_nan_or_infinity_does_not_spoil_grad_x(backend, dtype, value, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[0]
@@ -217,7 +217,7 @@ def test_a_loser_does_not_spoil_grad_x(backend, dtype, value, shape, rng):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-def test_a_row_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, value, rng):
+def test_row_of_nan_or_infinity_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, value, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[1]
@@ -229,7 +229,7 @@ def test_a_row_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, value, 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
-def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
+def test_grad_y_of_nan_or_infinity_stays_in_its_row_and_piece(backend, dtype, value, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
     argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
     grad_y[4, 5] = value
@@ -244,7 +244,7 @@ def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 11, 16, 17, 256])
 @pytest.mark.parametrize("out_features", [16, 86, 151])
-def test_the_gradient_of_a_bias(backend, dtype, threads, out_features, pieces, rng):
+def test_grad_bias_is_within_the_error_bound(backend, dtype, threads, out_features, pieces, rng):
     """More than a run of rows; columns that fill strips of vectors, and a rest; one gradient is no number."""
     shape = Shape(260, 1, out_features, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
@@ -260,7 +260,7 @@ def test_the_gradient_of_a_bias(backend, dtype, threads, out_features, pieces, r
     assert_within(grad_bias[finite], terms[:, finite].sum(axis=0), bound)
 
 
-def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
+def test_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
     x, weight = np.ones((2, 3), dtype), np.full((4, 2, 3), np.inf, dtype)
     grad_x, grad_weight, _ = fa.linear_maxout_backward(
         np.zeros((2, 4), dtype), x, weight, np.zeros((2, 4), np.uint8)
@@ -269,7 +269,7 @@ def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
     assert not grad_weight.any()
 
 
-def test_a_piece_that_never_won_has_no_gradient(backend, dtype, rng):
+def test_piece_that_never_won_has_no_gradient(backend, dtype, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(50, 20, 35, 5), dtype)
     argmax = rng.choice(np.array([0, 3], np.uint8), grad_y.shape)
     _, grad_weight, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -280,7 +280,7 @@ def test_a_piece_that_never_won_has_no_gradient(backend, dtype, rng):
 # ---- needs, out, accumulate
 
 
-def test_needs(backend, dtype, rng):
+def test_linear_maxout_backward_computes_only_what_is_needed(backend, dtype, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     _, argmax = fa.linear_maxout(x, weight, bias)
     every = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -291,7 +291,7 @@ def test_needs(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_linear_maxout_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     out = layout((7, 33), dtype), layout((7, 33), np.uint8)
     y, argmax = fa.linear_maxout(x, weight, bias, out=out)
@@ -307,7 +307,7 @@ def test_out(backend, dtype, layout, rng):
         np.testing.assert_array_equal(given, new)
 
 
-def test_out_for_some_results(backend, dtype, rng):
+def test_linear_maxout_out_for_some_results_allocates_the_others(backend, dtype, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     argmax_out = np.empty((7, 33), np.uint8)
     y, argmax = fa.linear_maxout(x, weight, bias, out=(None, argmax_out))
@@ -320,7 +320,7 @@ def test_out_for_some_results(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
+def test_linear_maxout_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(300, 5, 33, 3), dtype)
     argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
     sums = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -332,7 +332,7 @@ def test_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
 
 
 @pytest.mark.parametrize("shape", MANY_TABLES, ids=str)
-def test_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
     out = np.empty_like(x), integers(rng, weight.shape, dtype), integers(rng, weight.shape[:2], dtype)
@@ -343,7 +343,7 @@ def test_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape,
         np.testing.assert_array_equal(grad, old + expected)
 
 
-def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):
+def test_accumulate_of_an_empty_batch_changes_nothing(backend, dtype):
     grad_weight, grad_bias = np.full((4, 2, 5), 7, dtype), np.full((4, 2), 7, dtype)
     fa.linear_maxout_backward(
         np.empty((0, 4), dtype),
@@ -361,7 +361,7 @@ def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):
 
 
 @INPUT_LAYOUTS
-def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+def test_linear_maxout_of_any_input_layout_has_the_same_bits(backend, dtype, layout, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     expected = fa.linear_maxout(x, weight, bias)
     results = fa.linear_maxout(layout(x), layout(weight), layout(bias))
@@ -374,7 +374,7 @@ def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
         np.testing.assert_array_equal(result, wanted)
 
 
-def test_broadcast_inputs(backend, dtype, rng):
+def test_linear_maxout_of_broadcast_inputs_is_within_the_error_bound(backend, dtype, rng):
     _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     row = normal(rng, 5, dtype)
     y, argmax = fa.linear_maxout(np.broadcast_to(row, (7, 5)), weight, bias)
@@ -384,7 +384,7 @@ def test_broadcast_inputs(backend, dtype, rng):
     assert_backward(np.ones((7, 33), dtype), np.tile(row, (7, 1)), weight, argmax, grads, backend)
 
 
-def test_the_inputs_are_left_alone(backend, dtype, rng):
+def test_linear_maxout_leaves_its_inputs_unchanged(backend, dtype, rng):
     x, weight, bias, grad_y = inputs = maxout_inputs(rng, SMALL, dtype)
     copies = [a.copy() for a in inputs]
     _, argmax = fa.linear_maxout(x, weight, bias)
@@ -393,7 +393,7 @@ def test_the_inputs_are_left_alone(backend, dtype, rng):
         np.testing.assert_array_equal(array, copy)
 
 
-def test_a_weight_changed_in_place_is_seen(backend, dtype, rng):
+def test_weight_changed_in_place_is_seen_by_the_next_call(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     fa.linear_maxout(x, weight, bias)
     weight *= -1
@@ -404,7 +404,7 @@ def test_a_weight_changed_in_place_is_seen(backend, dtype, rng):
 # ---- gradients
 
 
-def test_gradients_by_finite_differences(backend, rng):
+def test_linear_maxout_gradients_equal_finite_differences(backend, rng):
     # y is linear in each input as long as no other piece wins, so the difference quotient has rounding
     # errors alone: those of the loss, gamma * |loss|, over the step.
     inputs = x, weight, bias, grad_y = maxout_inputs(rng, Shape(4, 5, 6, 3), np.float64)

@@ -166,7 +166,7 @@ def test_c_function_with_an_array_that_changed_after_its_check_raises(name):
 
 
 @pytest.mark.skipif("c" not in COMPILED_BACKENDS, reason="no C extension")
-def test_calls_while_another_thread_sets_shapes(rng):
+def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
     x, weight = rng.standard_normal((24, 32)).astype(F32), np.ones((16, 3, 32), F32)
     expected, done = fa.linear_maxout(x, weight)[0], False
 
@@ -190,7 +190,7 @@ def test_calls_while_another_thread_sets_shapes(rng):
         sys.setswitchinterval(interval)
 
 
-def test_resize_during_a_call_is_refused(compiled):
+def test_resize_during_a_call_raises(compiled):
     x, weight = np.ones((3000, 500), F32), np.ones((300, 2, 500), F32)
     fa.linear_maxout(x[:2], weight)  # compiled and loaded
     caller = threading.Thread(target=lambda: fa.linear_maxout(x, weight))

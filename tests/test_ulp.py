@@ -168,7 +168,7 @@ def assert_no_more(error, bound, z, y):
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_float64_forward(compiled, name, rng):
+def test_float64_activation_is_within_its_ulps(compiled, name, rng):
     activation, keywords, exact, _ = SMOOTH[name]
     z = points(rng)
     y = fa.activation(z, activation, backend=compiled, **keywords)
@@ -179,7 +179,7 @@ def test_float64_forward(compiled, name, rng):
 
 
 @pytest.mark.parametrize("name", [name for name, row in SMOOTH.items() if row[3]])
-def test_float64_backward(compiled, name, rng):
+def test_float64_derivative_is_within_its_ulps(compiled, name, rng):
     activation, keywords, _, slope = SMOOTH[name]
     z = points(rng)
     grad_y = rng.standard_normal(z.shape)
@@ -198,7 +198,7 @@ def halves(values):
 
 @extended_precision
 @pytest.mark.parametrize("name", EXTENDED)
-def test_float64_forward_against_extended_precision(compiled, name, rng):
+def test_float64_activation_is_within_its_ulps_of_extended_precision(compiled, name, rng):
     z = points(rng)
     y = fa.activation(z, name, backend=compiled)
     with np.errstate(all="ignore"):
@@ -209,7 +209,7 @@ def test_float64_forward_against_extended_precision(compiled, name, rng):
 
 @extended_precision
 @pytest.mark.parametrize("name", EXTENDED)
-def test_float64_backward_against_extended_precision(compiled, name, rng):
+def test_float64_derivative_is_within_its_ulps_of_extended_precision(compiled, name, rng):
     saved = points(rng)
     grad_y = rng.standard_normal(saved.shape)
     grad_z = fa.activation_backward(grad_y, saved, name, backend=compiled)
@@ -221,7 +221,7 @@ def test_float64_backward_against_extended_precision(compiled, name, rng):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_float32_forward(compiled, name):
+def test_float32_activation_is_within_its_ulps(compiled, name):
     activation, keywords = ALL[name]
     z = floats()
     exact = fa.activation(z.astype(np.float64), activation, backend=compiled, **keywords)
@@ -242,7 +242,7 @@ def test_float32_forward(compiled, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_float32_backward(compiled, name, rng):
+def test_float32_derivative_is_within_its_roundings(compiled, name, rng):
     activation, keywords = ALL[name]
     saved = floats()
     if name in ("sigmoid", "tanh"):  # saved is y
@@ -260,7 +260,7 @@ def test_float32_backward(compiled, name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_nan_goes_through(compiled, name, dtype):
+def test_activation_of_nan_is_nan(compiled, name, dtype):
     activation, keywords = ALL[name]
     nans = np.full(67, np.nan, dtype)
     assert np.isnan(fa.activation(nans, activation, backend=compiled, **keywords)).all()
