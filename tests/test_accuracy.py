@@ -83,7 +83,7 @@ def test_linear_maxout_of_few_rows_error_is_no_worse_than_numpys(compiled, value
 @pytest.mark.parametrize(("rows", "depth"), [(8, 32), (4, 64), (5, 48)])
 def test_linear_maxout_of_tiny_batch_error_is_no_worse_than_numpys(compiled, values, rows, depth):
     if compiled != "c" or roundings_per_step(compiled) == 2:
-        pytest.skip("sums in one accumulator")
+        pytest.skip("needs several accumulators a sum, which the SIMD kernels of C have")
     # NumPy's product of so few numbers may spread a sum over the lanes of a vector; 16 of them show a norm.
     batches = [(values(rows, depth), values(32, 2, depth)) for _ in range(16)]
     exact = np.stack([product("ni,jki->njk", x, weight).max(-1) for x, weight in batches])

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from support.processes import output_of, run_python
+from support.variants import needs_c
 
 import fastact as fa
 from fastact import backends, cli
@@ -121,7 +122,7 @@ def test_omp_num_threads_sets_the_default_until_set_num_threads():
         pytest.param(
             {"FASTACT_ISA": "mmx"},
             "fastact: FASTACT_ISA: ",
-            marks=pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="no C extension"),
+            marks=needs_c,
         ),
     ],
 )

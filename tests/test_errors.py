@@ -425,7 +425,7 @@ def test_backend_in_the_environment_is_used(name):
 @pytest.fixture
 def c():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
 
     from fastact.backends import c
 

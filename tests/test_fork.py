@@ -1,10 +1,8 @@
 """A forked child works, never hangs, and computes the same bits as its parent."""
 
-import multiprocessing
-
 import pytest
 from support.processes import output_of
-from support.variants import COMPILED_BACKENDS
+from support.variants import COMPILED_BACKENDS, needs_fork
 
 # Each runs in an interpreter of its own, which the caller kills if it hangs.
 PREPARE = """
@@ -102,9 +100,7 @@ print("done")
 """
 
 pytestmark = [
-    pytest.mark.skipif(
-        "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
-    ),
+    needs_fork,
     pytest.mark.parametrize("backend", COMPILED_BACKENDS),
 ]
 

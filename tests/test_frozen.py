@@ -2,9 +2,7 @@
 
 import copy
 import gc
-import multiprocessing
 import pickle
-import sys
 import threading
 
 import numpy as np
@@ -15,7 +13,7 @@ from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
 from support.processes import output_of
 from support.shapes import SHAPES
 from support.tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
-from support.variants import COMPILED_BACKENDS
+from support.variants import COMPILED_BACKENDS, needs_fork, needs_proc
 
 import fastact as fa
 
@@ -354,7 +352,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@needs_fork
 @pytest.mark.parametrize("backend_name", COMPILED_BACKENDS)
 def test_frozen_model_in_a_forked_child_has_the_same_bits(backend_name):
     assert output_of(FORK.format(backend=backend_name)) == "done\n"
@@ -377,7 +375,7 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
+@needs_proc
 def test_frozen_memory_is_freed():
     assert float(output_of(MEMORY)) < 8
 

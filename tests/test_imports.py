@@ -30,7 +30,7 @@ def test_import_of_fastact_imports_no_heavy_package():
 
 def test_c_backend_runs_without_numba():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     code = "import sys, numpy, fastact as fa; fa.maxout(numpy.ones(2), backend='c'); print(*sys.modules)"
     assert "numba" not in output_of(code).split()
 

@@ -24,7 +24,7 @@ def cannot_build() -> str | None:
 
 def test_extension_that_can_be_built_is_the_one_imported():
     if lacking := cannot_build():
-        pytest.skip(lacking)
+        pytest.skip(f"needs a compiler: {lacking}")
     assert backends.why_c_is_missing() is None, "not built, or built elsewhere: pip install -e ."
     extension = importlib.import_module("fastact._native")
     assert Path(extension.__file__).parent == Path(fa.__file__).parent
@@ -33,11 +33,11 @@ def test_extension_that_can_be_built_is_the_one_imported():
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
 def test_instruction_set_runs_on_this_cpu(isa):
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     from fastact.backends import c
 
     if isa not in c.supported_isas():
-        pytest.skip(f"{isa} does not run on this CPU, only {', '.join(c.supported_isas())}")
+        pytest.skip(f"needs a CPU with {isa}; this one has {', '.join(c.supported_isas())}")
     before = c.isa()
     c.set_isa(isa)
     assert c.isa() == isa
@@ -47,9 +47,9 @@ def test_instruction_set_runs_on_this_cpu(isa):
 @pytest.mark.parametrize("flags", ["", "-fsanitize=address", "-fsanitize=undefined"])
 def test_openmp_is_found_whatever_cflags_says(flags, monkeypatch):
     if lacking := cannot_build():
-        pytest.skip(lacking)
+        pytest.skip(f"needs a compiler: {lacking}")
     if not fa.get_config()["openmp"]:
-        pytest.skip("no C extension with OpenMP")
+        pytest.skip("needs the C extension with OpenMP")
     pytest.importorskip("setuptools")
     from distutils.ccompiler import new_compiler  # setuptools' own
     from distutils.sysconfig import customize_compiler
@@ -84,7 +84,7 @@ print(backends.why_c_is_missing())
 
 def test_numpy_of_another_abi_disables_the_c_backend():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     assert output_of(OTHER_ABI.format(version=0x2000000)) == "None\n"
     printed = output_of(OTHER_ABI.format(version=0x3000001))
     assert printed.startswith("fastact._native reads arrays of NumPy's ABI 1.9 or 2.0, and NumPy ")

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import pytest
 from support.processes import output_of
+from support.variants import needs_fork
 
 import fastact as fa
 from fastact import activations, settings
@@ -118,14 +119,14 @@ FORKED = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
+@needs_fork
 def test_forked_child_works_after_the_parent_used_threads():
     # Python 3.12 warns of a fork while threads run: that is the case under test
     before = 'import warnings; warnings.simplefilter("ignore"); fa.linear_maxout(x, weight, backend="numba")'
     assert run_python(FORKED.format(before=before, after="")) == "0"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
+@needs_fork
 def test_forked_child_works_while_the_parent_compiles(tmp_path):
     before = """import time, warnings; warnings.simplefilter("ignore")
     thread = threading.Thread(target=lambda: fa.linear_maxout(x, weight, backend="numba"))

@@ -139,7 +139,7 @@ def test_omp_num_threads_sets_the_default_and_changes_no_bits(backend):
 
 def test_threadpoolctl_limits_the_openmp_threads():
     if not fa.get_config()["openmp"]:
-        pytest.skip("no C extension with OpenMP")
+        pytest.skip("needs the C extension with OpenMP")
     from fastact.backends import c
 
     for count in (1, 2):
@@ -177,9 +177,9 @@ def test_backs_off_to_one_thread_after_slow_fork_join():
         print(late)
     """
     if not os.path.isdir("/proc/self/task"):
-        pytest.skip("moves the threads of /proc/self/task, which this system lacks")
+        pytest.skip("needs Linux's /proc")
     if not fa.get_config()["openmp"]:
-        pytest.skip("no C extension with OpenMP")
+        pytest.skip("needs the C extension with OpenMP")
     assert int(output_of(code)) < 50
 
 
@@ -214,7 +214,7 @@ call()
 """
     )
     if not os.path.isdir("/proc/self/task"):
-        pytest.skip("reads the size of the process from /proc, which this system lacks")
+        pytest.skip("needs Linux's /proc")
     assert output_of(code.format(backend=backend, threads=64)) == "same\nsame\n"
 
 

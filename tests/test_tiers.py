@@ -8,10 +8,11 @@ from support.inputs import double, integers, linear_inputs, maxout_inputs, norma
 from support.linear_maxout import assert_as_reference
 from support.shapes import Shape
 from support.tolerance import assert_same_bits, assert_within, sum_bound
+from support.variants import needs_c
 from threadpoolctl import threadpool_limits
 
 import fastact as fa
-from fastact import backends, settings
+from fastact import settings
 
 TIERS = ("highest", "high", "medium")
 # How far a product of two rounded numbers may be off, relative to it.  A bfloat16 has 8 significant bits, so
@@ -380,7 +381,7 @@ def test_float64_ignores_tiers(compiled, tier, rng):
     assert_same_bits(fa.linear_maxout(*inputs, precision=tier), fa.linear_maxout(*inputs))
 
 
-@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
+@needs_c
 def test_config_names_each_tiers_unit_and_why_amx_is_missing(capsys):
     from fastact.backends import c
 
@@ -394,7 +395,7 @@ def test_config_names_each_tiers_unit_and_why_amx_is_missing(capsys):
         assert f"AMX: {config['amx_missing']}" in printed
 
 
-@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
+@needs_c
 def test_digits_reach_the_same_accuracy_at_each_tier():
     from fastact.cli import demo
 

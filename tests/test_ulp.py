@@ -22,14 +22,14 @@ Below the normal numbers a factor may be rounded to their spacing before the res
 import mpmath
 import numpy as np
 import pytest
-from support.variants import COMPILED
+from support.variants import COMPILED, needs_c
 
 import fastact as fa
-from fastact import activations, backends
+from fastact import activations
 
 C_VARIANTS = [variant for variant in COMPILED if variant.startswith("c-")]
 pytestmark = [
-    pytest.mark.skipif(not C_VARIANTS, reason=f"no C extension: {backends.why_c_is_missing()}"),
+    needs_c,
     pytest.mark.parametrize("compiled", C_VARIANTS, indirect=True),
 ]
 
@@ -114,7 +114,7 @@ ALL = {
 }
 EXTENDED = [name for name in ALL if name not in SMOOTH and not activations.TABLE[name].defaults]
 extended_precision = pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant < 63, reason="the platform's long double is no more precise than a double"
+    np.finfo(np.longdouble).nmant < 63, reason="needs a long double of more than 64 bits"
 )
 
 ROUNDED_ONCE = ("linear", "relu", "leaky_relu", "gelu_tanh")

@@ -309,9 +309,9 @@ def test_call_starts_no_more_threads_than_torch():
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
     if not os.path.isdir("/proc/self/task"):
-        pytest.skip("counts threads in /proc/self/task, which this system lacks")
+        pytest.skip("needs Linux's /proc")
     if backends.get_backend() != "c":
-        pytest.skip("only the C backend can share OpenMP's threads with PyTorch")
+        pytest.skip("needs the C backend, which alone shares OpenMP's threads with PyTorch")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
@@ -398,7 +398,7 @@ def test_is_plain_detects_every_dispatcher_mode():
 
 def test_plain_tensors_pass_addresses_to_the_c_backend(monkeypatch):
     if backends.get_backend() != "c":
-        pytest.skip("only the C backend takes addresses")
+        pytest.skip("needs the C backend, which alone takes addresses")
     x, weight, bias = maxout_tensors((2, 3))
     weight.requires_grad_(False)
     calls = []

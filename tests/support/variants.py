@@ -1,9 +1,13 @@
-"""The backends that are tested here: NumPy, Numba, and C once for every instruction set of this CPU."""
+"""The backends that are tested here, C once for every instruction set of this CPU; what a test may need."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from fastact import backends
 
@@ -16,6 +20,12 @@ def _compiled_variants() -> tuple[str, ...]:
 
     return ("numba", *(f"c-{isa}" for isa in c.supported_isas()))
 
+
+needs_c = pytest.mark.skipif(
+    backends.why_c_is_missing() is not None, reason=f"needs the C extension: {backends.why_c_is_missing()}"
+)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 COMPILED = _compiled_variants()
 COMPILED_BACKENDS = tuple(dict.fromkeys(variant.partition("-")[0] for variant in COMPILED))
