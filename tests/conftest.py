@@ -68,14 +68,14 @@ def backend(request):
 
 @pytest.fixture(params=COMPILED)
 def compiled(request):
-    """As `backend`, without the reference."""
+    """Each compiled backend in turn: `backend` without the reference."""
     with in_force(request.param) as name:
         yield name
 
 
 @pytest.fixture(params=("numpy", *COMPILED_BACKENDS))
 def each_backend(request):
-    """As `backend`, with C on its default instruction set: for what no kernel can change."""
+    """Each backend in turn, C on its default instruction set: for what no kernel can change."""
     with in_force(request.param) as name:
         yield name
 

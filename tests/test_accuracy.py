@@ -65,7 +65,7 @@ def test_linear_maxout_error_is_no_worse_than_numpys(compiled, values, depth, pi
     exact = product("ni,jki->njk", x, weight)
 
     def preactivations(backend):
-        """Of one piece after the other, so that each sum is seen and no maximum chooses among them."""
+        """The pre-activations, computed piece by piece, so that each sum is seen and no maximum hides one."""
         z = [fa.linear_maxout(x, weight[:, k : k + 1], backend=backend)[0] for k in range(pieces)]
         return np.stack(z, axis=-1)
 

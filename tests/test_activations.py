@@ -148,7 +148,7 @@ def test_activation_of_whole_numbers_is_exact(backend, dtype, case, rng):
 @pytest.mark.parametrize("features", [1, 2, 3, 16, 31, 63, 64, 65, 1025, 2049])
 @pytest.mark.parametrize("size", [1, 5_000, 70_000])
 def test_prelu_with_a_slope_per_feature_is_exact(backend, dtype, features, size, rng):
-    """Whole numbers; several rows at a time, in several runs, and in strips, the last ones not whole."""
+    """Whole numbers; few features, several rows a vector, and many features with a remainder."""
     shape = (-(-size // features), features)
     z, grad_y = integers(rng, shape, dtype, 5), integers(rng, shape, dtype)
     slope = integers(rng, features, dtype)

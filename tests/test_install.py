@@ -14,7 +14,7 @@ from fastact import backends
 
 
 def cannot_build() -> str | None:
-    """What is lacking to build the extension here, or None."""
+    """The reason why the extension cannot be built here, or None."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         return f"no C compiler {compiler}"

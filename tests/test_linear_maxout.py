@@ -14,11 +14,11 @@ import fastact as fa
 
 SMALL = Shape(7, 5, 33, 3)
 
-# Sums over winners walk packed tables of 64 rows or units, in runs of 8: 9 tables, 17 and more; more than 512
-# units, which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
+# The gather packs tables of 64 rows or units, 8 tables at a time: 9 tables, 17 and more; more than 512 units,
+# which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
 MANY_TABLES = [Shape(520, 150, 75, 8), Shape(1100, 150, 150, 8), Shape(1100, 40, 9, 64)]
-# Rows no more than pieces, and whole vectors of every instruction set: the weights are gathered from where
-# they are, 32 outputs at a time.
+# At most as many rows as pieces, and whole vectors on every instruction set: the weights are gathered without
+# packing, 32 outputs at a time.
 NOT_PACKED = [Shape(1, 16, 3, 1), Shape(3, 192, 300, 3), Shape(2, 64, 2100, 4), Shape(1, 32, 4400, 5)]
 
 
@@ -245,7 +245,7 @@ def test_grad_y_of_nan_or_infinity_stays_in_its_row_and_piece(backend, dtype, va
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 11, 16, 17, 256])
 @pytest.mark.parametrize("out_features", [16, 86, 151])
 def test_grad_bias_is_within_the_error_bound(backend, dtype, threads, out_features, pieces, rng):
-    """More than a run of rows; columns that fill strips of vectors, and a rest; one gradient is no number."""
+    """More rows than one partial sum takes; whole vectors of columns and a remainder; one infinite gradient."""
     shape = Shape(260, 1, out_features, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, pieces, grad_y.shape).astype(np.uint8)

@@ -292,7 +292,7 @@ def test_cache_code_of_another_signature_is_not_run(cache):
 
 
 def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
-    """As after a process that was killed between the new index and the new code."""
+    """A process that is killed between the new index and the new code leaves this state."""
     old = {file: file.read_bytes() for file in cache("nbc")}
     stamp = "numba.core.caching._SourceFileBackedLocatorMixin.get_source_stamp"
     monkeypatch.setattr(stamp, lambda self: "another source")
@@ -317,7 +317,7 @@ def test_room_stamp_covers_every_source_of_a_kernel():
 
 
 def test_cache_files_of_numba_itself_are_replaced_without_a_warning(monkeypatch, tmp_path):
-    """As a fastact that used Numba's own format has left them, for the same source."""
+    """A fastact that used Numba's own format left such files for the same source."""
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
     assert numba.njit(halve, cache=True)(3.0) == 1.5
     assert len(cached_files(tmp_path, "nbc")) == 1

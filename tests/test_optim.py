@@ -286,7 +286,7 @@ def test_optimizer_rejects_invalid_arguments(make, error, message):
         make()
 
 
-# What each hyperparameter refuses: in the constructor, from a checkpoint and at a step.
+# Values that a hyperparameter rejects: in the constructor, from a checkpoint and at a step.
 NO_NUMBERS = ["0.1", None, 1j, True, np.True_, [0.1], np.array(0.1), np.ma.masked_array(0.1), {}]
 NEGATIVE = [math.nan, math.inf, -math.inf, -1e-9, 10**400, -(10**400), 10**5000, np.float64("nan"), 1e39]
 NO_BETAS = [math.nan, math.inf, -0.1, 1.0, 1.5, 2, 10**400]

@@ -1,4 +1,4 @@
-"""The precision tiers: error, values that bfloat16 can't carry, threads.  Float32 kernels pass as well."""
+"""The precision tiers: error, values that bfloat16 cannot represent, threads.  Float32 kernels pass as well."""
 
 import pickle
 
@@ -50,7 +50,7 @@ def tier(request):
 
 
 def bound(magnitude, terms, tier, backend, factors):
-    """As `sum_bound`, with a tier's loss; the parts' products make up to 6 sums of as many terms."""
+    """`sum_bound` plus a tier's loss; the products of the parts make up to 6 sums of as many terms."""
     flushed = TINY * (6 * terms + 6) * (1 + np.abs(factors).max(initial=0))
     return sum_bound(magnitude, 6 * terms, np.float32, backend) + LOSS[tier] * magnitude + flushed
 
@@ -107,7 +107,7 @@ def test_linear_activation_at_each_tier_is_within_the_error_bound(compiled, tier
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_whole_numbers_at_each_tier_are_exact(compiled, tier, threads, shape, rng):
-    """Up to 256 a bfloat16 carries them, so ties come out as in the reference."""
+    """A bfloat16 represents whole numbers up to 256, so ties come out as in the reference."""
     assert_as_reference(*maxout_inputs(rng, shape, np.float32, integers), precision=tier)
 
 
@@ -126,7 +126,7 @@ def products(x, weight, grad_y):
 @pytest.mark.parametrize("depth", [288, 784, 2048])
 @pytest.mark.parametrize("values", ["normal", "positive"])
 def test_error_norm_at_each_tier_is_bounded(compiled, tier, depth, values, rng):
-    """Of all three products, with 576 rows and the depth in each place in turn."""
+    """The three products of a layer, with 576 rows and the depth in each place in turn."""
     make = (
         (lambda *s: rng.random(s, np.float32))
         if values == "positive"
@@ -155,7 +155,7 @@ def isa(backend):
     return c.isa()
 
 
-# ---- what bfloat16 can't carry
+# ---- values that bfloat16 cannot represent
 
 
 @pytest.mark.parametrize("value", SPECIAL, ids=str)

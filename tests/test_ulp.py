@@ -8,7 +8,7 @@ most: they are half an ULP each, up to twice that where the result is just below
 
 float32 forward.  Held to FLOAT_ULPS; gelu on a CPU without FMA is held to WITHOUT_FMA_ULPS (over all floats
 its worst is 2.13 at -0.14057003).  With FMA the worst are mish on AVX-512, 1.87 at -5.1978, gelu, 1.86 at
--1.851284, and then selu (1.90 without FMA, 1.81 with it) and silu, 1.81.  What is ROUNDED_ONCE has one
+-1.851284, and then selu (1.90 without FMA, 1.81 with it) and silu, 1.81.  Those of ROUNDED_ONCE have one
 rounding, of 0.5 ULP.  gelu_tanh, and mish on ISAs other than AVX-512, are computed in doubles, so they have
 one rounding and the error of the tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
 

@@ -301,7 +301,7 @@ ACCELERATE = {"nlp": {"after_pipeline_creation": CALLBACKS["after_pipeline_creat
 
 
 def fused_layers(nlp: Language) -> dict[str, list[bool]]:
-    """Of each component with a model: which of its maxout layers are fused."""
+    """Each component with a model: which of its maxout layers are fused."""
     return {
         name: [node._func is fused_forward for node in pipe.model.walk() if node.name == "maxout"]
         for name, pipe in nlp.components

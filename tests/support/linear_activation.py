@@ -1,4 +1,4 @@
-"""What a linear_activation and its backward have to give: asserts that any shape and values can be put to."""
+"""Asserts about the results of linear_activation and its backward, for any shape and values."""
 
 from __future__ import annotations
 
