@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from support.inputs import normal
+from support.variants import isa_in_force
 from threadpoolctl import threadpool_limits
 
 import fastact as fa
@@ -18,11 +19,7 @@ def positive(rng, shape, dtype):
 
 def roundings_per_step(backend):
     """One where a product is added by a fused multiply-add, as NumPy does it; two without."""
-    if backend == "c":
-        from fastact.backends import c
-
-        return 2 if c.isa() == "scalar" else 1
-    return 1
+    return 2 if isa_in_force(backend) == "scalar" else 1
 
 
 def assert_no_worse(compute, exact, backend, roundings=1):

@@ -245,7 +245,7 @@ def test_grad_y_of_nan_or_infinity_stays_in_its_row_and_piece(backend, dtype, va
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 11, 16, 17, 256])
 @pytest.mark.parametrize("out_features", [16, 86, 151])
 def test_grad_bias_is_within_the_error_bound(backend, dtype, threads, out_features, pieces, rng):
-    """More rows than one partial sum takes; whole vectors of columns and a remainder; one infinite gradient."""
+    """More rows than a partial sum takes; whole vectors of columns and a remainder; an infinite gradient."""
     shape = Shape(260, 1, out_features, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, pieces, grad_y.shape).astype(np.uint8)

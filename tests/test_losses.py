@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from support.differences import TOLERANCE, differences
+from support.layouts import backwards, misaligned, read_only, spaced, transposed
 
 import fastact as fa
 
@@ -97,23 +98,14 @@ def test_softmax_loss_is_infinite_only_beyond_float64():
     assert math.isclose(loss, 0.75 * largest, rel_tol=1e-15)
 
 
-def layouts(array):
-    """`array` in other memory layouts."""
-    wide = np.zeros(tuple(2 * n for n in array.shape), array.dtype)
-    strided = wide[tuple(slice(None, None, 2) for _ in array.shape)]
-    strided[...] = array
-    backwards = np.ascontiguousarray(array[..., ::-1])[..., ::-1]
-    shifted = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
-    return [np.asfortranarray(array), strided, backwards, shifted]  # the last unaligned and read-only
-
-
 @pytest.mark.parametrize("shape", [(3, 70_000), (64, 1000), (5, 7, 33), (1, 1)])
 def test_losses_of_every_memory_layout_have_the_same_bits(rng, dtype, backend, shape):
     logits = np.ascontiguousarray(rng.standard_normal(shape).astype(dtype))
     labels = rng.integers(0, shape[-1], shape[:-1])
     loss, grad = fa.softmax_cross_entropy(logits, labels)
     squares, grad_y = fa.mse(logits, np.zeros_like(logits))
-    for other in layouts(logits):
+    for layout in (transposed, spaced, backwards, misaligned, read_only):
+        other = layout(logits)
         np.testing.assert_array_equal(other, logits)
         again, same = fa.softmax_cross_entropy(other, labels)
         assert again == loss

@@ -35,7 +35,7 @@ def test_linear_maxout_allocates_no_array_of_preactivations(backend, shape):
 @needs_proc
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_linear_maxout_of_a_large_batch_makes_no_copy(backend):
-    """x takes 23 MB, the weights 66; AMX packs row blocks of x of at most 16 MB, and half a cache of weights."""
+    """x takes 23 MB, the weights 66; AMX packs at most 16 MB of x, and half a cache of weights."""
     assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 20
 
 

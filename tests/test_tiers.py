@@ -1,14 +1,14 @@
-"""The precision tiers: error, values that bfloat16 cannot represent, threads.  Float32 kernels pass as well."""
+"""The precision tiers: error, values that bfloat16 cannot represent, threads.  Float32 kernels pass too."""
 
 import pickle
 
 import numpy as np
 import pytest
 from support.inputs import double, integers, linear_inputs, maxout_inputs, normal
-from support.linear_maxout import assert_as_reference
+from support.linear_maxout import assert_as_reference, at
 from support.shapes import Shape
 from support.tolerance import assert_same_bits, assert_within, sum_bound
-from support.variants import needs_c
+from support.variants import isa_in_force, needs_c
 from threadpoolctl import threadpool_limits
 
 import fastact as fa
@@ -53,10 +53,6 @@ def bound(magnitude, terms, tier, backend, factors):
     """`sum_bound` plus a tier's loss; the products of the parts make up to 6 sums of as many terms."""
     flushed = TINY * (6 * terms + 6) * (1 + np.abs(factors).max(initial=0))
     return sum_bound(magnitude, 6 * terms, np.float32, backend) + LOSS[tier] * magnitude + flushed
-
-
-def at(z, argmax):
-    return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
 
 
 # ---- error
@@ -141,18 +137,12 @@ def test_error_norm_at_each_tier_is_bounded(compiled, tier, depth, values, rng):
         if tier == "highest":
             with threadpool_limits(1, user_api="blas"):
                 numpys = np.linalg.norm(compute(backend="numpy") - exact)
-            roundings = 2 if isa(compiled) == "scalar" else 1  # scalar code has no fused multiply-add
+            roundings = (
+                2 if isa_in_force(compiled) == "scalar" else 1
+            )  # scalar code has no fused multiply-add
             assert error <= numpys * np.sqrt(roundings) * (1 + 5 / np.sqrt(exact.size))
         else:
             assert error <= LARGEST_ERROR[tier] * np.linalg.norm(exact)
-
-
-def isa(backend):
-    if backend != "c":
-        return None
-    from fastact.backends import c
-
-    return c.isa()
 
 
 # ---- values that bfloat16 cannot represent

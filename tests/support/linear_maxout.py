@@ -19,6 +19,7 @@ def preactivations(x, weight, bias, backend):
 
 
 def at(z, argmax):
+    """The elements of z (..., pieces) at argmax (...)."""
     return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
 
 
