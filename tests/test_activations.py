@@ -120,6 +120,19 @@ def test_activation_is_within_the_error_bound(backend, dtype, case):
 
 
 @every_case
+def test_function_of_an_activations_name_equals_activation(case, rng):
+    z, grad_y = normal(rng, (3, 5), np.float32), normal(rng, (3, 5), np.float32)
+    keywords = case.keywords(5, np.float32)
+    y = getattr(fa, case.name)(z, **keywords)
+    np.testing.assert_array_equal(y, fa.activation(z, case.name, **keywords))
+    saved = y if case.name in SAVES_Y else z
+    results = as_tuple(getattr(fa, f"{case.name}_backward")(grad_y, saved, **keywords))
+    expected = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+@every_case
 def test_activation_backward_is_within_the_error_bound(backend, dtype, case, rng):
     z = grid(dtype, 33)
     keywords = case.keywords(33, dtype)
