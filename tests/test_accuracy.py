@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import normal
+from support.inputs import normal
+from support.variants import isa_in_force
 from threadpoolctl import threadpool_limits
 
 import fastact as fa
@@ -18,11 +19,7 @@ def positive(rng, shape, dtype):
 
 def roundings_per_step(backend):
     """One where a product is added by a fused multiply-add, as NumPy does it; two without."""
-    if backend == "c":
-        from fastact.backends import c
-
-        return 2 if c.isa() == "scalar" else 1
-    return 1
+    return 2 if isa_in_force(backend) == "scalar" else 1
 
 
 def assert_no_worse(compute, exact, backend, roundings=1):
@@ -60,12 +57,12 @@ def winners(argmax, grad_y, pieces):
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_forward(compiled, values, depth, pieces):
+def test_linear_maxout_error_is_no_worse_than_numpys(compiled, values, depth, pieces):
     x, weight = values(ROWS, depth), values(COLUMNS, pieces, depth)
     exact = product("ni,jki->njk", x, weight)
 
     def preactivations(backend):
-        """Of one piece after the other, so that each sum is seen and no maximum chooses among them."""
+        """The pre-activations, computed piece by piece, so that each sum is seen and no maximum hides one."""
         z = [fa.linear_maxout(x, weight[:, k : k + 1], backend=backend)[0] for k in range(pieces)]
         return np.stack(z, axis=-1)
 
@@ -73,7 +70,7 @@ def test_forward(compiled, values, depth, pieces):
 
 
 @pytest.mark.parametrize("depth", [512, 784, 1024, 4096])
-def test_forward_of_few_rows(compiled, values, depth):
+def test_linear_maxout_of_few_rows_error_is_no_worse_than_numpys(compiled, values, depth):
     # NumPy's product of so few rows spreads a sum over the lanes of several vectors, so its error is smaller.
     x, weight = values(4, depth), values(8 * COLUMNS, 1, depth)
     exact = product("ni,jki->nj", x, weight)
@@ -81,9 +78,9 @@ def test_forward_of_few_rows(compiled, values, depth):
 
 
 @pytest.mark.parametrize(("rows", "depth"), [(8, 32), (4, 64), (5, 48)])
-def test_forward_of_a_tiny_batch(compiled, values, rows, depth):
+def test_linear_maxout_of_tiny_batch_error_is_no_worse_than_numpys(compiled, values, rows, depth):
     if compiled != "c" or roundings_per_step(compiled) == 2:
-        pytest.skip("sums in one accumulator")
+        pytest.skip("needs several accumulators a sum, which the SIMD kernels of C have")
     # NumPy's product of so few numbers may spread a sum over the lanes of a vector; 16 of them show a norm.
     batches = [(values(rows, depth), values(32, 2, depth)) for _ in range(16)]
     exact = np.stack([product("ni,jki->njk", x, weight).max(-1) for x, weight in batches])
@@ -95,7 +92,7 @@ def test_forward_of_a_tiny_batch(compiled, values, rows, depth):
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_grad_x(compiled, values, depth, pieces, rng):
+def test_grad_x_error_is_no_worse_than_numpys(compiled, values, depth, pieces, rng):
     grad_y, weight = values(ROWS, depth), values(depth, pieces, COLUMNS)
     argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
     exact = product("njk,jki->ni", winners(argmax, grad_y, pieces), weight)
@@ -111,7 +108,9 @@ def test_grad_x(compiled, values, depth, pieces, rng):
     ("rows", "columns", "outputs", "pieces"),
     [(400, 16, 640, 1), (400, 16, 256, 2), (300, 40, 500, 1), (8, 204, 450, 8)],
 )
-def test_grad_x_of_few_columns_or_rows(compiled, values, rows, columns, outputs, pieces, rng):
+def test_grad_x_of_few_columns_or_rows_error_is_no_worse_than_numpys(
+    compiled, values, rows, columns, outputs, pieces, rng
+):
     grad_y, weight = values(rows, outputs), values(outputs, pieces, columns)
     argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
     exact = product("njk,jki->ni", winners(argmax, grad_y, pieces), weight)
@@ -124,7 +123,7 @@ def test_grad_x_of_few_columns_or_rows(compiled, values, rows, columns, outputs,
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_grad_weight(compiled, values, depth, pieces, rng):
+def test_grad_weight_error_is_no_worse_than_numpys(compiled, values, depth, pieces, rng):
     grad_y, x = values(depth, ROWS), values(depth, COLUMNS)
     argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
     exact = product("njk,ni->jki", winners(argmax, grad_y, pieces), x)
@@ -142,7 +141,7 @@ TABLE_ROWS = 64
 
 
 @pytest.mark.parametrize(("terms", "pieces"), [(256, 16), (1024, 16), (256, 64)])
-def test_gradients_of_many_pieces(compiled, values, terms, pieces, rng):
+def test_gradients_of_many_pieces_error_is_no_worse_than_numpys(compiled, values, terms, pieces, rng):
     outputs, columns = 24, 48
     roundings = 1 + pieces / TABLE_ROWS
 
@@ -167,7 +166,7 @@ def test_gradients_of_many_pieces(compiled, values, terms, pieces, rng):
     )
 
 
-def test_linear_forward(compiled, values, depth):
+def test_linear_activation_error_is_no_worse_than_numpys(compiled, values, depth):
     x, weight = values(ROWS, depth), values(COLUMNS, depth)
     exact = product("ni,ji->nj", x, weight)
     assert_no_worse(
@@ -175,7 +174,7 @@ def test_linear_forward(compiled, values, depth):
     )
 
 
-def test_linear_grad_x(compiled, values, depth):
+def test_linear_activation_grad_x_error_is_no_worse_than_numpys(compiled, values, depth):
     grad_y, weight = values(ROWS, depth), values(depth, COLUMNS)
     exact = product("nj,ji->ni", grad_y, weight)
     x = np.zeros((ROWS, COLUMNS), np.float32)
@@ -188,7 +187,7 @@ def test_linear_grad_x(compiled, values, depth):
     )
 
 
-def test_linear_grad_weight(compiled, values, depth):
+def test_linear_activation_grad_weight_error_is_no_worse_than_numpys(compiled, values, depth):
     grad_y, x = values(depth, ROWS), values(depth, COLUMNS)
     exact = product("nj,ni->ji", grad_y, x)
     weight = np.zeros((ROWS, COLUMNS), np.float32)

@@ -6,19 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    CASES,
-    EXACT_CASES,
-    INPUT_LAYOUTS,
-    KINKS,
-    OUT_LAYOUTS,
-    SAVES_Y,
-    as_tuple,
-    integers,
-    normal,
-    reference,
-)
-from tolerance import activation_bound, assert_within, derivative_bound, sum_bound
+from support.cases import CASES, EXACT_CASES, KINKS, SAVES_Y
+from support.inputs import as_tuple, integers, normal, reference
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
+from support.tolerance import activation_bound, assert_within, derivative_bound, sum_bound
 
 import fastact as fa
 from fastact import activations
@@ -75,7 +66,7 @@ def test_codes_of_activations_count_up_from_zero():
     assert [row.code for row in activations.TABLE.values()] == list(range(len(activations.TABLE)))
 
 
-def test_documented_table_is_the_table():
+def test_documented_activations_equal_the_table():
     documented = {}
     for line in activations.__doc__.splitlines():
         if line.startswith("| ") and "|-" not in line:
@@ -87,7 +78,7 @@ def test_documented_table_is_the_table():
 
 
 @pytest.mark.parametrize("name", activations.TABLE)
-def test_backends_have_a_formula_for_each_code(compiled, name):
+def test_backend_has_a_formula_for_each_code(compiled, name):
     """A code without a formula gives NaN in Numba, and does not compile in C."""
     code_of = {"gelu_tanh": ("gelu", {"approximate": "tanh"}), "prelu": ("prelu", {"slope": np.array(0.25)})}
     activation, keywords = code_of.get(name, (name, {}))
@@ -100,14 +91,14 @@ def test_backends_have_a_formula_for_each_code(compiled, name):
         assert_within(result, expected, 2 * derivative_bound(np.ones(2), np.float64))
 
 
-def test_header_of_the_c_backend_is_up_to_date():
+def test_header_of_the_c_backend_is_what_the_table_generates():
     tool = Path(__file__).resolve().parent.parent / "csrc" / "tools" / "activations.py"
     written = runpy.run_path(str(tool))
     assert written["HEADER"].read_text() == written["header"](), f"stale: run python {tool}"
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_reference_computes_the_published_formula(name):
+def test_reference_computes_the_published_formula(name):
     z = np.linspace(-6, 6, 241)
     name, approximate = ("gelu", {"approximate": "tanh"}) if name == "gelu_tanh" else (name, {})
     formula = FORMULAS["gelu_tanh" if approximate else name]
@@ -119,7 +110,7 @@ def test_the_reference_computes_the_published_formula(name):
 
 
 @every_case
-def test_forward(backend, dtype, threads, case):
+def test_activation_is_within_the_error_bound(backend, dtype, case):
     z = grid(dtype, 33)
     keywords = case.keywords(33, dtype)
     y = fa.activation(z, case.name, **keywords)
@@ -129,7 +120,20 @@ def test_forward(backend, dtype, threads, case):
 
 
 @every_case
-def test_backward(backend, dtype, threads, case, rng):
+def test_function_of_an_activations_name_equals_activation(case, rng):
+    z, grad_y = normal(rng, (3, 5), np.float32), normal(rng, (3, 5), np.float32)
+    keywords = case.keywords(5, np.float32)
+    y = getattr(fa, case.name)(z, **keywords)
+    np.testing.assert_array_equal(y, fa.activation(z, case.name, **keywords))
+    saved = y if case.name in SAVES_Y else z
+    results = as_tuple(getattr(fa, f"{case.name}_backward")(grad_y, saved, **keywords))
+    expected = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+@every_case
+def test_activation_backward_is_within_the_error_bound(backend, dtype, case, rng):
     z = grid(dtype, 33)
     keywords = case.keywords(33, dtype)
     grad_y = normal(rng, z.shape, dtype)
@@ -144,7 +148,7 @@ def test_backward(backend, dtype, threads, case, rng):
 
 
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
-def test_whole_numbers_are_exact(backend, dtype, threads, case, rng):
+def test_activation_of_whole_numbers_is_exact(backend, dtype, case, rng):
     z, grad_y = integers(rng, (64, 129), dtype, 5), integers(rng, (64, 129), dtype)
     keywords = case.keywords(129, dtype)
     y, saved, *expected = oracle(case, z, grad_y, keywords)
@@ -156,8 +160,8 @@ def test_whole_numbers_are_exact(backend, dtype, threads, case, rng):
 
 @pytest.mark.parametrize("features", [1, 2, 3, 16, 31, 63, 64, 65, 1025, 2049])
 @pytest.mark.parametrize("size", [1, 5_000, 70_000])
-def test_a_slope_for_each_of_few_or_many_features(backend, dtype, threads, features, size, rng):
-    """Whole numbers; several rows at a time, in several runs, and in strips, the last ones not whole."""
+def test_prelu_with_a_slope_per_feature_is_exact(backend, dtype, features, size, rng):
+    """Whole numbers; few features, several rows a vector, and many features with a remainder."""
     shape = (-(-size // features), features)
     z, grad_y = integers(rng, shape, dtype, 5), integers(rng, shape, dtype)
     slope = integers(rng, features, dtype)
@@ -184,7 +188,7 @@ def assert_limits(actual, expected, dtype):
 
 
 @every_case
-def test_limits_and_nan(backend, dtype, threads, case):
+def test_activation_of_nan_infinity_and_large_numbers_equals_the_reference(backend, dtype, case):
     z = np.tile(special(dtype), (40, 1))
     keywords = case.keywords(z.shape[-1], dtype)
     y, saved, grad_z = oracle(case, z, np.ones_like(z), keywords)[:3]
@@ -225,7 +229,7 @@ AT_KINKS = {  # z: y and the derivative, as PyTorch defines them
 
 
 @pytest.mark.parametrize("name", AT_KINKS)
-def test_activation_at_a_kink_is_pytorchs(backend, dtype, name):
+def test_activation_at_a_kink_equals_pytorchs(backend, dtype, name):
     z = np.tile(np.array(list(AT_KINKS[name]), dtype), 20)
     y = fa.activation(z, name)
     grad_z = fa.activation_backward(np.ones_like(z), y if name in SAVES_Y else z, name)
@@ -235,7 +239,7 @@ def test_activation_at_a_kink_is_pytorchs(backend, dtype, name):
 
 
 @pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "hardtanh", "relu6"])
-def test_infinite_gradient_stops_where_an_activation_is_constant(backend, dtype, name):
+def test_infinite_gradient_where_an_activation_is_constant_becomes_zero(backend, dtype, name):
     z = np.full(40, -8, dtype)
     saved = fa.activation(z, name) if name in SAVES_Y else z
     grad_y = np.full(40, np.inf, dtype)
@@ -243,19 +247,19 @@ def test_infinite_gradient_stops_where_an_activation_is_constant(backend, dtype,
 
 
 @pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "hardtanh", "relu6", "softsign"])
-def test_large_numbers_do_not_overflow(backend, dtype, name):
+def test_activation_of_large_numbers_does_not_overflow(backend, dtype, name):
     largest = np.finfo(dtype).max
     z = np.tile(np.array([-largest, largest], dtype), 20)
     expected = {"hardswish": (0, largest), "hardsigmoid": (0, 1), "hardtanh": (-1, 1), "relu6": (0, 6)}
     np.testing.assert_array_equal(fa.activation(z, name), np.tile(expected.get(name, (-1, 1)), 20))
 
 
-def test_the_derivative_of_relu_at_zero_is_zero(backend, dtype):
+def test_derivative_of_relu_at_zero_is_zero(backend, dtype):
     grad_z = fa.activation_backward(np.ones(40, dtype), np.zeros(40, dtype), "relu")
     assert not grad_z.any()
 
 
-def test_an_infinite_gradient_stops_at_a_dead_relu(backend, dtype):
+def test_relu_backward_of_an_infinite_gradient_at_zero_is_zero(backend, dtype):
     grad_y = np.full(40, np.inf, dtype)
     np.testing.assert_array_equal(fa.activation_backward(grad_y, np.zeros(40, dtype), "relu"), np.zeros(40))
 
@@ -264,7 +268,7 @@ def test_an_infinite_gradient_stops_at_a_dead_relu(backend, dtype):
 
 
 @every_case
-def test_derivative_by_finite_differences(backend, case):
+def test_derivative_equals_finite_differences(backend, case):
     # Truncation leaves step^2 / 6 times the third derivative, under 10 for all of them; rounding leaves
     # ULPS eps |y| / step.  The kinks are more than a step away.
     z = np.linspace(-4, 4, 68).reshape(-1, 4)
@@ -280,7 +284,7 @@ def test_derivative_by_finite_differences(backend, case):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,)], ids=str)
-def test_grad_slope_by_finite_differences(backend, shape, rng):
+def test_grad_slope_equals_finite_differences(backend, shape, rng):
     # y is linear in the slope: rounding alone, ULPS eps |loss| / step.
     z, grad_y = normal(rng, (9, 4), np.float64), normal(rng, (9, 4), np.float64)
     slope = np.full(shape, 0.3)
@@ -298,7 +302,7 @@ def test_grad_slope_by_finite_differences(backend, shape, rng):
 
 
 @pytest.mark.parametrize("alpha", [1e-30, 1e-25, 1e-18, 1e18, 1e30])
-def test_the_slope_of_elu_for_any_alpha(backend, dtype, alpha):
+def test_elu_backward_of_small_and_large_alpha_is_accurate(backend, dtype, alpha):
     z = np.array([0, -1e-3, -1, -10, -30], dtype)
     grad_z = fa.activation_backward(np.ones_like(z), z, "elu", alpha=alpha)
     expected = alpha * np.exp(z.astype(np.float64))
@@ -306,7 +310,7 @@ def test_the_slope_of_elu_for_any_alpha(backend, dtype, alpha):
     np.testing.assert_allclose(grad_z, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * subnormal)
 
 
-def test_elu_of_the_largest_alpha(backend, dtype):
+def test_elu_of_the_largest_alpha_is_accurate(backend, dtype):
     rtol = 10 * np.finfo(dtype).eps  # of at most 10 roundings, as in test_ulp.py
     alpha = float(np.finfo(dtype).max)
     z = np.array([-1e-30, -0.1, -0.4, -0.7, -2, -30], dtype)
@@ -320,23 +324,22 @@ def test_elu_of_the_largest_alpha(backend, dtype):
 
 
 @every_case
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (5, 0), (0, 5), (33, 7), (2, 3, 17), (3, 40000)], ids=str)
-def test_any_shape(backend, dtype, threads, case, shape, rng):
-    z, grad_y = normal(rng, shape, dtype), normal(rng, shape, dtype)
-    z, grad_y = np.asarray(z), np.asarray(grad_y)  # of no axes, a scalar otherwise
-    keywords = case.keywords(shape[-1] if shape else 1, dtype)
-    expected, saved, derivative = oracle(case, z, np.ones_like(z), keywords)[:3]
-    y = fa.activation(z, case.name, **keywords)
-    assert y.shape == shape
-    assert_within(y, expected, activation_bound(z.astype(np.float64), expected, derivative, dtype))
-    grad_z = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))[0]
-    assert grad_z.shape == shape
-    assert_within(grad_z, grad_y.astype(np.float64) * derivative, derivative_bound(grad_y, dtype))
+def test_activation_keeps_any_shape_and_its_error_bound(backend, dtype, case, rng):
+    for shape in ((), (0,), (1,), (5, 0), (0, 5), (33, 7), (2, 3, 17), (3, 40000)):
+        z, grad_y = (np.asarray(normal(rng, shape, dtype)) for _ in range(2))  # an array without axes too
+        keywords = case.keywords(shape[-1] if shape else 1, dtype)
+        expected, saved, derivative = oracle(case, z, np.ones_like(z), keywords)[:3]
+        y = fa.activation(z, case.name, **keywords)
+        assert y.shape == shape
+        assert_within(y, expected, activation_bound(z.astype(np.float64), expected, derivative, dtype))
+        grad_z = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))[0]
+        assert grad_z.shape == shape
+        assert_within(grad_z, grad_y.astype(np.float64) * derivative, derivative_bound(grad_y, dtype))
 
 
 @INPUT_LAYOUTS
 @every_case
-def test_any_layout_of_the_inputs(backend, case, layout, rng):
+def test_activation_of_any_input_layout_has_the_same_bits(backend, case, layout, rng):
     z, grad_y = normal(rng, (9, 35), np.float32), normal(rng, (9, 35), np.float32)
     keywords = case.keywords(35, np.float32)
     awkward = {k: layout(v) if np.ndim(v) else v for k, v in keywords.items()}
@@ -350,7 +353,7 @@ def test_any_layout_of_the_inputs(backend, case, layout, rng):
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_activation_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
     for form in (lambda array: array, lambda array: (array,)):
         y, grad_z = layout((9, 35), dtype), layout((9, 35), dtype)
@@ -362,7 +365,7 @@ def test_out(backend, dtype, layout, rng):
 
 @OUT_LAYOUTS
 @pytest.mark.parametrize("shape", [(), (1,), (35,)], ids=str)
-def test_grad_slope_out_and_accumulate(backend, dtype, layout, shape, rng):
+def test_grad_slope_goes_to_out_and_accumulates(backend, dtype, layout, shape, rng):
     z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
     slope = np.full(shape, 0.25, dtype)
     grad_z, grad_slope = fa.activation_backward(grad_y, z, "prelu", slope=slope)
@@ -378,7 +381,7 @@ def test_grad_slope_out_and_accumulate(backend, dtype, layout, shape, rng):
 
 
 @every_case
-def test_in_place(backend, dtype, threads, case, rng):
+def test_activation_in_place_has_the_same_bits(backend, dtype, case, rng):
     z, grad_y = normal(rng, (9, 35), dtype), normal(rng, (9, 35), dtype)
     keywords = case.keywords(35, dtype)
     y = fa.activation(z, case.name, **keywords)
@@ -396,7 +399,7 @@ def test_in_place(backend, dtype, threads, case, rng):
 
 
 @every_case
-def test_any_place_in_a_cache_line(compiled, dtype, case, rng):
+def test_activation_at_any_offset_in_a_cache_line_has_the_same_bits(compiled, dtype, case, rng):
     """Kernels join cache lines: results are the same wherever the arrays begin, in place as well."""
     for size in (1, 15, 16, 33, 47, 48, 49, 150):
         z, grad_y = normal(rng, size, dtype), normal(rng, size, dtype)
@@ -414,7 +417,7 @@ def test_any_place_in_a_cache_line(compiled, dtype, case, rng):
             assert np.isnan(np.delete(room[0], np.arange(start, start + size))).all()
 
 
-def test_in_place_in_a_strided_array(backend, dtype, rng):
+def test_activation_in_place_in_a_strided_array_has_the_same_bits(backend, dtype, rng):
     z = normal(rng, (9, 70), dtype)
     expected = fa.activation(z[:, ::-2].copy(), "silu")
     view = z[:, ::-2]
@@ -422,6 +425,6 @@ def test_in_place_in_a_strided_array(backend, dtype, rng):
     np.testing.assert_array_equal(view, expected)
 
 
-def test_accumulate_means_nothing_without_a_parameter(backend, dtype):
+def test_accumulate_without_a_parameter_changes_nothing(backend, dtype):
     ones = np.ones(5, dtype)
     np.testing.assert_array_equal(fa.activation_backward(ones, ones, "relu", accumulate=True), ones)

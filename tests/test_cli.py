@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
-from conftest import output_of, run_python
+from support.processes import output_of, run_python
+from support.variants import needs_c
 
 import fastact as fa
 from fastact import backends, cli
@@ -145,7 +146,7 @@ def test_get_num_threads_follows_omp_num_threads():
         pytest.param(
             {"FASTACT_ISA": "mmx"},
             "fastact: FASTACT_ISA: ",
-            marks=pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="no C extension"),
+            marks=needs_c,
         ),
     ],
 )

@@ -41,7 +41,7 @@ def whole_numbers(rng, shape, dtype=np.float64):
     return rng.integers(-9, 10, shape).astype(dtype)
 
 
-def test_gives_the_same_layer(order, rng):
+def test_to_fastact_gives_the_same_layer(order, rng):
     x = whole_numbers(rng, (7, IN))
     theirs = whole_numbers(rng, WEIGHT_SHAPES[order]), whole_numbers(rng, BIAS_SHAPES[order])
     weight, bias = convert.to_fastact(order, *theirs, pieces=PIECES)
@@ -53,7 +53,7 @@ def test_gives_the_same_layer(order, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_round_trips(order, rng, dtype):
+def test_from_fastact_undoes_to_fastact(order, rng, dtype):
     weight, bias = (
         whole_numbers(rng, WEIGHT_SHAPES[order], dtype),
         whole_numbers(rng, BIAS_SHAPES[order], dtype),
@@ -70,7 +70,7 @@ def test_round_trips(order, rng, dtype):
         assert not any(np.shares_memory(array, original) for original in (weight, bias))
 
 
-def test_takes_a_layer_without_bias_strided_and_empty(order, rng):
+def test_to_fastact_takes_strided_and_empty_weights_without_bias(order, rng):
     weight = whole_numbers(rng, WEIGHT_SHAPES[order])
     strided = weight.repeat(2, axis=-1)[..., ::2]
     converted, bias = convert.to_fastact(order, strided, pieces=PIECES)
@@ -81,7 +81,7 @@ def test_takes_a_layer_without_bias_strided_and_empty(order, rng):
     assert convert.to_fastact(order, empty, pieces=PIECES)[0].shape == (0, PIECES, IN)
 
 
-def test_pieces_may_be_left_out_where_the_weight_tells(rng):
+def test_to_fastact_takes_pieces_from_the_weight(rng):
     for order in ("thinc", "keras"):
         weight = whole_numbers(rng, WEIGHT_SHAPES[order])
         np.testing.assert_array_equal(
@@ -109,7 +109,7 @@ W, B = np.zeros((12, 5)), np.zeros(12)
         (ValueError, "pieces", ("keras", np.zeros((3, 5, 4)), None, 5)),
     ],
 )
-def test_refuses(error, names, arguments):
+def test_to_fastact_rejects_invalid_arguments(error, names, arguments):
     with pytest.raises(error, match=f"^{names}: got .*, wanted"):
         convert.to_fastact(*arguments)
 
@@ -124,6 +124,6 @@ def test_refuses(error, names, arguments):
         (ValueError, "bias", ("torch", np.zeros((4, 3, 5)), np.zeros((3, 4)))),
     ],
 )
-def test_from_fastact_refuses(error, names, arguments):
+def test_from_fastact_rejects_invalid_arguments(error, names, arguments):
     with pytest.raises(error, match=f"^{names}: got .*, wanted"):
         convert.from_fastact(*arguments)

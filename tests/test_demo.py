@@ -25,24 +25,24 @@ def trainers():
     return demo.train(names, demo.EPOCHS, seed=0)
 
 
-def test_accuracy(trainers):
+def test_demo_reaches_the_same_accuracy_on_every_backend(trainers):
     accuracies = {name: trainer.test_accuracy() for name, trainer in trainers.items()}
     assert min(accuracies.values()) >= 0.97
     assert max(accuracies.values()) - min(accuracies.values()) <= 0.01
 
 
-def test_the_first_losses_agree_within_rounding(trainers):
+def test_first_losses_of_the_backends_agree_within_rounding(trainers):
     assert demo.loss_difference(trainers) <= demo.LOSS_TOLERANCES["highest"]
 
 
-def test_the_learning_rate_ends_near_zero(trainers):
+def test_learning_rate_ends_near_zero(trainers):
     for trainer in trainers.values():
         assert len(trainer.losses) == trainer.steps
         assert trainer.optimizer.lr == pytest.approx(demo.LEARNING_RATE / trainer.steps)
         assert trainer.losses[-1] < 0.1 * trainer.losses[0]
 
 
-def test_the_split_is_stratified():
+def test_load_digits_splits_stratified():
     digits = demo.load_digits(seed=0)
     assert digits.x_train.shape == (1437, 64)
     assert digits.x_test.shape == (360, 64)
@@ -54,7 +54,7 @@ def test_the_split_is_stratified():
     assert counts.max() <= 37
 
 
-def test_the_table(capsys):
+def test_demo_prints_a_row_per_backend_and_restores_the_backend(capsys):
     before = backends.get_backend()
     assert demo.run(epochs=2, seed=1) == 0
     assert backends.get_backend() == before
@@ -65,7 +65,7 @@ def test_the_table(capsys):
 
 
 @pytest.mark.parametrize("precision", settings.PRECISIONS)
-def test_every_tier_on_the_command_line(capsys, precision):
+def test_demo_with_each_precision_reaches_the_same_accuracy(capsys, precision):
     assert cli.main(["demo", "--precision", precision, "--epochs", "4"]) == 0
     assert settings.get_float32_matmul_precision() == "highest"
     printed = capsys.readouterr().out
@@ -77,14 +77,14 @@ def test_every_tier_on_the_command_line(capsys, precision):
     assert max(accuracies) - min(accuracies) <= 1
 
 
-def test_the_table_says_why_c_is_missing(capsys, monkeypatch):
+def test_demo_without_the_c_extension_gives_the_reason(capsys, monkeypatch):
     monkeypatch.setattr(backends, "why_c_is_missing", lambda: "no [compiler]")
     assert demo.run(epochs=2, seed=1) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ c "))
     assert "missing: no [compiler]" in row
 
 
-def test_disagreeing_losses_are_an_error(capsys, monkeypatch):
+def test_demo_with_disagreeing_losses_fails(capsys, monkeypatch):
     monkeypatch.setattr(demo, "loss_difference", lambda trainers: 0.01)
     assert demo.run(epochs=2, seed=1) == 1
     assert "DISAGREE" in capsys.readouterr().out

@@ -1,7 +1,8 @@
 """Arrays without elements, however long their other axes: no loop and no memory of that length."""
 
 import pytest
-from conftest import COMPILED_BACKENDS, output_of
+from support.processes import output_of
+from support.variants import COMPILED_BACKENDS
 
 LONG = """
 import numpy as np, fastact as fa

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import output_of, run_python
+from support.processes import output_of, run_python
 
 import fastact as fa
 from fastact import backends, settings
@@ -71,7 +71,7 @@ def refuses(error, words, operation, out=None, **changes):
 
 
 @pytest.mark.parametrize("operation", RESULTS)
-def test_the_good_call_is_good(operation):
+def test_valid_arguments_are_accepted(operation):
     out = tuple(outputs(operation))
     getattr(fa, operation)(**arguments(operation), out=out)
     assert all((array != 99).any() for array in out)
@@ -81,7 +81,7 @@ def test_the_good_call_is_good(operation):
 
 
 @pytest.mark.parametrize(("operation", "name"), ARRAYS)
-def test_what_is_no_array(operation, name):
+def test_rejects_non_array_argument(operation, name):
     good = arguments(operation)[name]
     for bad in (good.tolist(), tuple(good), 1.0, "x", np.ma.masked_array(good), memoryview(good)):
         refuses(TypeError, f"{name}: got {type(bad).__name__}, wanted", operation, **{name: bad})
@@ -97,22 +97,22 @@ BAD_DTYPES = ("float16", "longdouble", "complex64", "int32", "int8", "bool", "ob
 
 
 @pytest.mark.parametrize(("operation", "name"), ARRAYS)
-def test_an_unsupported_dtype(operation, name):
+def test_rejects_unsupported_dtype(operation, name):
     good = arguments(operation)[name]
     for dtype in BAD_DTYPES:
         refuses(TypeError, f"{name}: got dtype", operation, **{name: good.astype(dtype)})
 
 
 @pytest.mark.parametrize(("operation", "name"), ARRAYS)
-def test_mixed_dtypes(operation, name):
+def test_rejects_mixed_dtypes(operation, name):
     refuses(TypeError, "wanted", operation, **{name: arguments(operation)[name].astype(np.float64)})
 
 
 @pytest.mark.parametrize(("operation", "name"), ARRAYS)
-def test_shapes_that_do_not_agree(operation, name):
+def test_rejects_shapes_that_do_not_agree(operation, name):
     good = arguments(operation)[name]
     if len([other for other, _ in ARRAYS if other == operation]) == 1:
-        return  # nothing to agree with but out, of which test_out_of_the_wrong_shape sees to
+        return  # nothing to agree with but out, of which test_rejects_out_of_wrong_shape sees to
     bad = [good[:-1], good[..., :-1], good[None], good.reshape(-1), good[:1]]
     for array in bad:
         if array.shape != good.shape:
@@ -151,25 +151,25 @@ def test_shapes_that_do_not_agree(operation, name):
         ("linear_activation", "bias: got shape (5, 1), wanted (5,)", {"bias": np.ones((5, 1), F32)}),
     ],
 )
-def test_bad_shapes_pieces_and_axes(operation, words, changes):
+def test_rejects_invalid_shape_pieces_or_axis(operation, words, changes):
     refuses(ValueError, words, operation, **changes)
 
 
 @pytest.mark.parametrize("axis", [1.0, "1", None, True, (1,)], ids=repr)
-def test_an_axis_that_is_no_int(axis):
+def test_rejects_axis_that_is_not_an_int(axis):
     refuses(TypeError, f"axis: got {axis!r}, wanted an int", "maxout", axis=axis)
     refuses(TypeError, f"axis: got {axis!r}, wanted an int", "maxout_backward", axis=axis)
 
 
 @pytest.mark.parametrize("pieces", [2.0, "2", None, True], ids=repr)
-def test_pieces_that_are_no_int(pieces):
+def test_rejects_pieces_that_are_not_an_int(pieces):
     refuses(TypeError, f"pieces: got {pieces!r}, wanted an int", "maxout_backward", pieces=pieces)
 
 
 @pytest.mark.parametrize("backend", backends.NAMES)
 @pytest.mark.parametrize("value", [2, 3, 128, 255])
 @pytest.mark.parametrize("operation", ["linear_maxout_backward", "maxout_backward"])
-def test_an_argmax_that_names_no_piece(operation, value, backend):
+def test_rejects_argmax_out_of_range(operation, value, backend):
     for place in ((0, 0), (3, 4)):
         argmax = np.zeros((4, 5), np.uint8)
         argmax[place] = value
@@ -181,7 +181,7 @@ def test_an_argmax_that_names_no_piece(operation, value, backend):
 
 
 @pytest.mark.parametrize(("operation", "i"), OUTPUTS)
-def test_out_that_is_no_array(operation, i):
+def test_rejects_out_that_is_not_an_array(operation, i):
     for bad in ([1.0], 3, "y", np.ma.masked_array(outputs(operation)[i])):
         out = outputs(operation)
         out[i] = bad
@@ -189,7 +189,7 @@ def test_out_that_is_no_array(operation, i):
 
 
 @pytest.mark.parametrize(("operation", "i"), OUTPUTS)
-def test_out_of_the_wrong_dtype(operation, i):
+def test_rejects_out_of_wrong_dtype(operation, i):
     for dtype in (np.float64, np.int64, np.int8, np.float16, bool):
         out = outputs(operation)
         out[i] = out[i].astype(dtype)
@@ -197,7 +197,7 @@ def test_out_of_the_wrong_dtype(operation, i):
 
 
 @pytest.mark.parametrize(("operation", "i"), OUTPUTS)
-def test_out_of_the_wrong_shape(operation, i):
+def test_rejects_out_of_wrong_shape(operation, i):
     good = outputs(operation)[i]
     for bad in (good[:-1], good[None], good.reshape(-1, 1), np.concatenate([good, good])):
         out = outputs(operation)
@@ -206,14 +206,14 @@ def test_out_of_the_wrong_shape(operation, i):
 
 
 @pytest.mark.parametrize(("operation", "i"), OUTPUTS)
-def test_out_that_is_read_only(operation, i):
+def test_rejects_read_only_out(operation, i):
     out = outputs(operation)
     out[i].flags.writeable = False
     refuses(ValueError, f"out[{i}] ({list(RESULTS[operation])[i]}): got a read-only", operation, tuple(out))
 
 
 @pytest.mark.parametrize(("operation", "i"), OUTPUTS)
-def test_out_that_overlaps_an_input(operation, i):
+def test_rejects_out_that_overlaps_an_input(operation, i):
     shape, dtype = list(RESULTS[operation].values())[i]
     for name, array in arguments(operation).items():
         if not isinstance(array, np.ndarray):
@@ -228,7 +228,7 @@ def test_out_that_overlaps_an_input(operation, i):
 
 
 @pytest.mark.parametrize("operation", [o for o, results in RESULTS.items() if len(results) > 1])
-def test_out_whose_arrays_overlap(operation):
+def test_rejects_out_arrays_that_overlap(operation):
     out = outputs(operation)
     buffer = np.full(1000, 99, np.uint8)
     out[0], out[1] = (
@@ -238,21 +238,21 @@ def test_out_whose_arrays_overlap(operation):
 
 
 @pytest.mark.parametrize("operation", RESULTS)
-def test_out_of_the_wrong_length(operation):
+def test_rejects_out_of_wrong_length(operation):
     out = outputs(operation)
     refuses(ValueError, f"out: got {len(out) + 1} arrays, wanted {len(out)}", operation, (*out, out[0]))
     refuses(ValueError, f"out: got 0 arrays, wanted {len(out)}", operation, ())
 
 
 @pytest.mark.parametrize("operation", [o for o, results in RESULTS.items() if len(results) > 1])
-def test_out_that_is_no_tuple(operation):
+def test_rejects_out_that_is_not_a_tuple(operation):
     out = outputs(operation)
     refuses(TypeError, "out: got list, wanted a tuple", operation, out)
     with pytest.raises(TypeError, match="out: got ndarray, wanted a tuple"):
         getattr(fa, operation)(**arguments(operation), out=out[0])
 
 
-def test_out_in_memory_that_numpy_does_not_own():
+def test_out_in_memory_of_another_owner_is_checked_for_overlap():
     memory = bytearray(1000)
     z, y = (np.frombuffer(memory, F32, 20, 80 * i).reshape(4, 5) for i in range(2))
     assert fa.relu(z, out=y) is y
@@ -260,7 +260,7 @@ def test_out_in_memory_that_numpy_does_not_own():
     refuses(ValueError, "out[0] (y): got an array that overlaps an input", "activation", (shifted,), z=z)
 
 
-def test_out_interleaved_with_an_input_is_fine():
+def test_out_interleaved_with_an_input_is_accepted():
     both = np.ones((4, 10), F32)
     y, _ = fa.maxout(both[:, :5].reshape(4, 5, 1), out=(both[:, 5:], None))
     assert y.base is both
@@ -271,27 +271,27 @@ BACKWARDS = ["linear_maxout_backward", "linear_activation_backward"]
 
 @pytest.mark.parametrize("operation", BACKWARDS)
 @pytest.mark.parametrize("needs", [True, None, (True, True), (True,) * 4, "yes", {0, 1, 2}], ids=repr)
-def test_needs_of_the_wrong_length(operation, needs):
+def test_rejects_needs_of_wrong_length(operation, needs):
     if needs is None and operation == "linear_activation_backward":
         return  # there None stands for all
     refuses(ValueError, "needs: got", operation, needs=needs)
 
 
 @pytest.mark.parametrize("operation", BACKWARDS)
-def test_needs_that_are_no_booleans(operation):
+def test_rejects_needs_that_are_not_booleans(operation):
     refuses(TypeError, "needs: got 1, wanted booleans", operation, needs=(1, 0, 1))
     refuses(TypeError, "needs: got None, wanted booleans", operation, needs=(True, None, True))
 
 
 @pytest.mark.parametrize("operation", BACKWARDS)
-def test_accumulate_needs_arrays_to_add_to(operation):
+def test_rejects_accumulate_without_out(operation):
     with pytest.raises(ValueError, match=re.escape("accumulate: got True and no out[1] (grad_weight)")):
         getattr(fa, operation)(**arguments(operation), accumulate=True)
     out = outputs(operation)
     refuses(ValueError, "accumulate: got True and no out[2]", operation, (*out[:2], None), accumulate=True)
 
 
-def test_accumulate_needs_a_grad_slope_to_add_to():
+def test_rejects_accumulate_without_grad_slope():
     ones = np.ones(5, F32)
     with pytest.raises(ValueError, match=re.escape("accumulate: got True and no out[1] (grad_slope)")):
         fa.activation_backward(ones, ones, "prelu", slope=ones, accumulate=True)
@@ -303,7 +303,7 @@ EVERY = ["linear_activation", "linear_activation_backward", "activation", "activ
 
 
 @pytest.mark.parametrize("operation", EVERY)
-def test_an_unknown_activation(operation):
+def test_rejects_unknown_activation(operation):
     for name in ("swish", "", "ReLU", None, 3, ["relu"]):
         refuses(
             ValueError, f"activation: got {name!r}, wanted one of identity, relu", operation, activation=name
@@ -332,11 +332,11 @@ def test_an_unknown_activation(operation):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_parameters(operation, error, words, changes):
+def test_rejects_invalid_activation_parameters(operation, error, words, changes):
     refuses(error, words, operation, **changes)
 
 
-def test_out_may_not_be_the_slope():
+def test_rejects_out_that_is_the_slope():
     # Each is read after the other would have been written.
     z, slope = np.ones(5, F32), np.full(5, 0.5, F32)
     with pytest.raises(ValueError, match="overlaps an input"):
@@ -348,7 +348,7 @@ def test_out_may_not_be_the_slope():
     assert (slope == 0.5).all()
 
 
-def test_saved_has_no_array_of_its_own_where_it_is_y():
+def test_rejects_out_for_saved_where_saved_is_y():
     out = tuple(outputs("linear_activation"))
     refuses(ValueError, "out[1] (saved): relu saves y", "linear_activation", out, activation="relu")
 
@@ -359,18 +359,18 @@ FUSED = [operation for operation in RESULTS if operation.startswith("linear")]
 
 
 @pytest.mark.parametrize("operation", RESULTS)
-def test_an_unknown_backend(operation):
+def test_rejects_unknown_backend(operation):
     for name in ("fortran", ["c"]):
         refuses(ValueError, f"backend: got {name!r}, wanted one of c, numba, numpy", operation, backend=name)
 
 
 @pytest.mark.parametrize("operation", FUSED)
-def test_an_unknown_precision(operation):
+def test_rejects_unknown_precision(operation):
     for word in ("fast", "", "HIGHEST", 1, np.ones(2)):
         refuses(ValueError, f"precision: got {word!r}, wanted one of highest", operation, precision=word)
 
 
-def test_an_unknown_word_leaves_the_precision():
+def test_unknown_precision_leaves_the_one_in_force():
     for choose in (
         fa.set_float32_matmul_precision,
         lambda word: fa.float32_matmul_precision(word).__enter__(),
@@ -380,7 +380,7 @@ def test_an_unknown_word_leaves_the_precision():
     assert fa.get_float32_matmul_precision() == "highest"
 
 
-def test_an_unknown_backend_leaves_the_one_in_force():
+def test_unknown_backend_leaves_the_one_in_force():
     before = fa.get_backend()
     with pytest.raises(ValueError, match="backend: got 'fortran', wanted one of c, numba, numpy"):
         fa.set_backend("fortran")
@@ -388,7 +388,7 @@ def test_an_unknown_backend_leaves_the_one_in_force():
 
 
 @pytest.mark.parametrize("choose", [fa.set_num_threads, lambda n: fa.num_threads(n).__enter__()])
-def test_bad_thread_counts(choose):
+def test_rejects_invalid_thread_count(choose):
     before = settings.requested_threads()
     for threads in (0, -1, 1025):
         with pytest.raises(ValueError, match=f"threads: got {threads}, wanted 1 to 1024"):
@@ -399,7 +399,7 @@ def test_bad_thread_counts(choose):
     assert settings.requested_threads() == before
 
 
-def test_a_numpy_integer_is_a_thread_count():
+def test_numpy_integer_is_accepted_as_thread_count():
     with fa.num_threads(np.int64(2)):
         assert fa.get_num_threads() == 2
 
@@ -409,7 +409,7 @@ def test_a_numpy_integer_is_a_thread_count():
 USE = "import numpy, fastact; fastact.maxout(numpy.ones(2)); print(fastact.get_backend())"
 
 
-def test_an_unknown_backend_in_the_environment():
+def test_unknown_backend_in_the_environment_raises():
     for name in ("fortran", "", "C"):
         done = run_python(USE, FASTACT_BACKEND=name)
         assert done.returncode
@@ -418,21 +418,21 @@ def test_an_unknown_backend_in_the_environment():
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])
-def test_a_backend_from_the_environment(name):
+def test_backend_in_the_environment_is_used(name):
     assert output_of(USE, FASTACT_BACKEND=name).split() == [name]
 
 
 @pytest.fixture
 def c():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
 
     from fastact.backends import c
 
     return c
 
 
-def test_an_isa_that_cannot_run_is_no_reason_for_another_backend(c):
+def test_isa_that_cannot_run_raises_instead_of_another_backend(c):
     lacking = [name for name in c.isas() if name not in c.supported_isas()]
     for name in ("mmx", "", "AVX2", *lacking):
         done = run_python(USE, FASTACT_ISA=name)
@@ -440,13 +440,13 @@ def test_an_isa_that_cannot_run_is_no_reason_for_another_backend(c):
         assert re.search(f"ValueError: FASTACT_ISA: .*got {name!r}.* wanted one of .*scalar", done.stderr)
 
 
-def test_an_isa_from_the_environment(c):
+def test_isa_in_the_environment_is_used(c):
     for name in c.supported_isas():
         code = "from fastact.backends import c; print(c.isa())"
         assert output_of(code, FASTACT_ISA=name).split() == [name]
 
 
-def test_an_unknown_isa_leaves_the_one_in_force(c):
+def test_unknown_isa_leaves_the_one_in_force(c):
     before = c.isa()
     with pytest.raises(ValueError, match=r"mmx.*scalar"):
         c.set_isa("mmx")

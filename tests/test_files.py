@@ -115,7 +115,7 @@ def test_save_writes_a_private_file_privately(tmp_path):
         assert mode(file.name) == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone may give files away")
 def test_save_keeps_the_owner(tmp_path):
     path = tmp_path / "run.npz"
     path.touch(0o640)

@@ -1,9 +1,8 @@
 """A forked child works, never hangs, and computes the same bits as its parent."""
 
-import multiprocessing
-
 import pytest
-from conftest import COMPILED_BACKENDS, output_of
+from support.processes import output_of
+from support.variants import COMPILED_BACKENDS, needs_fork
 
 # Each runs in an interpreter of its own, which the caller kills if it hangs.
 PREPARE = """
@@ -101,23 +100,21 @@ print("done")
 """
 
 pytestmark = [
-    pytest.mark.skipif(
-        "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
-    ),
+    needs_fork,
     pytest.mark.parametrize("backend", COMPILED_BACKENDS),
 ]
 
 
 @pytest.mark.parametrize(("parent", "child"), [(1, 2), (2, 1), (2, 2)])
-def test_fork_after_an_operation(backend, parent, child):
+def test_forked_child_computes_the_same_bits(backend, parent, child):
     assert output_of((PREPARE + FORK).format(backend=backend, parent=parent, child=child)) == "done\n"
 
 
-def test_multiprocessing_pool(backend):
+def test_multiprocessing_pool_computes_the_same_bits(backend):
     assert output_of((PREPARE + POOL).format(backend=backend, parent=2)) == "done\n"
 
 
-def test_fork_during_operations_of_other_threads(backend):
+def test_child_forked_during_calls_of_other_threads_computes_the_same_bits(backend):
     assert output_of((PREPARE + BUSY).format(backend=backend, parent=2)) == "done\n"
 
 

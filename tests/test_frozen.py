@@ -2,25 +2,18 @@
 
 import copy
 import gc
-import multiprocessing
 import pickle
-import sys
 import threading
 
 import numpy as np
 import pytest
-from conftest import (
-    CASES,
-    COMPILED_BACKENDS,
-    INPUT_LAYOUTS,
-    OUT_LAYOUTS,
-    SHAPES,
-    normal,
-    output_of,
-    reference,
-)
-from test_linear_activation import STEEPEST
-from tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
+from support.cases import CASES, STEEPEST
+from support.inputs import normal, reference
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
+from support.processes import output_of
+from support.shapes import SHAPES
+from support.tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
+from support.variants import COMPILED_BACKENDS, needs_fork, needs_proc
 
 import fastact as fa
 
@@ -96,7 +89,7 @@ def assert_computes(frozen, model, x):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_maxout_against_the_reference(backend, dtype, threads, rng, shape):
+def test_frozen_maxout_is_within_the_error_bound(compiled, dtype, threads, rng, shape):
     layer = maxout(shape, dtype, rng)
     x = normal(rng, (shape.rows, shape.in_features), dtype)
     weight, bias = layer.weight.data, layer.bias.data
@@ -105,21 +98,20 @@ def test_maxout_against_the_reference(backend, dtype, threads, rng, shape):
     y = fa.freeze(layer)(x)
     assert y.dtype == dtype
     assert y.shape == (shape.rows, shape.out_features)
-    assert_within(y, expected, sum_bound(magnitudes, shape.in_features, dtype, backend))
+    assert_within(y, expected, sum_bound(magnitudes, shape.in_features, dtype, compiled))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("rows", [1, 3, 40])
-def test_linear_with_each_activation(backend, dtype, threads, rng, case, rows):
+def test_frozen_linear_with_each_activation_is_within_the_error_bound(backend, dtype, rng, case):
     keywords = case.keywords(21, dtype)
     layer = fa.Linear(17, 21, activation=case.name, rng=rng, dtype=dtype, **keywords)
     layer.bias.data[...] = normal(rng, 21, dtype)
-    x = normal(rng, (rows, 17), dtype)
-    assert_computes(fa.freeze(layer), layer, x)
+    for rows in (1, 3, 40):
+        assert_computes(fa.freeze(layer), layer, normal(rng, (rows, 17), dtype))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_an_activation_alone(backend, dtype, threads, rng, case):
+def test_frozen_activation_has_the_bits_of_the_layer(backend, dtype, rng, case):
     slopes = case.keywords(21, dtype).get("slope")
     if slopes is None:
         layer = fa.Activation(case.name, **case.parameters)
@@ -132,7 +124,7 @@ def test_an_activation_alone(backend, dtype, threads, rng, case):
     assert_computes(fa.freeze(between), between, x)
 
 
-def test_whole_numbers_exactly(backend, dtype, threads, rng):
+def test_frozen_maxout_of_whole_numbers_is_exact(backend, dtype, threads, rng):
     layer = maxout((0, 300, 40, 3), dtype, rng)
     for parameter in layer.parameters():
         parameter.data[...] = rng.integers(-2, 3, parameter.data.shape)
@@ -140,7 +132,7 @@ def test_whole_numbers_exactly(backend, dtype, threads, rng):
     assert_same_bits(fa.freeze(layer)(x), layer(x))
 
 
-def test_nan_infinity_and_ties(backend, dtype, rng):
+def test_frozen_maxout_of_nan_infinity_and_ties_equals_the_reference(backend, dtype, rng):
     layer = maxout((0, 8, 19, 4), dtype, rng)
     for parameter in layer.parameters():
         parameter.data[...] = rng.integers(-2, 3, parameter.data.shape)  # no sum rounds
@@ -152,13 +144,13 @@ def test_nan_infinity_and_ties(backend, dtype, rng):
     np.testing.assert_array_equal(fa.freeze(layer)(x), expected)
 
 
-def test_a_network(backend, dtype, threads, rng):
+def test_frozen_network_is_within_the_error_bound(backend, dtype, rng):
     model = network(dtype)
     x = normal(rng, (30, 20), dtype)
     assert_computes(fa.freeze(model), model, x)
 
 
-def test_a_batch_that_passes_hidden_layers_in_parts(compiled, dtype, threads, rng):
+def test_frozen_batch_split_over_hidden_layers_has_the_same_bits(compiled, dtype, threads, rng):
     model = fa.Sequential(
         fa.Maxout(3, 2500, rng=rng, dtype=dtype),
         fa.PReLU(2500, dtype=dtype),
@@ -171,14 +163,14 @@ def test_a_batch_that_passes_hidden_layers_in_parts(compiled, dtype, threads, rn
 
 
 @pytest.mark.parametrize("model", [fa.Dropout(0.5), fa.Sequential(), fa.Sequential(fa.Dropout(0.5))])
-def test_no_step_at_all(backend, dtype, rng, model):
+def test_frozen_model_without_steps_returns_a_copy(each_backend, dtype, rng, model):
     x = normal(rng, (3, 4), dtype)
     y = fa.freeze(model)(x)
     assert_same_bits(y, x)
     assert not np.shares_memory(x, y)
 
 
-def test_an_activation_takes_any_shape(backend, dtype, rng):
+def test_frozen_activation_keeps_any_shape(backend, dtype, rng):
     for layer in (fa.Activation("relu"), fa.PReLU(dtype=dtype)):
         frozen = fa.freeze(layer)
         for shape in ((), (3,), (0,), (2, 0), (2, 3, 4)):
@@ -187,7 +179,7 @@ def test_an_activation_takes_any_shape(backend, dtype, rng):
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (0,), (3,), (2, 3), (2, 0, 3), (1, 2, 1, 3)])
-def test_any_leading_shape(backend, dtype, rng, leading):
+def test_frozen_network_keeps_any_leading_shape(backend, dtype, rng, leading):
     model = network(dtype)
     x = normal(rng, (*leading, 20), dtype)
     frozen = fa.freeze(model)
@@ -196,14 +188,14 @@ def test_any_leading_shape(backend, dtype, rng, leading):
 
 
 @INPUT_LAYOUTS
-def test_layouts_of_x(backend, dtype, rng, layout):
+def test_frozen_network_of_any_input_layout_has_the_same_bits(backend, dtype, rng, layout):
     frozen = fa.freeze(network(dtype))
     x = normal(rng, (7, 20), dtype)
     assert_same_bits(frozen(layout(x)), frozen(x))
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, rng, layout):
+def test_frozen_out_of_any_layout_receives_the_result(backend, dtype, rng, layout):
     frozen = fa.freeze(network(dtype))
     x = normal(rng, (7, 20), dtype)
     out = layout((7, 10), dtype)
@@ -215,7 +207,7 @@ def test_out(backend, dtype, rng, layout):
 
 
 @pytest.mark.parametrize("shape", SAME_BITS, ids=lambda shape: "x".join(map(str, shape)))
-def test_a_row_has_the_same_bits_in_any_batch(compiled, dtype, rng, shape):
+def test_frozen_row_has_the_same_bits_in_any_batch(compiled, dtype, rng, shape):
     rows = 60
     model = fa.Sequential(
         maxout(shape, dtype, rng),
@@ -236,7 +228,7 @@ def test_a_row_has_the_same_bits_in_any_batch(compiled, dtype, rng, shape):
 # ---- a copy
 
 
-def test_later_changes_do_not_show(backend, dtype, rng):
+def test_frozen_model_ignores_later_changes_of_parameters(each_backend, dtype, rng):
     model = network(dtype)
     x = normal(rng, (9, 20), dtype)
     frozen = fa.freeze(model)
@@ -247,7 +239,7 @@ def test_later_changes_do_not_show(backend, dtype, rng):
     assert not np.array_equal(fa.freeze(model)(x), before)
 
 
-def test_keeps_the_backend_and_the_instruction_set(compiled, dtype, rng):
+def test_frozen_model_keeps_its_backend_and_instruction_set(compiled, dtype, rng):
     frozen = fa.freeze(network(dtype))
     x = normal(rng, (9, 20), dtype)
     before = frozen(x)
@@ -273,7 +265,7 @@ def test_keeps_the_backend_and_the_instruction_set(compiled, dtype, rng):
 
 
 @pytest.mark.parametrize("duplicate", [lambda f: pickle.loads(pickle.dumps(f)), copy.copy, copy.deepcopy])
-def test_pickles_and_copies(backend, dtype, rng, duplicate):
+def test_frozen_copy_and_pickle_have_the_same_bits(each_backend, dtype, rng, duplicate):
     frozen = fa.freeze(network(dtype))
     x = normal(rng, (9, 20), dtype)
     again = duplicate(frozen)
@@ -282,7 +274,7 @@ def test_pickles_and_copies(backend, dtype, rng, duplicate):
     assert (again.in_features, again.out_features, again.dtype) == (20, 10, dtype)
 
 
-def test_a_pickle_goes_to_the_backend_in_force(rng):
+def test_unpickled_frozen_uses_the_backend_in_force_or_its_own(rng):
     x = normal(rng, (9, 20), np.dtype(np.float32))
     data, bound = (
         pickle.dumps(fa.freeze(network(), backend=None)),
@@ -297,7 +289,7 @@ def test_a_pickle_goes_to_the_backend_in_force(rng):
         fa.set_backend(None)
 
 
-def test_backend_argument(rng):
+def test_freeze_uses_the_backend_it_is_given(rng):
     x = normal(rng, (9, 20), np.dtype(np.float32))
     results = {name: fa.freeze(network(), backend=name) for name in ("numpy", *COMPILED_BACKENDS)}
     for name, frozen in results.items():
@@ -306,7 +298,7 @@ def test_backend_argument(rng):
 
 
 @pytest.mark.parametrize("precision", [None, "highest", "high", "medium"])
-def test_precision_is_fixed(compiled, rng, precision):
+def test_freeze_fixes_the_precision(compiled, rng, precision):
     model = fa.Sequential(fa.Maxout(40, 30, precision="high"), fa.Linear(30, 4))
     x = normal(rng, (9, 40), np.dtype(np.float32))
     with fa.float32_matmul_precision("medium"):
@@ -321,7 +313,7 @@ def test_precision_is_fixed(compiled, rng, precision):
 
 
 @pytest.mark.parametrize("backend_name", COMPILED_BACKENDS)
-def test_threads_share_a_frozen_model(backend_name, rng):
+def test_frozen_model_called_by_several_threads_has_the_same_bits(backend_name, rng):
     frozen = fa.freeze(network(), backend=backend_name)
     batches = [normal(rng, (rows, 20), np.dtype(np.float32)) for rows in (1, 3, 8, 40, 100, 257)]
     expected = [frozen(x) for x in batches]
@@ -361,9 +353,9 @@ print("done")
 """
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@needs_fork
 @pytest.mark.parametrize("backend_name", COMPILED_BACKENDS)
-def test_in_a_forked_child(backend_name):
+def test_frozen_model_in_a_forked_child_has_the_same_bits(backend_name):
     assert output_of(FORK.format(backend=backend_name)) == "done\n"
 
 
@@ -384,12 +376,12 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
-def test_memory_is_freed():
+@needs_proc
+def test_frozen_memory_is_freed():
     assert float(output_of(MEMORY)) < 8
 
 
-def test_packed_weights_live_as_long_as_the_model(compiled, rng):
+def test_packed_weights_live_as_long_as_the_frozen_model(compiled, rng):
     x = normal(rng, (9, 20), np.dtype(np.float32))
     expected = fa.freeze(network())(x)
     frozen = pickle.loads(pickle.dumps(fa.freeze(network())))
@@ -422,7 +414,7 @@ class Mine(fa.Layer):
         (fa.freeze(fa.Linear(3, 3)), "got Frozen"),
     ],
 )
-def test_other_models_are_refused(model, name):
+def test_freeze_rejects_other_models(model, name):
     with pytest.raises(TypeError, match=f"^model: {name}, wanted Maxout, Linear"):
         fa.freeze(model)
 
@@ -462,7 +454,7 @@ def test_freeze_of_layers_that_no_longer_fit_names_both():
         ),
     ],
 )
-def test_frozen_refuses_steps_that_do_not_fit_each_other(weights, error, message):
+def test_frozen_rejects_steps_that_do_not_fit_each_other(weights, error, message):
     linear = fa.freeze(fa.Linear(3, 4))._steps[0]
     made = [
         linear._replace(text=text, weight=weight, bias=None)
@@ -484,7 +476,7 @@ def test_frozen_refuses_steps_that_do_not_fit_each_other(weights, error, message
         ("slope", np.zeros(5, np.float32), ValueError, r"slope: got shape \(5,\)"),
     ],
 )
-def test_parameters_that_do_not_fit_are_refused(attribute, data, error, message):
+def test_freeze_rejects_parameters_that_do_not_fit(attribute, data, error, message):
     layer = fa.Linear(4, 6, activation="prelu")
     getattr(layer, attribute).data = data
     with pytest.raises(error, match=message):
@@ -492,14 +484,14 @@ def test_parameters_that_do_not_fit_are_refused(attribute, data, error, message)
 
 
 @pytest.mark.parametrize("data", [np.zeros(3, np.float16), np.zeros(3, np.int32), [0.0, 0.0, 0.0]])
-def test_a_slope_of_another_type_is_refused(data):
+def test_freeze_rejects_slope_of_wrong_type(data):
     layer = fa.PReLU(3)
     layer.slope.data = data
     with pytest.raises(TypeError, match=r"^model: PReLU\(3.*\): slope: got"):
         fa.freeze(layer)
 
 
-def test_too_many_pieces_are_refused():
+def test_freeze_rejects_more_than_256_pieces():
     layer = fa.Maxout(2, 3, bias=False)
     layer.weight.data = np.zeros((3, 257, 2), np.float32)
     with pytest.raises(
@@ -508,7 +500,7 @@ def test_too_many_pieces_are_refused():
         fa.freeze(layer)
 
 
-def test_bad_arguments():
+def test_freeze_rejects_unknown_precision_and_backend():
     with pytest.raises(ValueError, match="precision: got 'low', wanted one of highest, high, medium"):
         fa.freeze(fa.Linear(3, 4), "low")
     with pytest.raises(ValueError, match="backend: got 'cuda'"):
@@ -552,12 +544,12 @@ PRELU = steps()[0].act
         (lambda: steps(tier="low"), ValueError, "precision: got 'low'"),
     ],
 )
-def test_frozen_of_steps_that_do_not_fit_raises(changed, error, message):
+def test_frozen_rejects_steps_that_do_not_fit(changed, error, message):
     with pytest.raises(error, match=message):
         fa.Frozen(changed(), None)
 
 
-def test_pickle_with_a_short_bias_raises_where_it_is_loaded():
+def test_unpickling_a_short_bias_raises():
     data = pickle.dumps(fa.freeze(fa.Linear(4, 6)))
     rebuild, (own, asked) = fa.freeze(fa.Linear(4, 6)).__reduce__()
     short = own[0]._replace(bias=own[0].bias[:1])
@@ -573,7 +565,7 @@ def test_pickle_with_a_short_bias_raises_where_it_is_loaded():
         pickle.loads(pickle.dumps(Damaged()))
 
 
-def test_frozen_keeps_copies_of_the_arrays_it_is_made_of(backend, rng):
+def test_frozen_copies_the_arrays_it_is_made_of(each_backend, rng):
     weight, bias = normal(rng, (6, 4), F32), normal(rng, 6, F32)
     step = steps()[0]._replace(weight=weight, bias=bias)
     frozen, x = fa.Frozen((step,), None), normal(rng, (3, 4), F32)
@@ -582,7 +574,7 @@ def test_frozen_keeps_copies_of_the_arrays_it_is_made_of(backend, rng):
     assert_same_bits(frozen(x), before)
 
 
-def test_bad_inputs(backend, dtype):
+def test_frozen_rejects_invalid_inputs_and_out(each_backend, dtype):
     frozen = fa.freeze(fa.Maxout(3, 4, dtype=dtype))
     other = np.float64 if dtype == np.float32 else np.float32
     for x, error, message in (
@@ -610,7 +602,7 @@ def test_bad_inputs(backend, dtype):
         fa.freeze(fa.Activation("relu"))(np.ones(3, int))
 
 
-def test_repr():
+def test_frozen_repr_lists_steps_and_backend():
     frozen = fa.freeze(fa.Maxout(3, 4, pieces=5))
     assert repr(frozen) == f"Frozen(Maxout(3, 4, pieces=5))  # on {fa.get_backend()}"
     assert repr(fa.freeze(network(), backend="numpy")).split("\n") == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import re
 
@@ -210,8 +211,6 @@ for name in ("identity", "relu", "leaky_relu", "prelu", "elu", "gelu", "tanh"):
     )
 CALLS["prelu_backward"][1]["accumulate"] = False
 
-ARGUMENTS = [(call, argument) for call, (_, good) in CALLS.items() for argument in good]
-
 NUMBERS = {"0.5", "float64"}
 SCALARS = NUMBERS | {"-1", "int64"}
 FLAGS = ("return_argmax", "return_saved", "accumulate", "training", "needs_input_grad")
@@ -266,10 +265,10 @@ def settings_as_they_were():
     fa.settings._precision.set(None)
 
 
-@pytest.mark.parametrize(("call", "argument"), ARGUMENTS)
-def test_hostile_argument_is_refused_by_name(call, argument):
+@pytest.mark.parametrize("call", CALLS)
+def test_hostile_argument_is_refused_by_name(call):
     function, good = CALLS[call]
-    for label, value in hostile().items():
+    for argument, (label, value) in itertools.product(good, hostile().items()):
         if (argument, label) in OWN_ERRORS:
             continue
         names = {argument, "saved"} if argument in ("y", "z") else {argument}
@@ -280,9 +279,10 @@ def test_hostile_argument_is_refused_by_name(call, argument):
         except (TypeError, ValueError) as error:
             message = str(error)
             place = r"(layers\[\d+\], \w+\([^)]*\): )?"  # of a layer in a Sequential
-            assert any(re.match(rf"{place}\W*{name}\b", message) for name in names), (label, message)
-            assert "wanted" in message or "takes" in message or "returned" in message, (label, message)
-            assert len(message) < 400, (label, message)
+            fits = any(re.match(rf"{place}\W*{name}\b", message) for name in names)
+            assert fits, (argument, label, message)
+            assert re.search("wanted|takes|returned", message), (argument, label, message)
+            assert len(message) < 400, (argument, label, message)
         else:
             valid = VALID_FOR_ONE.get((call, argument), VALID.get(argument, ()))
-            assert label in valid, f"{label} is taken"
+            assert label in valid, f"{argument}: {label} is taken"

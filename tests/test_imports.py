@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact
 from fastact import backends
@@ -12,20 +12,20 @@ from fastact import backends
 PACKAGE = Path(fastact.__file__).parent
 
 
-def test_importing_imports_nothing_heavy():
+def test_import_of_fastact_imports_no_heavy_package():
     loaded = set(output_of("import sys, fastact; print(*sys.modules)").split())
     heavy = {"numba", "llvmlite", "scipy", "sklearn", "torch", "thinc", "spacy", "rich", "matplotlib", "cffi"}
     assert not loaded & heavy
 
 
-def test_the_c_backend_needs_no_numba():
+def test_c_backend_runs_without_numba():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     code = "import sys, numpy, fastact as fa; fa.maxout(numpy.ones(2), backend='c'); print(*sys.modules)"
     assert "numba" not in output_of(code).split()
 
 
-def test_numba_needs_no_c_extension():
+def test_numba_backend_runs_without_the_c_extension():
     code = """if True:
         import sys
         sys.modules["fastact._native"] = None  # as if it had not been built

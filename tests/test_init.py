@@ -15,11 +15,11 @@ PUBLISHED = {2: 1.0, 3: 0.78391, 4: 0.64461, 5: 0.55555}
 
 
 @pytest.mark.parametrize(("pieces", "constant"), PUBLISHED.items())
-def test_maxout_constants_as_published(pieces, constant):
+def test_maxout_std_equals_published_constants(pieces, constant):
     assert round(init.maxout_std(100, pieces) ** 2 * 100, 5) == constant
 
 
-def test_maxout_constants_in_closed_form():
+def test_maxout_std_equals_the_closed_form():
     # E[max²] of 1 to 4 normal numbers: 1, 1, 1 + sqrt(3) / (2 π), 1 + sqrt(3) / π
     root = math.sqrt(3) / math.pi
     for pieces, moment in enumerate((1, 1, 1 + root / 2, 1 + root), start=1):
@@ -27,14 +27,14 @@ def test_maxout_constants_in_closed_form():
 
 
 @pytest.mark.parametrize("pieces", [6, 16, 256])
-def test_maxout_constants_by_sampling(pieces):
+def test_maxout_std_equals_sampling(pieces):
     squares = np.random.default_rng(0).standard_normal((40_000, pieces)).max(axis=1) ** 2
     error = 5 * squares.std() / math.sqrt(squares.size)  # five standard errors
     assert abs(1 / init.maxout_std(1, pieces) ** 2 - squares.mean()) < error
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5, 9])
-def test_a_deep_maxout_network_keeps_the_mean_square(pieces):
+def test_deep_maxout_network_keeps_the_mean_square(pieces):
     rng = np.random.default_rng(1)
     model = fa.Sequential(*(fa.Maxout(512, 512, pieces, rng=rng) for _ in range(10)))
     x = rng.standard_normal((64, 512)).astype(np.float32)
@@ -52,7 +52,7 @@ def test_a_deep_maxout_network_keeps_the_mean_square(pieces):
         (init.maxout_normal, (100, 3, 400), init.maxout_std(400, 3) ** 2),
     ],
 )
-def test_variance_and_dtype(initialise, shape, variance, dtype):
+def test_initialiser_has_its_variance_and_dtype(initialise, shape, variance, dtype):
     weight = initialise(shape, 0, dtype)
     assert weight.shape == shape
     assert weight.dtype == dtype
@@ -67,7 +67,7 @@ def test_glorot_is_uniform_within_its_limit():
     assert 0.99 * limit < np.abs(weight).max() <= limit
 
 
-def test_rng_is_a_seed_or_a_generator():
+def test_initialiser_takes_a_seed_or_a_generator():
     shape = (4, 3, 5)
     seeded = init.maxout_normal(shape, 7)
     np.testing.assert_array_equal(seeded, init.maxout_normal(shape, np.random.default_rng(7)))
@@ -77,13 +77,13 @@ def test_rng_is_a_seed_or_a_generator():
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
-def test_empty_shapes(shape):
+def test_initialiser_of_empty_shape_returns_it(shape):
     for initialise in (init.he_normal, init.lecun_normal, init.glorot_uniform):
         assert initialise(shape).shape == shape
     assert init.maxout_normal((shape[0], 2, shape[1])).shape == (shape[0], 2, shape[1])
 
 
-def test_a_huge_negative_slope_scales_the_weights_down():
+def test_he_normal_with_a_huge_negative_slope_scales_down():
     steep = init.he_normal((3, 4), 0, np.float64, negative_slope=1e200)
     np.testing.assert_allclose(steep * 1e200, init.he_normal((3, 4), 0, np.float64), rtol=1e-14)
     with np.errstate(all="raise"):
@@ -102,13 +102,13 @@ def test_a_huge_negative_slope_scales_the_weights_down():
         ((2**40, 2, 2**40), ValueError, r"shape: got \(1099511627776, 2, .*, wanted a product of at most"),
     ],
 )
-def test_a_bad_shape_is_refused_by_name(shape, error, message):
+def test_initialiser_rejects_invalid_shape(shape, error, message):
     for initialise in (init.he_normal, init.lecun_normal, init.glorot_uniform, init.maxout_normal):
         with pytest.raises(error, match=message):
             initialise(shape)
 
 
-def test_fan_in_and_pieces_are_ints_in_range():
+def test_maxout_std_rejects_fan_in_and_pieces_out_of_range():
     for fan_in, pieces, error, message in (
         (2.0, 2, TypeError, "fan_in: got 2.0, wanted an int"),
         (-1, 2, ValueError, "fan_in: got -1, wanted 0 or more"),
@@ -120,7 +120,7 @@ def test_fan_in_and_pieces_are_ints_in_range():
             init.maxout_std(fan_in, pieces)
 
 
-def test_no_pieces():
+def test_initialiser_rejects_zero_pieces():
     with pytest.raises(ValueError, match="pieces: got 0, wanted 1 or more"):
         init.maxout_std(4, 0)
     with pytest.raises(
@@ -144,12 +144,12 @@ def test_no_pieces():
         ("selu", {}, 1 / 400),
     ],
 )
-def test_the_default_of_a_linear_layer_suits_its_activation(activation, keywords, variance):
+def test_linear_default_initialiser_suits_its_activation(activation, keywords, variance):
     layer = fa.Linear(400, 400, activation=activation, rng=0, **keywords)
     assert abs(np.var(layer.weight.data) / variance - 1) < 5 * math.sqrt(2 / 160_000)
     assert not layer.bias.data.any()
 
 
-def test_a_layer_takes_an_initialiser():
+def test_layer_uses_the_initialiser_it_is_given():
     layer = fa.Maxout(4, 3, init=lambda shape, rng, dtype: rng.uniform(-0.005, 0.005, shape).astype(dtype))
     assert 0 < np.abs(layer.weight.data).max() <= 0.005

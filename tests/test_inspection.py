@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import integers, normal
-from tolerance import CUT, gamma
+from support.inputs import integers, normal
+from support.tolerance import CUT, gamma
 
 import fastact as fa
 
@@ -58,7 +58,7 @@ def test_piece_usage_looks_at_maxout_only_and_names_nested_layers(rng):
     assert usage["0.1"].shape == (3, 2)
 
 
-def test_a_piece_that_never_wins_has_a_share_of_zero(rng):
+def test_piece_usage_of_a_piece_that_never_wins_is_zero(rng):
     layer = fa.Maxout(4, 3, pieces=3)
     layer.bias.data[:, 1] = -1e3
     assert (fa.piece_usage(layer, normal(rng, (50, 4), np.float32))[""][:, 1] == 0).all()
@@ -109,7 +109,7 @@ def test_linear_region_gives_the_networks_output_within_rounding(backend, rng, d
         assert (np.abs(y - exact) <= error + rounding).all()
 
 
-def test_the_weight_is_the_gradient(rng):
+def test_linear_region_weight_is_the_gradient(rng):
     model = network(np.float64)
     x = normal(rng, 9, np.float64)
     model(x, training=False)
@@ -120,7 +120,7 @@ def test_the_weight_is_the_gradient(rng):
         np.testing.assert_allclose(without_dropout.backward(np.eye(4)[i]), weight[i], rtol=1e-12, atol=1e-13)
 
 
-def test_nearby_points_in_the_same_region_share_the_map(rng, dtype):
+def test_linear_region_of_nearby_points_is_the_same(rng, dtype):
     model = network(dtype)
     fill(model, normal, rng)
     x = normal(rng, 9, dtype)
@@ -138,7 +138,7 @@ def test_nearby_points_in_the_same_region_share_the_map(rng, dtype):
 # ---- region_boundaries
 
 
-def test_between_two_boundaries_the_network_is_one_linear_map(rng):
+def test_region_boundaries_enclose_one_linear_map(rng):
     model = network(np.float64)
     fill(model, normal, rng)
     a, b = normal(rng, (2, 9), np.float64) * 3
@@ -157,7 +157,7 @@ def test_between_two_boundaries_the_network_is_one_linear_map(rng):
         np.testing.assert_array_equal(maps[2], maps[1])
 
 
-def test_as_many_regions_as_a_fine_grid_finds(rng):
+def test_region_boundaries_are_as_many_as_a_fine_grid_finds(rng):
     model = fa.Sequential(
         fa.Maxout(5, 6, pieces=4, rng=rng, dtype=np.float64),
         fa.Maxout(6, 4, pieces=3, rng=rng, dtype=np.float64),
@@ -175,7 +175,7 @@ def test_as_many_regions_as_a_fine_grid_finds(rng):
     np.testing.assert_allclose(t, (changes + 0.5) / (points - 1), atol=1 / points)
 
 
-def test_known_boundaries():
+def test_region_boundaries_of_a_known_network_are_exact():
     absolute = fa.Maxout(1, 1, pieces=2, dtype=np.float64)
     absolute.weight.data[...] = [[[-1], [1]]]
     shifted = fa.Linear(1, 1, activation="relu", dtype=np.float64)
@@ -195,7 +195,7 @@ def test_known_boundaries():
 @pytest.mark.parametrize(
     "call", [fa.piece_usage, fa.linear_region, lambda m, x: fa.region_boundaries(m, x, x)]
 )
-def test_what_is_no_model_or_no_array_is_refused(call):
+def test_rejects_invalid_model_or_array(call):
     x = np.ones(9, np.float32)
     with pytest.raises(TypeError, match="model: got int, wanted a Layer"):
         call(3, x)
@@ -205,7 +205,7 @@ def test_what_is_no_model_or_no_array_is_refused(call):
         call(network(), x[:8])
 
 
-def test_no_rows_and_batches_are_refused():
+def test_rejects_empty_input_and_batches():
     with pytest.raises(ValueError, match=r"x: got shape .* wanted at least one row"):
         fa.piece_usage(network(), np.ones((0, 9), np.float32))
     with pytest.raises(ValueError, match=r"x: got shape .* wanted one sample"):
@@ -217,7 +217,7 @@ def test_no_rows_and_batches_are_refused():
 @pytest.mark.parametrize(
     "layer", [fa.Linear(9, 3, activation="tanh"), fa.Activation("gelu")], ids=["Linear", "Activation"]
 )
-def test_a_curved_layer_is_refused_by_name(layer):
+def test_rejects_layer_that_is_not_piecewise_linear(layer):
     x = np.ones(9, np.float32)
     model = fa.Sequential(layer)
     with pytest.raises(ValueError, match=r"tanh|gelu"):
@@ -226,7 +226,7 @@ def test_a_curved_layer_is_refused_by_name(layer):
         fa.region_boundaries(model, x, x)
 
 
-def test_numbers_that_underflow_count_as_0_whatever_seterr_says():
+def test_regions_of_underflowing_numbers_ignore_the_callers_errstate():
     layer = fa.Maxout(2, 1, 2, bias=False, dtype=np.float64)
     layer.weight.data[...] = [[[1e-200, 0.0], [0.0, 1e-200]]]
     model = fa.Sequential(layer, fa.Linear(1, 1, dtype=np.float64))

@@ -8,14 +8,14 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact as fa
 from fastact import backends
 
 
 def cannot_build() -> str | None:
-    """What is lacking to build the extension here, or None."""
+    """The reason why the extension cannot be built here, or None."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         return f"no C compiler {compiler}"
@@ -23,9 +23,9 @@ def cannot_build() -> str | None:
     return None if header.exists() else f"no {header}"
 
 
-def test_the_extension_was_built_and_is_the_one_imported():
+def test_extension_that_can_be_built_is_the_one_imported():
     if lacking := cannot_build():
-        pytest.skip(lacking)
+        pytest.skip(f"needs a compiler: {lacking}")
     assert backends.why_c_is_missing() is None, "not built, or built elsewhere: pip install -e ."
     extension = importlib.import_module("fastact._native")
     assert Path(extension.__file__).parent == Path(fa.__file__).parent
@@ -65,13 +65,13 @@ def test_checkout_beside_a_package_without_extension_says_what_the_build_lacked(
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
-def test_the_instruction_set_is_tested_here(isa):
+def test_instruction_set_runs_on_this_cpu(isa):
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     from fastact.backends import c
 
     if isa not in c.supported_isas():
-        pytest.skip(f"{isa} does not run on this CPU, only {', '.join(c.supported_isas())}")
+        pytest.skip(f"needs a CPU with {isa}; this one has {', '.join(c.supported_isas())}")
     before = c.isa()
     c.set_isa(isa)
     assert c.isa() == isa
@@ -81,9 +81,9 @@ def test_the_instruction_set_is_tested_here(isa):
 @pytest.mark.parametrize("flags", ["", "-fsanitize=address", "-fsanitize=undefined"])
 def test_openmp_is_found_whatever_cflags_says(flags, monkeypatch):
     if lacking := cannot_build():
-        pytest.skip(lacking)
+        pytest.skip(f"needs a compiler: {lacking}")
     if not fa.get_config()["openmp"]:
-        pytest.skip("no C extension with OpenMP")
+        pytest.skip("needs the C extension with OpenMP")
     pytest.importorskip("setuptools")
     from distutils.ccompiler import new_compiler  # setuptools' own
     from distutils.sysconfig import customize_compiler
@@ -116,9 +116,9 @@ print(backends.why_c_is_missing())
 """
 
 
-def test_another_abi_of_numpy_leaves_the_c_backend_out():
+def test_numpy_of_another_abi_disables_the_c_backend():
     if reason := backends.why_c_is_missing():
-        pytest.skip(f"no C extension: {reason}")
+        pytest.skip(f"needs the C extension: {reason}")
     assert output_of(OTHER_ABI.format(version=0x2000000)) == "None\n"
     printed = output_of(OTHER_ABI.format(version=0x3000001))
     assert printed.startswith("fastact._native reads arrays of NumPy's ABI 1.9 or 2.0, and NumPy ")

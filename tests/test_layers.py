@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from finite import TOLERANCE, differences
+from support.differences import TOLERANCE, differences
 
 import fastact as fa
 from fastact import activations, ops
@@ -46,7 +46,7 @@ SEVERAL = [
 
 
 @pytest.mark.parametrize(("name", "keywords"), SEVERAL)
-def test_gradients_of_linear(backend, rng, name, keywords):
+def test_linear_gradients_equal_finite_differences(each_backend, rng, name, keywords):
     model = fa.Sequential(
         fa.Linear(5, 4, activation=name, dtype=np.float64, **keywords), fa.Linear(4, 3, dtype=np.float64)
     )
@@ -54,7 +54,7 @@ def test_gradients_of_linear(backend, rng, name, keywords):
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
-def test_gradients_of_maxout(backend, rng, pieces):
+def test_maxout_gradients_equal_finite_differences(each_backend, rng, pieces):
     model = fa.Sequential(
         fa.Maxout(5, 4, pieces, dtype=np.float64), fa.Maxout(4, 3, pieces, bias=False, dtype=np.float64)
     )
@@ -62,25 +62,25 @@ def test_gradients_of_maxout(backend, rng, pieces):
 
 
 @pytest.mark.parametrize(("name", "keywords"), [pair for pair in SEVERAL if pair[0] != "prelu"])
-def test_gradients_of_activation(backend, rng, name, keywords):
+def test_activation_gradients_equal_finite_differences(each_backend, rng, name, keywords):
     model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.Activation(name, **keywords))
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
 @pytest.mark.parametrize("features", [1, 4])
-def test_gradients_of_prelu(backend, rng, features):
+def test_prelu_gradients_equal_finite_differences(each_backend, rng, features):
     model = fa.Sequential(fa.Linear(3, 4, dtype=np.float64), fa.PReLU(features, dtype=np.float64))
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
-def test_gradients_of_linear_with_a_slope_a_feature(backend, rng):
+def test_linear_with_a_slope_per_feature_gradients_equal_finite_differences(each_backend, rng):
     model = fa.Linear(3, 4, activation="prelu", slope=np.full(4, 0.25), dtype=np.float64)
     assert model.slope.data.shape == (4,)
     check_gradients(randomise(model, rng), rng.standard_normal((6, 3)), rng)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
-def test_gradients_through_dropout(backend, rng, rescale):
+def test_dropout_gradients_equal_finite_differences(each_backend, rng, rescale):
     dropout = fa.Dropout(0.4, rescale)
     model = fa.Sequential(
         dropout,
@@ -97,7 +97,7 @@ def test_gradients_through_dropout(backend, rng, rescale):
     check_gradients(randomise(model, rng), x, rng, same_masks)
 
 
-def test_dropout_of_a_single_number():
+def test_dropout_of_a_single_number_is_an_array():
     y = fa.Dropout(0.5, rng=0)(np.array(1.0, np.float32), training=True)
     assert isinstance(y, np.ndarray)
     assert (y.shape, y.dtype) == ((), np.float32)
@@ -139,7 +139,7 @@ def step(model, x, **keywords):
     return model.backward(np.ones_like(y), **keywords)
 
 
-def test_backward_overwrites_or_accumulates(backend, rng):
+def test_backward_overwrites_or_accumulates(each_backend, rng):
     x = rng.standard_normal((7, 6))
     model = small_model(dtype=np.float64)
     step(model, x)
@@ -160,7 +160,7 @@ def test_backward_overwrites_or_accumulates(backend, rng):
         np.testing.assert_allclose(third[name] - second[name], grad, rtol=1e-12, atol=1e-13)
 
 
-def test_backward_reuses_the_gradient_arrays(rng):
+def test_backward_twice_reuses_the_gradient_arrays(rng):
     model = small_model()
     x = rng.standard_normal((7, 6)).astype(np.float32)
     step(model, x)
@@ -169,7 +169,7 @@ def test_backward_reuses_the_gradient_arrays(rng):
     assert all(parameter.grad is array for parameter, array in zip(model.parameters(), arrays, strict=True))
 
 
-def test_backward_without_the_inputs_gradient(backend, rng):
+def test_backward_without_needs_input_grad_returns_none(each_backend, rng):
     x = rng.standard_normal((7, 6))
     model, other = small_model(dtype=np.float64), small_model(dtype=np.float64)
     assert step(model, x).shape == x.shape
@@ -201,7 +201,7 @@ def test_backward_uses_the_precision_of_its_forward(monkeypatch, rng):
     assert seen == ["high", "medium", "medium", "high"]
 
 
-def test_backward_without_a_training_forward(rng):
+def test_backward_without_a_training_forward_raises(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     layer = fa.Maxout(4, 3)
     y = layer(x)
@@ -213,7 +213,7 @@ def test_backward_without_a_training_forward(rng):
         layer.backward(y)
 
 
-def test_backward_after_a_training_forward_that_failed(rng):
+def test_backward_after_a_failed_training_forward_raises(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     model = fa.Sequential(fa.PReLU(), fa.Linear(4, 2))
     y = model(x, training=True)
@@ -223,7 +223,7 @@ def test_backward_after_a_training_forward_that_failed(rng):
         model.backward(y)
 
 
-def test_a_layer_used_twice(rng):
+def test_layer_used_twice_raises(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     layer = fa.Linear(4, 4)
     with pytest.raises(ValueError, match=r"Linear\(4, 4\) appears twice"):
@@ -234,7 +234,7 @@ def test_a_layer_used_twice(rng):
         layer.backward(grad)
 
 
-def test_a_refused_gradient_leaves_the_layer_ready(rng):
+def test_backward_of_an_invalid_gradient_leaves_the_layer_ready(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     layers = (
         fa.Linear(4, 2),
@@ -257,7 +257,7 @@ def test_a_refused_gradient_leaves_the_layer_ready(rng):
 # ---- inference
 
 
-def test_inference_changes_nothing_and_skips_the_argmax(backend, monkeypatch, rng):
+def test_inference_changes_nothing_and_skips_the_argmax(each_backend, monkeypatch, rng):
     x = rng.standard_normal((7, 6))
     model = small_model(dtype=np.float64)
     trained = model(x, training=True)
@@ -274,7 +274,7 @@ def test_inference_changes_nothing_and_skips_the_argmax(backend, monkeypatch, rn
     assert calls == [False, True]
 
 
-def test_inference_from_several_threads(backend, rng):
+def test_inference_from_several_threads_has_the_same_bits(each_backend, rng):
     x = rng.standard_normal((32, 6))
     model = small_model(dtype=np.float64)
     expected = model(x)
@@ -293,7 +293,7 @@ def test_inference_from_several_threads(backend, rng):
     assert not wrong
 
 
-def test_a_training_step_allocates_nothing_the_size_of_a_weight(compiled):
+def test_training_step_allocates_nothing_the_size_of_a_weight(compiled):
     """Beside the activations, which here are small: gradients and the optimiser's state are reused."""
     import tracemalloc
 
@@ -316,7 +316,7 @@ def test_a_training_step_allocates_nothing_the_size_of_a_weight(compiled):
 # ---- parameters and state
 
 
-def test_parameters_have_names_and_say_whether_they_decay():
+def test_parameters_have_names_and_decay():
     names = {name: parameter.decay for name, parameter in small_model().named_parameters()}
     assert names == {
         "2.weight": True,
@@ -356,7 +356,7 @@ def test_layers_inside_a_layer_are_trained_and_saved(rng):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_two_parameters_of_one_name_are_refused():
+def test_state_dict_rejects_two_parameters_of_one_name():
     layer = Doubled()
     layer.scale = fa.Parameter(np.ones(3, np.float32), "shift")
     assert len(layer.parameters()) == 4
@@ -377,7 +377,7 @@ def test_state_dict_is_a_copy_and_loads_in_place(rng):
     np.testing.assert_array_equal(state["2.weight"], model.layers[2].weight.data)
 
 
-def test_load_state_dict_refuses_by_name_and_changes_nothing():
+def test_load_state_dict_of_a_wrong_state_raises_and_changes_nothing():
     model = small_model(1)
     before = model.state_dict()
     wrong = small_model(2).state_dict()
@@ -397,7 +397,7 @@ def test_load_state_dict_refuses_by_name_and_changes_nothing():
 
 
 @pytest.mark.parametrize("duplicate", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy])
-def test_a_copied_model_is_the_same_without_activations(duplicate, rng):
+def test_copied_model_has_the_parameters_without_saved_activations(duplicate, rng):
     model = small_model()
     x = rng.standard_normal((1000, 6)).astype(np.float32)
     y = model(x, training=True)
@@ -410,7 +410,7 @@ def test_a_copied_model_is_the_same_without_activations(duplicate, rng):
     assert not np.array_equal(twin(x), model(x))
 
 
-def test_seeds_repeat():
+def test_layers_of_one_seed_are_the_same():
     def weights(seed):
         return [parameter.data.tobytes() for parameter in small_model(seed).parameters()]
 
@@ -423,7 +423,7 @@ def test_seeds_repeat():
 # ---- what a user sees
 
 
-def test_repr():
+def test_layer_repr_shows_its_arguments():
     assert repr(fa.Maxout(784, 240, pieces=5)) == "Maxout(784, 240, pieces=5)"
     assert repr(fa.Linear(3, 2)) == "Linear(3, 2)"
     linear = fa.Linear(
@@ -506,12 +506,12 @@ def test_repr():
         (lambda: fa.Sequential(fa.Linear(2, 2), np.tanh), TypeError, r"layers\[1\]: got ufunc"),
     ],
 )
-def test_bad_arguments(make, error, message):
+def test_layer_rejects_invalid_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-def test_layers_with_one_initialisers_array_are_not_tied():
+def test_layers_of_an_initialiser_that_returns_one_array_are_not_tied():
     shared = np.ones((3, 3), np.float32)
     one, other = (fa.Linear(3, 3, init=lambda shape, rng, dtype: shared) for _ in range(2))
     one.weight.data += 1
@@ -521,7 +521,7 @@ def test_layers_with_one_initialisers_array_are_not_tied():
     assert fa.Linear(3, 3, init=lambda shape, rng, dtype: shared).weight.data.flags.carray
 
 
-def test_prelu_starts_at_a_number_or_a_number_a_feature():
+def test_prelu_starts_at_one_slope_or_one_per_feature():
     np.testing.assert_array_equal(fa.PReLU(3, 0.5).slope.data, [0.5, 0.5, 0.5])
     np.testing.assert_array_equal(fa.PReLU(2, [0.5, 0.25]).slope.data, [0.5, 0.25])
     given = np.array([0.5, 0.25], np.float32)
@@ -545,7 +545,7 @@ NOT_ARRAYS = ["x", [1.0], None, np.float32(1), np.ma.ones((2, 3), np.float32), n
     ],
     ids=["Linear.weight", "Linear.bias", "Maxout.weight", "Maxout.bias", "Linear.slope", "PReLU.slope"],
 )
-def test_data_replaced_by_what_is_not_a_float_array_is_refused_by_name(make, name, value):
+def test_layer_rejects_data_that_is_not_a_float_array(make, name, value):
     x = np.ones((4, 3), np.float32)
     layer, waiting = make(), make()
     y = waiting(x, training=True)
@@ -568,14 +568,14 @@ def test_data_replaced_by_what_is_not_a_float_array_is_refused_by_name(make, nam
     assert isinstance(repr(fa.Sequential(layer)), str)
 
 
-def test_a_parameter_replaced_by_an_array_is_refused_by_name():
+def test_layer_rejects_an_array_in_place_of_a_parameter():
     layer = fa.Linear(3, 2)
     layer.weight = np.ones((2, 3), np.float32)
     with pytest.raises(TypeError, match="weight: got ndarray, wanted a Parameter"):
         layer(np.ones((4, 3), np.float32))
 
 
-def test_flags_are_checked_before_a_gradient_is_written():
+def test_backward_with_an_invalid_flag_writes_no_gradient():
     model = small_model()
     x = np.ones((4, 6), np.float32)
     for flag in ("accumulate", "needs_input_grad"):
@@ -590,7 +590,7 @@ def test_flags_are_checked_before_a_gradient_is_written():
     model.backward(y, accumulate=np.False_)
 
 
-def test_dropout_with_p_changed_to_what_is_out_of_range_draws_nothing():
+def test_dropout_with_p_out_of_range_draws_nothing():
     layer = fa.Dropout(0.5, rng=0)
     before = layer.rng.bit_generator.state
     for value, error in ((1.0, ValueError), (np.nan, ValueError), (-0.1, ValueError), ("x", TypeError)):
@@ -609,7 +609,7 @@ def test_dropout_ignores_the_callers_errstate():
     assert np.isinf(y).any()  # twice 3e38, as in a kernel
 
 
-def test_bad_inputs(rng):
+def test_layer_rejects_invalid_inputs(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
     for layer in (fa.Linear(4, 2), fa.Maxout(4, 2), fa.PReLU(), fa.Activation("relu"), fa.Dropout()):
         with pytest.raises(TypeError, match="got list"):
@@ -625,7 +625,7 @@ def test_bad_inputs(rng):
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4)])
-def test_any_leading_shape(backend, shape):
+def test_layers_keep_any_leading_shape(each_backend, shape):
     model = fa.Sequential(fa.Maxout(4, 3), fa.PReLU(3), fa.Linear(3, 2, activation="mish"), fa.Dropout(0.5))
     y = model(np.ones(shape, np.float32), training=True)
     assert y.shape == (*shape[:-1], 2)

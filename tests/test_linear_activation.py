@@ -1,118 +1,73 @@
 """linear_activation and its backward: every backend, instruction set and activation against float64."""
 
+import itertools
+
 import numpy as np
 import pytest
-from conftest import (
-    CASES,
-    EXACT_CASES,
-    INPUT_LAYOUTS,
-    KINKS,
-    OUT_LAYOUTS,
-    SAVES_Y,
-    SHAPES,
-    Case,
-    Shape,
-    as_tuple,
-    double,
-    integers,
-    linear_inputs,
-    normal,
-    reference,
-)
-from tolerance import activation_bound, assert_within, derivative_bound, sum_bound
+from support.cases import CASES, EXACT_CASES, KINKS, Case
+from support.inputs import integers, linear_inputs, normal, reference
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
+from support.linear_activation import assert_as_reference, assert_backward, assert_forward
+from support.shapes import SHAPES, Shape
+from support.tolerance import assert_same_bits
 
 import fastact as fa
 
 SMALL = Shape(7, 5, 33, 1)
-STEEPEST = 1.8  # no |dy/dz| is above it: selu's, 1.7581, is the largest
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-def assert_forward(x, weight, bias, y, saved, case, keywords, backend):
-    """y is within its own bound and what the bound of z allows; saved is y, or z within its bound."""
-    x64, weight64 = double(x, weight)
-    bias64 = 0 if bias is None else bias.astype(np.float64)
-    z = x64 @ weight64.T + bias64
-    z_bound = sum_bound(abs(x64) @ abs(weight64).T + abs(bias64), x.shape[-1], x.dtype, backend)
-    expected, _ = reference("linear_activation", x, weight, bias, case.name, **keywords)
-    bound = STEEPEST * z_bound + activation_bound(z, expected, STEEPEST, x.dtype)
-    assert_within(y, expected, bound)
-    if case.name in SAVES_Y:
-        assert saved is y
-    else:
-        assert_within(saved, z, z_bound)
-
-
-def assert_backward(grad_y, x, weight, saved, grads, case, keywords, backend):
-    """The gradients against float64 ones from the same saved array."""
-    grad_y64, x64, weight64, saved64 = double(grad_y, x, weight, saved)
-    grad_z, *grad_slope = as_tuple(
-        reference("activation_backward", grad_y, saved, activation=case.name, **keywords)
-    )
-    off = derivative_bound(grad_y64, x.dtype)
-    rows, out_features = grad_y.shape
-    products = [(grad_z, off, weight64, out_features), (grad_z.T, off.T, x64, rows)]
-    products.append((grad_z.T, off.T, np.ones((rows, 1)), rows))
-    for grad, (a, a_off, b, terms) in zip(grads, products, strict=False):
-        bound = sum_bound((abs(a) + a_off) @ abs(b), terms, grad.dtype, backend) + a_off @ abs(b)
-        assert_within(grad.reshape(bound.shape), a @ b, bound)
-    if case.name == "prelu":
-        below = np.where(saved64 > 0, 0, abs(grad_y64 * saved64))
-        magnitude = below.sum(0) if case.slopes == "per-feature" else below.sum()
-        assert_within(grads[3], grad_slope[0], sum_bound(magnitude, below.size, grads[3].dtype, backend))
 
 
 # ---- shapes and activations
 
 
-@pytest.mark.parametrize("shape", dict.fromkeys(shape._replace(pieces=1) for shape in SHAPES), ids=str)
-def test_shapes(backend, dtype, threads, shape, rng):
-    x, weight, bias, grad_y = linear_inputs(rng, shape, dtype)
-    case = Case("leaky_relu", {})
-    y, saved = fa.linear_activation(x, weight, bias, case.name)
-    assert y.dtype == saved.dtype == dtype
-    assert y.shape == saved.shape == (shape.rows, shape.out_features)
-    assert_forward(x, weight, bias, y, saved, case, {}, backend)
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, case.name)
-    assert [g.dtype for g in grads] == [dtype] * 3
-    assert [g.shape for g in grads] == [x.shape, weight.shape, bias.shape]
-    assert_backward(grad_y, x, weight, saved, grads, case, {}, backend)
+LINEAR_SHAPES = [*dict.fromkeys(shape._replace(pieces=1) for shape in SHAPES)]
 
 
-@every_case
-@pytest.mark.parametrize("shape", [Shape(0, 3, 2, 1), Shape(1, 8, 300, 1), Shape(67, 31, 97, 1)], ids=str)
-def test_activations(backend, dtype, threads, case, shape, rng):
-    x, weight, bias, grad_y = linear_inputs(rng, shape, dtype)
-    keywords = case.keywords(shape.out_features, dtype)
-    y, saved = fa.linear_activation(x, weight, bias, case.name, **keywords)
+def assert_right(inputs, case, backend):
+    """Forward and backward are within their bounds, and have the shapes and dtypes of their operands."""
+    x, weight, bias, grad_y = inputs
+    keywords = case.keywords(len(weight), x.dtype)
+    y, saved = fa.linear_activation(x, weight, bias, case.name, backend=backend, **keywords)
+    assert y.dtype == saved.dtype == x.dtype
+    assert y.shape == saved.shape == grad_y.shape
     assert_forward(x, weight, bias, y, saved, case, keywords, backend)
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, case.name, **keywords)
-    assert len(grads) == (4 if case.name == "prelu" else 3)
+    grads = fa.linear_activation_backward(grad_y, x, weight, saved, case.name, backend=backend, **keywords)
+    shapes = [x.shape, weight.shape, bias.shape]
+    if case.name == "prelu":
+        shapes.append(keywords["slope"].shape)
+    assert [g.shape for g in grads] == shapes
+    assert {g.dtype for g in grads} == {x.dtype}
     assert_backward(grad_y, x, weight, saved, grads, case, keywords, backend)
 
 
-def assert_as_reference(x, weight, bias, grad_y, activation, **keywords):
-    """Forward and backward of numbers whose sums do not round."""
-    y, saved = fa.linear_activation(x, weight, bias, activation, **keywords)
-    forward = reference("linear_activation", x, weight, bias, activation, **keywords)
-    grads = fa.linear_activation_backward(grad_y, x, weight, saved, activation, **keywords)
-    backward = reference("linear_activation_backward", grad_y, x, weight, saved, activation, **keywords)
-    for result, expected in zip((y, saved, *grads), (*forward, *backward), strict=True):
-        np.testing.assert_array_equal(result, expected)
+@pytest.mark.parametrize("shape", LINEAR_SHAPES, ids=str)
+def test_linear_activation_of_every_shape_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
+    assert_right(linear_inputs(rng, shape, dtype), Case("leaky_relu", {}), compiled)
+
+
+def test_reference_of_every_shape_is_within_the_error_bound(dtype, rng):
+    for shape in LINEAR_SHAPES:
+        assert_right(linear_inputs(rng, shape, dtype), Case("leaky_relu", {}), "numpy")
+
+
+@every_case
+def test_linear_activation_of_every_case_is_within_the_error_bound(backend, dtype, case, rng):
+    for shape in (Shape(0, 3, 2, 1), Shape(1, 8, 300, 1), Shape(67, 31, 97, 1)):
+        assert_right(linear_inputs(rng, shape, dtype), case, backend)
 
 
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
 @pytest.mark.parametrize(
     "shape", [Shape(9, 7, 5, 1), Shape(100, 257, 33, 1), Shape(257, 16, 300, 1)], ids=str
 )
-def test_whole_numbers_are_exact(compiled, dtype, threads, case, shape, rng):
+def test_linear_activation_of_whole_numbers_is_exact(compiled, dtype, threads, case, shape, rng):
     inputs = linear_inputs(rng, shape, dtype, integers)
     assert_as_reference(*inputs, case.name, **case.keywords(shape.out_features, dtype))
 
 
 @pytest.mark.parametrize("in_features", [1, 15, 33, 80, 163, 320])
 @pytest.mark.parametrize("out_features", [1, 9, 300])
-def test_gradients_of_few_rows_are_exact(compiled, dtype, threads, in_features, out_features, rng):
+def test_gradients_of_few_rows_are_exact(compiled, dtype, in_features, out_features, rng):
     for rows in (*range(1, 14), 31, 32, 33):
         x, weight, bias, grad_y = linear_inputs(
             rng, Shape(rows, in_features, out_features, 1), dtype, integers
@@ -125,7 +80,7 @@ def test_gradients_of_few_rows_are_exact(compiled, dtype, threads, in_features, 
 
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
-def test_any_leading_shape(backend, dtype, lead, rng):
+def test_linear_activation_keeps_any_leading_shape(backend, dtype, lead, rng):
     _, weight, bias, _ = linear_inputs(rng, SMALL, dtype, integers)
     x, grad_y = integers(rng, (*lead, 5), dtype), integers(rng, (*lead, 33), dtype)
     y, saved = fa.linear_activation(x, weight, bias, "relu")
@@ -141,14 +96,14 @@ def test_any_leading_shape(backend, dtype, lead, rng):
     np.testing.assert_array_equal(grads[2], expected[2])
 
 
-def test_without_bias(backend, dtype, rng):
+def test_linear_activation_without_bias_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = linear_inputs(rng, SMALL, dtype)
     y, saved = fa.linear_activation(x, weight)
     assert_forward(x, weight, None, y, saved, Case("relu", {}), {}, backend)
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_without_saved(backend, dtype, activation, rng):
+def test_linear_activation_without_saved_has_the_same_y(backend, dtype, activation, rng):
     x, weight, bias, _ = linear_inputs(rng, SMALL, dtype)
     y, saved = fa.linear_activation(x, weight, bias, activation, return_saved=False)
     assert saved is None
@@ -158,7 +113,7 @@ def test_without_saved(backend, dtype, activation, rng):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("place", ["x", "weight", "bias"])
 @pytest.mark.parametrize("case", EXACT_CASES, ids=str)
-def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, case, rng):
+def test_linear_activation_of_nan_and_infinity_equals_float64(compiled, dtype, value, place, case, rng):
     inputs = linear_inputs(rng, Shape(19, 11, 37, 1), dtype, integers)
     target = inputs[("x", "weight", "bias").index(place)]
     target[rng.random(target.shape) < 0.1] = value
@@ -168,22 +123,19 @@ def test_nan_and_infinity_come_out_as_in_float64(compiled, dtype, value, place, 
 # ---- needs, out, accumulate
 
 
-@pytest.mark.parametrize("needs", list(np.ndindex(2, 2, 2, 2)), ids=str)
-def test_needs(backend, dtype, needs, rng):
+def test_linear_activation_backward_computes_only_what_is_needed(backend, dtype, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
-    needs, slope = tuple(bool(need) for need in needs), np.full(33, 0.25, dtype)
+    slope = np.full(33, 0.25, dtype)
     _, saved = fa.linear_activation(x, weight, bias, "prelu", slope=slope)
     every = fa.linear_activation_backward(grad_y, x, weight, saved, "prelu", slope=slope)
-    some = fa.linear_activation_backward(grad_y, x, weight, saved, "prelu", slope=slope, needs=needs)
-    for need, expected, grad in zip(needs, every, some, strict=True):
-        if need:
-            np.testing.assert_array_equal(grad, expected)
-        else:
-            assert grad is None
+    for needs in itertools.product((False, True), repeat=4):
+        some = fa.linear_activation_backward(grad_y, x, weight, saved, "prelu", slope=slope, needs=needs)
+        expected = tuple(grad if need else None for need, grad in zip(needs, every, strict=True))
+        assert_same_bits(some, expected)
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_linear_activation_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
     out = layout((7, 33), dtype), layout((7, 33), dtype)
     y, saved = fa.linear_activation(x, weight, bias, "silu", out=out)
@@ -209,7 +161,7 @@ def test_saved_is_y_where_y_is_enough(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
+def test_linear_activation_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
     x, weight, _, grad_y = linear_inputs(rng, Shape(300, 5, 33, 1), dtype)
     slope, saved = np.full(33, 0.25, dtype), normal(rng, (300, 33), dtype)
     sums = fa.linear_activation_backward(grad_y, x, weight, saved, "prelu", slope=slope)
@@ -224,7 +176,7 @@ def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
 
 
 @INPUT_LAYOUTS
-def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+def test_linear_activation_of_any_input_layout_has_the_same_bits(backend, dtype, layout, rng):
     x, weight, bias, grad_y = linear_inputs(rng, SMALL, dtype)
     expected = fa.linear_activation(x, weight, bias, "silu")
     results = fa.linear_activation(layout(x), layout(weight), layout(bias), "silu")
@@ -241,7 +193,7 @@ def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
 
 
 @every_case
-def test_gradients_by_finite_differences(backend, case, rng):
+def test_linear_activation_gradients_equal_finite_differences(backend, case, rng):
     # Truncation leaves step^2 / 6 times the loss's third derivative, under 10 |grad_y| |x|^3 summed;
     # rounding leaves gamma |loss| / step.  Both are far below the tolerance; no z is within a step of a kink.
     inputs = x, weight, bias, grad_y = linear_inputs(rng, Shape(4, 3, 6, 1), np.float64)

@@ -1,133 +1,82 @@
 """linear_maxout and its backward: every backend and instruction set against float64."""
 
+import itertools
+
 import numpy as np
 import pytest
-from conftest import (
-    INPUT_LAYOUTS,
-    OUT_LAYOUTS,
-    SHAPES,
-    Shape,
-    double,
-    integers,
-    maxout_inputs,
-    normal,
-    reference,
-)
-from tolerance import assert_within, sum_bound
+from support.inputs import integers, maxout_inputs, normal, reference
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
+from support.linear_maxout import assert_as_reference, assert_backward, assert_forward
+from support.shapes import SHAPES, Shape
+from support.tolerance import assert_same_bits, assert_within, sum_bound
 
 import fastact as fa
 
 SMALL = Shape(7, 5, 33, 3)
 
-# Sums over winners walk packed tables of 64 rows or units, in runs of 8: 9 tables, 17 and more; more than 512
-# units, which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
+# The gather packs tables of 64 rows or units, 8 tables at a time: 9 tables, 17 and more; more than 512 units,
+# which are several tasks for grad_weight; more than 1024 rows, which are several for grad_x.
 MANY_TABLES = [Shape(520, 150, 75, 8), Shape(1100, 150, 150, 8), Shape(1100, 40, 9, 64)]
-# Rows no more than pieces, and whole vectors of every instruction set: the weights are gathered from where
-# they are, 32 outputs at a time.
+# At most as many rows as pieces, and whole vectors on every instruction set: the weights are gathered without
+# packing, 32 outputs at a time.
 NOT_PACKED = [Shape(1, 16, 3, 1), Shape(3, 192, 300, 3), Shape(2, 64, 2100, 4), Shape(1, 32, 4400, 5)]
-
-
-# ---- what is right
-
-
-def preactivations(x, weight, bias, backend):
-    """z (rows, out_features, pieces) in float64, and how far a computed z may be from it."""
-    x64, weight64 = double(x, weight)
-    bias64 = 0 if bias is None else bias.astype(np.float64)
-    z = np.einsum("ni,jki->njk", x64, weight64, optimize=True) + bias64
-    magnitude = np.einsum("ni,jki->njk", abs(x64), abs(weight64), optimize=True) + abs(bias64)
-    return z, sum_bound(magnitude, x.shape[-1], x.dtype, backend)
-
-
-def at(z, argmax):
-    return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
-
-
-def assert_forward(x, weight, bias, y, argmax, backend):
-    """y is the pre-activation at argmax, and no piece is larger by more than rounding explains."""
-    z, bound = preactivations(x, weight, bias, backend)
-    assert_within(y, at(z, argmax), at(bound, argmax))
-    assert (at(z + bound, argmax)[..., None] >= z - bound).all()
-
-
-def assert_backward(grad_y, x, weight, argmax, grads, backend):
-    """The three gradients against the dense float64 ones."""
-    rows, out_features = grad_y.shape
-    pieces = weight.shape[1]
-    grad_z = np.zeros((rows, out_features, pieces))
-    np.put_along_axis(grad_z, argmax[..., None].astype(np.intp), grad_y[..., None].astype(np.float64), -1)
-    x64, weight64 = double(x, weight)
-    ones = np.ones((rows, 1))
-    cases = (
-        ("njk,jki->ni", grad_z, weight64, out_features),
-        ("njk,ni->jki", grad_z, x64, rows),
-        ("njk,nl->jk", grad_z, ones, rows),
-    )
-    for grad, (subscripts, a, b, terms) in zip(grads, cases, strict=True):
-        exact = np.einsum(subscripts, a, b, optimize=True)
-        magnitude = np.einsum(subscripts, abs(a), abs(b), optimize=True)
-        assert_within(grad, exact, sum_bound(magnitude, terms, grad.dtype, backend))
 
 
 # ---- shapes
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(backend, dtype, threads, shape, rng):
+def test_linear_maxout_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
     x, weight, bias, _ = maxout_inputs(rng, shape, dtype)
     y, argmax = fa.linear_maxout(x, weight, bias)
     assert y.dtype == dtype
     assert argmax.dtype == np.uint8
     assert y.shape == argmax.shape == (shape.rows, shape.out_features)
-    assert_forward(x, weight, bias, y, argmax, backend)
+    assert_forward(x, weight, bias, y, argmax, compiled)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *MANY_TABLES, *NOT_PACKED], ids=str)
-def test_backward(backend, dtype, threads, shape, rng):
+def test_linear_maxout_backward_is_within_the_error_bound(compiled, dtype, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8, endpoint=False)
     grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
     assert [g.dtype for g in grads] == [dtype] * 3
     assert [g.shape for g in grads] == [x.shape, weight.shape, weight.shape[:2]]
-    assert_backward(grad_y, x, weight, argmax, grads, backend)
+    assert_backward(grad_y, x, weight, argmax, grads, compiled)
 
 
-def assert_as_reference(x, weight, bias, grad_y, **precision):
-    """Forward and backward of numbers whose sums do not round."""
-    y, argmax = fa.linear_maxout(x, weight, bias, **precision)
-    expected_y, expected_argmax = reference("linear_maxout", x, weight, bias)
-    np.testing.assert_array_equal(y, expected_y)
-    np.testing.assert_array_equal(argmax, expected_argmax)
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, **precision)
-    for grad, expected in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, expected)
+def test_reference_of_every_shape_is_within_the_error_bound(dtype, rng):
+    for shape in SHAPES:
+        x, weight, bias, grad_y = maxout_inputs(rng, shape, dtype)
+        y, argmax = fa.linear_maxout(x, weight, bias, backend="numpy")
+        assert_forward(x, weight, bias, y, argmax, "numpy")
+        grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, backend="numpy")
+        assert_backward(grad_y, x, weight, argmax, grads, "numpy")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whole_numbers_are_exact(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_of_whole_numbers_is_exact(compiled, dtype, threads, shape, rng):
     # No sum rounds, so every backend, instruction set and thread count has to agree, ties included.
     assert_as_reference(*maxout_inputs(rng, shape, dtype, integers))
 
 
-@pytest.mark.parametrize(("rows", "out_features"), [(1, 1), (1, 5), (2, 3), (7, 1), (1, 7), (2, 4), (3, 3)])
 @pytest.mark.parametrize("in_features", [16, 17])
-def test_an_argmax_of_a_few_bytes(backend, dtype, rows, out_features, in_features, rng):
-    # 8 are read at once where there are 8; what lies beyond names no piece.
-    x, weight, _, grad_y = maxout_inputs(rng, Shape(rows, in_features, out_features, 3), dtype, integers)
-    room = np.full(rows * out_features + 8, 255, np.uint8)
-    argmax = room[: rows * out_features].reshape(rows, out_features)
-    argmax[...] = rng.integers(0, 3, argmax.shape)
-    grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    for grad, expected in zip(
-        grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
-    ):
-        np.testing.assert_array_equal(grad, expected)
+def test_argmax_of_a_few_bytes_is_read_alone(backend, dtype, in_features, rng):
+    # 8 bytes are read at once where there are 8; the bytes beyond the array name no piece.
+    for rows, out_features in ((1, 1), (1, 5), (2, 3), (7, 1), (1, 7), (2, 4), (3, 3)):
+        x, weight, _, grad_y = maxout_inputs(rng, Shape(rows, in_features, out_features, 3), dtype, integers)
+        buffer = np.full(rows * out_features + 8, 255, np.uint8)
+        argmax = buffer[: rows * out_features].reshape(rows, out_features)
+        argmax[...] = rng.integers(0, 3, argmax.shape)
+        grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
+        for grad, expected in zip(
+            grads, reference("linear_maxout_backward", grad_y, x, weight, argmax), strict=True
+        ):
+            np.testing.assert_array_equal(grad, expected)
 
 
 @pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
-def test_any_leading_shape(backend, dtype, lead, rng):
+def test_linear_maxout_keeps_any_leading_shape(backend, dtype, lead, rng):
     _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype, integers)
     x = integers(rng, (*lead, 5), dtype)
     grad_y = integers(rng, (*lead, 33), dtype)
@@ -145,27 +94,27 @@ def test_any_leading_shape(backend, dtype, lead, rng):
     np.testing.assert_array_equal(grad_bias, expected[2])
 
 
-def test_without_bias(backend, dtype, rng):
+def test_linear_maxout_without_bias_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
     y, argmax = fa.linear_maxout(x, weight)
     assert_forward(x, weight, None, y, argmax, backend)
 
 
-def test_without_argmax(backend, dtype, rng):
+def test_linear_maxout_without_argmax_has_the_same_y(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     y, argmax = fa.linear_maxout(x, weight, bias, return_argmax=False)
     assert argmax is None
     np.testing.assert_array_equal(y, fa.linear_maxout(x, weight, bias)[0])
 
 
-def test_no_features_leave_the_bias(backend, dtype, rng):
+def test_linear_maxout_without_features_is_the_bias(backend, dtype, rng):
     bias = integers(rng, (4, 3), dtype)
     y, argmax = fa.linear_maxout(np.empty((6, 0), dtype), np.empty((4, 3, 0), dtype), bias)
     np.testing.assert_array_equal(y, np.broadcast_to(bias.max(1), (6, 4)))
     np.testing.assert_array_equal(argmax, np.broadcast_to(bias.argmax(1), (6, 4)))
 
 
-def test_an_empty_batch_has_zero_parameter_gradients(backend, dtype):
+def test_empty_batch_has_zero_parameter_gradients(backend, dtype):
     x, weight = np.empty((0, 5), dtype), np.ones((4, 3, 5), dtype)
     grads = fa.linear_maxout_backward(np.empty((0, 4), dtype), x, weight, np.empty((0, 4), np.uint8))
     assert grads[0].shape == (0, 5)
@@ -173,7 +122,7 @@ def test_an_empty_batch_has_zero_parameter_gradients(backend, dtype):
     assert not grads[2].any()
 
 
-def test_no_loop_over_rows_without_features(backend, dtype):
+def test_linear_maxout_of_many_empty_rows_returns_at_once(backend, dtype):
     x, weight = np.empty((2**45, 0), dtype), np.empty((0, 2, 0), dtype)
     y, argmax = fa.linear_maxout(x, weight)
     assert y.shape == argmax.shape == (2**45, 0)
@@ -184,20 +133,20 @@ def test_no_loop_over_rows_without_features(backend, dtype):
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
 @pytest.mark.parametrize(("rows", "in_features"), [(9, 6), (20, 40)])
-def test_the_lowest_index_of_a_tie_wins(backend, dtype, threads, rows, in_features, pieces, rng):
+def test_tie_goes_to_the_lowest_index(backend, dtype, rows, in_features, pieces, rng):
     x = integers(rng, (rows, in_features), dtype)
     weight = np.repeat(integers(rng, (20, 1, in_features), dtype), pieces, axis=1)
     _, argmax = fa.linear_maxout(x, weight)
     assert not argmax.any()
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 4, 5, 9, 16, 17, 256])
-def test_each_piece_can_win(backend, dtype, pieces):
-    bias = np.zeros((pieces, pieces), dtype)
-    np.fill_diagonal(bias, 1)
-    y, argmax = fa.linear_maxout(np.zeros((3, 2), dtype), np.zeros((pieces, pieces, 2), dtype), bias)
-    assert (y == 1).all()
-    np.testing.assert_array_equal(argmax, np.broadcast_to(np.arange(pieces), (3, pieces)))
+def test_each_piece_can_win(backend, dtype):
+    for pieces in (2, 3, 4, 5, 9, 16, 17, 256):
+        bias = np.zeros((pieces, pieces), dtype)
+        np.fill_diagonal(bias, 1)
+        y, argmax = fa.linear_maxout(np.zeros((3, 2), dtype), np.zeros((pieces, pieces, 2), dtype), bias)
+        assert (y == 1).all()
+        np.testing.assert_array_equal(argmax, np.broadcast_to(np.arange(pieces), (3, pieces)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
@@ -205,7 +154,7 @@ def test_each_piece_can_win(backend, dtype, pieces):
 @pytest.mark.parametrize("share", [0.02, 0.5, 1.0], ids=["few", "half", "all"])
 @pytest.mark.parametrize("pieces", [1, 3, 6, 17])
 @pytest.mark.parametrize(("rows", "in_features"), [(19, 11), (20, 40)])
-def test_nan_and_infinity_come_out_as_in_float64(
+def test_linear_maxout_of_nan_and_infinity_equals_float64(
     compiled, dtype, value, place, share, rows, in_features, pieces, rng
 ):
     inputs = maxout_inputs(rng, Shape(rows, in_features, 37, pieces), dtype, integers)
@@ -214,7 +163,7 @@ def test_nan_and_infinity_come_out_as_in_float64(
     assert_as_reference(*inputs)
 
 
-def test_the_first_nan_wins(backend, dtype):
+def test_first_nan_wins(backend, dtype):
     bias = np.array([[1, np.nan, np.inf, np.nan], [np.inf, 2, 3, np.nan], [-np.inf] * 4], dtype)
     y, argmax = fa.linear_maxout(np.zeros((2, 3), dtype), np.zeros((3, 4, 3), dtype), bias)
     np.testing.assert_array_equal(y, [[np.nan, np.nan, -np.inf]] * 2)
@@ -231,14 +180,14 @@ def test_subnormal_inputs_are_not_flushed(backend, dtype, rng):
     np.testing.assert_array_equal(argmax, expected.argmax(-1))
 
 
-def test_products_that_underflow(backend, dtype, rng):
+def test_linear_maxout_of_underflowing_products_is_within_the_error_bound(backend, dtype, rng):
     x, weight, _, _ = maxout_inputs(rng, SMALL, dtype)
     x *= np.finfo(dtype).tiny
     y, argmax = fa.linear_maxout(x, weight)
     assert_forward(x, weight, None, y, argmax, backend)
 
 
-def test_huge_values_short_of_overflow(backend, dtype, rng):
+def test_linear_maxout_of_values_below_overflow_is_within_the_error_bound(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     x *= np.sqrt(np.finfo(dtype).max) / 10
     weight *= np.sqrt(np.finfo(dtype).max) / 100
@@ -246,7 +195,7 @@ def test_huge_values_short_of_overflow(backend, dtype, rng):
     assert_forward(x, weight, bias, y, argmax, backend)
 
 
-def test_overflow_is_infinite(backend, dtype):
+def test_linear_maxout_that_overflows_is_infinite(backend, dtype):
     x = np.full((3, 20), np.finfo(dtype).max, dtype)
     weight = np.stack([np.full((9, 20), -2, dtype), np.full((9, 20), 2, dtype)], axis=1)
     y, argmax = fa.linear_maxout(x, weight)
@@ -259,7 +208,7 @@ def test_overflow_is_infinite(backend, dtype):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("shape", [Shape(9, 20, 35, 3), Shape(3, 64, 300, 3)], ids=["packed", "not-packed"])
-def test_a_loser_does_not_spoil_grad_x(backend, dtype, threads, value, shape, rng):
+def test_loser_of_nan_or_infinity_does_not_spoil_grad_x(backend, dtype, value, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[0]
@@ -268,7 +217,7 @@ def test_a_loser_does_not_spoil_grad_x(backend, dtype, threads, value, shape, rn
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-def test_a_row_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, threads, value, rng):
+def test_row_of_nan_or_infinity_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, value, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     expected = reference("linear_maxout_backward", grad_y, x, weight, argmax)[1]
@@ -280,7 +229,7 @@ def test_a_row_does_not_spoil_the_pieces_that_lost_in_it(backend, dtype, threads
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
-def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
+def test_grad_y_of_nan_or_infinity_stays_in_its_row_and_piece(backend, dtype, value, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(9, 20, 35, 3), dtype, integers)
     argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
     grad_y[4, 5] = value
@@ -295,8 +244,8 @@ def test_a_bad_grad_y_stays_in_its_row_and_piece(backend, dtype, value, rng):
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 11, 16, 17, 256])
 @pytest.mark.parametrize("out_features", [16, 86, 151])
-def test_the_gradient_of_a_bias(backend, dtype, threads, out_features, pieces, rng):
-    """More than a run of rows; columns that fill strips of vectors, and a rest; one gradient is no number."""
+def test_grad_bias_is_within_the_error_bound(backend, dtype, threads, out_features, pieces, rng):
+    """More rows than a partial sum takes; whole vectors of columns and a remainder; an infinite gradient."""
     shape = Shape(260, 1, out_features, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype)
     argmax = rng.integers(0, pieces, grad_y.shape).astype(np.uint8)
@@ -311,7 +260,7 @@ def test_the_gradient_of_a_bias(backend, dtype, threads, out_features, pieces, r
     assert_within(grad_bias[finite], terms[:, finite].sum(axis=0), bound)
 
 
-def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
+def test_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
     x, weight = np.ones((2, 3), dtype), np.full((4, 2, 3), np.inf, dtype)
     grad_x, grad_weight, _ = fa.linear_maxout_backward(
         np.zeros((2, 4), dtype), x, weight, np.zeros((2, 4), np.uint8)
@@ -320,7 +269,7 @@ def test_a_zero_gradient_times_an_infinite_winner_is_nan(backend, dtype):
     assert not grad_weight.any()
 
 
-def test_a_piece_that_never_won_has_no_gradient(backend, dtype, threads, rng):
+def test_piece_that_never_won_has_no_gradient(backend, dtype, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(50, 20, 35, 5), dtype)
     argmax = rng.choice(np.array([0, 3], np.uint8), grad_y.shape)
     _, grad_weight, grad_bias = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -331,22 +280,18 @@ def test_a_piece_that_never_won_has_no_gradient(backend, dtype, threads, rng):
 # ---- needs, out, accumulate
 
 
-@pytest.mark.parametrize("needs", list(np.ndindex(2, 2, 2)), ids=str)
-def test_needs(backend, dtype, needs, rng):
+def test_linear_maxout_backward_computes_only_what_is_needed(backend, dtype, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
-    needs = tuple(bool(need) for need in needs)
     _, argmax = fa.linear_maxout(x, weight, bias)
     every = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    some = fa.linear_maxout_backward(grad_y, x, weight, argmax, needs=needs)
-    for need, expected, grad in zip(needs, every, some, strict=True):
-        if need:
-            np.testing.assert_array_equal(grad, expected)
-        else:
-            assert grad is None
+    for needs in itertools.product((False, True), repeat=3):
+        some = fa.linear_maxout_backward(grad_y, x, weight, argmax, needs=needs)
+        expected = tuple(grad if need else None for need, grad in zip(needs, every, strict=True))
+        assert_same_bits(some, expected)
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_linear_maxout_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     out = layout((7, 33), dtype), layout((7, 33), np.uint8)
     y, argmax = fa.linear_maxout(x, weight, bias, out=out)
@@ -362,7 +307,7 @@ def test_out(backend, dtype, layout, rng):
         np.testing.assert_array_equal(given, new)
 
 
-def test_out_for_some_results(backend, dtype, rng):
+def test_linear_maxout_out_for_some_results_allocates_the_others(backend, dtype, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     argmax_out = np.empty((7, 33), np.uint8)
     y, argmax = fa.linear_maxout(x, weight, bias, out=(None, argmax_out))
@@ -375,7 +320,7 @@ def test_out_for_some_results(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
+def test_linear_maxout_accumulate_adds_the_finished_sum(backend, dtype, layout, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(300, 5, 33, 3), dtype)
     argmax = rng.integers(0, 3, grad_y.shape, dtype=np.uint8)
     sums = fa.linear_maxout_backward(grad_y, x, weight, argmax)
@@ -387,7 +332,7 @@ def test_accumulate_adds_the_finished_sum(backend, dtype, threads, layout, rng):
 
 
 @pytest.mark.parametrize("shape", MANY_TABLES, ids=str)
-def test_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape, rng):
+def test_linear_maxout_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, dtype, integers)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
     out = np.empty_like(x), integers(rng, weight.shape, dtype), integers(rng, weight.shape[:2], dtype)
@@ -398,7 +343,7 @@ def test_accumulate_adds_the_sum_of_many_tables(compiled, dtype, threads, shape,
         np.testing.assert_array_equal(grad, old + expected)
 
 
-def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):
+def test_accumulate_of_an_empty_batch_changes_nothing(backend, dtype):
     grad_weight, grad_bias = np.full((4, 2, 5), 7, dtype), np.full((4, 2), 7, dtype)
     fa.linear_maxout_backward(
         np.empty((0, 4), dtype),
@@ -416,7 +361,7 @@ def test_accumulate_keeps_the_rest_where_nothing_won(backend, dtype):
 
 
 @INPUT_LAYOUTS
-def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+def test_linear_maxout_of_any_input_layout_has_the_same_bits(backend, dtype, layout, rng):
     x, weight, bias, grad_y = maxout_inputs(rng, SMALL, dtype)
     expected = fa.linear_maxout(x, weight, bias)
     results = fa.linear_maxout(layout(x), layout(weight), layout(bias))
@@ -429,7 +374,7 @@ def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
         np.testing.assert_array_equal(result, wanted)
 
 
-def test_broadcast_inputs(backend, dtype, rng):
+def test_linear_maxout_of_broadcast_inputs_is_within_the_error_bound(backend, dtype, rng):
     _, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     row = normal(rng, 5, dtype)
     y, argmax = fa.linear_maxout(np.broadcast_to(row, (7, 5)), weight, bias)
@@ -439,7 +384,7 @@ def test_broadcast_inputs(backend, dtype, rng):
     assert_backward(np.ones((7, 33), dtype), np.tile(row, (7, 1)), weight, argmax, grads, backend)
 
 
-def test_the_inputs_are_left_alone(backend, dtype, rng):
+def test_linear_maxout_leaves_its_inputs_unchanged(backend, dtype, rng):
     x, weight, bias, grad_y = inputs = maxout_inputs(rng, SMALL, dtype)
     copies = [a.copy() for a in inputs]
     _, argmax = fa.linear_maxout(x, weight, bias)
@@ -448,7 +393,7 @@ def test_the_inputs_are_left_alone(backend, dtype, rng):
         np.testing.assert_array_equal(array, copy)
 
 
-def test_a_weight_changed_in_place_is_seen(backend, dtype, rng):
+def test_weight_changed_in_place_is_seen_by_the_next_call(backend, dtype, rng):
     x, weight, bias, _ = maxout_inputs(rng, SMALL, dtype)
     fa.linear_maxout(x, weight, bias)
     weight *= -1
@@ -459,7 +404,7 @@ def test_a_weight_changed_in_place_is_seen(backend, dtype, rng):
 # ---- gradients
 
 
-def test_gradients_by_finite_differences(backend, rng):
+def test_linear_maxout_gradients_equal_finite_differences(backend, rng):
     # y is linear in each input as long as no other piece wins, so the difference quotient has rounding
     # errors alone: those of the loss, gamma * |loss|, over the step.
     inputs = x, weight, bias, grad_y = maxout_inputs(rng, Shape(4, 5, 6, 3), np.float64)

@@ -1,24 +1,31 @@
 """`max_norm_`, and max_norm in the pass of an optimiser, for vectors of any length, finite or not."""
 
+import functools
 from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from tolerance import assert_same_bits
+from support.tolerance import assert_same_bits
 
 import fastact as fa
 
 
 def bounded(vector, bound):
     """`vector` scaled down to a norm of `bound`, in decimal numbers without limits."""
+    return _bounded(vector.tobytes(), vector.dtype, bound)
+
+
+@functools.cache
+def _bounded(content, dtype, bound):
+    vector = np.frombuffer(content, dtype)
     with localcontext() as context:
         context.prec, context.Emin, context.Emax = 60, -(10**6), 10**6
         numbers = [Decimal(float(v)) for v in vector]
         norm = sum(v * v for v in numbers).sqrt()
-        bound = Decimal(float(vector.dtype.type(bound)))
+        bound = Decimal(float(dtype.type(bound)))
         if norm <= bound:
-            return vector.copy()
-        return np.array([float(v * bound / norm) for v in numbers]).astype(vector.dtype)
+            return vector
+        return np.array([float(v * bound / norm) for v in numbers]).astype(dtype)
 
 
 def in_a_step(make):

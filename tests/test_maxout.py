@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import INPUT_LAYOUTS, OUT_LAYOUTS, normal
+from support.inputs import normal
+from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
 
 import fastact as fa
 
@@ -33,7 +34,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("shape", "axis"), CASES)
-def test_forward(backend, dtype, threads, shape, axis, rng):
+def test_maxout_equals_numpys_maximum(backend, dtype, shape, axis, rng):
     z = normal(rng, shape, dtype)
     y, argmax = fa.maxout(z, axis)
     assert y.dtype == dtype
@@ -43,7 +44,7 @@ def test_forward(backend, dtype, threads, shape, axis, rng):
 
 
 @pytest.mark.parametrize(("shape", "axis"), CASES)
-def test_backward(backend, dtype, threads, shape, axis, rng):
+def test_maxout_backward_puts_the_gradient_at_the_winner(backend, dtype, shape, axis, rng):
     y, argmax = fa.maxout(normal(rng, shape, dtype), axis)
     grad_y = normal(rng, y.shape, dtype)
     grad_z = fa.maxout_backward(grad_y, argmax, shape[axis], axis)
@@ -57,7 +58,7 @@ def test_backward(backend, dtype, threads, shape, axis, rng):
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5, 8, 17, 256])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_ties_and_nan_as_numpy_has_them(backend, dtype, threads, pieces, axis, rng):
+def test_maxout_of_ties_and_nan_equals_numpys(backend, dtype, pieces, axis, rng):
     shape = [11, 35, 13]
     shape[axis] = pieces
     z = rng.choice(np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan], dtype), shape)
@@ -67,19 +68,19 @@ def test_ties_and_nan_as_numpy_has_them(backend, dtype, threads, pieces, axis, r
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-def test_one_value_all_over(backend, dtype, value):
+def test_maxout_of_one_value_has_index_zero(backend, dtype, value):
     y, argmax = fa.maxout(np.full((40, 3), value, dtype))
     np.testing.assert_array_equal(y, np.full(40, value))
     assert not argmax.any()
 
 
-def test_backward_passes_any_gradient_on(backend, dtype):
+def test_maxout_backward_passes_nan_and_infinity_on(backend, dtype):
     grad_y = np.array([np.nan, np.inf, -np.inf, 0], dtype)
     grad_z = fa.maxout_backward(grad_y, np.array([0, 1, 0, 1], np.uint8), 2)
     np.testing.assert_array_equal(grad_z, [[np.nan, 0], [0, np.inf], [-np.inf, 0], [0, 0]])
 
 
-def test_without_argmax(backend, dtype, rng):
+def test_maxout_without_argmax_has_the_same_y(backend, dtype, rng):
     z = normal(rng, (9, 35, 3), dtype)
     y, argmax = fa.maxout(z, return_argmax=False)
     assert argmax is None
@@ -87,7 +88,7 @@ def test_without_argmax(backend, dtype, rng):
 
 
 @OUT_LAYOUTS
-def test_out(backend, dtype, layout, rng):
+def test_maxout_out_of_any_layout_receives_the_result(backend, dtype, layout, rng):
     z = normal(rng, (9, 3, 35), dtype)
     out = layout((9, 35), dtype), layout((9, 35), np.uint8)
     y, argmax = fa.maxout(z, 1, out=out)
@@ -104,7 +105,7 @@ def test_out(backend, dtype, layout, rng):
 
 
 @INPUT_LAYOUTS
-def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
+def test_maxout_of_any_input_layout_has_the_same_result(backend, dtype, layout, rng):
     z = normal(rng, (9, 3, 35), dtype)
     y, argmax = fa.maxout(layout(z), 1)
     np.testing.assert_array_equal(y, z.max(1))
@@ -114,7 +115,7 @@ def test_any_layout_of_the_inputs(backend, dtype, layout, rng):
     )
 
 
-def test_axes_and_pieces_may_be_numpy_integers(backend, dtype, rng):
+def test_maxout_takes_numpy_integers_for_axis_and_pieces(backend, dtype, rng):
     z = normal(rng, (4, 3, 5), dtype)
     y, argmax = fa.maxout(z, np.int64(1))
     assert fa.maxout_backward(y, argmax, np.int32(3), np.uint8(1)).shape == z.shape

@@ -1,9 +1,8 @@
 """No forward takes memory for all its pre-activations, no frozen model for all its hidden layers."""
 
-import sys
-
 import pytest
-from conftest import COMPILED_BACKENDS, output_of, run_python
+from support.processes import output_of, run_python
+from support.variants import COMPILED_BACKENDS, needs_c, needs_proc
 
 # rows x out_features x pieces pre-activations would take 512 MB; y, argmax and weight take 21 MB, or 5.
 PEAK = """
@@ -26,23 +25,23 @@ print(peak() - before - (y.nbytes + argmax.nbytes) / 2**20)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+@needs_proc
 @pytest.mark.parametrize("shape", [(4096, 8, 1024, 32), (65536, 1, 16, 128)], ids=str)
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
-def test_no_array_of_preactivations(backend, shape):
+def test_linear_maxout_allocates_no_array_of_preactivations(backend, shape):
     assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=shape))) < 32
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+@needs_proc
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
-def test_no_copy_of_a_large_batch(backend):
-    """x takes 23 MB, the weights 66; AMX copies bands of x of at most 16 MB, and half a cache of weights."""
+def test_linear_maxout_of_a_large_batch_makes_no_copy(backend):
+    """x takes 23 MB, the weights 66; AMX packs at most 16 MB of x, and half a cache of weights."""
     assert float(output_of(PEAK + MEASURE.format(backend=backend, shape=(700, 8192, 1000, 2)))) < 20
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
-@pytest.mark.skipif("c" not in COMPILED_BACKENDS, reason="no C extension")
-def test_hidden_layers_of_a_frozen_model():
+@needs_proc
+@needs_c
+def test_frozen_model_allocates_hidden_layers_in_parts():
     """They take 64 MB at the most, where all the rows' would take 480."""
     code = """
 model = fa.Sequential(fa.Linear(2, 2048, activation="relu"), fa.Linear(2048, 1, activation="tanh"))
@@ -91,7 +90,7 @@ HIDDEN = """
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from Linux's /proc")
+@needs_proc
 @pytest.mark.parametrize(
     ("call", "rows"),
     [(LINEAR_BACKWARD, 20000), (MAXOUT_BACKWARD, 1000000), (HIDDEN, 1024)],

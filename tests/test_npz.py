@@ -88,7 +88,7 @@ def test_truncated_file_is_refused_at_every_length(tmp_path):
             fa.load(path)
 
 
-def test_bytes_before_after_or_between_are_refused(tmp_path):
+def test_extra_bytes_anywhere_are_refused(tmp_path):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     whole = path.read_bytes()
@@ -168,7 +168,7 @@ def test_added_and_doubled_members_are_named(tmp_path):
         fa.load(path)
 
 
-def test_order_of_members_and_comments_do_not_matter(tmp_path):
+def test_order_of_members_and_comments_are_ignored(tmp_path):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     wanted, contents = bits(fa.load(path)), list(members(path).items())
@@ -182,7 +182,7 @@ def test_order_of_members_and_comments_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compressed_members(tmp_path, compression):
+def test_deflated_members_load_and_other_compressions_are_refused(tmp_path, compression):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     wanted = bits(fa.load(path))

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import output_of
 from numba.core.dispatcher import Dispatcher
+from support.processes import output_of
+from support.variants import needs_fork
 
 import fastact as fa
 from fastact import activations, settings
@@ -69,11 +70,11 @@ def assert_same_bits(results, expected):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
-def test_same_bits_for_any_number_of_threads(problem, always_threaded, threads):
+def test_any_number_of_threads_gives_the_same_bits(problem, always_threaded, threads):
     assert_same_bits(step(problem, threads), step(problem, 1))
 
 
-def test_a_row_has_the_same_bits_in_tiles_of_any_height(problem):
+def test_row_has_the_same_bits_in_tiles_of_any_height(problem):
     x, weight, bias, _ = problem
     whole = fa.linear_maxout(x, weight, bias, backend="numba")
     for rows in range(product.DOT_ROWS + 1, 26):  # fewer take dots
@@ -81,14 +82,14 @@ def test_a_row_has_the_same_bits_in_tiles_of_any_height(problem):
         assert_same_bits(few, [result[:rows] for result in whole])
 
 
-def test_many_python_threads_at_once(problem, always_threaded):
+def test_several_callers_at_once_get_the_same_bits(problem, always_threaded):
     expected = step(problem, 1)
     with ThreadPoolExecutor(8) as callers:
         for results in callers.map(lambda _: step(problem, 3), range(24)):
             assert_same_bits(results, expected)
 
 
-def test_the_gil_is_released(problem):
+def test_kernel_releases_the_gil(problem):
     x, weight, bias, _ = problem
     y = np.empty((500, 130), np.float32)
     backend.linear_maxout(x, weight, bias, y, None, threads=1)  # compiled now
@@ -122,15 +123,15 @@ FORKED = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
-def test_a_forked_child_works_after_the_parent_used_threads():
+@needs_fork
+def test_forked_child_works_after_the_parent_used_threads():
     # Python 3.12 warns of a fork while threads run: that is the case under test
     before = 'import warnings; warnings.simplefilter("ignore"); fa.linear_maxout(x, weight, backend="numba")'
     assert run_python(FORKED.format(before=before, after="")) == "0"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
-def test_a_forked_child_works_while_the_parent_compiles(tmp_path):
+@needs_fork
+def test_forked_child_works_while_the_parent_compiles(tmp_path):
     before = """import time, warnings; warnings.simplefilter("ignore")
     thread = threading.Thread(target=lambda: fa.linear_maxout(x, weight, backend="numba"))
     thread.start(); time.sleep(0.5)"""
@@ -248,7 +249,7 @@ INDEX_DAMAGES = DAMAGES | {
 @pytest.mark.parametrize(
     ("kind", "name"), [*itertools.product(["nbi"], INDEX_DAMAGES), *itertools.product(["nbc"], CODE_DAMAGES)]
 )
-def test_cache_a_damaged_file_is_named_once_and_replaced(monkeypatch, cache, kind, name):
+def test_damaged_cache_file_is_named_once_and_replaced(monkeypatch, cache, kind, name):
     files = cache(kind)
     for file in files:
         (INDEX_DAMAGES if kind == "nbi" else CODE_DAMAGES)[name](file)
@@ -261,7 +262,7 @@ def test_cache_a_damaged_file_is_named_once_and_replaced(monkeypatch, cache, kin
 
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_cache_a_damaged_file_raises_once_where_warnings_are_errors(monkeypatch, cache, kind):
+def test_damaged_cache_file_raises_once_where_warnings_are_errors(monkeypatch, cache, kind):
     for file in cache(kind):
         os.truncate(file, 20)
     monkeypatch.setattr(numba_compile, "_warned", False)
@@ -272,7 +273,7 @@ def test_cache_a_damaged_file_raises_once_where_warnings_are_errors(monkeypatch,
     quietly(3.0, 1)
 
 
-def test_cache_every_flipped_bit_of_the_index_gives_the_right_result(monkeypatch, cache):
+def test_cache_index_with_a_flipped_bit_gives_the_right_result(monkeypatch, cache):
     (index,) = cache("nbi")
     content = index.read_bytes()
     for at in range(0, len(content), 37):
@@ -295,7 +296,7 @@ def test_cache_code_of_another_signature_is_not_run(cache):
 
 
 def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
-    """As after a process that was killed between the new index and the new code."""
+    """A process that is killed between the new index and the new code leaves this state."""
     old = {file: file.read_bytes() for file in cache("nbc")}
     stamp = "numba.core.caching._SourceFileBackedLocatorMixin.get_source_stamp"
     monkeypatch.setattr(stamp, lambda self: "another source")
@@ -438,7 +439,7 @@ def test_numba_backend_runs_from_a_zip_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_cache_a_folder_in_the_place_of_a_file_is_named_once(monkeypatch, cache, kind):
+def test_cache_folder_in_the_place_of_a_file_is_named_once(monkeypatch, cache, kind):
     for file in cache(kind):
         file.unlink()
         file.mkdir()
@@ -449,7 +450,7 @@ def test_cache_a_folder_in_the_place_of_a_file_is_named_once(monkeypatch, cache,
         assert str(cache(kind)[0].parent) in messages[0]
 
 
-def test_cache_lost_code_is_compiled_again_without_a_word(cache):
+def test_cache_without_its_code_compiles_again_without_a_warning(cache):
     for file in cache("nbc"):
         file.unlink()
     quietly(3.0, 0)
@@ -498,7 +499,7 @@ def test_cache_dir_that_is_a_file_is_named_once(monkeypatch, tmp_path):
     assert f"NUMBA_CACHE_DIR: {tmp_path / 'file'} is not a folder that can be written to" in messages[0]
 
 
-def test_cache_nowhere_is_said_once(monkeypatch):
+def test_cache_without_a_place_is_named_once(monkeypatch):
     # as where neither the package nor a home can be written to
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
     _, messages = another_process(monkeypatch, 5.0)
@@ -527,7 +528,7 @@ def run_maxout(tmp_path, *dtypes):
     )
 
 
-def test_cache_with_every_file_damaged_a_process_says_so_once_and_the_next_is_quiet(tmp_path):
+def test_cache_with_every_file_damaged_warns_in_one_process_alone(tmp_path):
     outputs = []
     for _ in range(3):
         outputs.append(run_maxout(tmp_path).communicate(timeout=120))
@@ -540,7 +541,7 @@ def test_cache_with_every_file_damaged_a_process_says_so_once_and_the_next_is_qu
     assert [errors.count("RuntimeWarning: fastact: ") for _, errors in outputs] == [0, 1, 0]
 
 
-def test_cache_many_processes_write_at_once(tmp_path):
+def test_cache_written_by_several_processes_stays_whole(tmp_path):
     dtypes = [("float32",), ("float64",), ("float64", "float32")]
     processes = [run_maxout(tmp_path, *names) for names in dtypes]
     for process, names in zip(processes, dtypes, strict=True):
@@ -553,7 +554,7 @@ def test_cache_many_processes_write_at_once(tmp_path):
     assert errors == ""
 
 
-def test_disabled_jit_is_an_error_that_names_the_variable_and_what_to_choose():
+def test_disabled_jit_raises_and_names_the_variable():
     code = """
         import numpy as np
         import fastact as fa
@@ -583,13 +584,13 @@ def test_read_only_inputs_compile_nothing_new(problem):
 @pytest.mark.parametrize(
     ("setting", "threads"), [("3", 3), ("4,2", 4), ("0", None), ("many", None), ("", None)]
 )
-def test_default_threads(monkeypatch, setting, threads):
+def test_default_threads_follow_omp_num_threads(monkeypatch, setting, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert pool.default_threads() == (threads or min(cores, pool._MAX_DEFAULT_THREADS))
 
 
-def test_an_exception_in_a_helper_reaches_the_caller():
+def test_exception_in_a_helper_reaches_the_caller():
     def kernel(first, last):
         if first > 0:
             raise MemoryError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact as fa
 

@@ -1,12 +1,11 @@
 """Properties that hold for any shape and values, with examples found by Hypothesis."""
 
 import numpy as np
-import test_linear_activation
-from conftest import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_linear_maxout import assert_as_reference, assert_backward, assert_forward
+from support import linear_activation, linear_maxout
+from support.inputs import reference
 
 import fastact as fa
 
@@ -48,26 +47,26 @@ def layers(draw, kind):
 
 
 @given(layers(whole))
-def test_whole_numbers_are_exact(compiled, layer):
-    assert_as_reference(*layer)
+def test_linear_maxout_of_whole_numbers_is_exact(compiled, layer):
+    linear_maxout.assert_as_reference(*layer)
 
 
 @given(layers(awkward))
-def test_nan_and_infinity_come_out_as_in_float64(compiled, layer):
-    assert_as_reference(*layer)
+def test_linear_maxout_of_nan_and_infinity_equals_float64(compiled, layer):
+    linear_maxout.assert_as_reference(*layer)
 
 
 @given(layers(moderate))
-def test_any_numbers_are_within_the_bound(compiled, layer):
+def test_linear_maxout_of_any_numbers_is_within_the_error_bound(compiled, layer):
     x, weight, bias, grad_y = layer
     y, argmax = fa.linear_maxout(x, weight, bias)
-    assert_forward(x, weight, bias, y, argmax, compiled)
+    linear_maxout.assert_forward(x, weight, bias, y, argmax, compiled)
     grads = fa.linear_maxout_backward(grad_y, x, weight, argmax)
-    assert_backward(grad_y, x, weight, argmax, grads, compiled)
+    linear_maxout.assert_backward(grad_y, x, weight, argmax, grads, compiled)
 
 
 @given(st.data(), dtypes, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=20))
-def test_bare_maxout_is_numpys_maximum(compiled, data, dtype, shape):
+def test_maxout_equals_numpys_maximum(compiled, data, dtype, shape):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     shape = tuple(max(1, n) if i == axis % len(shape) else n for i, n in enumerate(shape))
     z = data.draw(awkward(dtype)(shape))
@@ -79,14 +78,14 @@ def test_bare_maxout_is_numpys_maximum(compiled, data, dtype, shape):
 
 
 @given(layers(whole), st.sampled_from(["linear", "relu"]))
-def test_a_linear_activation_is_the_product_and_the_activation(compiled, layer, activation):
+def test_linear_activation_is_the_product_and_the_activation(compiled, layer, activation):
     x, weight, bias, grad_y = layer
     weight, bias = np.ascontiguousarray(weight[:, 0]), np.ascontiguousarray(bias[:, 0])
-    test_linear_activation.assert_as_reference(x, weight, bias, grad_y, activation)
+    linear_activation.assert_as_reference(x, weight, bias, grad_y, activation)
 
 
 @given(layers(moderate))
-def test_a_bias_of_zeros_is_no_bias(compiled, layer):
+def test_bias_of_zeros_equals_no_bias(compiled, layer):
     x, weight, bias, _ = layer
     results = fa.linear_maxout(x, weight, np.zeros_like(bias))
     for result, expected in zip(results, fa.linear_maxout(x, weight), strict=True):

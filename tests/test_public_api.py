@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import output_of
+from support.processes import output_of
 
 import fastact as fa
 from fastact import activations, backends, settings

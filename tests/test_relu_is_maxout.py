@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Shape, integers, linear_inputs, normal
-from tolerance import assert_within, sum_bound
+from support.inputs import integers, linear_inputs, normal
+from support.shapes import Shape
+from support.tolerance import assert_within, sum_bound
 
 import fastact as fa
 from fastact.study.relu_is_maxout import as_maxout
@@ -32,7 +33,7 @@ def magnitude(x, weight, bias):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("slope", [*POWERS_OF_TWO, 0.01])
-def test_forward(backend, dtype, rng, shape, slope):
+def test_maxout_with_a_fixed_piece_equals_leaky_relu(backend, dtype, rng, shape, slope):
     x, weight, bias, _ = linear_inputs(rng, shape, dtype)
     expected, _ = fused(x, weight, bias, slope)
     y, _ = fa.linear_maxout(x, *as_maxout(weight, bias, slope))
@@ -42,7 +43,7 @@ def test_forward(backend, dtype, rng, shape, slope):
 
 
 @pytest.mark.parametrize("slope", POWERS_OF_TWO)
-def test_gradients_are_the_same_on_whole_numbers_with_ties_at_zero(backend, dtype, rng, slope):
+def test_gradients_of_whole_numbers_with_ties_at_zero_are_the_same(backend, dtype, rng, slope):
     x, weight, bias, grad_y = linear_inputs(rng, Shape(50, 9, 12, 2), dtype, integers)
     y, saved = fused(x, weight, bias, slope)
     assert (y == 0).sum() > 10
@@ -57,7 +58,7 @@ def test_gradients_are_the_same_on_whole_numbers_with_ties_at_zero(backend, dtyp
     np.testing.assert_array_equal(slope * got_bias[:, 0] + got_bias[:, 1], grad_bias)
 
 
-def test_gradients_within_rounding(backend, dtype, rng):
+def test_gradients_are_the_same_within_rounding(backend, dtype, rng):
     shape = Shape(100, 64, 32, 2)
     x, weight, bias, grad_y = linear_inputs(rng, shape, dtype, normal)
     _, saved = fused(x, weight, bias, 0.0)
@@ -78,6 +79,6 @@ def test_gradients_within_rounding(backend, dtype, rng):
         assert_within(got, wanted.astype(np.float64), 2 * sum_bound(size, terms, dtype, backend))
 
 
-def test_a_slope_above_one_is_refused():
+def test_as_maxout_rejects_slope_above_one():
     with pytest.raises(ValueError, match=r"negative_slope: got 1\.5, wanted 1 or less"):
         as_maxout(np.ones((2, 3)), np.ones(2), 1.5)

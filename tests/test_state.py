@@ -33,7 +33,7 @@ def snapshot(named):
     return bits, str(named["rng"].bit_generator.state)
 
 
-def test_round_trip(tmp_path):
+def test_save_and_load_keep_every_bit(tmp_path):
     saved, loaded = objects(1), objects(2)
     fa.save(tmp_path / "run.npz", **saved)
     states = fa.load(str(tmp_path / "run.npz"), **loaded)
@@ -54,7 +54,7 @@ def test_load_without_objects_gives_the_states(tmp_path):
 
 
 @pytest.mark.parametrize("bits", KINDS)
-def test_generators_of_every_kind(tmp_path, bits):
+def test_load_restores_generators_of_every_kind(tmp_path, bits):
     kind = getattr(np.random, bits)
     saved, loaded = np.random.Generator(kind(1)), np.random.Generator(kind(2))
     saved.integers(10, size=3, dtype=np.int32)  # leaves half of a 64-bit number in the buffer
@@ -63,14 +63,14 @@ def test_generators_of_every_kind(tmp_path, bits):
     np.testing.assert_array_equal(saved.random(100, np.float32), loaded.random(100, np.float32))
 
 
-def test_a_generator_of_another_kind_is_refused(tmp_path):
+def test_load_rejects_a_generator_of_another_kind(tmp_path):
     fa.save(tmp_path / "rng.npz", rng=np.random.default_rng(0))
     rng = np.random.Generator(np.random.MT19937(0))
     with pytest.raises(ValueError, match=r"rng\.state: not the state of a MT19937: it belongs to a PCG64"):
         fa.load(tmp_path / "rng.npz", rng=rng)
 
 
-def test_the_format_is_plain_npz(tmp_path):
+def test_save_writes_a_plain_npz(tmp_path):
     fa.save(tmp_path / "run.npz", **objects(1))
     with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
         assert {"model.0.weight", "model.1.slope", "optimizer.lr", "optimizer.mean.0", "rng.state"} <= set(
@@ -113,7 +113,7 @@ WEIGHT = np.zeros((3, 2, 4), np.float32)
         (with_("model.0.weight", np.array([None])), "not a readable .npz file"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name_and_changes_nothing(tmp_path, change, message):
+def test_load_of_a_wrong_file_raises_and_changes_nothing(tmp_path, change, message):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     with np.load(path) as file:
@@ -127,7 +127,7 @@ def test_a_wrong_file_is_refused_by_name_and_changes_nothing(tmp_path, change, m
     assert snapshot(loaded) == before
 
 
-def test_unreadable_file_changes_nothing(tmp_path):
+def test_load_of_an_unreadable_file_raises_and_changes_nothing(tmp_path):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     whole = path.read_bytes()
@@ -389,7 +389,7 @@ def test_generator_state_at_its_bounds_loads(tmp_path, kind, key, value):
     np.testing.assert_array_equal(saved.random(1000), loaded.random(1000))
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     fa.save(path, **objects(1))
     whole = path.read_bytes()
@@ -459,7 +459,7 @@ def test_save_refuses_a_dtype_that_would_come_back_as_another(tmp_path):
         ({"n" * 65524: 0}, r"'history\.nnn.*': wanted a name of at most 65531 bytes"),
     ],
 )
-def test_names_that_collide_are_refused(tmp_path, entries, message):
+def test_save_rejects_names_that_collide(tmp_path, entries, message):
     with pytest.raises(ValueError, match=message):
         fa.save(tmp_path / "run.npz", history={key: np.array(value) for key, value in entries.items()})
     assert os.listdir(tmp_path) == []
@@ -476,14 +476,14 @@ def test_name_that_collides_with_the_list_of_entries_is_refused(tmp_path):
     }
 
 
-def test_unusual_names_come_back(tmp_path):
+def test_save_and_load_keep_unusual_names(tmp_path):
     names = ["a.npy", "b.npy.npy", "", ".", "größe", "a b", "n" * 65523, "MODEL", "model", "\n", "PK\3\4"]
     fa.save(tmp_path / "run.npz", history={name: np.array(i) for i, name in enumerate(names)})
     history = fa.load(tmp_path / "run.npz")["history"]
     assert {name: int(array) for name, array in history.items()} == {name: i for i, name in enumerate(names)}
 
 
-def test_a_dict_is_saved_and_filled(tmp_path):
+def test_save_and_load_of_a_dict_fill_it(tmp_path):
     path = tmp_path / "run.npz"
     model, history = fa.Linear(2, 3), {"losses": np.arange(3.0), "epoch": np.array(7)}
     fa.save(path, model=model, history=history)
@@ -501,7 +501,7 @@ def test_a_dict_is_saved_and_filled(tmp_path):
         fa.load(path, model=model, history=[])
 
 
-def test_a_model_without_parameters(tmp_path):
+def test_save_and_load_of_a_model_without_parameters(tmp_path):
     model = fa.Sequential(fa.Dropout(0.5))
     fa.save(tmp_path / "run.npz", model=model)
     assert zipfile.is_zipfile(tmp_path / "run.npz")

@@ -1,16 +1,18 @@
-"""The precision tiers: error, values that bfloat16 can't carry, threads.  Float32 kernels pass as well."""
+"""The precision tiers: error, values that bfloat16 cannot represent, threads.  Float32 kernels pass too."""
 
 import pickle
 
 import numpy as np
 import pytest
-from conftest import Shape, double, integers, linear_inputs, maxout_inputs, normal
-from test_linear_maxout import assert_as_reference
+from support.inputs import double, integers, linear_inputs, maxout_inputs, normal
+from support.linear_maxout import assert_as_reference, at
+from support.shapes import Shape
+from support.tolerance import assert_same_bits, assert_within, sum_bound
+from support.variants import isa_in_force, needs_c
 from threadpoolctl import threadpool_limits
-from tolerance import assert_same_bits, assert_within, sum_bound
 
 import fastact as fa
-from fastact import backends, settings
+from fastact import settings
 
 TIERS = ("highest", "high", "medium")
 # How far a product of two rounded numbers may be off, relative to it.  A bfloat16 has 8 significant bits, so
@@ -48,20 +50,16 @@ def tier(request):
 
 
 def bound(magnitude, terms, tier, backend, factors):
-    """As `sum_bound`, with a tier's loss; the parts' products make up to 6 sums of as many terms."""
+    """`sum_bound` plus a tier's loss; the products of the parts make up to 6 sums of as many terms."""
     flushed = TINY * (6 * terms + 6) * (1 + np.abs(factors).max(initial=0))
     return sum_bound(magnitude, 6 * terms, np.float32, backend) + LOSS[tier] * magnitude + flushed
-
-
-def at(z, argmax):
-    return np.take_along_axis(z, argmax[..., None].astype(np.intp), -1)[..., 0]
 
 
 # ---- error
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(compiled, tier, threads, shape, rng):
+def test_linear_maxout_at_each_tier_is_within_the_error_bound(compiled, tier, threads, shape, rng):
     x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
     y, argmax = fa.linear_maxout(x, weight, bias, precision=tier)
     x64, weight64, bias64 = double(x, weight, bias)
@@ -73,7 +71,7 @@ def test_forward(compiled, tier, threads, shape, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_backward(compiled, tier, threads, shape, rng):
+def test_linear_maxout_backward_at_each_tier_is_within_the_error_bound(compiled, tier, threads, shape, rng):
     x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
     argmax = rng.integers(0, shape.pieces, grad_y.shape, dtype=np.uint8)
     grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
@@ -89,10 +87,10 @@ def test_backward(compiled, tier, threads, shape, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_linear(compiled, tier, threads, shape, rng):
+def test_linear_activation_at_each_tier_is_within_the_error_bound(compiled, tier, threads, shape, rng):
     x, weight, bias, grad_y = linear_inputs(rng, shape, np.float32)
-    y, _ = fa.linear_activation(x, weight, bias, "linear", precision=tier)
-    grads = fa.linear_activation_backward(grad_y, x, weight, y, "linear", precision=tier)
+    y, _ = fa.linear_activation(x, weight, bias, "identity", precision=tier)
+    grads = fa.linear_activation_backward(grad_y, x, weight, y, "identity", precision=tier)
     x64, weight64, bias64, grad_y64 = double(x, weight, bias, grad_y)
     for result, left, right, added, terms in (
         (y, x64, weight64.T, bias64, shape.in_features),
@@ -104,8 +102,8 @@ def test_linear(compiled, tier, threads, shape, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_whole_numbers_are_exact(compiled, tier, threads, shape, rng):
-    """Up to 256 a bfloat16 carries them, so ties come out as in the reference."""
+def test_whole_numbers_at_each_tier_are_exact(compiled, tier, threads, shape, rng):
+    """A bfloat16 represents whole numbers up to 256, so ties come out as in the reference."""
     assert_as_reference(*maxout_inputs(rng, shape, np.float32, integers), precision=tier)
 
 
@@ -114,17 +112,17 @@ def products(x, weight, grad_y):
     x64, weight64, grad_y64 = double(x, weight, grad_y)
 
     def backward(**keywords):
-        return fa.linear_activation_backward(grad_y, x, weight, grad_y, "linear", **keywords)
+        return fa.linear_activation_backward(grad_y, x, weight, grad_y, "identity", **keywords)
 
-    yield lambda **k: fa.linear_activation(x, weight, None, "linear", **k)[0], x64 @ weight64.T
+    yield lambda **k: fa.linear_activation(x, weight, None, "identity", **k)[0], x64 @ weight64.T
     yield lambda **k: backward(**k)[0], grad_y64 @ weight64
     yield lambda **k: backward(**k)[1], grad_y64.T @ x64
 
 
 @pytest.mark.parametrize("depth", [288, 784, 2048])
 @pytest.mark.parametrize("values", ["normal", "positive"])
-def test_norm_of_the_error(compiled, tier, depth, values, rng):
-    """Of all three products, with 576 rows and the depth in each place in turn."""
+def test_error_norm_at_each_tier_is_bounded(compiled, tier, depth, values, rng):
+    """The three products of a layer, with 576 rows and the depth in each place in turn."""
     make = (
         (lambda *s: rng.random(s, np.float32))
         if values == "positive"
@@ -139,21 +137,15 @@ def test_norm_of_the_error(compiled, tier, depth, values, rng):
         if tier == "highest":
             with threadpool_limits(1, user_api="blas"):
                 numpys = np.linalg.norm(compute(backend="numpy") - exact)
-            roundings = 2 if isa(compiled) == "scalar" else 1  # scalar code has no fused multiply-add
+            roundings = (
+                2 if isa_in_force(compiled) == "scalar" else 1
+            )  # scalar code has no fused multiply-add
             assert error <= numpys * np.sqrt(roundings) * (1 + 5 / np.sqrt(exact.size))
         else:
             assert error <= LARGEST_ERROR[tier] * np.linalg.norm(exact)
 
 
-def isa(backend):
-    if backend != "c":
-        return None
-    from fastact.backends import c
-
-    return c.isa()
-
-
-# ---- what bfloat16 can't carry
+# ---- values that bfloat16 cannot represent
 
 
 @pytest.mark.parametrize("value", SPECIAL, ids=str)
@@ -161,7 +153,7 @@ def isa(backend):
 @pytest.mark.parametrize(
     "shape", [Shape(100, 70, 50, 1), Shape(100, 70, 50, 3), Shape(200, 160, 98, 2)], ids=str
 )
-def test_special_values(compiled, tier, threads, value, place, shape, rng):
+def test_special_values_at_each_tier_equal_float32(compiled, tier, threads, value, place, shape, rng):
     """They come out as float32 arithmetic gives them, and leave the other rows or outputs alone."""
     x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
     x[rng.random(x.shape) < 0.2] = 1e-40  # an infinity times a denormal number is one
@@ -185,7 +177,7 @@ def test_special_values(compiled, tier, threads, value, place, shape, rng):
 @pytest.mark.parametrize("value", [np.nan, np.inf, np.finfo(np.float32).max], ids=str)
 @pytest.mark.parametrize("pieces", [2, 3, 4, 5])
 @pytest.mark.parametrize("rows", [100, 600])
-def test_a_loser_contributes_nothing(compiled, tier, threads, value, rows, pieces, rng):
+def test_loser_at_each_tier_contributes_nothing(compiled, tier, threads, value, rows, pieces, rng):
     shape = Shape(rows, 100, 60, pieces)
     x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
     argmax = rng.integers(0, pieces - 1, grad_y.shape, dtype=np.uint8)  # the last piece never wins
@@ -200,7 +192,7 @@ def test_a_loser_contributes_nothing(compiled, tier, threads, value, rows, piece
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4])
-def test_a_special_gradient_reaches_the_winner_alone(compiled, tier, threads, pieces, rng):
+def test_infinite_gradient_at_each_tier_reaches_the_winner_alone(compiled, tier, threads, pieces, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 100, 60, pieces), np.float32)
     argmax = rng.integers(0, pieces, grad_y.shape, dtype=np.uint8)
     grad_y[17, 5] = np.inf
@@ -213,7 +205,7 @@ def test_a_special_gradient_reaches_the_winner_alone(compiled, tier, threads, pi
     np.testing.assert_array_equal(~np.isfinite(grad_weight).all(2), units)
 
 
-def test_denormal_numbers_cost_an_absolute_error_at_most(compiled, tier, rng):
+def test_denormal_inputs_at_each_tier_are_within_an_absolute_bound(compiled, tier, rng):
     x, weight, _, _ = maxout_inputs(rng, Shape(600, 100, 60, 2), np.float32)
     x *= np.float32(1e-39)
     z = np.einsum("ni,jki->njk", *double(x, weight))
@@ -250,7 +242,7 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, tier, shape, specia
 
 
 @pytest.mark.parametrize("special", [False, True])
-def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng):
+def test_accumulate_at_each_tier_adds_the_finished_sum(compiled, tier, threads, special, rng):
     for shape in (Shape(100, 33, 20, 2), Shape(40, 50, 17, 1), Shape(600, 100, 60, 2)):
         x, weight, _, grad_y = maxout_inputs(rng, shape, np.float32)
         if special:
@@ -263,10 +255,12 @@ def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng)
                 grad_y, x, weight, argmax, precision=tier, out=out, needs=(False, True, True), accumulate=True
             )
             np.testing.assert_array_equal(out[1], once[1] + 1)
-            linear = fa.linear_activation_backward(grad_y, x, weight[:, 0], grad_y, "linear", precision=tier)
+            linear = fa.linear_activation_backward(
+                grad_y, x, weight[:, 0], grad_y, "identity", precision=tier
+            )
             out = (None, np.ones_like(linear[1]), np.ones_like(linear[2]))
             fa.linear_activation_backward(
-                grad_y, x, weight[:, 0], grad_y, "linear", precision=tier, out=out, needs=(False, True, True),
+                grad_y, x, weight[:, 0], grad_y, "identity", precision=tier, out=out, needs=(False, True, True),
                 accumulate=True,
             )  # fmt: skip
             np.testing.assert_array_equal(out[1], linear[1] + 1)
@@ -277,7 +271,7 @@ def test_accumulate_adds_the_finished_sum(compiled, tier, threads, special, rng)
 
 @pytest.mark.parametrize("rows", [1, 5, 70, 150])
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7])
-def test_frozen(compiled, tier, threads, rows, pieces, rng):
+def test_frozen_at_each_tier_is_within_the_error_bound(compiled, tier, threads, rows, pieces, rng):
     x, weight, bias, _ = maxout_inputs(rng, Shape(rows, 301, 70, pieces), np.float32)
     layer = fa.Maxout(301, 70, pieces=pieces, precision=tier)
     layer.weight.data[...], layer.bias.data[...] = weight, bias
@@ -292,7 +286,7 @@ def test_frozen(compiled, tier, threads, rows, pieces, rng):
 
 @pytest.mark.parametrize("shape", [Shape(260, 1300, 96, 3), Shape(300, 2100, 130, 2)], ids=str)
 @pytest.mark.parametrize("special", [False, True])
-def test_more_than_a_cache_holds(compiled, tier, shape, special, rng):
+def test_depth_blocking_when_panels_exceed_l2(compiled, tier, shape, special, rng):
     """All the rows pass one part of the depth before the next."""
     x, weight, bias, _ = maxout_inputs(rng, shape, np.float32)
     if special:
@@ -319,7 +313,7 @@ def test_more_than_a_cache_holds(compiled, tier, shape, special, rng):
 
 @pytest.mark.parametrize("value", SPECIAL, ids=str)
 @pytest.mark.parametrize("place", ["x", "weight"])
-def test_frozen_special_values(compiled, tier, threads, value, place, rng):
+def test_frozen_special_values_at_each_tier_equal_float32(compiled, tier, value, place, rng):
     x, weight, bias, _ = maxout_inputs(rng, Shape(100, 40, 20, 2), np.float32)
     weight[weight > 2] = 1e-40
     (x if place == "x" else weight)[3, ..., 5] = value
@@ -338,7 +332,7 @@ def test_frozen_special_values(compiled, tier, threads, value, place, rng):
 # ---- where it is set
 
 
-def test_every_way_to_ask_for_a_tier(compiled, tier, rng):
+def test_tier_set_in_any_way_gives_the_same_bits(compiled, tier, rng):
     x, weight, bias, _ = maxout_inputs(rng, Shape(520, 40, 20, 2), np.float32)
     expected = fa.linear_maxout(x, weight, bias, precision=tier)
     with fa.float32_matmul_precision(tier):
@@ -353,7 +347,7 @@ def test_every_way_to_ask_for_a_tier(compiled, tier, rng):
     assert_same_bits(layer(x), expected[0])
 
 
-def test_a_unit_is_used_where_there_is_one(compiled, rng):
+def test_tier_uses_its_unit_where_the_cpu_has_one(compiled, rng):
     """Its results differ from float32's; without one they are the same."""
     x, weight, bias, _ = maxout_inputs(rng, Shape(520, 40, 20, 2), np.float32)
     units = fa.get_config()["tier_units"] if compiled == "c" else dict.fromkeys(TIERS, "float32")
@@ -363,7 +357,7 @@ def test_a_unit_is_used_where_there_is_one(compiled, rng):
         assert (y != highest).any() == (units[tier] != "float32")
 
 
-def test_a_unit_serves_the_backward_of_many_rows_and_few_pieces(compiled, rng):
+def test_backward_of_many_rows_and_few_pieces_uses_the_tiers_unit(compiled, rng):
     x, weight, _, grad_y = maxout_inputs(rng, Shape(600, 40, 20, 2), np.float32)
     argmax = rng.integers(0, 2, grad_y.shape, dtype=np.uint8)
     units = fa.get_config()["tier_units"] if compiled == "c" else dict.fromkeys(TIERS, "float32")
@@ -379,8 +373,8 @@ def test_float64_ignores_tiers(compiled, tier, rng):
     assert_same_bits(fa.linear_maxout(*inputs, precision=tier), fa.linear_maxout(*inputs))
 
 
-@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
-def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
+@needs_c
+def test_config_names_each_tiers_unit_and_why_amx_is_missing(capsys):
     from fastact.backends import c
 
     config = fa.get_config()
@@ -393,7 +387,7 @@ def test_config_says_what_each_tier_runs_on_and_why_amx_is_missing(capsys):
         assert f"AMX: {config['amx_missing']}" in printed
 
 
-@pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="the C extension is missing")
+@needs_c
 def test_digits_reach_the_same_accuracy_at_each_tier():
     from fastact.cli import demo
 

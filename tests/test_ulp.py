@@ -8,7 +8,7 @@ most: they are half an ULP each, up to twice that where the result is just below
 
 float32 forward.  Held to FLOAT_ULPS; gelu on a CPU without FMA is held to WITHOUT_FMA_ULPS (over all floats
 its worst is 2.13 at -0.14057003).  With FMA the worst are mish on AVX-512, 1.87 at -5.1978, gelu, 1.86 at
--1.851284, and then selu (1.90 without FMA, 1.81 with it) and silu, 1.81.  What is ROUNDED_ONCE has one
+-1.851284, and then selu (1.90 without FMA, 1.81 with it) and silu, 1.81.  Those of ROUNDED_ONCE have one
 rounding, of 0.5 ULP.  gelu_tanh, and mish on ISAs other than AVX-512, are computed in doubles, so they have
 one rounding and the error of the tables in csrc/kernels/coefficients.h, of at most TABLES: another 0.016 ULP.
 
@@ -22,14 +22,14 @@ Below the normal numbers a factor may be rounded to their spacing before the res
 import mpmath
 import numpy as np
 import pytest
-from conftest import COMPILED
+from support.variants import COMPILED, needs_c
 
 import fastact as fa
-from fastact import activations, backends
+from fastact import activations
 
 C_VARIANTS = [variant for variant in COMPILED if variant.startswith("c-")]
 pytestmark = [
-    pytest.mark.skipif(not C_VARIANTS, reason=f"no C extension: {backends.why_c_is_missing()}"),
+    needs_c,
     pytest.mark.parametrize("compiled", C_VARIANTS, indirect=True),
 ]
 
@@ -114,7 +114,7 @@ ALL = {
 }
 EXTENDED = [name for name in ALL if name not in SMOOTH and not activations.TABLE[name].defaults]
 extended_precision = pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant < 63, reason="the platform's long double is no more precise than a double"
+    np.finfo(np.longdouble).nmant < 63, reason="needs a long double of more than 64 bits"
 )
 
 ROUNDED_ONCE = ("identity", "relu", "leaky_relu", "gelu_tanh")
@@ -168,7 +168,7 @@ def assert_no_more(error, bound, z, y):
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_float64_forward(compiled, name, rng):
+def test_float64_activation_is_within_its_ulps(compiled, name, rng):
     activation, keywords, exact, _ = SMOOTH[name]
     z = points(rng)
     y = fa.activation(z, activation, backend=compiled, **keywords)
@@ -179,7 +179,7 @@ def test_float64_forward(compiled, name, rng):
 
 
 @pytest.mark.parametrize("name", [name for name, row in SMOOTH.items() if row[3]])
-def test_float64_backward(compiled, name, rng):
+def test_float64_derivative_is_within_its_ulps(compiled, name, rng):
     activation, keywords, _, slope = SMOOTH[name]
     z = points(rng)
     grad_y = rng.standard_normal(z.shape)
@@ -198,7 +198,7 @@ def halves(values):
 
 @extended_precision
 @pytest.mark.parametrize("name", EXTENDED)
-def test_float64_forward_against_extended_precision(compiled, name, rng):
+def test_float64_activation_is_within_its_ulps_of_extended_precision(compiled, name, rng):
     z = points(rng)
     y = fa.activation(z, name, backend=compiled)
     with np.errstate(all="ignore"):
@@ -209,7 +209,7 @@ def test_float64_forward_against_extended_precision(compiled, name, rng):
 
 @extended_precision
 @pytest.mark.parametrize("name", EXTENDED)
-def test_float64_backward_against_extended_precision(compiled, name, rng):
+def test_float64_derivative_is_within_its_ulps_of_extended_precision(compiled, name, rng):
     saved = points(rng)
     grad_y = rng.standard_normal(saved.shape)
     grad_z = fa.activation_backward(grad_y, saved, name, backend=compiled)
@@ -221,7 +221,7 @@ def test_float64_backward_against_extended_precision(compiled, name, rng):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_float32_forward(compiled, name):
+def test_float32_activation_is_within_its_ulps(compiled, name):
     activation, keywords = ALL[name]
     z = floats()
     exact = fa.activation(z.astype(np.float64), activation, backend=compiled, **keywords)
@@ -242,7 +242,7 @@ def test_float32_forward(compiled, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_float32_backward(compiled, name, rng):
+def test_float32_derivative_is_within_its_roundings(compiled, name, rng):
     activation, keywords = ALL[name]
     saved = floats()
     if name in ("sigmoid", "tanh"):  # saved is y
@@ -260,7 +260,7 @@ def test_float32_backward(compiled, name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_nan_goes_through(compiled, name, dtype):
+def test_activation_of_nan_is_nan(compiled, name, dtype):
     activation, keywords = ALL[name]
     nans = np.full(67, np.nan, dtype)
     assert np.isnan(fa.activation(nans, activation, backend=compiled, **keywords)).all()

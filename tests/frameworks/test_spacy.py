@@ -123,7 +123,7 @@ def forwards(nlp: Language) -> set:
 # ---- predictions
 
 
-def test_predictions_do_not_change(nlp):
+def test_predictions_of_fused_layers_are_the_same(nlp):
     plain = annotations(nlp.pipe(texts()))
     report = accelerate(nlp)
     assert [layer.component for layer in report.replaced] == [name for name in COMPONENTS for _ in range(5)]
@@ -150,7 +150,7 @@ def in_float64(model: Model) -> Model:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_scores_are_as_accurate_as_thincs(nlp, component):
+def test_scores_of_fused_layers_are_as_accurate_as_thincs(nlp, component):
     """At most twice Thinc's own error, both against float64: the same rounding, in another order."""
     docs = [nlp.make_doc(text) for text in texts()]
     model = nlp.get_pipe(component).model
@@ -173,7 +173,7 @@ def test_training_with_fused_layers_learns_the_same_task():
     assert min(scores[name] for name in ("tag_acc", "dep_uas", "dep_las", "ents_f")) > 0.95
 
 
-def test_a_shared_tok2vec_and_disabled_components_are_reached():
+def test_accelerate_fuses_shared_tok2vec_and_disabled_components():
     nlp = spacy.blank("en")
     nlp.add_pipe("tok2vec")
     listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96}
@@ -186,7 +186,7 @@ def test_a_shared_tok2vec_and_disabled_components_are_reached():
     assert forwards(nlp) == {fused_forward}
 
 
-def test_under_fastacts_ops():
+def test_pipeline_trained_under_fastact_ops_is_accurate():
     with use_ops("fastact"):
         nlp = train()
     assert all(type(node.ops) is FastactOps for node in nlp.get_pipe("tagger").model.walk())
@@ -246,7 +246,7 @@ def without_fastact(directory: Path) -> dict:
     return {"flags": ("-S",), "env": os.environ | {"PYTHONPATH": str(site_without_fastact(directory))}}
 
 
-def test_saved_after_accelerate_it_loads_with_and_without_fastact(nlp, tmp_path):
+def test_pipeline_saved_after_accelerate_loads_with_and_without_fastact(nlp, tmp_path):
     plain = brief(nlp.pipe(texts()))
     plain_bytes = nlp.to_bytes()
     accelerate(nlp)
@@ -260,7 +260,7 @@ def test_saved_after_accelerate_it_loads_with_and_without_fastact(nlp, tmp_path)
     assert predict_elsewhere(tmp_path / "saved", prepare=gone, **without_fastact(tmp_path)) == plain
 
 
-def test_pickle(nlp):
+def test_pickled_pipeline_predicts_the_same(nlp):
     accelerate(nlp)
     twin = pickle.loads(pickle.dumps(nlp))
     assert forwards(twin) == {fused_forward}
@@ -268,7 +268,7 @@ def test_pickle(nlp):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_two_processes(nlp, tmp_path, method):
+def test_pipeline_in_two_processes_predicts_the_same(nlp, tmp_path, method):
     plain = brief(nlp.pipe(texts()))
     nlp.to_disk(tmp_path / "saved")
     # a document before it: the kernels, and their threads, have run in the parent when it forks
@@ -313,7 +313,7 @@ ACCELERATE = {"nlp": {"after_pipeline_creation": CALLBACKS["after_pipeline_creat
 
 
 def fused_layers(nlp: Language) -> dict[str, list[bool]]:
-    """Of each component with a model: which of its maxout layers are fused."""
+    """Each component with a model: which of its maxout layers are fused."""
     return {
         name: [node._func is fused_forward for node in pipe.model.walk() if node.name == "maxout"]
         for name, pipe in nlp.components
@@ -458,7 +458,7 @@ def test_accelerate_fuses_the_present_components_alone():
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_callback_two_processes(nlp, tmp_path, method):
+def test_callback_pipeline_in_two_processes_predicts_the_same(nlp, tmp_path, method):
     plain = brief(nlp.pipe(texts()))
     config = nlp.config.copy()
     config["nlp"].update(ACCELERATE["nlp"])

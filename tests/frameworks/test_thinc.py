@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from support.tolerance import assert_within, sum_bound
 from thinc.api import (
     Adam,
     Dropout,
@@ -41,7 +42,6 @@ from thinc.api import (
 from thinc.api import Maxout as thinc_Maxout
 from thinc.layers.maxout import forward as thinc_forward
 from thinc.util import data_validation
-from tolerance import assert_within, sum_bound
 
 import fastact
 import fastact.thinc
@@ -102,7 +102,7 @@ def test_forward_and_backward_within_the_error_bound(rows, in_features, out_feat
         assert array.dtype == np.float32
 
 
-def test_gradients_add_up_until_an_update():
+def test_fused_gradients_add_up_until_an_update():
     model = make_layer(6, 4, 3)
     x, grad_y = arrays(9, 6, 4)
     accelerate(model)
@@ -115,7 +115,7 @@ def test_gradients_add_up_until_an_update():
     np.testing.assert_array_equal(twice, 2 * model.get_grad("W"))  # doubling is exact
 
 
-def test_backprop_after_predict_as_in_thinc():
+def test_backprop_after_predict_behaves_as_in_thinc():
     model = make_layer(6, 4, 3)
     x, grad_y = arrays(9, 6, 4)
     accelerate(model)
@@ -123,7 +123,7 @@ def test_backprop_after_predict_as_in_thinc():
     np.testing.assert_array_equal(model(x, is_train=False)[1](grad_y), trained)
 
 
-def test_strided_and_read_only_inputs():
+def test_fused_layer_takes_strided_and_read_only_inputs():
     model = make_layer(6, 4, 3)
     accelerate(model)
     x, grad_y = arrays(9, 6, 4)
@@ -136,7 +136,7 @@ def test_strided_and_read_only_inputs():
     np.testing.assert_array_equal(backprop(tall), grad_x)
 
 
-def test_float64_is_fused_too():
+def test_float64_layer_is_fused():
     model = make_layer(6, 4, 3)
     for name in ("W", "b"):
         model.set_param(name, model.get_param(name).astype("f8"))
@@ -151,7 +151,7 @@ class DeviceArray(np.ndarray):
 
 
 @pytest.mark.parametrize("foreign", [lambda x: x.astype("f8"), lambda x: x.view(DeviceArray)])
-def test_what_fastact_does_not_take_goes_to_thinc(monkeypatch, foreign):
+def test_unsupported_inputs_are_passed_to_thinc(monkeypatch, foreign):
     model = make_layer(6, 4, 3)
     accelerate(model)
     seen = []
@@ -161,14 +161,14 @@ def test_what_fastact_does_not_take_goes_to_thinc(monkeypatch, foreign):
     assert seen == [(model, x, False)]
 
 
-def test_mixed_dtypes_give_thincs_own_error():
+def test_mixed_dtypes_raise_thincs_own_error():
     model = make_layer(6, 4, 3)
     accelerate(model)
     with pytest.raises(ValueError, match="float32"):
         model.predict(arrays(9, 6, 4)[0].astype("f8"))
 
 
-def test_a_wrong_width_is_an_error():
+def test_input_of_wrong_width_raises():
     model = make_layer(6, 4, 3)
     accelerate(model)
     with pytest.raises(ValueError, match=r"x: got shape \(9, 5\)"):
@@ -254,7 +254,7 @@ METHODS = ("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "resha
 
 @pytest.mark.parametrize("base", [NumpyOps, FastactOps])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_of_the_models_own_ops_is_called_as_by_thinc(base, method):
+def test_overridden_method_of_the_models_ops_is_called(base, method):
     model, x, grad_y = whole_layer(NumpyOps())
     wanted = results(model.copy(), x, grad_y)
     plain = model.copy()
@@ -270,7 +270,7 @@ def test_a_method_of_the_models_own_ops_is_called_as_by_thinc(base, method):
     assert model.ops.calls == plain.ops.calls > 0
 
 
-def test_a_gemm_set_on_an_ops_instance_or_patched_into_its_class_is_called():
+def test_replaced_gemm_of_ops_is_called():
     model, x, _ = whole_layer(NumpyOps())
     accelerate(model)
     model.ops.gemm = mock.Mock(side_effect=NumpyOps().gemm)
@@ -282,7 +282,7 @@ def test_a_gemm_set_on_an_ops_instance_or_patched_into_its_class_is_called():
     gemm.assert_called_once()
 
 
-def test_a_model_moved_to_other_ops_is_fused_while_they_allow():
+def test_model_moved_to_other_ops_is_fused_while_they_allow():
     model, x, grad_y = whole_layer(counting_ops(NumpyOps, "gemm"))
     accelerate(model)
     own = model.ops
@@ -323,7 +323,7 @@ def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
     ],
     ids=["list", "ragged", "padded"],
 )
-def test_list_ragged_and_padded_inputs(wrap, lengths):
+def test_fused_layer_takes_list_ragged_and_padded_inputs(wrap, lengths):
     rng = np.random.default_rng(0)
     model = wrap(chain(clone(residual(thinc_Maxout(8, 8, 3)), 2), Linear(5, 8)))
     model.initialize()
@@ -343,7 +343,7 @@ def test_list_ragged_and_padded_inputs(wrap, lengths):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_empty_sequences():
+def test_fused_layer_takes_empty_sequences():
     model = with_array(chain(thinc_Maxout(4, 8, 3), Linear(5, 4)))
     model.initialize()
     accelerate(model)
@@ -367,7 +367,7 @@ def test_uninitialised_dimensions_are_inferred_later():
     assert backprop(grad_y).shape == x.shape
 
 
-def test_the_report_and_restore():
+def test_accelerate_reports_and_restore_undoes():
     model = window_model()
     own = Model("maxout", lambda model, X, is_train: (X, None))
     model = chain(model, own)
@@ -417,13 +417,13 @@ def test_nodes_with_equal_ids_are_both_fused():
     assert len(accelerate(shared).already) == 1
 
 
-def test_accelerate_takes_a_model_or_a_pipeline_alone():
+def test_accelerate_rejects_other_objects():
     for function in (accelerate, restore):
         with pytest.raises(TypeError, match="model_or_nlp: got list, wanted a thinc Model or a spaCy"):
             function([])
 
 
-def test_bytes_pickle_and_copy():
+def test_fused_model_survives_bytes_pickle_and_copy():
     model = window_model()
     model.initialize()
     x = arrays(9, 8, 1)[0]
@@ -455,7 +455,7 @@ def test_pickle_of_0_1_0_loads_fused():
     np.testing.assert_array_equal(twin.predict(x), model.predict(x))
 
 
-def test_training_learns_the_same_task():
+def test_fused_training_learns_the_same_task():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 10), dtype="f")
     target = (x[:, :1] * x[:, 1:2] > 0).astype("f")  # no linear model learns this
@@ -475,7 +475,7 @@ def test_training_learns_the_same_task():
 # ---- Ops
 
 
-def test_the_ops_are_found_by_name():
+def test_ops_are_found_by_name():
     assert type(get_ops("fastact")) is FastactOps
     assert type(get_ops("cpu")) is NumpyOps
     with use_ops("fastact"):
@@ -495,7 +495,7 @@ def test_ops_methods_have_the_parameters_and_annotations_of_thincs_ops(method):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 3), (2, 1, 1), (6, 2, 256)])
-def test_ops_maxout_and_backprop(dtype, shape):
+def test_ops_maxout_and_backprop_equal_thincs(dtype, shape):
     rng = np.random.default_rng(0)
     X = rng.integers(-9, 9, shape).astype(dtype)  # small integers: many ties
     best, which = FastactOps().maxout(X)
@@ -522,7 +522,7 @@ def test_ops_backprop_maxout_checks_the_range_before_the_cast_to_a_byte(bad):
         FastactOps().backprop_maxout(np.ones((1, 2), "f"), which, 3)
 
 
-def test_the_layer_leaves_more_than_256_pieces_to_thinc():
+def test_layer_passes_more_than_256_pieces_to_thinc():
     model = make_layer(4, 3, 300)
     X = arrays(5, 4, 3)[0]
     wanted = model.predict(X)
@@ -530,7 +530,7 @@ def test_the_layer_leaves_more_than_256_pieces_to_thinc():
     np.testing.assert_array_equal(model.predict(X), wanted)
 
 
-def test_ops_leave_more_than_256_pieces_to_thinc():
+def test_ops_pass_more_than_256_pieces_to_thinc():
     X = np.zeros((2, 3, 300), "f")
     X[..., 299] = 1
     best, which = FastactOps().maxout(X)
@@ -555,7 +555,7 @@ def run_activation(ops: NumpyOps, name: str, X: np.ndarray, inplace: bool) -> tu
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_ops_activations_are_thincs(name, dtype, inplace):
+def test_ops_activations_equal_thincs(name, dtype, inplace):
     X = np.linspace(-6, 6, 1001, dtype=dtype).reshape(7, 143)
     for ours, theirs in zip(
         run_activation(FastactOps(), name, X.copy(), inplace),
@@ -568,7 +568,7 @@ def test_ops_activations_are_thincs(name, dtype, inplace):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_ops_leave_other_dtypes_to_thinc(name):
+def test_ops_pass_other_dtypes_to_thinc(name):
     X = np.linspace(-2, 2, 8).astype("float16").reshape(2, 4)
     with np.errstate(over="ignore"):
         for ours, theirs in zip(
@@ -579,7 +579,7 @@ def test_ops_leave_other_dtypes_to_thinc(name):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_ops_leave_another_threshold_of_mish_to_thinc():
+def test_ops_pass_another_threshold_of_mish_to_thinc():
     X = np.array([[0.5, 1.5]], "f")
     assert FastactOps().mish(X, threshold=1.0)[0, 1] == 1.5
     assert FastactOps().backprop_mish(np.ones_like(X), X, threshold=1.0)[0, 1] == 1
@@ -588,7 +588,7 @@ def test_ops_leave_another_threshold_of_mish_to_thinc():
 # ---- the layer
 
 
-def test_the_layer_is_registered_and_fused():
+def test_registered_layer_is_fused():
     config = {"layer": {"@layers": "fastact.Maxout.v1", "nO": 4, "nI": 6, "normalize": True, "dropout": 0.1}}
     model = registry.resolve(config)["layer"]
     report = accelerate(model)
@@ -598,7 +598,7 @@ def test_the_layer_is_registered_and_fused():
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5])
-def test_the_layers_initialisation_keeps_the_scale(pieces):
+def test_layer_initialisation_keeps_the_scale(pieces):
     fix_random_seed(0)
     model = Maxout(2000, 100, pieces)
     model.initialize()
@@ -613,7 +613,7 @@ def test_the_layers_initialisation_keeps_the_scale(pieces):
     np.testing.assert_array_equal(twin.get_param("W"), model.get_param("W"))
 
 
-def test_the_layer_takes_other_initialisers():
+def test_layer_uses_the_initialiser_it_is_given():
     model = Maxout(4, 6, 3, init_W=lambda ops, shape: ops.alloc_f(shape) + 2)
     model.initialize()
     np.testing.assert_array_equal(model.get_param("W"), np.full((4, 3, 6), 2, "f"))
@@ -622,7 +622,7 @@ def test_the_layer_takes_other_initialisers():
 # ---- Thinc's own tests
 
 
-def test_thincs_own_tests_pass():
+def test_thincs_own_tests_pass_with_fastact_ops():
     """Thinc ships its tests; a plugin runs them with our Ops and our layer in the place of its own."""
     here = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "fastact_in_thinc"]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tolerance import assert_within, sum_bound
+from support.tolerance import assert_within, sum_bound
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad, gradcheck
@@ -92,7 +92,7 @@ def spy(monkeypatch):
 
 
 @pytest.mark.parametrize("leading", LEADING, ids=str)
-def test_linear_maxout_is_that_of_ops(backend, dtype, leading):
+def test_linear_maxout_has_the_bits_of_ops(backend, dtype, leading):
     x, weight, bias = tensors = maxout_tensors(leading, TORCH_DTYPES[dtype])
     y, argmax = ft.linear_maxout(x, weight, bias, return_argmax=True)
     expected = ops.linear_maxout(*arrays(tensors))
@@ -108,7 +108,7 @@ def test_linear_maxout_is_that_of_ops(backend, dtype, leading):
 
 @pytest.mark.parametrize("leading", LEADING, ids=str)
 @pytest.mark.parametrize("dim", [0, -1, -2])
-def test_maxout_is_that_of_ops(backend, dtype, leading, dim):
+def test_maxout_has_the_bits_of_ops(backend, dtype, leading, dim):
     z = randn(*leading, 3, 4, dtype=TORCH_DTYPES[dtype], grad=True)
     if 0 in leading[:1] and dim == 0:
         with pytest.raises(ValueError, match="pieces: got 0"):
@@ -126,7 +126,7 @@ def test_maxout_is_that_of_ops(backend, dtype, leading, dim):
 
 @pytest.mark.parametrize("leading", LEADING, ids=str)
 @pytest.mark.parametrize(("name", "keywords"), ACTIVATIONS, ids=str)
-def test_linear_activation_is_that_of_ops(dtype, leading, name, keywords):
+def test_linear_activation_has_the_bits_of_ops(dtype, leading, name, keywords):
     x, weight, bias = tensors = linear_tensors(leading, TORCH_DTYPES[dtype])
     y = ft.linear_activation(x, weight, bias, name, **keywords)
     expected, saved = ops.linear_activation(*arrays(tensors), name, **keywords)
@@ -141,7 +141,7 @@ def test_linear_activation_is_that_of_ops(dtype, leading, name, keywords):
 
 
 @pytest.mark.parametrize("slopes", [(), (1,), (5,)], ids=str)
-def test_prelu_is_that_of_ops(backend, dtype, slopes):
+def test_prelu_has_the_bits_of_ops(backend, dtype, slopes):
     x, weight, bias = tensors = linear_tensors((6,), TORCH_DTYPES[dtype])
     slope = torch.rand(slopes, dtype=x.dtype, requires_grad=True)
     y = ft.linear_activation(x, weight, bias, "prelu", slope=slope)
@@ -155,7 +155,7 @@ def test_prelu_is_that_of_ops(backend, dtype, slopes):
     )
 
 
-def test_matches_the_composition_in_float64():
+def test_functions_equal_the_composition_in_float64():
     x, weight, bias = maxout_tensors((40,))
     y, argmax = ft.linear_maxout(x, weight, bias, return_argmax=True)
     grad_y = torch.randn_like(y)
@@ -183,7 +183,7 @@ def test_matches_the_composition_in_float64():
         )
 
 
-def test_gradcheck_maxout():
+def test_maxout_passes_gradcheck():
     assert gradcheck(ft.linear_maxout, maxout_tensors(dtype=torch.float64))
     x, weight, _ = maxout_tensors((2, 3), torch.float64)
     assert gradcheck(ft.linear_maxout, (x, weight))
@@ -191,18 +191,18 @@ def test_gradcheck_maxout():
 
 
 @pytest.mark.parametrize(("name", "keywords"), ACTIVATIONS, ids=str)
-def test_gradcheck_activation(name, keywords):
+def test_linear_activation_passes_gradcheck(name, keywords):
     tensors = linear_tensors(dtype=torch.float64)
     assert gradcheck(lambda *args: ft.linear_activation(*args, name, **keywords), tensors)
 
 
-def test_gradcheck_prelu():
+def test_prelu_passes_gradcheck():
     slope = torch.rand(5, dtype=torch.float64, requires_grad=True)
     tensors = [*linear_tensors(dtype=torch.float64), slope]
     assert gradcheck(lambda x, w, b, slope: ft.linear_activation(x, w, b, "prelu", slope=slope), tensors)
 
 
-def test_takes_strided_tensors():
+def test_functions_take_strided_tensors():
     x, weight, bias = maxout_tensors()
     wanted = ft.linear_maxout(x, weight, bias)
     strided = [t.detach().repeat_interleave(2, -1)[..., ::2].requires_grad_() for t in (x, weight, bias)]
@@ -215,7 +215,7 @@ def test_takes_strided_tensors():
         assert all(map(torch.equal, grads, expected))
 
 
-def test_second_derivative_is_an_error():
+def test_second_derivative_raises():
     x, weight, bias = maxout_tensors()
     z = randn(4, 3, grad=True)
     for y, tensor in (
@@ -230,7 +230,7 @@ def test_second_derivative_is_an_error():
 # ---- what is computed, on how many threads, and where
 
 
-def test_computes_only_the_gradients_that_are_needed(spy):
+def test_backward_computes_only_what_is_needed(spy):
     for needs in ((True, False, False), (False, True, False), (False, True, True)):
         for tensors, call, first in (
             (maxout_tensors(grad=False), ft.linear_maxout, 4),
@@ -243,7 +243,7 @@ def test_computes_only_the_gradients_that_are_needed(spy):
             assert tuple(array is not None for array in args[first : first + 3]) == needs
 
 
-def test_stores_no_argmax_where_no_gradient_follows(spy):
+def test_forward_without_gradient_stores_no_argmax(spy):
     x, weight, bias = maxout_tensors()
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
@@ -253,7 +253,7 @@ def test_stores_no_argmax_where_no_gradient_follows(spy):
     assert spy.calls[-1][1][4] is not None
 
 
-def test_shares_memory_both_ways(spy):
+def test_tensors_share_memory_with_arrays(spy):
     x, weight, bias = maxout_tensors()
     y, argmax = ft.linear_maxout(x, weight, bias, return_argmax=True)
     for tensor, array in zip((x, weight, bias, y, argmax), spy.calls[-1][1], strict=False):
@@ -263,7 +263,7 @@ def test_shares_memory_both_ways(spy):
         assert tensor is None or array.__array_interface__["data"][0] == tensor.data_ptr()
 
 
-def test_sees_a_change_in_place():
+def test_parameter_changed_in_place_is_seen():
     layer = ft.Maxout(7, 5)
     x = randn(6, 7)
     before = layer(x)
@@ -281,7 +281,7 @@ def torch_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_are_those_of_torch_unless_set(spy, torch_threads):
+def test_thread_count_is_torchs_unless_set(spy, torch_threads):
     def used():
         ft.linear_maxout(*maxout_tensors()).sum().backward()
         ft.linear_activation(*linear_tensors()).sum().backward()
@@ -297,7 +297,7 @@ def test_threads_are_those_of_torch_unless_set(spy, torch_threads):
         assert used() == {3}
 
 
-def test_starts_no_more_threads_than_torch():
+def test_call_starts_no_more_threads_than_torch():
     code = (
         "import os, torch, fastact.torch as ft\n"
         "torch.set_num_threads(2)\n"
@@ -309,9 +309,9 @@ def test_starts_no_more_threads_than_torch():
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
     if not os.path.isdir("/proc/self/task"):
-        pytest.skip("counts threads in /proc/self/task, which this system lacks")
+        pytest.skip("needs Linux's /proc")
     if backends.get_backend() != "c":
-        pytest.skip("only the C backend can share OpenMP's threads with PyTorch")
+        pytest.skip("needs the C backend, which alone shares OpenMP's threads with PyTorch")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
@@ -356,7 +356,7 @@ class Names(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_mode_sees_the_operators_and_changes_nothing(backend, name):
+def test_dispatch_mode_sees_the_operators_and_changes_nothing(backend, name):
     tensors = maxout_tensors()
     used = tensors if name != "maxout" else tensors[:1]
     expected = CALLS[name](*tensors)
@@ -373,7 +373,7 @@ def test_a_mode_sees_the_operators_and_changes_nothing(backend, name):
     assert mode.seen == {name}
 
 
-def test_what_is_plain():
+def test_is_plain_detects_every_dispatcher_mode():
     x, weight, bias = maxout_tensors()
     assert is_plain((x, nn.Parameter(weight), bias, None))
     with torch.inference_mode():
@@ -396,9 +396,9 @@ def test_what_is_plain():
     )
 
 
-def test_passes_addresses_to_the_c_backend(monkeypatch):
+def test_plain_tensors_pass_addresses_to_the_c_backend(monkeypatch):
     if backends.get_backend() != "c":
-        pytest.skip("only the C backend takes addresses")
+        pytest.skip("needs the C backend, which alone takes addresses")
     x, weight, bias = maxout_tensors((2, 3))
     weight.requires_grad_(False)
     calls = []
@@ -425,7 +425,7 @@ def test_passes_addresses_to_the_c_backend(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("name", CALLS)
-def test_other_derivatives_are_errors(name):
+def test_derivatives_by_transforms_and_forward_mode_raise(name):
     x, weight, bias = maxout_tensors(grad=False)
 
     def call(x):
@@ -445,7 +445,7 @@ def test_other_derivatives_are_errors(name):
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("name", CALLS)
-def test_under_vmap(name):
+def test_functions_under_vmap_equal_the_batched_call(name):
     x, weight, bias = maxout_tensors((4, 6))
     expected = CALLS[name](x, weight, bias)
     assert torch.equal(torch.vmap(lambda x: CALLS[name](x, weight, bias))(x), expected)
@@ -455,7 +455,7 @@ def test_under_vmap(name):
     assert torch.equal(batched, torch.stack(one_by_one))
 
 
-def test_symbolic_traces_learn():
+def test_symbolically_traced_module_learns():
     net = Net()
     traced = torch.fx.symbolic_trace(net)
     x = randn(6, 7)
@@ -512,7 +512,7 @@ def operator_inputs(grad=True):
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 )  # opcheck's
 @pytest.mark.parametrize("name", operator_inputs())
-def test_opcheck(name):
+def test_operators_pass_opcheck(name):
     operator = getattr(torch.ops.fastact, name).default
     for inputs in operator_inputs()[name]:
         opcheck(operator, inputs)
@@ -537,7 +537,7 @@ def outputs_and_gradients(call, net, x):
 
 @inductor
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_as_one_graph(dynamic):
+def test_module_compiles_as_one_graph(dynamic):
     net = Net()
     compiled = torch.compile(net, fullgraph=True, dynamic=dynamic)
     for rows in (6, 9, 2):
@@ -557,7 +557,7 @@ def test_compiled_code_obeys_the_tier_in_force(spy):
         assert {args[-1] for _, args in spy.calls[-2:]} == {tier}
 
 
-def test_exports():
+def test_module_exports():
     net = Net().eval()
     batch = torch.export.Dim("batch")
     program = torch.export.export(net, (randn(6, 7),), dynamic_shapes=({0: batch},))
@@ -595,14 +595,14 @@ def test_autocast_obeys_a_tier_that_is_asked_for(spy):
     assert spy.calls[-1][1][-1] == "highest"
 
 
-def test_a_profiler_sees_the_operators():
+def test_profiler_sees_the_operators():
     net = ft.Maxout(7, 5)
     with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         net(randn(6, 7))
     assert "fastact::linear_maxout" in {event.key for event in profile.key_averages()}
 
 
-def test_autocast_of_the_others():
+def test_autocast_of_the_other_functions_has_their_dtypes():
     x, weight, bias = linear_tensors()
     z = randn(4, 3)
     slope = torch.rand(1, requires_grad=True)
@@ -619,7 +619,7 @@ def test_autocast_of_the_others():
 
 
 @inductor
-def test_autocast_compiles():
+def test_autocast_module_compiles():
     net = ft.Maxout(7, 5)
     compiled = torch.compile(net, fullgraph=True)
     x = randn(6, 7)
@@ -691,7 +691,7 @@ ALL = [True, True, True]
         (TypeError, "weight: got a tensor on meta, wanted", lambda: ft.linear_maxout(X, W.to("meta"), B)),
     ],
 )
-def test_refuses(error, match, call, compiled):
+def test_functions_reject_invalid_arguments(error, match, call, compiled):
     if not compiled:
         with pytest.raises(error, match=match):
             call()
@@ -727,7 +727,7 @@ def test_shape_errors_are_those_of_ops(case, fake):
 
 
 @pytest.mark.parametrize("value", [3, 255])
-def test_an_argmax_out_of_range_writes_nothing(value):
+def test_argmax_out_of_range_writes_nothing(value):
     bad = torch.full((6, 5), value, dtype=torch.uint8)
     with pytest.raises(ValueError, match=f"argmax: got the value {value}, wanted 0 to 2"):
         torch.ops.fastact.linear_maxout_backward(GRAD_Y, X, W, bad, ALL, None)
@@ -735,7 +735,7 @@ def test_an_argmax_out_of_range_writes_nothing(value):
         torch.ops.fastact.maxout_backward(GRAD_Y, bad, 3, -1)
 
 
-def test_refuses_another_device_and_what_is_no_tensor():
+def test_functions_reject_other_devices_and_non_tensors():
     with FakeTensorMode(), pytest.raises(TypeError, match=r"x: got a torch.strided tensor on cuda:0, wanted"):
         ft.linear_maxout(torch.empty(6, 7, device="cuda"), torch.empty(5, 3, 7, device="cuda"))
     with pytest.raises(RuntimeError, match="type 'Tensor' for argument 'x' but instead found type 'ndarray'"):
@@ -744,7 +744,7 @@ def test_refuses_another_device_and_what_is_no_tensor():
         ft.linear_maxout(X, W, B, precision="low")
 
 
-def test_meta_tensors():
+def test_modules_on_meta_give_meta_results():
     layer = ft.Maxout(7, 5, 3, device="meta")
     x = torch.empty(2, 6, 7, device="meta", requires_grad=True)
     y = layer(x)
@@ -756,7 +756,7 @@ def test_meta_tensors():
 
 
 @pytest.mark.parametrize(("features", "units"), [(0, 5), (7, 0), (0, 0)])
-def test_empty_layers(features, units):
+def test_modules_take_empty_shapes(features, units):
     layer = ft.Maxout(features, units, 2)
     y = layer(torch.ones(3, features))
     assert y.shape == (3, units)
@@ -767,7 +767,7 @@ def test_empty_layers(features, units):
 # ---- modules
 
 
-def test_maxout_starts_as_maxout_wants():
+def test_maxout_module_starts_with_maxout_normal():
     layer = ft.Maxout(400, 300, pieces=4)
     weight = layer.weight.detach()
     wanted = init.maxout_std(400, 4)
@@ -777,7 +777,7 @@ def test_maxout_starts_as_maxout_wants():
     assert not layer.bias.any()
 
 
-def test_maxout_arguments():
+def test_maxout_module_takes_and_rejects_arguments():
     layer = ft.Maxout(7, 5, 3, bias=False, dtype=torch.float64, precision="high")
     assert layer.bias is None
     assert layer.weight.shape == (5, 3, 7)
@@ -792,7 +792,7 @@ def test_maxout_arguments():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_from_linear_is_the_composition(bias):
+def test_from_linear_equals_the_composition(bias):
     linear = nn.Linear(7, 15, bias=bias, dtype=torch.float64)
     layer = ft.Maxout.from_linear(linear, 3)
     x = randn(6, 7, dtype=torch.float64)
@@ -804,7 +804,7 @@ def test_from_linear_is_the_composition(bias):
 
 
 @pytest.mark.parametrize(("name", "keywords"), ACTIVATIONS, ids=str)
-def test_linear_activation_layer(name, keywords):
+def test_linear_activation_module_has_the_bits_of_the_function(name, keywords):
     layer = ft.LinearActivation(7, 5, activation=name, **keywords)
     x = randn(6, 7)
     assert torch.equal(layer(x), ft.linear_activation(x, layer.weight, layer.bias, name, **keywords))
@@ -822,7 +822,7 @@ def test_prelu_layer_learns_its_slope():
         ft.LinearActivation(7, 5, activation="prelu", slope=[0.1, 0.2])
 
 
-def test_linear_activation_refuses_at_once():
+def test_linear_activation_module_rejects_invalid_arguments():
     with pytest.raises(ValueError, match="activation: got 'swish'"):
         ft.LinearActivation(7, 5, activation="swish")
     for module in (ft.Maxout, ft.LinearActivation):
@@ -833,7 +833,7 @@ def test_linear_activation_refuses_at_once():
     assert "activation='elu', alpha=0.5" in repr(ft.LinearActivation(7, 5, activation="elu", alpha=0.5))
 
 
-def test_state_dict_copies_and_pickles():
+def test_modules_survive_state_dict_copy_and_pickle():
     net, x = Net(), randn(6, 7)
     y = net(x)
     other = Net()
@@ -859,7 +859,7 @@ class Rows(Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
-def test_works_in_forked_workers(torch_threads):
+def test_modules_work_in_forked_workers(torch_threads):
     layer = ft.Maxout(256, 256)
     layer(randn(512, 256)).sum().backward()  # the parent has started its threads
     rows = Rows(layer)
@@ -872,7 +872,7 @@ def test_works_in_forked_workers(torch_threads):
 
 
 @pytest.mark.parametrize("name", [name for name in activations.NAMES if name not in ("identity", "prelu")])
-def test_activation_is_pytorchs_function_of_that_name(backend, dtype, name):
+def test_activation_equals_pytorchs_function_of_that_name(backend, dtype, name):
     """Values and derivatives on both sides of every kink, at it, and at finite limits."""
     kinks = np.array([-3.0, -1, 0, 1, 3, 6], dtype)
     away = np.concatenate([np.linspace(-7, 7, 99, dtype=dtype), np.array([-60, 60], dtype)])

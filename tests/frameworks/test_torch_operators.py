@@ -156,7 +156,7 @@ class Every(nn.Module):
 
 @inductor
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor calls the C++ compiler")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which AOTInductor calls")
 def test_aot_inductor_compiles_every_operator(tmp_path):
     net, x = Every().eval(), torch.randn(5, 6)
     program = torch.export.export(net, (x,))

@@ -19,7 +19,7 @@ from torch import nn
 WORLD, STEPS, ROWS = 2, 6, 24
 
 if not dist.is_available() or not dist.is_gloo_available():
-    pytest.skip("this build of PyTorch has no gloo", allow_module_level=True)
+    pytest.skip("needs a build of PyTorch with gloo", allow_module_level=True)
 
 
 def train(model: nn.Module, rank: int, world: int) -> list[float]:

@@ -1,0 +1,1 @@
+"""What several test modules share: cases, inputs, layouts, error bounds and asserts."""
