@@ -255,12 +255,10 @@ def test_accumulate_at_each_tier_adds_the_finished_sum(compiled, tier, threads, 
                 grad_y, x, weight, argmax, precision=tier, out=out, needs=(False, True, True), accumulate=True
             )
             np.testing.assert_array_equal(out[1], once[1] + 1)
-            linear = fa.linear_activation_backward(
-                grad_y, x, weight[:, 0], grad_y, "identity", precision=tier
-            )
+            linear = fa.linear_activation_backward(grad_y, x, weight[:, 0], grad_y, "linear", precision=tier)
             out = (None, np.ones_like(linear[1]), np.ones_like(linear[2]))
             fa.linear_activation_backward(
-                grad_y, x, weight[:, 0], grad_y, "identity", precision=tier, out=out, needs=(False, True, True),
+                grad_y, x, weight[:, 0], grad_y, "linear", precision=tier, out=out, needs=(False, True, True),
                 accumulate=True,
             )  # fmt: skip
             np.testing.assert_array_equal(out[1], linear[1] + 1)
