@@ -42,6 +42,8 @@ def checkout(tmp_path):
         import os, sys
         others = [entry for entry in sys.path if not os.path.isdir(os.path.join(entry, "fastact"))]
         sys.path[:] = [{str(own)!r}, {str(site)!r}, *others]
+        # an editable install has a finder of its own
+        sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
         import fastact
         print(fastact.get_config()["c_missing"])
     """
