@@ -1,4 +1,4 @@
-"""fastact: compiled CPU kernels for linear + maxout and the ReLU family, forward and backward.
+"""fastact: compiled CPU kernels for linear + maxout, linear + ReLU, GELU and their kin.
 
     y, argmax = fastact.linear_maxout(x, weight, bias)          # functions: arrays in, arrays out
     model = fastact.Sequential(fastact.Maxout(784, 240, pieces=5), fastact.Linear(240, 10))   # layers

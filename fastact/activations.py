@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 
-from .checks import LARGEST, check_array, check_finite, shown
+from .checks import LARGEST, check_array, check_finite, shown, unknown_name
 
 Array = np.ndarray[Any, Any]
 
@@ -293,7 +293,7 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[
     """
     act = _BY_NAME.get(name) if isinstance(name, str) else None
     if act is None:
-        raise ValueError(f"activation: got {shown(name)}, wanted one of {', '.join(NAMES)}")
+        raise unknown_name("activation", name, NAMES)
     defaults = TABLE[act.name].defaults
     if not parameters and not defaults:
         return act

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -56,11 +57,22 @@ def hint(got: Any, wanted: np.dtype[Any] | None = None) -> str:
     if isinstance(got, np.dtype):
         return f": try .astype(np.{dtype})" if got.kind in "biufO" else ""  # not complex, not text
     kind = type(got)
-    if isinstance(got, np.ndarray) or not (kind in (list, tuple) or hasattr(kind, "__array__")):
+    convertible = isinstance(got, list | tuple | float | int) or hasattr(kind, "__array__")
+    if isinstance(got, np.ndarray | bool) or not convertible:
         return ""
     packages = [str(base.__module__).partition(".")[0] for base in kind.__mro__]
     known = next((_CONVERSIONS[package] for package in packages if package in _CONVERSIONS), None)
     return f": try {known or f'np.asarray(..., np.{dtype})'}"
+
+
+def unknown_name(name: str, value: Any, names: Iterable[str]) -> ValueError:
+    """The error for a `value` that is not one of `names`; its message suggests the closest one."""
+    import difflib  # slow to import, and needed for a message only
+
+    names = list(names)
+    close = difflib.get_close_matches(value.lower(), names, 1, 0.72) if isinstance(value, str) else []
+    cure = f": try {close[0]!r}" if close else ""
+    return ValueError(f"{name}: got {shown(value)}, wanted one of {', '.join(names)}{cure}")
 
 
 def check_type(name: str, value: Any, wanted: np.dtype[Any] | None = None) -> None:
@@ -273,6 +285,8 @@ def forward_shape(
     All three have one dtype.
     """
     check_dtype("x", x_dtype)
+    if (x_dtype, weight_dtype) == FLOATS[::-1]:  # x is float64, as NumPy makes arrays
+        check_dtype("x", x_dtype, weight_dtype)
     check_dtype("weight", weight_dtype, x_dtype)
     if len(weight) != len(sizes):
         raise ValueError(f"weight: got shape {weight}, wanted ({', '.join(sizes)})")

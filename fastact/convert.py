@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_int, check_type, shown
+from .checks import check_int, check_type, shown, unknown_name
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,7 @@ ORDERS = tuple(_ORDERS)
 
 def _order(name: str) -> _Order:
     if not isinstance(name, str) or name not in _ORDERS:
-        raise ValueError(f"order: got {shown(name)}, wanted one of {', '.join(ORDERS)}")
+        raise unknown_name("order", name, ORDERS)
     return _ORDERS[name]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import ops
-from .activations import Approximate
+from .activations import TABLE, Approximate
 from .backends import BackendName
 
 Array = np.ndarray[Any, Any]
@@ -327,7 +327,12 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
     def __getattr__(name):
         """The names of 0.1.0, which pickles may have, for this module and for the package."""
         if name not in ("linear", "linear_backward"):
-            raise AttributeError(f"module 'fastact' has no attribute {name!r}")
+            cure = ""
+            if name in ("torch", "thinc"):
+                cure = f": import fastact.{name} first"
+            elif name.lower() in TABLE:
+                cure = f": try Activation({name.lower()!r}), or activation={name.lower()!r} of Linear"
+            raise AttributeError(f"module 'fastact' has no attribute {name!r}{cure}")
         import warnings
 
         new = name.replace("linear", "identity")

@@ -94,8 +94,11 @@ def show_config() -> None:
         "backend": f"{config['backend']} (available: {', '.join(config['backends'])})",
         "C extension": _describe_c(config),
         "threads": config["threads"],
-        "precision": _describe_precision(config),
+        "precision": config["precision"],
     }
+    lines |= {f'  "{tier}"': f"runs on {unit}" for tier, unit in config["tier_units"].items()}
+    if config["amx_missing"]:
+        lines["AMX"] = f"not used: {config['amx_missing']}"
     for name, value in lines.items():
         print(f"{name:<12} {value}")
 
@@ -105,12 +108,6 @@ def _describe_c(config: dict[str, Any]) -> str:
         return f"missing: {config['c_missing']}"
     openmp = "OpenMP" if config["openmp"] else "one thread, since it was built without OpenMP"
     return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])}), {openmp}"
-
-
-def _describe_precision(config: dict[str, Any]) -> str:
-    units = ", ".join(f"{tier} on {unit}" for tier, unit in config["tier_units"].items())
-    amx = f"; AMX: {config['amx_missing']}" if config["amx_missing"] else ""
-    return f"{config['precision']} ({units}{amx})"
 
 
 def _cpu() -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
 
-from .checks import check_size, shown
+from .checks import check_size, unknown_name
 
 Precision = Literal["highest", "high", "medium"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -28,7 +28,7 @@ def _check_threads(threads: int) -> int:
 
 def check_precision(precision: object) -> Precision:
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ValueError(f"precision: got {shown(precision)}, wanted one of {', '.join(PRECISIONS)}")
+        raise unknown_name("precision", precision, PRECISIONS)
     return precision
 
 

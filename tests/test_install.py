@@ -42,8 +42,9 @@ def checkout(tmp_path):
         import os, sys
         others = [entry for entry in sys.path if not os.path.isdir(os.path.join(entry, "fastact"))]
         sys.path[:] = [{str(own)!r}, {str(site)!r}, *others]
-        # an editable install has a finder of its own
-        sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
+        def belongs_to_an_editable_install(finder):
+            return getattr(finder, "__module__", "").startswith("__editable__")
+        sys.meta_path[:] = [f for f in sys.meta_path if not belongs_to_an_editable_install(f)]
         import fastact
         print(fastact.get_config()["c_missing"])
     """

@@ -334,3 +334,59 @@ def test_parameter_whose_data_is_not_an_array_refuses_to_be_one():
     parameter.data = [1.0, 2.0]
     with pytest.raises(TypeError, match=r"data: got list, wanted a numpy\.ndarray"):
         np.asarray(parameter)
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("call", "cure"),
+    [
+        (lambda: fa.Linear(3, 4, activation="Relu"), "'relu'"),
+        (lambda: fa.set_float32_matmul_precision("hgih"), "'high'"),
+        (lambda: fa.set_float32_matmul_precision("MEDIUM"), "'medium'"),
+        (lambda: fa.set_backend("Numpy"), "'numpy'"),
+    ],
+)
+def test_misspelt_name_gets_the_closest_one(call, cure):
+    with pytest.raises(ValueError, match=rf": got '\w+', wanted one of .*: try {cure}$"):
+        call()
+
+
+@pytest.mark.parametrize("name", ["", "swish", 3, None, np.array(["relu"])])
+def test_name_like_no_other_gets_no_suggestion(name):
+    with pytest.raises(ValueError, match=r"^activation: got .*, wanted one of [a-z0-9_, ]*$"):
+        fa.activation(np.ones(3), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("ReLU", r"try Activation\('relu'\), or activation='relu' of Linear"),
+        ("absent", None),
+    ],
+)
+def test_attribute_of_pytorchs_name_says_what_fastact_calls_it(name, cure):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'{': ' + cure if cure else '$'}"):
+        getattr(fa, name)
+
+
+@pytest.mark.parametrize("function", [fa.save, fa.load])
+def test_object_without_a_name_is_refused_with_the_cure(function, tmp_path):
+    with pytest.raises(TypeError, match=r"got a Linear without a name, wanted names, as in model=model$"):
+        function(tmp_path / "run.npz", fa.Linear(3, 4))
+
+
+def test_float64_x_for_float32_weights_is_the_one_to_convert():
+    x, weight = np.ones((2, 3)), np.ones((4, 3), np.float32)
+    with pytest.raises(
+        TypeError, match=r"^x: got dtype float64, wanted float32: try \.astype\(np\.float32\)$"
+    ):
+        fa.linear_activation(x, weight)
+    with pytest.raises(TypeError, match=r"^weight: got dtype float64, wanted float32"):
+        fa.linear_activation(x.astype(np.float32), weight.astype(np.float64))
+
+
+def test_number_for_an_array_gets_the_cure():
+    with pytest.raises(TypeError, match=r"^z: got float, wanted a numpy\.ndarray: try np\.asarray"):
+        fa.relu(3.0)

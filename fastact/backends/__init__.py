@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from ..checks import shown
+from ..checks import unknown_name
 
 if TYPE_CHECKING:
     from .interface import Backend
@@ -32,7 +32,7 @@ def get(name: BackendName | None) -> Backend:
     module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
         if not isinstance(name, str) or name not in NAMES:
-            raise ValueError(f"backend: got {shown(name)}, wanted one of {', '.join(NAMES)}")
+            raise unknown_name("backend", name, NAMES)
         if name == "c" and (reason := why_c_is_missing()) is not None:
             raise ImportError(reason)
         module = _loaded[name] = cast("Backend", importlib.import_module(f".{name}", __package__))
@@ -101,7 +101,7 @@ def active() -> Backend:
         elif asked in NAMES:
             _active = get(asked)
         else:
-            raise ValueError(f"FASTACT_BACKEND: got {asked!r}, wanted one of {', '.join(NAMES)}")
+            raise unknown_name("FASTACT_BACKEND", asked, NAMES)
     return _active
 
 

@@ -64,18 +64,18 @@ def supported_isas() -> tuple[str, ...]:
     return tuple(name for i, name in enumerate(isas()) if lib.fa_isa_supported(i))
 
 
-def set_isa(name: str) -> None:
-    """Force an instruction set for the whole process; ValueError for one that is unknown or unsupported."""
+def set_isa(name: str, label: str = "isa") -> None:
+    """Force an instruction set for the whole process.
+
+    Raises ValueError for one that is unknown or unsupported; the message begins with `label`.
+    """
     if lib.fa_set_isa(name.encode()) != lib.FA_OK:
         known = "which this CPU lacks" if name in isas() else "which is unknown"
-        raise ValueError(f"isa: got {name!r}, {known}, wanted one of {', '.join(supported_isas())}")
+        raise ValueError(f"{label}: got {name!r}, {known}, wanted one of {', '.join(supported_isas())}")
 
 
 if "FASTACT_ISA" in os.environ:
-    try:
-        set_isa(os.environ["FASTACT_ISA"])
-    except ValueError as error:
-        raise ValueError(f"FASTACT_ISA: {error}") from None
+    set_isa(os.environ["FASTACT_ISA"], "FASTACT_ISA")
 
 
 def why_no_amx() -> str | None:

@@ -29,7 +29,7 @@ def _info(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastact",
-        description="Compiled CPU kernels for linear + maxout and the ReLU family.",
+        description="Compiled CPU kernels for linear + maxout, and linear + ReLU, GELU and their kin.",
         epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512, amx), "
         "OMP_NUM_THREADS.",
     )

@@ -79,7 +79,7 @@ def check_loadable(targets: Mapping[str, Array], state: Mapping[str, Array]) -> 
         raise ValueError(f"{', '.join(read_only)}: read-only, wanted writeable arrays to load into")
 
 
-def save(path: Path, /, **objects: Any) -> None:
+def save(path: Path, /, *unnamed: Any, **objects: Any) -> None:
     """Write the state of each named object to one .npz file.
 
         fastact.save("run.npz", model=model, optimizer=optimizer, rng=rng)
@@ -100,6 +100,7 @@ def save(path: Path, /, **objects: Any) -> None:
             by ".npy", or `path` is a device, FIFO or socket.
         OSError: the file cannot be written, with `path` as its filename.
     """
+    _check_named("save", unnamed)
     name = check_path(path)
     entries: State = {}
     for group, obj in objects.items():
@@ -123,7 +124,7 @@ def save(path: Path, /, **objects: Any) -> None:
         np.savez(file, **entries)  # type: ignore[arg-type]
 
 
-def load(path: Path, /, **objects: Any) -> dict[str, State]:
+def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, State]:
     """Read a file that `save` wrote, into the named objects if any are given.
 
         fastact.load("run.npz", model=model, optimizer=optimizer, rng=rng)
@@ -145,6 +146,7 @@ def load(path: Path, /, **objects: Any) -> dict[str, State]:
 
     After an error every object is as it was.
     """
+    _check_named("load", unnamed)
     name = check_path(path)
     check_regular(name, os.stat(name))
     with open(name, "rb") as stream:
@@ -154,6 +156,12 @@ def load(path: Path, /, **objects: Any) -> dict[str, State]:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return states
+
+
+def _check_named(function: str, unnamed: tuple[Any, ...]) -> None:
+    if unnamed:
+        kind = type(unnamed[0]).__name__
+        raise TypeError(f"{function}: got a {kind} without a name, wanted names, as in model=model")
 
 
 def _read(stream: BinaryIO, objects: Mapping[str, Any]) -> dict[str, State]:

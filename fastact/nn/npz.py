@@ -130,9 +130,8 @@ def _damaged(name: str = "") -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"not a readable .npz file: {name}{': ' if name else ''}{error or type(error).__name__}"
-        ) from error
+        cause = f"{name}{': ' if name else ''}{error or type(error).__name__}"
+        raise ValueError(f"not a readable .npz file, as fastact.save writes them: {cause}") from error
 
 
 def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:

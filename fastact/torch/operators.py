@@ -243,6 +243,10 @@ def execute(
     """y, or (y, saved) with `both`: computed by the kernel directly if the call is plain, else dispatched."""
     if not is_plain(tensors):
         operator = forward.saving_operator if both else forward.operator
+        for name, tensor in zip(forward.names, tensors, strict=False):
+            if tensor is not None and not hasattr(tensor, "__torch_function__"):  # proxies of fx have it too
+                kind = type(tensor).__name__
+                raise TypeError(f"{name}: got {kind}, wanted a torch.Tensor: try torch.as_tensor(...)")
         check_placement(forward.names, arguments)  # a subclass may fail before the operator's own check
         return operator(*arguments)
     if _records(tensors):

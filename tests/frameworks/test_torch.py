@@ -700,6 +700,17 @@ def test_functions_reject_invalid_arguments(error, match, call, compiled):
             call()
 
 
+@pytest.mark.parametrize("given", [X.numpy(), X.tolist(), 3.0])
+def test_function_of_what_is_not_a_tensor_names_the_argument(given):
+    wanted = rf"^x: got {type(given).__name__}, wanted a torch\.Tensor: try torch\.as_tensor\(\.\.\.\)$"
+    with pytest.raises(TypeError, match=wanted):
+        ft.linear_maxout(given, W, None)
+    with pytest.raises(TypeError, match=wanted.replace("x:", "weight:")):
+        ft.linear_activation(X, given, None, "relu")
+    with pytest.raises(TypeError, match=wanted.replace("x:", "z:")):
+        ft.maxout(given)
+
+
 SHAPES = {  # of x, weight, bias; where the ranks are right, one size is not
     "x too narrow": ((6, 6), (5, 3, 7), (5, 3)),
     "x without a dimension": ((), (5, 3, 7), (5, 3)),
@@ -871,7 +882,9 @@ def test_modules_work_in_forked_workers(torch_threads):
 # ---- the formulas of the activations
 
 
-@pytest.mark.parametrize("name", [name for name in activations.NAMES if name not in ("identity", "prelu")])
+@pytest.mark.parametrize(
+    "name", [name for name in activations.NAMES if name != "prelu" and hasattr(nn.functional, name)]
+)
 def test_activation_equals_pytorchs_function_of_that_name(backend, dtype, name):
     """Values and derivatives on both sides of every kink, at it, and at finite limits."""
     kinks = np.array([-3.0, -1, 0, 1, 3, 6], dtype)
