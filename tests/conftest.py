@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import hypothesis
 import numpy as np
@@ -28,6 +29,14 @@ hypothesis.settings.load_profile("fastact")
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run every case, not a part of their product")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run the whole suite in two processes, unless -n says otherwise; tests that are named run in one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(2, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
