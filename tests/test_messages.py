@@ -95,7 +95,7 @@ def test_conversion_of_what_is_not_numbers_is_not_suggested():
         pass
 
     module = type("Module", (), {"__module__": "torch.nn.modules.module"})()
-    for value in (None, "x", 1.0, Layerlike(), module, np.ma.ones(3), {}, fa.Linear(3, 2), np.ndarray):
+    for value in (None, "x", True, Layerlike(), module, np.ma.ones(3), {}, fa.Linear(3, 2), np.ndarray):
         message = message_of(TypeError, lambda: fa.relu(value))  # noqa: B023
         assert message == f"z: got {type(value).__name__}, wanted a numpy.ndarray"
 

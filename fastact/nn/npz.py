@@ -131,7 +131,7 @@ def _damaged(name: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         cause = f"{name}{': ' if name else ''}{error or type(error).__name__}"
-        raise ValueError(f"not a readable .npz file, as fastact.save writes them: {cause}") from error
+        raise ValueError(f"not a readable .npz file: {cause}") from error
 
 
 def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:
