@@ -26,7 +26,7 @@ from .timing import interleaved
 
 # A sweep has many shapes, and compiling for each takes longer than measuring it.
 NOT_IN_SWEEPS = {"torch.compile", "Thinc"}
-# Of other layers than maxout float32 alone is compared, but for frozen weights.
+# Layers other than maxout are compared in float32 alone, except with frozen weights.
 NOT_IN_LINEAR = {"fastact C high", "fastact C medium"}
 # the methods that each table times, and what its records call them
 MODES = {

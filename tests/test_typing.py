@@ -108,7 +108,7 @@ assert_type(fa.activation_backward(x, x, "prelu", slope=slope), tuple[Array, Arr
 assert_type(fa.maxout_backward(grad, argmax, 2), Array)
 """
 
-# What README's examples take as given.
+# Declarations of the names that README's examples take as given.
 GIVEN = """# mypy: allow-redefinition
 from collections.abc import Iterable
 from typing import Any

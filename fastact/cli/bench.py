@@ -19,7 +19,9 @@ def add_parser(commands: Any) -> None:
         description="Check fastact and its peers against float64, then time them in turn, in one run.",
         epilog="Peers come with: pip install -e '.[bench]'.  One that is missing is named and left out.",
     )
-    parser.add_argument("--quick", action="store_true", help="six shapes and short samples: 90 seconds")
+    parser.add_argument(
+        "--quick", action="store_true", help="short samples; six shapes in 90 seconds, or those of --shapes"
+    )
     parser.add_argument(
         "--threads",
         type=arguments.positive,

@@ -89,7 +89,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
-# What a report adds for some of the other layers.
+# Notes that a report adds for some of the other layers.
 _NOTES = (
     ({"relu", "gelu", "mish"}, 'use_ops("fastact") runs the activation on its kernels, unfused'),
     ({"precomputable_affine"}, "the maxout layer that is compiled into spaCy's parser"),

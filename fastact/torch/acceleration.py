@@ -24,7 +24,7 @@ from .modules import Layer
 
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
 _ACTIVATIONS = [getattr(activation, name) for name in activation.__all__ if name != "MultiheadAttention"]
-# What a report accounts for, wherever it is in a model.
+# Layers that a report accounts for, wherever they are in a model.
 _LAYERS = (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)
 _OWN = "fastact's own layer, which runs fused"
 _WHAT_IS_FUSED = (

@@ -45,7 +45,7 @@ def _array_without_values(value: Tensor) -> checks.Array:
     return np.empty(tuple(value.shape), NUMPY_DTYPES[value.dtype])
 
 
-# What a check takes of tensors with values, and of fake ones: the rule for shapes, and a slope's array.
+# Arguments of a check for tensors with values, and for fake ones: the rule for shapes, and a slope's array.
 _REAL = (real_shape, as_array)
 _FAKE = (fake_shape, _array_without_values)
 _Kind = tuple[ShapeRule, Callable[[Tensor], checks.Array]]
