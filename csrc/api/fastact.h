@@ -12,6 +12,18 @@ enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
 
+/* What a step of a network is.  FA_BRANCH and FA_SUM stand before and after the layers of a residual, whose sum is
+ * the input of the branch plus the output of its last layer. */
+enum fa_layer {
+  FA_LINEAR = 0,
+  FA_MAXOUT = 1,
+  FA_ACTIVATION = 2,
+  FA_DROPOUT = 3,
+  FA_LAYER_NORM = 4,
+  FA_BRANCH = 5,
+  FA_SUM = 6
+};
+
 /* The instruction set in force; those of this build, best first; whether this CPU supports one. */
 const char *fa_isa(void);
 int fa_set_isa(const char *name);
@@ -64,24 +76,21 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
-/* A frozen layer: a product, the maximum of `pieces` units for each output, then an activation; for pieces = 0 the
- * activation alone, with in_features = out_features.  The layer keeps its own copy of weight, bias and slope, packed
- * for the instruction set in force when it is made, and always runs on the kernels of that instruction set.  The given
- * weight and bias have to outlive the layer, since rows that the packed weights cannot serve use them.  Any number of
- * threads may use the layer until fa_free_frozen. */
-struct fa_frozen;
+/* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
+ * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
+ * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */
+struct fa_step;
 
-/* weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL, slope as above.  Returns NULL if
- * there is no memory. */
-struct fa_frozen *fa_freeze(int dtype, int64_t in_features, int64_t out_features, int64_t pieces, const void *weight,
-                            const void *bias, int activation, double parameter, const void *slope, int64_t slopes,
-                            int precision);
-void fa_free_frozen(struct fa_frozen *layer);
+/* Of an enum fa_layer other than FA_DROPOUT: weight (out_features, pieces, in_features), bias (out_features, pieces),
+ * slope as above, each or NULL; without a weight in_features = out_features.  Returns NULL if there is no memory. */
+struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
+                          const void *weight, const void *bias, int activation, double parameter, const void *slope,
+                          int64_t slopes, int precision);
+void fa_free_frozen(struct fa_step *step);
 
-/* x (rows, in_features of the first layer) -> y (rows, out_features of the last), through `count` >= 1 layers of one
+/* x (rows, in_features of the first step) -> y (rows, out_features of the last), through `count` >= 1 steps of one
  * dtype */
-int fa_run_frozen(const struct fa_frozen *const *layers, int64_t count, int64_t rows, const void *x, void *y,
-                  int threads);
+int fa_run_frozen(const struct fa_step *const *steps, int64_t count, int64_t rows, const void *x, void *y, int threads);
 
 /* The mean of (y - target)^2 over arrays of n, 0 for n = 0, and grad = 2 / n (y - target). */
 double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *grad, int threads);

@@ -66,6 +66,7 @@ const struct kernels KERNELS = {
     .scatter_columns = scatter_columns,
     .add = add,
     .scale = scale,
+    .dropout = dropout,
     .sum_columns = sum_columns,
     .sum_slopes = sum_slopes,
     .mse = mse,

@@ -1,4 +1,4 @@
-/* Plain sums of arrays, and sums over rows. */
+/* Plain sums and products of arrays, and sums over rows. */
 #ifndef FA_SUMS_H
 #define FA_SUMS_H
 
@@ -29,6 +29,14 @@ static void scale(int64_t n, const void *factor, const void *x, int accumulate, 
     vec product = vec_fma(f, load_rest(from + i, n - i), zero);
     store_rest(sum + i, accumulate ? vec_add(load_rest(sum + i, n - i), product) : product, n - i);
   }
+}
+
+/* y (n) = x keep factor, where keep is 0 or 1: the product with 0 of an infinity is NaN, and of -1 it is -0 */
+static void dropout(int64_t n, double factor, const uint8_t *keep, const void *x, void *y) {
+  const real *from = x;
+  real *to = y;
+  const real kept = (real)factor;
+  for (int64_t i = 0; i < n; i++) to[i] = from[i] * (real)keep[i] * kept;
 }
 
 /* sums (columns) = the sums over the rows of x (rows, columns), `stride` apart */

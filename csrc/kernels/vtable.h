@@ -238,6 +238,8 @@ struct kernels {
   void (*add)(int64_t n, const void *terms, void *sums);
   /* to (n) = factor x, or added to it; `factor` points to one element */
   void (*scale)(int64_t n, const void *factor, const void *x, int accumulate, void *to);
+  /* y (n) = x keep factor, where keep is 0 or 1; y may be x */
+  void (*dropout)(int64_t n, double factor, const uint8_t *keep, const void *x, void *y);
   /* sums (columns) = the sums over `rows` rows of x, `stride` apart */
   void (*sum_columns)(int64_t rows, int64_t columns, int64_t stride, const void *x, void *sums);
   /* grad_slope (slopes) = sums over cuts and over columns `slopes` apart of partial (cuts, width), added in double; or

@@ -1,9 +1,9 @@
 #include "engine/sizes.h"
 #include "engine/workspace.h"
 #include "kernels/activation_list.h"
-#include "layers/activation.h"
 #include "layers/grad_bias.h"
 #include "layers/maxout_backward.h"
+#include "layers/step.h"
 
 /* Small-batch grad_weight: with at most this many rows, and at least this many vectors of in_features, outer products
  * are summed in registers and written once, where the micro-tiles of a product write their sums twice.
@@ -11,22 +11,27 @@
 #define OUTER_PRODUCT_ROWS 32
 #define OUTER_PRODUCT_VECTORS 8
 
+int linear_forward(const struct call *call, const struct fa_step *step, int64_t rows, const char *x, char *y, char *z) {
+  const struct source left = dense_source(x, step->in_features, 1);
+  const struct product product = {
+      .rows = rows,
+      .depth = step->in_features,
+      .columns = step->out_features,
+      .pieces = 1,
+      .left = &left,
+      .right = weights_of(step),
+      .epilogue = {.y = z ? z : y, .y_stride = step->out_features},
+  };
+  return activated_product(call, &product, &step->activation, y);
+}
+
 int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
                          double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
                          const void *bias, void *y, void *z, int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
-  const struct source left = dense_source(x, in_features, 1);
-  const struct product product = {
-      .rows = rows,
-      .depth = in_features,
-      .columns = out_features,
-      .pieces = 1,
-      .left = &left,
-      .right = {.data = weight, .column_stride = in_features, .depth_stride = 1, .bias = bias},
-      .epilogue = {.y = z ? z : y, .y_stride = out_features},
-  };
-  const struct activation act = {activation, parameter, slope, slopes};
-  return end_call(activated_product(&call, &product, &act, y));
+  struct fa_step step = product_step(FA_LINEAR, in_features, out_features, 1, weight, bias);
+  step.activation = (struct activation){activation, parameter, slope, slopes};
+  return end_call(linear_forward(&call, &step, rows, x, y, z));
 }
 
 /* grad_x (rows, in) = grad_z (rows, out) @ weight (out, in) */
@@ -70,24 +75,36 @@ static int gradient_of_weight(const struct call *call, int64_t rows, int64_t in_
                            });
 }
 
+int linear_backward(const struct call *call, const struct fa_step *step, int64_t rows, const char *grad_y,
+                    const char *x, const char *saved, char *grad_x, int accumulate) {
+  int64_t in_features = step->in_features, out_features = step->out_features;
+  const char *grad_z = grad_y;
+  int status = FA_OK;
+  if (step->activation.code != FA_IDENTITY) {
+    char *memory = workspace(WORKSPACE_GRADIENT, (size_t)(rows * out_features * call->kernels->itemsize));
+    if (!memory) return FA_NO_MEMORY;
+    grad_z = memory;
+    status = activation_backward(call, rows, out_features, &step->activation, grad_y, saved, memory, step->grad_slope,
+                                 accumulate);
+  }
+  if (grad_x && status == FA_OK)
+    status = gradient_of_x(call, rows, in_features, out_features, grad_z, step->weight, grad_x);
+  if (step->grad_weight && status == FA_OK)
+    status = gradient_of_weight(call, rows, in_features, out_features, grad_z, x, step->grad_weight, accumulate);
+  if (step->grad_bias && status == FA_OK)
+    status = gradient_of_bias(call, rows, out_features, 1, grad_z, NULL, accumulate, step->grad_bias);
+  return status;
+}
+
 int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
                                   double parameter, const void *slope, int64_t slopes, const void *grad_y,
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
-  const void *grad_z = grad_y;
-  int status = FA_OK;
-  if (activation != FA_IDENTITY) {
-    void *memory = workspace(WORKSPACE_GRADIENT, (size_t)(rows * out_features * call.kernels->itemsize));
-    if (!memory) return FA_NO_MEMORY;
-    grad_z = memory;
-    status = activation_backward(&call, rows, out_features, &(struct activation){activation, parameter, slope, slopes},
-                                 grad_y, saved, memory, grad_slope, accumulate);
-  }
-  if (grad_x && status == FA_OK) status = gradient_of_x(&call, rows, in_features, out_features, grad_z, weight, grad_x);
-  if (grad_weight && status == FA_OK)
-    status = gradient_of_weight(&call, rows, in_features, out_features, grad_z, x, grad_weight, accumulate);
-  if (grad_bias && status == FA_OK)
-    status = gradient_of_bias(&call, rows, out_features, 1, grad_z, NULL, accumulate, grad_bias);
-  return end_call(status);
+  struct fa_step step = product_step(FA_LINEAR, in_features, out_features, 1, weight, NULL);
+  step.activation = (struct activation){activation, parameter, slope, slopes};
+  step.grad_weight = grad_weight;
+  step.grad_bias = grad_bias;
+  step.grad_slope = grad_slope;
+  return end_call(linear_backward(&call, &step, rows, grad_y, x, saved, grad_x, accumulate));
 }

@@ -1,24 +1,25 @@
 #include <string.h>
 
-#include "engine/product.h"
+#include "layers/step.h"
+
+int maxout_forward(const struct call *call, const struct fa_step *step, int64_t rows, const char *x, char *y,
+                   uint8_t *argmax) {
+  const struct source left = dense_source(x, step->in_features, 1);
+  if (step->pieces == 1 && argmax) memset(argmax, 0, (size_t)(rows * step->out_features));
+  return run_product(call, &(struct product){
+                               .rows = rows,
+                               .depth = step->in_features,
+                               .columns = step->out_features,
+                               .pieces = step->pieces,
+                               .left = &left,
+                               .right = weights_of(step),
+                               .epilogue = {.y = y, .argmax = argmax, .y_stride = step->out_features},
+                           });
+}
 
 int fa_linear_maxout(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t pieces, const void *x,
                      const void *weight, const void *bias, void *y, uint8_t *argmax, int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
-  const struct source left = dense_source(x, in_features, 1);
-  if (pieces == 1 && argmax) memset(argmax, 0, (size_t)(rows * out_features));
-  const struct product product = {
-      .rows = rows,
-      .depth = in_features,
-      .columns = out_features,
-      .pieces = (int)pieces,
-      .left = &left,
-      .right = {.data = weight,
-                .column_stride = pieces * in_features,
-                .depth_stride = 1,
-                .piece_stride = in_features,
-                .bias = bias},
-      .epilogue = {.y = y, .argmax = argmax, .y_stride = out_features},
-  };
-  return end_call(run_product(&call, &product));
+  const struct fa_step step = product_step(FA_MAXOUT, in_features, out_features, pieces, weight, bias);
+  return end_call(maxout_forward(&call, &step, rows, x, y, argmax));
 }

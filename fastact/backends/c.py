@@ -390,14 +390,17 @@ def freeze(
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
     first = in_features
-    layers = []
+    frozen = []
     for step in steps:
         weight = step.weight
-        out_features, pieces = in_features, 0
+        kind, out_features, pieces = lib.FA_ACTIVATION, in_features, 1
         if weight is not None:
-            out_features, pieces = len(weight), weight.shape[1] if weight.ndim == 3 else 1
-        layer = lib.fa_freeze(
+            kind, out_features = lib.FA_LINEAR, len(weight)
+            if weight.ndim == 3:
+                kind, pieces = lib.FA_MAXOUT, weight.shape[1]
+        made = lib.fa_freeze(
             _DTYPE[dtype.char],
+            kind,
             in_features,
             out_features,
             pieces,
@@ -409,16 +412,16 @@ def freeze(
             0 if step.act.slope is None else step.act.slope.size,
             _PRECISION[step.tier],
         )
-        if layer == _NULL:
+        if made == _NULL:
             _check(lib.FA_NO_MEMORY)
-        layers.append(ffi.gc(layer, lib.fa_free_frozen))
+        frozen.append(ffi.gc(made, lib.fa_free_frozen))
         in_features = out_features
-    count, number, last = len(layers), dtype.num, in_features
-    pointers = ffi.new("const struct fa_frozen *[]", layers)
+    count, number, last = len(frozen), dtype.num, in_features
+    pointers = ffi.new("const struct fa_step *[]", frozen)
     address = int(ffi.cast("uintptr_t", pointers))
 
-    # the layers and, for some tiers, the arrays that they point to live as long as this function
-    def run(x: Array, y: Array, threads: int, owners: Any = (pointers, layers, steps)) -> None:
+    # the frozen steps and, for some tiers, the arrays that they point to live as long as this function
+    def run(x: Array, y: Array, threads: int, owners: Any = (pointers, frozen, steps)) -> None:
         status = _native.run_frozen(address, count, number, first, last, x, y, threads)
         if status:
             _check(status)
