@@ -285,6 +285,13 @@ _BY_NAME = {name: _ACTIVATIONS[name] for name in NAMES}
 _BY_NAME |= {alias: _ACTIVATIONS[name] for alias, name in _ALIASES.items()}
 
 
+# The code of each activation, its parameter by default, and whether its backward needs z.
+CODES: dict[str, tuple[int, float, bool]] = {}
+for _name, _act in _BY_NAME.items():
+    (_default,) = TABLE[_act.name].defaults.values() or (0.0,)
+    CODES[_name] = _act.code, _default if isinstance(_default, float) else 0.0, _act.saves == "z"
+
+
 def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Activation:
     """The activation called `name` with its keywords checked.
 
@@ -311,6 +318,15 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[
         return _ACTIVATIONS["gelu_tanh"] if approximate == "tanh" else act
     (key,) = defaults
     return act._replace(parameter=check_finite(key, values[key], LARGEST[dtype.char]))
+
+
+def code_of(name: str, parameters: Mapping[str, Any]) -> tuple[int, float, bool]:
+    """The entry of `CODES` for an activation with parameters other than a slope.
+
+    Raises what `resolve` raises for float64.
+    """
+    act = resolve(name, 1, np.dtype(np.float64), parameters)
+    return act.code, act.parameter, act.saves == "z"
 
 
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:

@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("support")
 from support import selection  # noqa: E402
 from support.variants import COMPILED, COMPILED_BACKENDS, in_force  # noqa: E402
 
-from fastact import settings  # noqa: E402
+from fastact import backends, settings  # noqa: E402
 
 hypothesis.settings.register_profile(
     "fastact",
@@ -99,6 +99,15 @@ def threads(request):
     """The number of threads in force; 2 only where the work is large enough for a team."""
     with settings.num_threads(request.param):
         yield request.param
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """A `Sequential` runs its layers one by one on the C backend too."""
+    if backends.why_c_is_missing() is None:
+        c = backends.get("c")
+        monkeypatch.setattr(c, "network_forward", lambda *arguments: None)
+        monkeypatch.setattr(c, "network_backward", lambda *arguments: None)
 
 
 @pytest.fixture

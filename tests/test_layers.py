@@ -180,7 +180,7 @@ def test_backward_without_needs_input_grad_returns_none(each_backend, rng):
         assert step(layer, x, needs_input_grad=False) is None
 
 
-def test_backward_uses_the_precision_of_its_forward(monkeypatch, rng):
+def test_backward_uses_the_precision_of_its_forward(one_by_one, monkeypatch, rng):
     seen = []
 
     def spied(run):
@@ -257,7 +257,7 @@ def test_backward_of_an_invalid_gradient_leaves_the_layer_ready(rng):
 # ---- inference
 
 
-def test_inference_changes_nothing_and_skips_the_argmax(each_backend, monkeypatch, rng):
+def test_inference_changes_nothing_and_skips_the_argmax(one_by_one, each_backend, monkeypatch, rng):
     x = rng.standard_normal((7, 6))
     model = small_model(dtype=np.float64)
     trained = model(x, training=True)

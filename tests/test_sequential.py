@@ -150,7 +150,7 @@ def test_out_of_memory_stays_a_memory_error_and_notes_the_layer():
         assert caught.value.__notes__ == ["layers[1], Linear(0, 1048576)"]
 
 
-def test_out_of_memory_in_a_kernel_names_the_layer(monkeypatch):
+def test_out_of_memory_in_a_kernel_names_the_layer(one_by_one, monkeypatch):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"no C extension: {reason}")
     from fastact.backends import c

@@ -135,4 +135,7 @@ static inline PyObject *attribute(PyObject *object, PyObject *name) {
   return value;
 }
 
+/* Adds the functions of network.c to the module -> 0, or -1 with an exception set. */
+int add_network(PyObject *module);
+
 #endif

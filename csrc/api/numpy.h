@@ -21,6 +21,26 @@
  *   adam(rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square, data, threads)     is the columns
  *   max_norm(max_norm, data, threads)
  *
+ * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has
+ * been written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it
+ * does not fit, it overlaps another one.
+ *
+ *   network_forward(objects, parts, x, training, tape, precision, threads)    -> y, or (y, tape) for training
+ *   network_backward(objects, parts, x, y, tape, grad_y, accumulate, needs_input_grad, threads)    -> grad_x, or True
+ *   network_tape(tape)    -> for each step (offset of y, columns of y, offset of what it saved, columns of that, bytes
+ *                            of an element of that, precision, factor of a dropout); offsets in bytes from the array's
+ *                            start, -1 for an array that the tape does not hold
+ *
+ *   objects  a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64, uint8, a dict of the
+ * tiers' numbers, a dict of activations, a function for activations with keywords), see api/network.c parts    a tuple
+ * of (enum fa_layer, a layer, the names of its attributes).  Attributes, of which parameters are objects with `data`,
+ * `grad` and `grad_out()` or None: FA_LINEAR      precision, weight, bias, activation's name, its keywords, slope
+ *            FA_MAXOUT      precision, weight, bias
+ *            FA_ACTIVATION  its name, its keywords, slope
+ *            FA_DROPOUT     p, rescale (or the factor of the numbers that are kept), generator (or an array of bytes,
+ *                           1 for each number of x that is kept, for a caller who has drawn them)
+ *   tape     an array of bytes for the tape, which a larger one replaces; None for a new one
+ *
  * Nothing protects a call from an array that is freed meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);
 

@@ -145,13 +145,12 @@ int infer(const struct call *call, const struct fa_step *const *steps, int64_t c
 
 /* ---- training */
 
-/* The bytes that a step keeps beside its input and its output. */
-static int64_t saved_bytes(const struct fa_step *s, int64_t rows, int itemsize) {
+struct saved saved_by(const struct fa_step *s, int itemsize) {
   switch (s->layer) {
-  case FA_LINEAR: return s->saves_z ? rows * s->out_features * itemsize : 0;
+  case FA_LINEAR: return (struct saved){s->saves_z ? s->out_features : 0, itemsize};
   case FA_MAXOUT:
-  case FA_DROPOUT: return rows * s->out_features;
-  default: return 0;
+  case FA_DROPOUT: return (struct saved){s->out_features, 1};
+  default: return (struct saved){0, itemsize};
   }
 }
 
@@ -168,7 +167,8 @@ int64_t lay_out_tape(int dtype, int itemsize, int64_t rows, const struct fa_step
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *s = steps[i];
     int64_t y = i + 1 < count && s->layer != FA_BRANCH ? take(&end, rows * s->out_features * itemsize) : 0;
-    int64_t bytes = saved_bytes(s, rows, itemsize), saved = bytes ? take(&end, bytes) : 0;
+    const struct saved beside = saved_by(s, itemsize);
+    int64_t bytes = rows * beside.columns * beside.itemsize, saved = bytes ? take(&end, bytes) : 0;
     if (tape) tape->steps[i] = (struct tape_step){*s, y, saved};
   }
   if (tape) {

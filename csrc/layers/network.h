@@ -27,6 +27,14 @@ struct tape {
   struct tape_step steps[];
 };
 
+/* What a step keeps beside its input and its output: an array (rows, columns), empty for most steps. */
+struct saved {
+  int64_t columns;
+  int itemsize;
+};
+
+struct saved saved_by(const struct fa_step *step, int itemsize);
+
 /* The bytes of a tape, and the tape's layout written to `tape`, unless that is NULL. */
 int64_t lay_out_tape(int dtype, int itemsize, int64_t rows, const struct fa_step *const *steps, int64_t count,
                      struct tape *tape);

@@ -375,6 +375,13 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _native.max_norm(max_norm, data, threads)
 
 
+# ---- several layers in one call: see csrc/api/numpy.h
+
+network_forward = _native.network_forward
+network_backward = _native.network_backward
+network_tape = _native.network_tape
+
+
 # ---- frozen layers
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .. import activations, checks, ops
 from ..activations import FixedName, Parameters
+from ..settings import Precision
+from . import network
 from .layer import Array, Layer, Parameter, Sizes, array_of, check_grad, data_of, describe_dtype
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ class Activation(Layer):
     Raises:
         TypeError, ValueError: `name` or a keyword is unknown, of the wrong type or out of range.
     """
+
+    slope = None
+    _step = network.ACTIVATION, ("name", "keywords", "slope")
 
     def __init__(self, name: FixedName, **keywords: Unpack[Parameters]) -> None:
         if isinstance(name, str) and name == "prelu":  # type: ignore[comparison-overlap]
@@ -46,6 +51,9 @@ class Activation(Layer):
         check_grad(grad_y, saved)
         return ops.activation_backward(grad_y, saved, self.name, **self.keywords)
 
+    def _from_tape(self, x: Array, y: Array, nothing: None, tier: Precision, factor: float) -> Any:
+        return y if self._saves == "y" else x
+
     def _describe(self) -> list[str]:
         return [repr(self.name), *(f"{key}={value!r}" for key, value in self.keywords.items())]
 
@@ -65,6 +73,10 @@ class PReLU(Layer):
         TypeError: features is not an int, slope is not real numbers, or dtype not float32 or float64.
         ValueError: features is below 1, or slope is not finite or has the wrong length.
     """
+
+    _name = "prelu"
+    _keywords: ClassVar[Parameters] = {}
+    _step = network.ACTIVATION, ("_name", "_keywords", "slope")
 
     def __init__(
         self, features: int = 1, slope: float | list[float] | Array = 0.25, *, dtype: Any = np.float32
@@ -99,6 +111,9 @@ class PReLU(Layer):
             slope=array_of("slope", self.slope),
         )
         return grad_x
+
+    def _from_tape(self, x: Array, y: Array, nothing: None, tier: Precision, factor: float) -> Any:
+        return x
 
     def _describe(self) -> list[str]:
         return [f"{np.size(self.slope.data)}", *describe_dtype(self.slope)]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from ..settings import Precision
+from . import network
 from .layer import Array, Layer, Sizes
 
 
@@ -30,6 +32,8 @@ class Dropout(Layer):
         TypeError: p is not a number, rescale is not a bool, or `np.random.default_rng` does not take rng.
         ValueError: p is not in [0, 1).
     """
+
+    _step = network.DROPOUT, ("p", "rescale", "rng")
 
     def __init__(
         self, p: float = 0.5, rescale: bool = True, *, rng: np.random.Generator | int | None = None
@@ -55,6 +59,9 @@ class Dropout(Layer):
         checks.check_array("grad_y", grad_y, dtype)
         checks.check_shape("grad_y", grad_y.shape, keep.shape)
         return _masked(grad_y, keep, scale)
+
+    def _from_tape(self, x: Array, y: Array, keep: Array, tier: Precision, factor: float) -> Any:
+        return keep.view(np.bool_), factor, x.dtype
 
     def _describe(self) -> list[str]:
         return [f"{self.p:g}"] + ([] if self.rescale else ["rescale=False"])

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import checks
 from .checkpoint import check_loadable
+from .tape import Tape
 
 Array = np.ndarray[Any, Any]
 
@@ -107,7 +108,8 @@ class Sizes(NamedTuple):
 class Layer:
     """The base of all layers.  A subclass defines `_forward`, `_backward` and `_describe`."""
 
-    _saved: Any = None  # saved by `_forward` for `_backward`
+    _contents: str | None = None  # the attribute with the layers inside this one
+    _saved: Any = None  # saved by `_forward` for `_backward`, or the tape of a run that has it
 
     def __call__(self, x: Array, training: bool = False) -> Array:
         """The layer's output.
@@ -149,6 +151,8 @@ class Layer:
         """
         accumulate = checks.check_flag("accumulate", accumulate)
         needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
+        if type(self._saved) is Tape:
+            self._saved.unpack()
         if self._saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward without a training forward; each layer(x, training=True) "
@@ -168,6 +172,10 @@ class Layer:
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         raise NotImplementedError
+
+    def _saved_one_by_one(self) -> Any:
+        """What `_forward` saves beside what the layers inside this one save themselves."""
+        return ()
 
     def _describe(self) -> list[str]:
         """The arguments that `repr` shows."""
@@ -217,7 +225,7 @@ class Layer:
             target[...] = state[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_saved"}
+        return {name: value for name, value in vars(self).items() if name not in ("_saved", "_plan")}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._describe())})"

@@ -12,7 +12,7 @@ import numpy as np
 from .. import activations, checks, ops
 from ..activations import ActivationName, Parameters
 from ..settings import Precision
-from . import init
+from . import init, network
 from .activation import new_slope
 from .layer import Array, Parameter, array_of
 from .product import Product, grad_out, new_weight, set_grads
@@ -85,6 +85,8 @@ class Linear(Product):
         self.weight = new_weight((self.out_features, self.in_features), initialise, rng, dtype)
         self.bias = Parameter(np.zeros(self.out_features, dtype), "bias", decay=False) if bias else None
 
+    _step = network.LINEAR, ("precision", "weight", "bias", "activation", "_constants", "slope")
+
     def keywords(self) -> Parameters:
         """The activation's keywords, with the learned slope if it has one."""
         if self.slope is None:
@@ -131,6 +133,9 @@ class Linear(Product):
         )
         set_grads(parameters, grads)
         return grad_x
+
+    def _from_tape(self, x: Array, y: Array, z: Array | None, tier: Precision, factor: float) -> Any:
+        return x, y if z is None else z, tier
 
     def _describe(self) -> list[str]:
         parts = [f"{self.in_features}", f"{self.out_features}"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import checks, ops
 from ..settings import Precision
-from . import init
+from . import init, network
 from .layer import Array, Parameter
 from .product import Product, grad_out, new_weight, set_grads
 
@@ -57,6 +57,8 @@ class Maxout(Product):
         self.weight = new_weight(shape, init, rng, dtype)
         self.bias = Parameter(np.zeros(shape[:2], dtype), "bias", decay=False) if bias else None
 
+    _step = network.MAXOUT, ("precision", "weight", "bias")
+
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         weight, bias = self._arrays()
         if type(x) not in checks.ARRAYS or x.dtype != weight.dtype or x.shape[-1:] != weight.shape[-1:]:
@@ -80,6 +82,9 @@ class Maxout(Product):
         )
         set_grads((self.weight, self.bias), grads)
         return grad_x
+
+    def _from_tape(self, x: Array, y: Array, argmax: Array, tier: Precision, factor: float) -> Any:
+        return x, argmax, tier
 
     def _describe(self) -> list[str]:
         sizes = [f"{self.in_features}", f"{self.out_features}", f"pieces={self.pieces}"]

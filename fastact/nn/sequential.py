@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import checks
 from .layer import Array, Layer, Parameter, Sizes, check_layer
+from .network import Part, Run, parts_of, runs_of
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -37,6 +38,9 @@ class Sequential(Layer):
         ValueError: a layer appears twice, or neighbours differ in out_features and in_features.
     """
 
+    _contents = "layers"
+    # See `_runs`: the attributes of this and of inner layers that hold layers, with their values; the runs.
+    _plan: tuple[list[tuple[dict[str, Any], str, Any]], list[tuple[Run | None, int]]] | None = None
     layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
 
     def __init__(self, *layers: Layer) -> None:
@@ -72,29 +76,78 @@ class Sequential(Layer):
         return self.layers[i]
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        try:
-            for layer in self.layers:
-                x = layer(x, training)
-        except Exception as error:
-            add_place(error, f"{self._index(layer)}", layer)
-            raise
-        return x, ()
+        saved, start = [], 0
+        for run, stop in self._runs():
+            done = run.forward(x, training) if run is not None else None
+            x, tape = done if done is not None else (self._forward_one_by_one(x, training, start, stop), None)
+            saved.append((start, stop, tape))
+            start = stop
+        return x, saved
+
+    def _forward_one_by_one(self, x: Array, training: bool, start: int, stop: int) -> Array:
+        for i in range(start, stop):
+            try:
+                x = self.layers[i](x, training)
+            except Exception as error:
+                add_place(error, f"{i}", self.layers[i])
+                raise
+        return x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         grad: Any = grad_y
-        try:
-            for i in range(len(self.layers) - 1, -1, -1):
-                if needs_input_grad or i >= self._first:
-                    grad = self.layers[i].backward(grad, accumulate, needs_input_grad or i > self._first)
-                else:
-                    self.layers[i]._saved = None
-        except Exception as error:
-            add_place(error, f"{i}", self.layers[i])
-            raise
+        first = -1 if needs_input_grad else self._first
+        for start, stop, tape in reversed(saved):
+            if tape is not None and stop > first:
+                done = tape.run.backward(tape, grad, accumulate, start > first)
+                if done is not None:
+                    (grad,) = done
+                    continue
+                tape.unpack()
+            grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
         return grad
 
-    def _index(self, layer: Layer) -> int:
-        return next(i for i, other in enumerate(self.layers) if other is layer)
+    def _backward_one_by_one(
+        self, grad: Array | None, accumulate: bool, start: int, stop: int, first: int
+    ) -> Array | None:
+        for i in range(stop - 1, start - 1, -1):
+            layer = self.layers[i]
+            if i < first:
+                layer._saved = None
+                continue
+            try:
+                grad = layer.backward(grad, accumulate, i > first)
+            except Exception as error:
+                add_place(error, f"{i}", layer)
+                raise
+        return grad
+
+    def _runs(self) -> list[tuple[Run | None, int]]:
+        """The layers in runs, which are made anew after a change of `layers` here or in a layer inside."""
+        if self._plan is not None:
+            contents, runs = self._plan
+            for attributes, name, value in contents:
+                if attributes[name] is not value:
+                    break
+            else:
+                return runs
+        inner = [(vars(layer), layer._contents) for _, layer in _nested((self,))]
+        contents = [(attributes, name, attributes[name]) for attributes, name in inner if name is not None]
+        self._plan = contents, runs_of(self.layers)
+        return self._plan[1]
+
+    def _parts(self) -> tuple[list[Part], list[Layer]] | None:
+        parts: list[Part] = []
+        layers: list[Layer] = [self]
+        for layer in self.layers:
+            found = parts_of(layer)
+            if found is None:
+                return None
+            parts += found[0]
+            layers += found[1]
+        return parts, layers
+
+    def _saved_one_by_one(self) -> Any:
+        return [(0, len(self.layers), None)]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for i, layer in enumerate(self.layers):

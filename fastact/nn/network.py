@@ -1,0 +1,194 @@
+"""Consecutive layers as one call into the backend.
+
+A `Sequential` runs its layers one after the other.  Where they are all of this package and the backend has a
+function for it, a `Run` does the same in one call forward and one backward, with the same results to the bit.
+The C code checks every array at each call.  It returns None where only the layers themselves can deal with
+one; then they run one by one and raise their own errors.
+
+A class takes part if it defines these itself; a subclass, which may compute something else, does not:
+
+    _step          what the layer is, and the names of the attributes that C reads: see csrc/api/numpy.h
+    _from_tape()   what its own `_forward` saves, from the arrays of a tape
+
+or, for a layer that contains others, `_parts()`: the steps, and the layers that they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import activations, backends, checks, settings
+from ..settings import Precision
+from .layer import Layer, Parameter
+from .tape import Tape
+
+Array = np.ndarray[Any, Any]
+Step = tuple[int, tuple[str, ...]]
+Part = tuple[int, Layer, tuple[str, ...]]  # a step of a run, with the layer that has the attributes
+
+LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM = range(7)  # enum fa_layer
+
+_TIERS: dict[Precision | None, int] = {tier: i for i, tier in enumerate(settings.PRECISIONS)}
+_TIERS[None] = -1  # the one in force
+
+_OBJECTS = (
+    Parameter,
+    np.random.Generator,
+    np.ndarray,
+    np.empty,
+    np.dtype(np.float32),
+    np.dtype(np.float64),
+    np.dtype(np.uint8),
+    _TIERS,
+    activations.CODES,
+    activations.code_of,
+)
+_ARRAY = np.ndarray
+
+# A tape up to this size is kept from one training step to the next, so that its pages need no zeroing again.
+_KEPT_BYTES = 96 << 20
+
+
+class Run:
+    """Layers that the backend runs in one call.
+
+    Args:
+        parts: the steps, in order.
+        layers: the layers of the steps, and those that contain them.
+    """
+
+    def __init__(self, parts: list[Part], layers: list[Layer]) -> None:
+        self._parts = tuple(parts)
+        self._layers = layers
+        self._free: list[Array] = []  # the memory of a tape that was used up
+
+    def forward(self, x: Any, training: bool) -> tuple[Array, Tape | None] | None:
+        """y, and the tape of a training forward; None where the layers have to run one by one."""
+        call = getattr(backends.active(), "network_forward", None)
+        if call is None:
+            return None
+        tier, threads = _TIERS[settings.precision_in_force(None)], settings.requested_threads()
+        memory = self._taken() if training else None
+        rows, lead = x, None  # the leading axes of an x that is not a plain matrix
+        done = call(_OBJECTS, self._parts, x, training, memory, tier, threads)
+        if done is None:
+            if type(x) not in checks.ARRAYS or x.ndim == 0 or (x.ndim == 2 and x.flags.c_contiguous):
+                return None
+            rows, lead = np.asarray(checks.contiguous_rows(x)), x.shape[:-1]
+            done = call(_OBJECTS, self._parts, rows, training, memory, tier, threads)
+            if done is None:
+                return None
+        tape = None
+        if training:
+            done, memory = done
+            tape = Tape(self, rows, done, x.shape[:-1], memory)
+            for layer in self._layers:
+                layer._saved = tape
+        return (done if lead is None else done.reshape(*lead, -1)), tape
+
+    def backward(
+        self, tape: Tape, grad_y: Any, accumulate: bool, needs_input_grad: bool
+    ) -> tuple[Array | None] | None:
+        """(grad_x,), or (None,) if it is not needed; None where the layers have to run one by one."""
+        call = getattr(backends.active(), "network_backward", None)
+        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.shape[:-1] != tape.shape:
+            return None
+        for layer in self._layers:
+            if layer._saved is not tape:
+                return None
+        memory = tape.take()
+        if memory is None:
+            return None
+        grad_rows = grad_y
+        if grad_y.ndim != 2 or not grad_y.flags.c_contiguous:
+            grad_rows = np.asarray(checks.contiguous_rows(grad_y))
+        threads = settings.requested_threads()
+        done = call(
+            _OBJECTS, self._parts, tape.x, tape.y, memory, grad_rows, accumulate, needs_input_grad, threads
+        )
+        if done is None:
+            tape.put_back(memory)
+            return None
+        for layer in self._layers:
+            layer._saved = None
+        if memory.nbytes <= _KEPT_BYTES:
+            self._free[:] = [memory]
+        if not needs_input_grad:
+            return (None,)
+        return (done if len(tape.shape) == 1 else done.reshape(*tape.shape, -1),)
+
+    def unpack(self, tape: Tape) -> None:
+        """Give each layer that still has the tape what its own forward would have saved."""
+        owners = {id(layer) for layer in self._layers if layer._saved is tape}
+        memory = tape.take()
+        for layer in self._layers:
+            if id(layer) in owners:
+                layer._saved = None if memory is None else layer._saved_one_by_one()
+        if memory is None:  # another thread runs the backward of this forward
+            return
+        backend: Any = backends.get("c")
+
+        def view(at: int, columns: int, dtype: np.dtype[Any]) -> Array:
+            array: Array = memory[at : at + len(tape.x) * columns * dtype.itemsize]
+            return array.view(dtype).reshape(*tape.shape, columns)
+
+        dtype = tape.x.dtype
+        x = tape.x.reshape(*tape.shape, -1)
+        places = backend.network_tape(memory)
+        for i, ((kind, layer, _), place) in enumerate(zip(self._parts, places, strict=True)):
+            y_at, columns, saved_at, saved_columns, itemsize, tier, factor = place
+            if y_at >= 0:
+                y = view(y_at, columns, dtype)
+            else:  # the caller's y, and of a branch its input
+                y = tape.y.reshape(*tape.shape, -1) if i == len(places) - 1 else x
+            saved = (
+                None
+                if saved_at < 0
+                else view(saved_at, saved_columns, checks.UINT8 if itemsize == 1 else dtype)
+            )
+            if id(layer) in owners and kind not in (BRANCH, SUM):
+                layer._saved = layer._from_tape(x, y, saved, settings.PRECISIONS[tier], factor)  # type: ignore[attr-defined]
+            x = y
+
+    def _taken(self) -> Array | None:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+
+def parts_of(layer: Layer) -> tuple[list[Part], list[Layer]] | None:
+    """The steps of a layer, and the layers that they stand for; None for a class that does not take part."""
+    own = vars(type(layer))
+    if "_step" in own:
+        kind, attributes = own["_step"]
+        return [(kind, layer, attributes)], [layer]
+    if "_parts" in own:
+        return layer._parts()  # type: ignore[attr-defined, no-any-return]
+    return None
+
+
+def runs_of(layers: tuple[Layer, ...]) -> list[tuple[Run | None, int]]:
+    """The layers in runs, each with the index after its last layer; None for layers that run one by one."""
+    runs: list[tuple[Run | None, int]] = []
+    parts: list[Part] = []
+    inside: list[Layer] = []
+
+    def close(stop: int) -> None:
+        if inside:
+            once = len(set(map(id, inside))) == len(inside)
+            runs.append((Run(parts, inside) if parts and once else None, stop))
+
+    for i, layer in enumerate(layers):
+        found = parts_of(layer)
+        if found is None:
+            close(i)
+            parts, inside = [], []
+            runs.append((None, i + 1))
+        else:
+            parts = parts + found[0]
+            inside = inside + found[1]
+    close(len(layers))
+    return runs

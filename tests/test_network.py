@@ -1,0 +1,553 @@
+"""Several layers in one call of the C backend: the same bits and errors as one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import pickle
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from support.variants import COMPILED, in_force
+
+import fastact as fa
+from fastact import activations, backends
+from fastact.nn import network
+
+C_VARIANTS = [variant for variant in COMPILED if not str(variant).startswith("numba")]
+
+if backends.why_c_is_missing() is not None:
+    pytest.skip(f"no C extension: {backends.why_c_is_missing()}", allow_module_level=True)
+
+c = backends.get("c")
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+ROWS = (1, 2, 3, 15, 16, 17, 31, 33, 97)
+SIZES = (1, 2, 3, 7, 15, 16, 17, 33, 64, 97)
+
+
+@pytest.fixture(params=C_VARIANTS, autouse=True)
+def variant(request):
+    """Each instruction set in turn."""
+    with in_force(request.param):
+        yield
+
+
+class Calls:
+    """Counts the calls that ran a network, and can switch them off."""
+
+    def __init__(self, monkeypatch):
+        self.forward = self.backward = 0
+        self.off = False
+        for name in ("forward", "backward"):
+            monkeypatch.setattr(c, f"network_{name}", self._spied(name, getattr(c, f"network_{name}")))
+
+    def _spied(self, name, run):
+        def spy(*arguments):
+            if self.off:
+                return None
+            result = run(*arguments)
+            setattr(self, name, getattr(self, name) + (result is not None))
+            return result
+
+        return spy
+
+    @contextlib.contextmanager
+    def one_by_one(self):
+        self.off = True
+        yield
+        self.off = False
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    return Calls(monkeypatch)
+
+
+class Twice(fa.Layer):
+    """A user's layer."""
+
+    def _forward(self, x, training):
+        return x + x, ()
+
+    def _backward(self, grad_y, saved, accumulate, needs_input_grad):
+        return grad_y + grad_y
+
+    def _describe(self):
+        return []
+
+
+def random_layer(rng, features, dtype, depth):
+    """A layer that takes `features`, and the number of features that it returns."""
+    seed = int(rng.integers(1 << 30))
+    kind = rng.integers(9 if depth else 7)
+    out = int(rng.choice(SIZES))
+    bias = bool(rng.integers(2))
+    if kind <= 1:
+        name = str(rng.choice(activations.NAMES))
+        keywords = {"leaky_relu": {"negative_slope": 0.3}, "elu": {"alpha": 0.7}}.get(name, {})
+        if name == "gelu" and rng.integers(2):
+            keywords = {"approximate": "tanh"}
+        if name == "prelu":
+            keywords = {"slope": [0.1] if rng.integers(2) else list(np.linspace(0, 1, out))}
+        return fa.Linear(features, out, bias, name, rng=seed, dtype=dtype, **keywords), out
+    if kind == 2:
+        pieces = int(rng.choice((1, 2, 3, 5)))
+        return fa.Maxout(features, out, pieces, bias, rng=seed, dtype=dtype), out
+    if kind == 3:
+        name = str(rng.choice([name for name in activations.NAMES if name != "prelu"]))
+        return fa.Activation(name), features
+    if kind == 4:
+        return fa.PReLU(features if rng.integers(2) else 1, dtype=dtype), features
+    if kind in (5, 6):
+        return fa.Dropout(float(rng.choice((0.0, 0.2, 0.5, 0.9))), bool(rng.integers(2)), rng=seed), features
+    if kind == 7:
+        return Twice(), features
+    return random_network(rng, features, dtype, depth - 1)
+
+
+def random_network(rng, features, dtype, depth=2):
+    layers = []
+    for _ in range(rng.integers(0 if depth < 2 else 1, 6)):
+        layer, features = random_layer(rng, features, dtype, depth)
+        layers.append(layer)
+    return fa.Sequential(*layers), features
+
+
+def layouts(rng, x):
+    """x, or an array of the same values in another layout."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return np.asfortranarray(x)
+    if kind == 1:
+        return np.repeat(x, 2, axis=1)[:, ::2]
+    if kind == 2:
+        return x.reshape(1, len(x), -1)
+    return x
+
+
+def trained(model, x, weights, accumulate, needs_input_grad):
+    """What three training steps compute, and the states of the generators."""
+    results = [model(x)]
+    for grad_of_y in weights:
+        y = model(x, training=True)
+        grad_x = model.backward(grad_of_y[:1] * y, accumulate, needs_input_grad)
+        results += [y, *([] if grad_x is None else [grad_x])]
+        results += [np.array(parameter.grad) for parameter in model.parameters()]
+    return results
+
+
+def generators(layer):
+    if isinstance(layer, fa.Sequential):
+        return [state for inner in layer for state in generators(inner)]
+    return [layer.rng.bit_generator.state] if isinstance(layer, fa.Dropout) else []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_network_has_the_bits_of_its_layers_one_by_one(seed, calls, threads):
+    rng = np.random.default_rng(seed)
+    dtype = (F32, F64)[seed % 2]
+    features = int(rng.choice(SIZES))
+    model, _out = random_network(rng, features, dtype)
+    other = copy.deepcopy(model)
+    x = layouts(rng, rng.standard_normal((int(rng.choice(ROWS)), features)).astype(dtype))
+    weights = rng.standard_normal((3, 1)).astype(dtype)
+    accumulate, needs_input_grad = bool(rng.integers(2)), bool(rng.integers(2))
+    with np.errstate(all="ignore"):
+        got = trained(model, x, weights, accumulate, needs_input_grad)
+        ran = calls.forward
+        with calls.one_by_one():
+            wanted = trained(other, x, weights, accumulate, needs_input_grad)
+    known = any(run is not None for run, _ in model._runs())
+    assert (ran > 0) == known
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(np.signbit(a), np.signbit(b))
+    assert generators(model) == generators(other)
+
+
+@pytest.mark.parametrize("tier", ["highest", "high", "medium"])
+def test_network_of_a_large_batch_has_the_bits_of_each_tier_one_by_one(tier, calls, rng):
+    model = fa.Sequential(
+        fa.Linear(97, 256, activation="relu", rng=0),
+        fa.Maxout(256, 192, rng=1),
+        fa.Linear(192, 64, precision="high", rng=2),
+    )
+    other = copy.deepcopy(model)
+    x = rng.standard_normal((1500, 97)).astype(F32)
+    with fa.float32_matmul_precision(tier):
+        got = trained(model, x, np.ones((2, 1), F32), False, True)
+        with calls.one_by_one():
+            wanted = trained(other, x, np.ones((2, 1), F32), False, True)
+    assert calls.forward == 3
+    assert calls.backward == 2
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_backward_uses_the_tier_of_its_forward(calls, rng):
+    model, x = (
+        fa.Sequential(fa.Linear(256, 256, rng=0), fa.Linear(256, 256, rng=1)),
+        rng.standard_normal((512, 256)).astype(F32),
+    )
+    other = copy.deepcopy(model)
+    results = []
+    for each in (model, other):
+        calls.off = each is other
+        with fa.float32_matmul_precision("medium"):
+            y = each(x, training=True)
+        results.append(each.backward(y))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 1e-45, -0.0])
+def test_special_values_pass_a_network_as_one_by_one(special, calls, rng):
+    layers = (
+        fa.Dropout(0.5, rng=0),
+        fa.Activation("relu"),
+        fa.Linear(5, 4, activation="silu", rng=1),
+        fa.PReLU(4),
+    )
+    model = fa.Sequential(*layers)
+    other = copy.deepcopy(model)
+    x = rng.standard_normal((6, 5)).astype(F32)
+    x[::2, ::2] = special
+    got = trained(model, x, np.ones((2, 1), F32), False, True)
+    with calls.one_by_one():
+        wanted = trained(other, x, np.ones((2, 1), F32), False, True)
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(np.signbit(a[~np.isnan(a)]), np.signbit(b[~np.isnan(b)]))
+
+
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937, np.random.SFC64, np.random.Philox])
+def test_dropout_in_a_network_draws_what_its_generator_draws(bits, calls):
+    model = fa.Sequential(fa.Dropout(0.3, rng=np.random.Generator(bits(7))), fa.Activation("identity"))
+    generator = np.random.Generator(bits(7))
+    x = np.ones((33, 17), F32)
+    for _ in range(3):  # an odd number of 32-bit draws
+        y = model(x, training=True)
+        np.testing.assert_array_equal(y != 0, generator.random(x.shape, np.float32) >= 0.3)
+    assert calls.forward == 3
+    assert generator.random() == model[0].rng.random()
+
+
+def test_network_takes_new_data_gradients_and_attributes_at_the_next_call(calls, rng):
+    model = fa.Sequential(
+        fa.Linear(4, 3, activation="relu", rng=0), fa.Dropout(0.5, rng=1), fa.Linear(3, 2, rng=2)
+    )
+    x = rng.standard_normal((5, 4)).astype(F32)
+    model.backward(model(x, training=True))
+    model[0].weight.data = model[0].weight.data * 2
+    model[0].activation = "tanh"
+    model[1].p = 0.25
+    model[1].rng = np.random.default_rng(3)
+    model[2].bias = None
+    model[2].weight.grad = None
+    other = copy.deepcopy(model)
+    got = trained(model, x, np.ones((2, 1), F32), False, True)
+    ran = calls.forward
+    with calls.one_by_one():
+        wanted = trained(other, x, np.ones((2, 1), F32), False, True)
+    assert ran == calls.forward == 4
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_network_takes_other_layers_at_the_next_call(rng):
+    inner = fa.Sequential(fa.Linear(3, 3, rng=0))
+    model = fa.Sequential(fa.Linear(4, 3, rng=1), inner)
+    x = rng.standard_normal((5, 4)).astype(F32)
+    model(x)
+    inner.layers = (fa.Linear(3, 3, rng=2), Twice())
+    np.testing.assert_array_equal(model(x), 2 * inner.layers[0](model[0](x)))
+    model.layers = model.layers[:1]
+    np.testing.assert_array_equal(model(x), model[0](x))
+
+
+# ---- the layers of a network alone, and its state
+
+
+def test_layer_of_a_network_has_a_backward_of_its_own_after_the_networks_forward(calls, rng):
+    layers = (
+        fa.Linear(4, 6, activation="gelu", rng=0),
+        fa.Dropout(0.5, rng=1),
+        fa.Sequential(fa.Maxout(6, 5, 3, rng=2), fa.PReLU(5), fa.Activation("silu"), fa.Activation("tanh")),
+        fa.Linear(5, 3, activation="relu", rng=3),
+    )
+    model = fa.Sequential(*layers)
+    other = copy.deepcopy(model)
+    x = rng.standard_normal((2, 7, 4)).astype(F32)
+    y = model(x, training=True)
+    assert calls.forward
+    with calls.one_by_one():
+        other(x, training=True)
+        wanted = other.backward(y)
+    grad = y
+    for layer in reversed(model.layers):
+        grad = layer.backward(grad)
+    np.testing.assert_array_equal(grad, wanted)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_array_equal(a.grad, b.grad)
+    with pytest.raises(
+        RuntimeError, match=r"layers\[3\], Linear\(5, 3, activation='relu'\): backward without"
+    ):
+        model.backward(y)
+
+
+def test_layer_used_by_two_networks_keeps_the_arrays_of_the_last_forward(rng):
+    shared = fa.Linear(3, 3, rng=0)
+    first, second = (
+        fa.Sequential(shared, fa.Linear(3, 2, rng=1)),
+        fa.Sequential(fa.Linear(3, 3, rng=2), shared),
+    )
+    x = rng.standard_normal((4, 3)).astype(F32)
+    y = first(x, training=True)
+    second.backward(second(x, training=True))
+    with pytest.raises(RuntimeError, match=r"layers\[0\], Linear\(3, 3\): backward without"):
+        first.backward(y)
+    first.backward(first(x, training=True))
+
+
+def test_backward_twice_raises(rng):
+    model = fa.Sequential(fa.Linear(3, 3, rng=0), fa.Activation("relu"))
+    y = model(rng.standard_normal((4, 3)).astype(F32), training=True)
+    model.backward(y)
+    with pytest.raises(RuntimeError, match="Sequential: backward without a training forward"):
+        model.backward(y)
+
+
+def test_pickles_and_copies_leave_tapes_and_runs_out(rng):
+    model = fa.Sequential(fa.Linear(3, 3, rng=0), fa.Activation("relu"))
+    x = rng.standard_normal((1000, 3)).astype(F32)
+    y = model(x, training=True)
+    loaded = pickle.loads(pickle.dumps(model))
+    assert len(pickle.dumps(model)) < 3000
+    np.testing.assert_array_equal(loaded(x), y)
+    np.testing.assert_array_equal(copy.deepcopy(model)(x), y)
+    with pytest.raises(RuntimeError, match="backward without"):
+        loaded.backward(y)
+
+
+def test_arrays_of_a_forward_live_until_its_backward_and_no_longer(rng):
+    model = fa.Sequential(fa.Linear(3, 3, rng=0), fa.Activation("relu"))
+    x = rng.standard_normal((4, 3)).astype(F32)
+    held = weakref.ref(x)
+    y = model(x, training=True)
+    del x
+    gc.collect()
+    assert held() is not None
+    model.backward(y)
+    gc.collect()
+    assert held() is None
+
+
+def test_training_in_several_threads_is_memory_safe(rng):
+    """Threads that train one model get wrong results or an error, and never read outside an array."""
+    model = fa.Sequential(
+        fa.Linear(16, 64, activation="gelu", rng=0), fa.Dropout(0.1, rng=1), fa.Linear(64, 8, rng=2)
+    )
+    failures = []
+
+    def work(rows):
+        x = np.ones((rows, 16), F32)
+        for _ in range(60):
+            try:
+                model.backward(model(x, training=True))
+            except (RuntimeError, ValueError):
+                pass
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(rows,)) for rows in (1, 50, 400, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+# ---- wrong arguments: the errors of the layers one by one
+
+
+def outcome(call):
+    """A value, or the type and the text of the error."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error), str(error)
+
+
+def small():
+    return fa.Sequential(
+        fa.Linear(4, 3, activation="tanh", rng=0), fa.Dropout(0.5, rng=1), fa.Maxout(3, 2, rng=2)
+    )
+
+
+X = np.linspace(-1, 1, 20, dtype=F32).reshape(5, 4)
+
+BROKEN = {
+    "weight of another size": lambda m: setattr(m[0].weight, "data", np.zeros((3, 5), F32)),
+    "weight of another dtype": lambda m: setattr(m[2].weight, "data", np.zeros((2, 2, 3))),
+    "weight a list": lambda m: setattr(m[2].weight, "data", [1.0]),
+    "bias of another size": lambda m: setattr(m[2].bias, "data", np.zeros((2, 3), F32)),
+    "bias an array": lambda m: setattr(m[0], "bias", np.zeros(3, F32)),
+    "weight missing": lambda m: delattr(m[0], "weight"),
+    "gradient of another size": lambda m: setattr(m[0].weight, "grad", np.zeros((4, 3), F32)),
+    "gradient of another dtype": lambda m: setattr(m[2].bias, "grad", np.zeros((2, 2))),
+    "gradient read-only": lambda m: setattr(m[2].bias, "grad", np.broadcast_to(F32.type(0), (2, 2))),
+    "gradient not contiguous": lambda m: setattr(m[0].weight, "grad", np.zeros((4, 3), F32).T),
+    "gradients that overlap": lambda m: setattr(m[0].weight, "grad", m[2].weight.grad),
+    "gradient that is the data": lambda m: setattr(m[0].weight, "grad", m[0].weight.data),
+    "unknown activation": lambda m: setattr(m[0], "activation", "no such"),
+    "activation a list": lambda m: setattr(m[0], "activation", []),
+    "p too large": lambda m: setattr(m[1], "p", 1.5),
+    "p a str": lambda m: setattr(m[1], "p", "half"),
+    "rescale a str": lambda m: setattr(m[1], "rescale", "yes"),
+    "unknown tier": lambda m: setattr(m[0], "precision", "best"),
+    "byte order": lambda m: setattr(m[0].weight, "data", m[0].weight.data.astype(">f4")),
+    "nothing": lambda m: None,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_broken_layer_in_a_network_fails_as_one_by_one(name, when, calls):
+    """Before the forward, or between the forward and the backward."""
+
+    def run():
+        model = small()
+        model.backward(model(X, training=True))
+        if when == "before":
+            BROKEN[name](model)
+        forward = outcome(lambda: model(X, training=True))
+        if when == "between":
+            BROKEN[name](model)
+        before = [(p.name, copy.deepcopy(p.grad)) for p in model.parameters()]
+        back = outcome(lambda: model.backward(np.ones((5, 2), F32)))
+        after = [(p.name, copy.deepcopy(p.grad)) for p in model.parameters()]
+        return forward, back, before, after
+
+    got = run()
+    with calls.one_by_one():
+        wanted = run()
+    np.testing.assert_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.zeros((5, 3), F32),
+        np.zeros((5, 4)),
+        np.zeros(4, F32),
+        np.zeros((0, 4), F32),
+        np.zeros((2, 0, 4), F32),
+        np.zeros((), F32),
+        np.zeros((5, 4), ">f4"),
+        np.zeros((5, 4), np.int64),
+        [[1.0, 2.0, 3.0, 4.0]],
+        None,
+        np.ma.zeros((5, 4), F32),
+        np.zeros((5, 4), F32)[::-1],
+        np.broadcast_to(F32.type(1), (5, 4)),
+    ],
+    ids=str,
+)
+def test_any_x_gives_a_network_the_result_or_the_error_of_one_by_one(x, calls):
+    got = [outcome(lambda: small()(x)), outcome(lambda: small()(x, training=True))]
+    with calls.one_by_one():
+        wanted = [outcome(lambda: small()(x)), outcome(lambda: small()(x, training=True))]
+    np.testing.assert_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "grad_y",
+    [
+        np.ones((5, 3), F32),
+        np.ones((5, 2)),
+        np.ones((10,), F32),
+        np.ones((5, 2), ">f4"),
+        [[1.0]],
+        None,
+        np.ones((2, 5), F32).T,
+        np.ones((5, 4), F32)[:, ::2],
+        np.broadcast_to(F32.type(1), (5, 2)),
+    ],
+    ids=str,
+)
+def test_any_grad_y_gives_a_network_the_result_or_the_error_of_one_by_one(grad_y, calls):
+    def run():
+        model = small()
+        model(X, training=True)
+        got = outcome(lambda: model.backward(grad_y))
+        again = outcome(lambda: model.backward(np.ones((5, 2), F32)))  # after an error, still allowed
+        return got, again, [p.grad for p in model.parameters()]
+
+    got = run()
+    with calls.one_by_one():
+        wanted = run()
+    np.testing.assert_equal(got, wanted)
+
+
+def test_gradient_of_y_that_overlaps_a_gradient_is_as_one_by_one(calls):
+    def run():
+        model = small()
+        model.backward(model(X, training=True))
+        memory = np.ones(12, F32)
+        model[0].weight.grad = memory.reshape(3, 4)
+        model(X, training=True)
+        return outcome(lambda: model.backward(memory[:10].reshape(5, 2))), memory
+
+    got = run()
+    with calls.one_by_one():
+        wanted = run()
+    np.testing.assert_equal(got, wanted)
+
+
+def test_error_in_a_users_layer_names_it_and_leaves_gradients_alone(calls):
+    class Fails(Twice):
+        fails = True
+
+        def _backward(self, grad_y, saved, accumulate, needs_input_grad):
+            if self.fails:
+                raise KeyError("mine")
+            return grad_y
+
+    model = fa.Sequential(fa.Linear(4, 3, rng=0), fa.Activation("relu"), Fails(), fa.Linear(3, 2, rng=1))
+    y = model(X, training=True)
+    assert calls.forward == 2
+    with pytest.raises(KeyError) as caught:
+        model.backward(y)
+    assert caught.value.args == ("mine",)
+    assert model[0].weight.grad is None
+    model[2].fails = False
+    model.backward(model(X, training=True))
+    assert model[0].weight.grad is not None
+
+
+def test_layer_that_appears_twice_in_changed_layers_raises_as_one_by_one(calls):
+    def run():
+        layer = fa.Linear(4, 4, rng=0)
+        model = fa.Sequential(layer, fa.Activation("relu"))
+        model.layers = (layer, layer)
+        y = model(X, training=True)
+        return outcome(lambda: model.backward(y))
+
+    got = run()
+    with calls.one_by_one():
+        assert got == run()
+    assert got[0] is RuntimeError
+
+
+def test_step_codes_are_those_of_c():
+    names = ("LINEAR", "MAXOUT", "ACTIVATION", "DROPOUT", "LAYER_NORM", "BRANCH", "SUM")
+    for name in names:
+        assert getattr(network, name) == getattr(c.lib, f"FA_{name}")
+    for name, (code, parameter, saves_z) in activations.CODES.items():
+        if name != "prelu":
+            act = activations.resolve(name, 1, F64, {})
+            assert (code, parameter, saves_z) == (act.code, act.parameter, act.saves == "z")
