@@ -64,6 +64,18 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
+/* x (rows, features), features >= 1, weight and bias (features), each or NULL
+ * -> y = (x - mean) / sqrt(variance + eps) weight + bias for each row, which may be x, and saved (rows, 2) or NULL: the
+ * mean and 1 / sqrt(variance + eps) */
+void fa_layer_norm(int dtype, int64_t rows, int64_t features, double eps, const void *x, const void *weight,
+                   const void *bias, void *y, void *saved, int threads);
+
+/* grad_y (rows, features) -> grad_x (rows, features), which may be grad_y, grad_weight and grad_bias (features), each
+ * or NULL; `accumulate` adds to grad_weight and grad_bias */
+int fa_layer_norm_backward(int dtype, int64_t rows, int64_t features, const void *grad_y, const void *x,
+                           const void *weight, const void *saved, void *grad_x, void *grad_weight, void *grad_bias,
+                           int accumulate, int threads);
+
 /* A frozen layer: a product, the maximum of `pieces` units for each output, then an activation; for pieces = 0 the
  * activation alone, with in_features = out_features.  The layer keeps its own copy of weight, bias and slope, packed
  * for the instruction set in force when it is made, and always runs on the kernels of that instruction set.  The given
