@@ -10,7 +10,7 @@
 #include "kernels/editor.h"
 #endif
 
-/* Elements whose terms are added in the elements' type, at most 128 to a lane.  The sums of blocks are added in double.
+/* Elements whose terms are added in the elements' type, at most 256 to a lane.  The sums of blocks are added in double.
  */
 #define NORM_BLOCK 1024
 
@@ -25,12 +25,11 @@ static ALWAYS_INLINE void store_at_most(real *p, vec a, int64_t n) {
     vec_store(p, a);
 }
 
-/* x - from, and 0 in the lanes from n on */
-static ALWAYS_INLINE vec deviation(const real *x, vec from, int64_t n) {
-  if (n >= LANES) return vec_sub(vec_load(x), from);
-  real lanes[LANES];
-  vec_store(lanes, vec_sub(vec_load_first(x, n), from));
-  return vec_load_first(lanes, n);
+/* 1 in the first n % LANES lanes, which the last vector of a row of n fills, and 0 in the others */
+static ALWAYS_INLINE vec lanes_inside(int64_t n) {
+  real ones[LANES];
+  vec_store(ones, vec_set1(1));
+  return vec_load_first(ones, n % LANES);
 }
 
 /* Sums over a row of d = x - from and of d^2, in lanes and as numbers. */
@@ -41,13 +40,12 @@ struct deviation_sums {
   double d, squares;
 };
 
-static ALWAYS_INLINE void add_deviation(struct deviation_lanes *to, const real *x, vec from, int64_t n) {
-  const vec d = deviation(x, from, n);
+static ALWAYS_INLINE void add_deviation(struct deviation_lanes *to, vec d) {
   to->d = vec_add(to->d, d);
   to->squares = vec_fma(d, d, to->squares);
 }
 
-static ALWAYS_INLINE struct deviation_sums sum_deviations(int64_t n, const real *x, real from) {
+static ALWAYS_INLINE struct deviation_sums sum_deviations(int64_t n, vec inside, const real *x, real from) {
   const vec start = vec_set1(from), zero = vec_set1(0);
   struct deviation_sums total = {0, 0};
   for (int64_t i = 0; i < n;) {
@@ -55,9 +53,10 @@ static ALWAYS_INLINE struct deviation_sums sum_deviations(int64_t n, const real 
     struct deviation_lanes lanes[4] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}}; /* hide the latency */
     for (; i + 4 * LANES <= end; i += 4 * LANES) {
       UNROLL
-      for (int k = 0; k < 4; k++) add_deviation(&lanes[k], x + i + k * LANES, start, LANES);
+      for (int k = 0; k < 4; k++) add_deviation(&lanes[k], vec_sub(vec_load(x + i + k * LANES), start));
     }
-    for (; i < end; i += LANES) add_deviation(&lanes[0], x + i, start, end - i);
+    for (; i + LANES <= end; i += LANES) add_deviation(&lanes[0], vec_sub(vec_load(x + i), start));
+    if (i < end) add_deviation(&lanes[0], vec_sub(vec_load_first(x + i, end - i), vec_mul(start, inside)));
     i = end;
     total.d += (double)vec_sum(vec_add(vec_add(lanes[0].d, lanes[1].d), vec_add(lanes[2].d, lanes[3].d)));
     total.squares += (double)vec_sum(
@@ -72,9 +71,10 @@ static void layer_norm(int64_t rows, int64_t n, double eps, const void *x, const
                        void *y, void *saved) {
   const real *row = x, *weights = weight, *biases = bias;
   real *to = y, *kept = saved;
+  const vec inside = lanes_inside(n);
   for (; rows > 0; rows--, row += n, to += n) {
-    const real mean = (real)((double)row[0] + sum_deviations(n, row, row[0]).d / (double)n);
-    const struct deviation_sums sums = sum_deviations(n, row, mean);
+    const real mean = (real)((double)row[0] + sum_deviations(n, inside, row, row[0]).d / (double)n);
+    const struct deviation_sums sums = sum_deviations(n, inside, row, mean);
     const double correction = sums.d / (double)n;
     double variance = sums.squares / (double)n - correction * correction;
     if (variance < 0) variance = 0; /* by rounding; a NaN stays */
@@ -113,7 +113,7 @@ static ALWAYS_INLINE void add_gradient(struct norm_lanes *to, vec d, vec g) {
   to->products = vec_fma(g, d, to->products);
 }
 
-static ALWAYS_INLINE struct norm_sums sum_gradients(int64_t n, const real *x, real mean, const real *grad_y,
+static ALWAYS_INLINE struct norm_sums sum_gradients(int64_t n, vec inside, const real *x, real mean, const real *grad_y,
                                                     const real *weight) {
   const vec middle = vec_set1(mean), zero = vec_set1(0);
   struct norm_sums total = {0, 0, 0};
@@ -124,11 +124,15 @@ static ALWAYS_INLINE struct norm_sums sum_gradients(int64_t n, const real *x, re
       UNROLL
       for (int k = 0; k < 2; k++) {
         const int64_t at = i + k * LANES;
-        add_gradient(&lanes[k], deviation(x + at, middle, LANES), weighted(grad_y, weight, at, LANES));
+        add_gradient(&lanes[k], vec_sub(vec_load(x + at), middle), weighted(grad_y, weight, at, LANES));
       }
     }
-    for (; i < end; i += LANES)
-      add_gradient(&lanes[0], deviation(x + i, middle, end - i), weighted(grad_y, weight, i, end - i));
+    for (; i + LANES <= end; i += LANES)
+      add_gradient(&lanes[0], vec_sub(vec_load(x + i), middle), weighted(grad_y, weight, i, LANES));
+    if (i < end) {
+      vec d = vec_sub(vec_load_first(x + i, end - i), vec_mul(middle, inside));
+      add_gradient(&lanes[0], d, weighted(grad_y, weight, i, end - i));
+    }
     i = end;
     total.d += (double)vec_sum(vec_add(lanes[0].d, lanes[1].d));
     total.g += (double)vec_sum(vec_add(lanes[0].g, lanes[1].g));
@@ -141,8 +145,9 @@ static void layer_norm_backward(const struct norm_backward *b) {
   const int64_t n = b->features;
   const real *x = b->x, *grad_y = b->grad_y, *weight = b->weight, *saved = b->saved;
   real *grad_x = b->grad_x, *weight_sums = b->weight_sums, *bias_sums = b->bias_sums;
+  const vec inside = lanes_inside(n);
   for (int64_t row = 0; row < b->rows; row++, x += n, grad_y += n, saved += 2) {
-    const struct norm_sums sums = sum_gradients(n, x, saved[0], grad_y, weight);
+    const struct norm_sums sums = sum_gradients(n, inside, x, saved[0], grad_y, weight);
     const double correction = sums.d / (double)n, g_mean = sums.g / (double)n;
     const double slope = (double)saved[1] * (sums.products / (double)n - correction * g_mean); /* mean of g normal */
     const vec middle = vec_set1(saved[0]), rest = vec_set1((real)correction), factor = vec_set1(saved[1]);

@@ -8,8 +8,8 @@
 #define BLOCK 4096
 
 /* The cost of one element, relative to one copied element, for threads_for. */
-#define FORWARD_WORK 2
-#define BACKWARD_WORK 3
+#define FORWARD_WORK 3
+#define BACKWARD_WORK 4
 
 /* grad_weight and grad_bias are sums over cuts of the rows: CUTS cuts, so that several threads have some even of a
  * small batch, but each of MIN_CUT_ROWS to DEPTH_CUT rows. */
