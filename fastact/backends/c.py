@@ -316,6 +316,47 @@ def activation_backward(
         _check(status)
 
 
+# ---- layer norm
+
+
+def layer_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    saved: Array | None,
+    threads: int = 0,
+) -> None:
+    _native.layer_norm(eps, x, weight, bias, y, saved, threads)
+
+
+def layer_norm_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array | None,
+    saved: Array,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    status = _native.layer_norm_backward(
+        grad_y,
+        x,
+        weight,
+        saved,
+        grad_x,
+        grad_weight,
+        grad_bias,
+        accumulate,
+        threads,
+    )
+    if status:
+        _check(status)
+
+
 # ---- losses
 
 
