@@ -22,6 +22,8 @@ from .nn import init
 from .ops import (
     activation,
     activation_backward,
+    layer_norm,
+    layer_norm_backward,
     linear_activation,
     linear_activation_backward,
     linear_maxout,
@@ -49,6 +51,8 @@ __all__ = [
     "get_float32_matmul_precision",
     "get_num_threads",
     "init",
+    "layer_norm",
+    "layer_norm_backward",
     "linear_activation",
     "linear_activation_backward",
     "linear_maxout",

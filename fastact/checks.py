@@ -376,6 +376,26 @@ def check_backward(sizes: tuple[str, ...], grad_y: Any, x: Any, weight: Any, sav
     )
 
 
+def check_norm(x: Any, weight: Any, bias: Any) -> None:
+    """x is (..., features) with features >= 1; weight and bias are None, or (features,) of x's dtype."""
+    check_array("x", x)
+    if weight is not None:
+        check_type("weight", weight, x.dtype)
+        if weight.dtype != x.dtype and weight.dtype in FLOATS:
+            array, wanted = ("x", x), weight.dtype  # float64 is what NumPy makes by itself
+            if weight.dtype == np.float64:
+                array, wanted = ("weight", weight), x.dtype
+            check_dtype(array[0], array[1].dtype, wanted)
+        check_dtype("weight", weight.dtype, x.dtype)
+        if weight.ndim != 1:
+            raise ValueError(f"weight: got shape {weight.shape}, wanted (features,)")
+        check_last_axis("x", x.shape, weight.shape)
+    if not x.shape or x.shape[-1] == 0:
+        raise ValueError(f"x: got shape {x.shape}, wanted (..., features) with at least one feature")
+    if bias is not None:
+        check_operand("bias", bias, x.dtype, x.shape[-1:])
+
+
 def check_pieces(pieces: int) -> None:
     if not 1 <= pieces <= MAX_PIECES:
         raise ValueError(f"pieces: got {shown(pieces)}, wanted 1 to {MAX_PIECES}")

@@ -14,6 +14,7 @@ from . import activations, backends, settings
 from .activations import ActivationName, FixedName, Parameters
 from .backends import BackendName
 from .checks import (
+    LARGEST,
     LINEAR_WEIGHT,
     MAXOUT_WEIGHT,
     UINT8,
@@ -28,6 +29,8 @@ from .checks import (
     check_forward,
     check_int,
     check_needs,
+    check_norm,
+    check_not_negative,
     check_operand,
     check_pieces,
     contiguous,
@@ -529,6 +532,159 @@ def linear_activation_backward(
         tier,
     )
     return tuple(grads) if out is None else deliver(out, grads)
+
+
+# ---- layer norm
+
+
+# fmt: off
+@overload
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5, *,
+    out: Out2 = None, return_saved: Literal[True] = True, backend: BackendName | None = None
+) -> tuple[Array, Array]: ...
+@overload
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5, *,
+    out: Out2 = None, return_saved: Literal[False], backend: BackendName | None = None
+) -> tuple[Array, None]: ...
+@overload
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5, *,
+    out: Out2 = None, return_saved: bool, backend: BackendName | None = None
+) -> tuple[Array, Array | None]: ...
+# fmt: on
+def layer_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    *,
+    out: Out2 = None,
+    return_saved: bool = True,
+    backend: BackendName | None = None,
+) -> tuple[Array, Array | None]:
+    """Layer normalisation of the last axis (Ba, Kiros & Hinton 2016).
+
+        y = (x - mean) / sqrt(variance + eps) * weight + bias
+
+    The mean and the variance are those of each row, with a division by `features`, as in
+    `torch.nn.functional.layer_norm`.  A row far from 0 keeps its accuracy: the rounding of its mean is
+    corrected.  A row of equal numbers gives the bias.  A row with an infinity or a NaN becomes NaN.
+
+    Args:
+        x: (..., features), float32 or float64; at least one feature.
+        weight, bias: (features,), the dtype of x, or None for 1 and 0.
+        eps: added to the variance; 0 or more.
+        out: (y, saved), arrays to write the results to; either may be None. They must not overlap an input.
+        return_saved: False, where no backward follows, keeps nothing: None is returned in place of saved.
+        backend: "c", "numba" or "numpy" for this call only.
+
+    Returns:
+        y, of x's shape, and saved (..., 2), what the backward needs: the mean and 1 / sqrt(variance + eps)
+        of each row.
+
+    Raises:
+        TypeError: an argument is not an array, or of another dtype, eps is not a number, or a flag is not a
+            bool.
+        ValueError: shapes do not agree, there are no features, or eps is negative or not finite.
+    """
+    run = backends.get(backend)
+    check_norm(x, weight, bias)
+    dtype, kept_shape = x.dtype, (*x.shape[:-1], 2)
+    eps = check_not_negative("eps", eps, LARGEST[dtype.char])
+    return_saved = check_flag("return_saved", return_saved)
+    if out is None:
+        y, saved = _empty(x.shape, dtype), _empty(kept_shape, dtype) if return_saved else None
+    else:
+        names, wanted, shapes = ("y", "saved"), (True, return_saved), (x.shape, kept_shape)
+        arrays = output_arrays(out, names, wanted, shapes, (dtype, dtype), (x, weight, bias))
+        y, saved = arrays
+    run.layer_norm(
+        contiguous_rows(x),
+        None if weight is None else contiguous(weight),
+        None if bias is None else contiguous(bias),
+        eps,
+        as_rows(y),
+        as_rows(saved),
+        settings.requested_threads(),
+    )
+    return (y, saved) if out is None else deliver(out, arrays)
+
+
+# fmt: off
+@overload
+def layer_norm_backward(
+    grad_y: Array, x: Array, weight: Array | None, saved: Array, *, out: Outs = None,
+    accumulate: bool = False, backend: BackendName | None = None
+) -> tuple[Array, Array, Array]: ...
+@overload
+def layer_norm_backward(
+    grad_y: Array, x: Array, weight: Array | None, saved: Array, *, needs: Needs, out: Outs = None,
+    accumulate: bool = False, backend: BackendName | None = None
+) -> tuple[Grad, Grad, Grad]: ...
+# fmt: on
+def layer_norm_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array | None,
+    saved: Array,
+    *,
+    needs: Needs = _ALL,
+    out: Outs = None,
+    accumulate: bool = False,
+    backend: BackendName | None = None,
+) -> tuple[Grad, Grad, Grad]:
+    """The gradients of `layer_norm`, with normal = (x - mean) / sqrt(variance + eps), g = grad_y * weight.
+
+        grad_x      = (g - mean(g) - normal * mean(g * normal)) / sqrt(variance + eps)
+        grad_weight = sum over the rows of  grad_y * normal
+        grad_bias   = sum over the rows of  grad_y
+
+    Args:
+        grad_y: (..., features), the gradient of the loss with respect to y.
+        x, weight: as the forward took them.
+        saved: as the forward returned it, (..., 2).
+        needs: which of (grad_x, grad_weight, grad_bias) to compute; the others come back as None.
+        out: three arrays to write the gradients to; each may be None. They must not overlap an input.
+        accumulate: add the finished sums to the arrays of `out` for grad_weight and grad_bias
+            (never for grad_x).
+        backend: as for `layer_norm`.
+
+    Returns:
+        grad_x (..., features), grad_weight and grad_bias (features,), in the dtype of x.
+
+    Raises:
+        TypeError: an argument is not an array, or of another dtype, or a flag is not a bool.
+        ValueError: shapes do not agree, or there are no features.
+    """
+    run = backends.get(backend)
+    check_norm(x, weight, None)
+    dtype, features = x.dtype, x.shape[-1:]
+    grad = check_operand("grad_y", grad_y, dtype, x.shape)
+    kept = check_operand("saved", saved, dtype, (*x.shape[:-1], 2))
+    accumulate = check_flag("accumulate", accumulate)
+    wanted = needs if needs is _ALL else check_needs(needs, _GRADS)
+    shapes = (x.shape, features, features)
+    grads: Any
+    if out is None and not accumulate:
+        grads = [_empty(shape, dtype) if want else None for want, shape in zip(wanted, shapes, strict=True)]
+    else:
+        inputs = (grad_y, x, weight, saved)
+        grads = output_arrays(out, _GRADS, wanted, shapes, (dtype,) * 3, inputs, accumulate=accumulate)
+    grad_x, grad_weight, grad_bias = grads
+    run.layer_norm_backward(
+        as_rows(grad),
+        contiguous_rows(x),
+        None if weight is None else contiguous(weight),
+        as_rows(kept),
+        as_rows(grad_x),
+        grad_weight,
+        grad_bias,
+        accumulate,
+        settings.requested_threads(),
+    )
+    return (grad_x, grad_weight, grad_bias) if out is None else deliver(out, grads)
 
 
 # ---- element-wise activations

@@ -614,3 +614,82 @@ def test_frozen_repr_lists_steps_and_backend():
         "  4: Linear(18, 10, bias=False)",
         ")  # on numpy",
     ]
+
+
+# ---- layer norms and residuals
+
+
+def exact_network(dtype):
+    """Products of small integers, which are exact in any order, then steps that are not products."""
+    rng = np.random.default_rng(3)
+
+    def linear(in_features, out_features):
+        layer = fa.Linear(in_features, out_features, activation="relu", dtype=dtype)
+        layer.weight.data[...] = rng.integers(-2, 3, layer.weight.data.shape)
+        layer.bias.data[...] = rng.integers(-2, 3, out_features)
+        return layer
+
+    norm = fa.LayerNorm(7, eps=0.1, dtype=dtype)
+    norm.weight.data[...] = rng.standard_normal(7)
+    norm.bias.data[...] = rng.standard_normal(7)
+    return fa.Sequential(
+        linear(5, 33),
+        fa.Residual(
+            fa.Sequential(linear(33, 16), fa.Residual(linear(16, 16)), fa.Dropout(0.5), linear(16, 33))
+        ),
+        fa.Residual(fa.Sequential()),
+        linear(33, 7),
+        norm,
+        fa.Residual(fa.Sequential(fa.Activation("tanh"), fa.LayerNorm(7, bias=False, dtype=dtype))),
+        fa.Residual(fa.Dropout(0.5)),
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17, 97])
+def test_frozen_residuals_and_layer_norms_have_the_bits_of_the_model(rows, dtype, backend):
+    model = exact_network(dtype)
+    x = np.random.default_rng(0).integers(-3, 4, (rows, 5)).astype(dtype)
+    frozen = fa.freeze(model)
+    assert_same_bits(frozen(x), model(x))
+    assert_same_bits(pickle.loads(pickle.dumps(frozen))(x), model(x))
+    assert (frozen.in_features, frozen.out_features, frozen.dtype) == (5, 7, dtype)
+
+
+def test_freeze_of_a_residual_or_a_layer_norm_alone(each_backend):
+    x = normal(np.random.default_rng(0), (5, 4), F32)
+    for layer in (fa.LayerNorm(4), fa.Residual(fa.LayerNorm(4)), fa.Residual(fa.Activation("relu"))):
+        assert_same_bits(fa.freeze(layer)(x), layer(x))
+
+
+def test_freeze_names_a_broken_layer_inside_a_residual():
+    model = fa.Sequential(fa.Activation("relu"), fa.Residual(fa.Sequential(fa.Linear(3, 3), fa.LayerNorm(3))))
+    model[1].layer[1].bias.data = np.zeros(4, F32)
+    place = r"layers\[1\].layer.layers\[1\], LayerNorm\(3\)"
+    with pytest.raises(ValueError, match=rf"^model: {place}: bias: got shape \(4,\), wanted \(3,\)"):
+        fa.freeze(model)
+
+
+def test_frozen_steps_of_a_damaged_pickle_are_refused():
+    frozen = fa.freeze(fa.Sequential(fa.LayerNorm(3), fa.Residual(fa.Linear(3, 3))))
+    norm, branch, linear, total = frozen._steps
+    for steps, message in (
+        ((norm, total), "sum without a branch"),
+        ((branch, linear), "1 branches without a sum"),
+        ((norm._replace(kind="no such"),), "kind: got 'no such'"),
+        ((norm._replace(eps=-1.0),), "eps: got -1.0"),
+        ((norm._replace(weight=np.zeros((2, 3), F32)),), r"weight: got shape \(2, 3\), wanted \(features,\)"),
+        ((branch._replace(weight=np.zeros(3, F32)), total), "weight: got ndarray for a branch"),
+        ((linear, branch, linear._replace(weight=np.zeros((2, 3), F32), bias=None), total), "got 2 features"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            type(frozen)(steps, None)
+
+
+def test_freeze_refuses_more_residuals_inside_each_other_than_c_takes():
+    if "c" not in COMPILED_BACKENDS:
+        pytest.skip("needs the C extension")
+    model = fa.Linear(2, 2)
+    for _ in range(17):
+        model = fa.Residual(model)
+    with pytest.raises(ValueError, match="got 17 residuals inside each other, wanted 16 at most"):
+        fa.freeze(model, backend="c")

@@ -82,7 +82,7 @@ class Twice(fa.Layer):
 def random_layer(rng, features, dtype, depth):
     """A layer that takes `features`, and the number of features that it returns."""
     seed = int(rng.integers(1 << 30))
-    kind = rng.integers(9 if depth else 7)
+    kind = rng.integers(10 if depth else 8)
     out = int(rng.choice(SIZES))
     bias = bool(rng.integers(2))
     if kind <= 1:
@@ -104,6 +104,15 @@ def random_layer(rng, features, dtype, depth):
     if kind in (5, 6):
         return fa.Dropout(float(rng.choice((0.0, 0.2, 0.5, 0.9))), bool(rng.integers(2)), rng=seed), features
     if kind == 7:
+        return fa.LayerNorm(features, eps=float(rng.choice((1e-5, 0.1))), bias=bias, dtype=dtype), features
+    if kind == 8:
+        inner, returned = random_network(rng, features, dtype, depth - 1)
+        if rng.integers(4) == 0:
+            inner, returned = fa.Sequential(*inner, Twice()), returned
+        if returned != features:
+            inner = fa.Sequential(*inner, fa.Linear(returned, features, rng=seed, dtype=dtype))
+        return fa.Residual(inner[0] if len(inner) == 1 else inner), features
+    if rng.integers(3) == 0:
         return Twice(), features
     return random_network(rng, features, dtype, depth - 1)
 
@@ -140,12 +149,14 @@ def trained(model, x, weights, accumulate, needs_input_grad):
 
 
 def generators(layer):
+    if isinstance(layer, fa.Residual):
+        return generators(layer.layer)
     if isinstance(layer, fa.Sequential):
         return [state for inner in layer for state in generators(inner)]
     return [layer.rng.bit_generator.state] if isinstance(layer, fa.Dropout) else []
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_random_network_has_the_bits_of_its_layers_one_by_one(seed, calls, threads):
     rng = np.random.default_rng(seed)
     dtype = (F32, F64)[seed % 2]
@@ -277,6 +288,7 @@ def test_layer_of_a_network_has_a_backward_of_its_own_after_the_networks_forward
         fa.Linear(4, 6, activation="gelu", rng=0),
         fa.Dropout(0.5, rng=1),
         fa.Sequential(fa.Maxout(6, 5, 3, rng=2), fa.PReLU(5), fa.Activation("silu"), fa.Activation("tanh")),
+        fa.Residual(fa.Sequential(fa.LayerNorm(5), fa.Linear(5, 5, activation="tanh", rng=4))),
         fa.Linear(5, 3, activation="relu", rng=3),
     )
     model = fa.Sequential(*layers)
@@ -294,7 +306,7 @@ def test_layer_of_a_network_has_a_backward_of_its_own_after_the_networks_forward
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         np.testing.assert_array_equal(a.grad, b.grad)
     with pytest.raises(
-        RuntimeError, match=r"layers\[3\], Linear\(5, 3, activation='relu'\): backward without"
+        RuntimeError, match=r"layers\[4\], Linear\(5, 3, activation='relu'\): backward without"
     ):
         model.backward(y)
 

@@ -24,6 +24,9 @@ enum fa_layer {
   FA_SUM = 6
 };
 
+/* The most residuals inside each other that a call takes. */
+enum { FA_MAX_BRANCHES = 16 };
+
 /* The instruction set in force; those of this build, best first; whether this CPU supports one. */
 const char *fa_isa(void);
 int fa_set_isa(const char *name);
@@ -76,13 +79,26 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
+/* x (rows, features), features >= 1, weight and bias (features), each or NULL
+ * -> y = (x - mean) / sqrt(variance + eps) weight + bias for each row, which may be x, and saved (rows, 2) or NULL: the
+ * mean and 1 / sqrt(variance + eps) */
+void fa_layer_norm(int dtype, int64_t rows, int64_t features, double eps, const void *x, const void *weight,
+                   const void *bias, void *y, void *saved, int threads);
+
+/* grad_y (rows, features) -> grad_x (rows, features), which may be grad_y, grad_weight and grad_bias (features), each
+ * or NULL; `accumulate` adds to grad_weight and grad_bias */
+int fa_layer_norm_backward(int dtype, int64_t rows, int64_t features, const void *grad_y, const void *x,
+                           const void *weight, const void *saved, void *grad_x, void *grad_weight, void *grad_bias,
+                           int accumulate, int threads);
+
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
  * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
  * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */
 struct fa_step;
 
 /* Of an enum fa_layer other than FA_DROPOUT: weight (out_features, pieces, in_features), bias (out_features, pieces),
- * slope as above, each or NULL; without a weight in_features = out_features.  Returns NULL if there is no memory. */
+ * slope as above, each or NULL.  Only FA_LINEAR and FA_MAXOUT have other out_features than in_features; FA_LAYER_NORM
+ * has a weight and a bias (features), and its eps as `parameter`.  Returns NULL if there is no memory. */
 struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
                           const void *weight, const void *bias, int activation, double parameter, const void *slope,
                           int64_t slopes, int precision);

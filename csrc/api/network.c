@@ -226,6 +226,17 @@ static void read_product(struct network *n, struct fa_step *s, PyObject *weight,
   s->grad_bias = gradient_of(n, bias, axes - 1, shape);
 }
 
+static void read_layer_norm(struct network *n, struct fa_step *s, PyObject *eps, PyObject *weight, PyObject *bias,
+                            int gradients) {
+  s->eps = PyFloat_CheckExact(eps) ? PyFloat_AsDouble(eps) : -1;
+  n->usable &= s->eps >= 0 && s->eps <= (n->type == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX);
+  s->weight = values_of(n, weight, 1, &s->in_features);
+  s->bias = values_of(n, bias, 1, &s->in_features);
+  if (!gradients || !n->usable) return;
+  s->grad_weight = gradient_of(n, weight, 1, &s->in_features);
+  s->grad_bias = gradient_of(n, bias, 1, &s->in_features);
+}
+
 static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
   if (!is_exactly(n, object, ARRAY_TYPE)) return 0;
   PyArrayObject *array = (PyArrayObject *)object;
@@ -272,6 +283,7 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
     read_activation(n, s, value[0], value[1]);
     if (n->usable) read_slope(n, s, value[2], gradients);
     break;
+  case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
   default: break;
   }
@@ -298,7 +310,7 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
       return 1;
     }
     depth += (s->layer == FA_BRANCH) - (s->layer == FA_SUM);
-    n->usable &= depth <= MAX_BRANCHES;
+    n->usable &= depth <= FA_MAX_BRANCHES;
     features = s->out_features;
     n->pointers[n->count] = s;
     n->count += s->layer != FA_DROPOUT || training;
@@ -309,7 +321,7 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
 
 /* The sum of a residual has as many features as its branch. */
 static int sums_fit(const struct network *n) {
-  int64_t features[MAX_BRANCHES];
+  int64_t features[FA_MAX_BRANCHES];
   int depth = 0;
   for (int64_t i = 0; i < n->count; i++) {
     const struct fa_step *s = &n->steps[i];

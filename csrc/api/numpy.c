@@ -165,6 +165,46 @@ static PyObject *py_linear_activation_backward(PyObject *module, PyObject *const
   return PyLong_FromLong(status);
 }
 
+static PyObject *py_layer_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 7)) return NULL;
+  struct arrays c = arrays_of(arguments, 1);
+  int64_t x[2];
+  read_shape(&c, 1, 2, x);
+  c.changed |= x[1] < 1;
+  double eps = number_of(&c, 0);
+  const void *from = matrix(&c, 1, x[0], x[1]), *weight = OR_NONE(vector, &c, 2, x[1]);
+  const void *bias = OR_NONE(vector, &c, 3, x[1]);
+  void *y = matrix(&c, 4, x[0], x[1]), *saved = OR_NONE(matrix, &c, 5, x[0], 2);
+  int threads = int_of(&c, 6);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_layer_norm(c.dtype, x[0], x[1], eps, from, weight, bias, y, saved, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_layer_norm_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 9)) return NULL;
+  struct arrays c = arrays_of(arguments, 1);
+  int64_t x[2];
+  int status;
+  read_shape(&c, 1, 2, x);
+  c.changed |= x[1] < 1;
+  const void *grad_y = matrix(&c, 0, x[0], x[1]), *from = matrix(&c, 1, x[0], x[1]);
+  const void *weight = OR_NONE(vector, &c, 2, x[1]), *saved = matrix(&c, 3, x[0], 2);
+  void *grad_x = OR_NONE(matrix, &c, 4, x[0], x[1]), *grad_weight = OR_NONE(vector, &c, 5, x[1]);
+  void *grad_bias = OR_NONE(vector, &c, 6, x[1]);
+  int accumulate = flag_of(&c, 7), threads = int_of(&c, 8);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_layer_norm_backward(c.dtype, x[0], x[1], grad_y, from, weight, saved, grad_x, grad_weight, grad_bias,
+                                  accumulate, threads);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
 static PyObject *py_run_frozen(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
   (void)module;
   if (wrong_count(count, 8)) return NULL;
@@ -260,6 +300,8 @@ static PyMethodDef methods[] = {
     {"activation_backward", (PyCFunction)(void (*)(void))py_activation_backward, METH_FASTCALL, NULL},
     {"linear_activation", (PyCFunction)(void (*)(void))py_linear_activation, METH_FASTCALL, NULL},
     {"linear_activation_backward", (PyCFunction)(void (*)(void))py_linear_activation_backward, METH_FASTCALL, NULL},
+    {"layer_norm", (PyCFunction)(void (*)(void))py_layer_norm, METH_FASTCALL, NULL},
+    {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
     {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
     {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
     {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL, NULL},

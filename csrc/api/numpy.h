@@ -15,6 +15,8 @@
  *   linear_activation(code, parameter, slope, x, weight, bias, y, z, threads, precision)
  *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
  *                              grad_slope, accumulate, threads, precision)
+ *   layer_norm(eps, x, weight, bias, y, saved, threads)
+ *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *   mse(y, target, grad, threads)
  *   sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)      data of any shape: the last axis
@@ -37,6 +39,7 @@
  * `grad` and `grad_out()` or None: FA_LINEAR      precision, weight, bias, activation's name, its keywords, slope
  *            FA_MAXOUT      precision, weight, bias
  *            FA_ACTIVATION  its name, its keywords, slope
+ *            FA_LAYER_NORM  eps, weight, bias
  *            FA_DROPOUT     p, rescale (or the factor of the numbers that are kept), generator (or an array of bytes,
  *                           1 for each number of x that is kept, for a caller who has drawn them)
  *   tape     an array of bytes for the tape, which a larger one replaces; None for a new one

@@ -126,6 +126,20 @@ struct gather_bias {
   void *sums;
 };
 
+/* Gradients of layer norm over some rows, with g = grad_y weight and normal = (x - mean) scale:
+ *
+ *   grad_x = scale (g - mean(g) - normal mean(g normal)),  weight_sums += grad_y normal,  bias_sums += grad_y
+ *
+ * Each result may be NULL; grad_x may be grad_y. */
+struct norm_backward {
+  int64_t rows, features;
+  const void *grad_y, *x; /* (rows, features) */
+  const void *weight;     /* (features), or NULL */
+  const void *saved;      /* (rows, 2): mean and scale */
+  void *grad_x;
+  void *weight_sums, *bias_sums; /* (features) */
+};
+
 /* Hyper-parameters of the optimisers' steps, as in api/fastact.h. */
 struct sgd {
   double lr, momentum;
@@ -221,6 +235,12 @@ struct kernels {
                               const void *grad_y, const void *saved, void *grad_z, int64_t n);
   /* sums (n) += the terms of a PReLU's slope gradient */
   void (*add_slope_terms)(int64_t n, const void *grad_y, const void *z, void *sums);
+
+  /* y = (x - mean) / sqrt(variance + eps) weight + bias of each row of n >= 1, and saved (rows, 2): mean, 1 /
+   * sqrt(variance + eps).  weight, bias and saved may be NULL, y may be x. */
+  void (*layer_norm)(int64_t rows, int64_t n, double eps, const void *x, const void *weight, const void *bias, void *y,
+                     void *saved);
+  void (*layer_norm_backward)(const struct norm_backward *);
 
   /* z (n, pieces), z (pieces, inner) of which n columns, z (outer, pieces, inner) with inner < lanes */
   void (*maxout_rows)(int64_t pieces, int64_t n, const void *z, void *y, uint8_t *argmax);

@@ -43,19 +43,22 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
   const struct product product = {.depth = in_features, .columns = out_features, .pieces = (int)pieces};
   struct fa_step unpacked = product_step(layer, in_features, out_features, pieces, weight, bias);
   const struct weights right = weights_of(&unpacked);
+  /* the weight of a layer norm is one row, that of a product a row for each unit */
+  int64_t units = weight ? layer == FA_LAYER_NORM ? 1 : out_features * pieces : 0;
   size_t slope_bytes = (size_t)(slopes * itemsize), bias_bytes = bias ? (size_t)(out_features * pieces * itemsize) : 0;
   size_t row_bytes = (size_t)(in_features * itemsize), unit_bytes = aligned(row_bytes), right_bytes = 0;
   size_t packed_at = aligned(sizeof(struct fa_step)), slope_at = packed_at + aligned(sizeof(struct packed_weights));
   size_t right_at = slope_at + aligned(slope_bytes);
-  int packs = weight && in_features && worth_packing(&product, tier_of_one_row), both = tier != tier_of_one_row;
+  int packs = weight && layer != FA_LAYER_NORM && in_features && worth_packing(&product, tier_of_one_row),
+      both = tier != tier_of_one_row;
   struct panel_layout vector_layout, tier_layout;
   if (packs) {
     vector_layout = packed_layout(in_features, out_features, (int)pieces, kernels);
     tier_layout = packed_layout(in_features, out_features, (int)pieces, tier);
     size_t vector_bytes = aligned(packed_bytes(&vector_layout)), tier_bytes = aligned(packed_bytes(&tier_layout));
     right_bytes = both ? tier_bytes + vector_bytes : tier_bytes > vector_bytes ? tier_bytes : vector_bytes;
-  } else if (weight) {
-    right_bytes = aligned(bias_bytes) + (size_t)(out_features * pieces) * unit_bytes;
+  } else {
+    right_bytes = aligned(bias_bytes) + (size_t)units * unit_bytes;
   }
   char *memory = aligned_alloc(64, right_at + aligned(right_bytes));
   if (!memory) return NULL;
@@ -71,16 +74,17 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
       .pieces = (int)pieces,
       .packed = packed,
       .activation = {activation, parameter, memory + slope_at, slopes},
+      .eps = parameter,
       .isa = call.isa,
       .dtype = dtype,
   };
   if (packs) {
     pack_step(step, &right, &vector_layout, &tier_layout, both, packed, memory + right_at);
-  } else if (weight) {
+  } else {
     char *copy = memory + right_at + aligned(bias_bytes);
-    copy_units(out_features * pieces, row_bytes, weight, copy, unit_bytes);
+    copy_units(units, row_bytes, weight, copy, unit_bytes);
     step->unit_stride = (int64_t)unit_bytes / itemsize;
-    step->weight = copy;
+    step->weight = units ? copy : NULL;
     step->bias = bias ? memcpy(memory + right_at, bias, bias_bytes) : NULL;
   }
   return step;

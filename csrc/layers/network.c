@@ -3,6 +3,7 @@
 #include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/workspace.h"
+#include "layers/layer_norm.h"
 
 /* A large batch goes through hidden layers in parts, so that each hidden buffer stays this small.  Parts have about
  * HIDDEN_ROWS rows or more and differ by at most HIDDEN_STEP, whole blocks of the rows that a product packs, so that
@@ -23,7 +24,7 @@ struct elements {
   const char *a, *b;
   const uint8_t *keep;
   double factor;
-  char *to; /* may be a */
+  char *to; /* may be a, not b */
 };
 
 static void sum_block(void *context, int64_t task) {
@@ -60,7 +61,7 @@ struct buffers {
   char *memory;
   size_t bytes; /* of a buffer */
   int branches;
-  const char *branch[MAX_BRANCHES];
+  const char *branch[FA_MAX_BRANCHES];
 };
 
 /* The features of the widest input of a step from `first` on; 1 without steps. */
@@ -110,13 +111,13 @@ static int infer_rows(const struct call *call, const struct fa_step *const *step
       push(buffers, x);
       continue;
     }
-    const char *branch = s->layer == FA_SUM ? pop(buffers) : NULL;
     char *to = i + 1 < count ? free_buffer(buffers, x) : y;
     switch (s->layer) {
     case FA_LINEAR: status = linear_forward(&own, s, rows, x, to, NULL); break;
     case FA_MAXOUT: status = maxout_forward(&own, s, rows, x, to, NULL); break;
     case FA_ACTIVATION: activate(&own, rows, s->in_features, &s->activation, x, to); break;
-    default: add_arrays(&own, rows * s->in_features, x, branch, to);
+    case FA_LAYER_NORM: layer_norm(&own, rows, s->in_features, s->eps, x, s->weight, s->bias, to, NULL); break;
+    default: add_arrays(&own, rows * s->in_features, x, pop(buffers), to);
     }
     x = to;
   }
@@ -150,6 +151,7 @@ struct saved saved_by(const struct fa_step *s, int itemsize) {
   case FA_LINEAR: return (struct saved){s->saves_z ? s->out_features : 0, itemsize};
   case FA_MAXOUT:
   case FA_DROPOUT: return (struct saved){s->out_features, 1};
+  case FA_LAYER_NORM: return (struct saved){2, itemsize};
   default: return (struct saved){0, itemsize};
   }
 }
@@ -211,6 +213,7 @@ int train_forward(const struct call *call, const struct fa_step *const *steps, s
     case FA_MAXOUT: status = maxout_forward(&own, s, rows, x, to, (uint8_t *)saved); break;
     case FA_ACTIVATION: activate(&own, rows, s->in_features, &s->activation, x, to); break;
     case FA_DROPOUT: drop(&own, rows * s->in_features, s->factor, (const uint8_t *)saved, x, to); break;
+    case FA_LAYER_NORM: layer_norm(&own, rows, s->in_features, s->eps, x, s->weight, s->bias, to, saved); break;
     case FA_BRANCH: push(&stack, x); continue;
     default: add_arrays(&own, rows * s->in_features, x, pop(&stack), to);
     }
@@ -250,7 +253,6 @@ int train_backward(const struct call *call, const struct fa_step *const *steps, 
       push(&buffers, grad);
       continue;
     }
-    const char *branch = s->layer == FA_BRANCH ? pop(&buffers) : NULL;
     const char *input = output_of(tape, i - 1, x, y), *output = output_of(tape, i, x, y);
     const char *saved = in_tape(tape, tape->steps[i].saved);
     char *to = i == 0 && grad_x ? grad_x : free_buffer(&buffers, grad);
@@ -268,7 +270,11 @@ int train_backward(const struct call *call, const struct fa_step *const *steps, 
                                    s->grad_slope, accumulate);
       break;
     case FA_DROPOUT: drop(&own, n, tape->steps[i].step.factor, (const uint8_t *)saved, grad, to); break;
-    default: add_arrays(&own, n, grad, branch, to);
+    case FA_LAYER_NORM:
+      status = layer_norm_backward(&own, rows, s->in_features, grad, input, s->weight, saved, wanted, s->grad_weight,
+                                   s->grad_bias, accumulate);
+      break;
+    default: add_arrays(&own, n, grad, pop(&buffers), to);
     }
     grad = to;
   }

@@ -6,9 +6,6 @@
 
 #include "layers/step.h"
 
-/* Residuals may stand in residuals up to this depth. */
-#define MAX_BRANCHES 16
-
 /* x (rows, in_features) -> y (rows, out_features), without anything for a backward.  Returns FA_OK or FA_NO_MEMORY. */
 int infer(const struct call *call, const struct fa_step *const *steps, int64_t count, int64_t rows, const char *x,
           char *y);

@@ -17,6 +17,7 @@ struct fa_step {
   struct activation activation;        /* of FA_LINEAR and FA_ACTIVATION */
   int saves_z;                         /* its backward needs z, not y */
   double factor;                       /* of FA_DROPOUT, for the numbers that are kept */
+  double eps;                          /* of FA_LAYER_NORM, whose weight and bias are (features) */
 
   char *grad_weight, *grad_bias, *grad_slope; /* each or NULL */
 

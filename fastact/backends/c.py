@@ -316,6 +316,47 @@ def activation_backward(
         _check(status)
 
 
+# ---- layer norm
+
+
+def layer_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    saved: Array | None,
+    threads: int = 0,
+) -> None:
+    _native.layer_norm(eps, x, weight, bias, y, saved, threads)
+
+
+def layer_norm_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array | None,
+    saved: Array,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    status = _native.layer_norm_backward(
+        grad_y,
+        x,
+        weight,
+        saved,
+        grad_x,
+        grad_weight,
+        grad_bias,
+        accumulate,
+        threads,
+    )
+    if status:
+        _check(status)
+
+
 # ---- losses
 
 
@@ -389,6 +430,15 @@ def _pointer(array: Array | None) -> Any:
     return _NULL if array is None else ffi.from_buffer(array)
 
 
+# Without a weight, "layer" is an activation alone.
+_FROZEN = {
+    "layer": lib.FA_ACTIVATION,
+    "layer norm": lib.FA_LAYER_NORM,
+    "branch": lib.FA_BRANCH,
+    "sum": lib.FA_SUM,
+}
+
+
 def freeze(
     steps: Sequence[Any], in_features: int, dtype: np.dtype[Any]
 ) -> Callable[[Array, Array, int], None]:
@@ -396,12 +446,22 @@ def freeze(
 
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
+    depth, deepest = 0, 0  # of residuals inside each other
+    for step in steps:
+        depth += (step.kind == "branch") - (step.kind == "sum")
+        deepest = max(deepest, depth)
+    if deepest > lib.FA_MAX_BRANCHES:
+        raise ValueError(
+            f"model: got {deepest} residuals inside each other, wanted {lib.FA_MAX_BRANCHES} at most"
+        )
     first = in_features
     frozen = []
     for step in steps:
-        weight = step.weight
-        kind, out_features, pieces = lib.FA_ACTIVATION, in_features, 1
-        if weight is not None:
+        weight, kind = step.weight, _FROZEN[step.kind]
+        out_features, pieces, parameter = in_features, 1, step.act.parameter
+        if step.kind == "layer norm":
+            parameter = step.eps
+        elif weight is not None:
             kind, out_features = lib.FA_LINEAR, len(weight)
             if weight.ndim == 3:
                 kind, pieces = lib.FA_MAXOUT, weight.shape[1]
@@ -414,7 +474,7 @@ def freeze(
             _pointer(weight),
             _pointer(step.bias),
             step.act.code,
-            step.act.parameter,
+            parameter,
             _pointer(step.act.slope),
             0 if step.act.slope is None else step.act.slope.size,
             _PRECISION[step.tier],

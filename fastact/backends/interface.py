@@ -118,6 +118,35 @@ class Backend(Protocol):
     ) -> None:
         """grad_z, which may be grad_y or saved; and grad_slope, summed over rows or over everything."""
 
+    # ---- layer norm: x, y and their gradients (rows, features), features >= 1; weight and bias (features,)
+    # or None; saved (rows, 2) holds the mean and 1 / sqrt(variance + eps) of each row
+
+    def layer_norm(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        y: Array,
+        saved: Array | None,
+        threads: int = 0,
+    ) -> None:
+        """y = (x - mean) / sqrt(variance + eps) * weight + bias, of each row."""
+
+    def layer_norm_backward(
+        self,
+        grad_y: Array,
+        x: Array,
+        weight: Array | None,
+        saved: Array,
+        grad_x: Array | None,
+        grad_weight: Array | None,
+        grad_bias: Array | None,
+        accumulate: bool = False,
+        threads: int = 0,
+    ) -> None:
+        """The gradients."""
+
     # ---- losses
 
     def mse(self, y: Array, target: Array, grad: Array, threads: int = 0) -> float:

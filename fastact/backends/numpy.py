@@ -188,6 +188,62 @@ def activation_backward(
     grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
 
+# ---- layer norm
+
+
+def _deviations(x: Array, mean: Array) -> Array:
+    """x - mean, less the mean of that, which the rounding of `mean` leaves in rows far from 0."""
+    deviations = x - mean
+    return np.asarray(deviations - deviations.mean(axis=-1, keepdims=True))
+
+
+@np.errstate(all="ignore")
+def layer_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    saved: Array | None,
+    threads: int = 0,
+) -> None:
+    first = x[:, :1]  # equal numbers have deviations of exactly 0 from their mean
+    mean = first + (x - first).mean(axis=-1, keepdims=True)
+    deviations = _deviations(x, mean)
+    scale = 1 / np.sqrt(np.square(deviations).mean(axis=-1, keepdims=True) + eps)
+    if saved is not None:
+        np.concatenate([mean, scale], axis=-1, out=saved)
+    np.multiply(deviations, scale, out=y)
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+
+
+@np.errstate(all="ignore")
+def layer_norm_backward(
+    grad_y: Array,
+    x: Array,
+    weight: Array | None,
+    saved: Array,
+    grad_x: Array | None,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    accumulate: bool = False,
+    threads: int = 0,
+) -> None:
+    mean, scale = saved[:, :1], saved[:, 1:]
+    normal = _deviations(x, mean) * scale
+    if grad_x is not None:
+        g = grad_y if weight is None else grad_y * weight
+        tilt = (g * normal).mean(axis=-1, keepdims=True)
+        grad_x[...] = scale * (g - g.mean(axis=-1, keepdims=True) - normal * tilt)
+    if grad_weight is not None:
+        _store(grad_weight, (grad_y * normal).sum(axis=0), accumulate)
+    if grad_bias is not None:
+        _store(grad_bias, grad_y.sum(axis=0), accumulate)
+
+
 # ---- losses
 
 

@@ -9,12 +9,14 @@ from .checkpoint import load, save
 from .dropout import Dropout
 from .frozen import Frozen, freeze
 from .layer import Layer, Parameter
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import mse, softmax_cross_entropy
 from .maxout import Maxout
 from .optim import SGD, Adam, max_norm_
 from .overview import Summary, summary
 from .regions import linear_region, piece_usage, region_boundaries
+from .residual import Residual
 from .sequential import Sequential
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "Dropout",
     "Frozen",
     "Layer",
+    "LayerNorm",
     "Linear",
     "Maxout",
     "PReLU",
     "Parameter",
+    "Residual",
     "Sequential",
     "Summary",
     "freeze",

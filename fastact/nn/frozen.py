@@ -10,7 +10,7 @@ there.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from .activation import Activation as ActivationLayer
 from .activation import PReLU
 from .dropout import Dropout
 from .layer import Layer, array_of
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .maxout import Maxout
+from .residual import Residual
 from .sequential import Sequential, check_neighbours, leaves, path_of, place_of
 
 Array = np.ndarray[Any, Any]
@@ -34,11 +36,16 @@ _empty = np.empty
 _requested_threads = settings.requested_threads
 
 
-class Step(NamedTuple):
-    """One operation of a frozen model: a product, then an activation, or the activation alone.
+StepKind = Literal["layer", "layer norm", "branch", "sum"]
 
-    weight is (out_features, pieces, in_features) for maxout, (out_features, in_features) for a linear
-    layer, and None for an activation alone.
+
+class Step(NamedTuple):
+    """One operation of a frozen model.
+
+    kind "layer" is a product, then an activation, or the activation alone.  weight is then (out_features,
+    pieces, in_features) for maxout, (out_features, in_features) for a linear layer, and None for an
+    activation alone.  The weight of a "layer norm" is (features,).  A "branch" and a "sum" stand before and
+    after the steps inside a `Residual`, and have neither weight nor bias.
     """
 
     text: str  # the layer's repr
@@ -46,6 +53,8 @@ class Step(NamedTuple):
     bias: Array | None
     act: Activation
     tier: Precision
+    kind: StepKind = "layer"
+    eps: float = 0.0  # of a layer norm
 
 
 class Frozen:
@@ -147,10 +156,19 @@ class _Steps:
             return
         if not self._steps:
             y[...] = x
+        branches = []
         for i, step in enumerate(self._steps):
             last = i == len(self._steps) - 1
+            if step.kind == "branch":
+                branches.append(x)
+                continue
             to = y if last else _empty((len(x), _width(step, x.shape[1])), x.dtype)
-            if step.weight is None:
+            if step.kind == "sum":
+                with np.errstate(all="ignore"):  # as in the kernels, overflow gives infinity
+                    np.add(branches.pop(), x, out=to)
+            elif step.kind == "layer norm":
+                self._backend.layer_norm(x, step.weight, step.bias, step.eps, to, None, threads)
+            elif step.weight is None:
                 self._backend.activation(x, step.act, to, threads)
             elif step.weight.ndim == 3:
                 self._backend.linear_maxout(
@@ -164,7 +182,7 @@ class _Steps:
 
 
 def _width(step: Step, in_features: int) -> int:
-    return in_features if step.weight is None else len(step.weight)
+    return in_features if step.weight is None or step.kind != "layer" else len(step.weight)
 
 
 def _wanted(step: Step) -> int | None:
@@ -178,13 +196,23 @@ def _wanted(step: Step) -> int | None:
 def _features(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
     """The sizes of x's and y's last axes; `freeze` has checked a model's, a pickle may be damaged."""
     first = features = None
+    branches: list[int | None] = []  # the features of each branch that has no sum yet
     for i, step in enumerate(steps):
         wanted = _wanted(step)
+        if step.kind == "branch":
+            branches.append(features)
+        elif step.kind == "sum":
+            if not branches:
+                raise ValueError(f"steps[{i}] ({step.text}): got a sum without a branch")
+            wanted = branches.pop()
+            wanted = first if wanted is None else wanted  # no layer before the branch fixes the features
         if wanted is not None:
             if features is not None and wanted != features:
                 raise ValueError(f"steps[{i}] ({step.text}): got {features} features, wanted {wanted}")
             first = wanted if first is None else first
             features = _width(step, wanted)
+    if branches:
+        raise ValueError(f"steps: got {len(branches)} branches without a sum")
     return first, features
 
 
@@ -204,15 +232,23 @@ def _own_step(i: int, step: Any) -> Step:
     """`step` with copies of its arrays, checked like the arguments of a call."""
     if not isinstance(step, Step):
         raise TypeError(f"steps[{i}]: got {type(step).__name__}, wanted a Step")
-    text, weight, bias, act, tier = step
+    text, weight, bias, act, tier, kind, eps = step
     if not isinstance(text, str):
         raise TypeError(f"steps[{i}]: text: got {type(text).__name__}, wanted a str")
     try:
         settings.check_precision(tier)
+        if not isinstance(kind, str) or kind not in get_args(StepKind):
+            raise checks.unknown_name("kind", kind, get_args(StepKind))
+        if kind == "layer norm":
+            shift, eps = _checked_layer_norm(weight, bias, eps)
+            own = None if shift is None else _copy(shift)
+            return Step(text, _copy(weight), own, _own_activation(act, None), tier, kind, eps)  # type: ignore[arg-type]
+        if kind != "layer" and weight is not None:
+            raise ValueError(f"weight: got {type(weight).__name__} for a {kind}, wanted None")
         if weight is None:
             if bias is not None:
                 raise ValueError(f"bias: got {type(bias).__name__} without a weight, wanted None")
-            return Step(text, None, None, _own_activation(act, None), tier)
+            return Step(text, None, None, _own_activation(act, None), tier, kind)
         sizes = checks.MAXOUT_WEIGHT if np.ndim(weight) == 3 else checks.LINEAR_WEIGHT
         _check_parameters(sizes, weight, bias)
         act = _own_activation(act, weight)
@@ -252,11 +288,23 @@ def _check_parameters(sizes: tuple[str, ...], weight: Any, bias: Any) -> None:
     checks.check_forward(sizes, np.empty((0, *weight.shape[-1:]), weight.dtype), weight, bias)
 
 
+def _checked_layer_norm(weight: Any, bias: Any, eps: Any) -> tuple[Array | None, float]:
+    """The bias, which is None or fits the weight (features,), and eps as a float in range."""
+    checks.check_array("weight", weight)
+    if weight.ndim != 1 or weight.size == 0:
+        raise ValueError(f"weight: got shape {weight.shape}, wanted (features,)")
+    if bias is not None:
+        checks.check_array("bias", bias, weight.dtype)
+        checks.check_shape("bias", bias.shape, weight.shape)
+    return bias, checks.check_not_negative("eps", eps, checks.LARGEST[weight.dtype.char])
+
+
 def _copy(value: Array) -> Array:
     return np.array(value, order="C")
 
 
-_KINDS = (Linear, Maxout, ActivationLayer, PReLU, Dropout, Sequential)  # subclasses compute something else
+# subclasses compute something else
+_KINDS = (Linear, Maxout, ActivationLayer, PReLU, Dropout, LayerNorm, Residual, Sequential)
 
 
 def _check_kinds(model: Any, name: str = "") -> None:
@@ -264,15 +312,31 @@ def _check_kinds(model: Any, name: str = "") -> None:
     if type(model) not in _KINDS:
         raise TypeError(
             f"model: {path_of(name)}{': ' if name else ''}got {type(model).__name__}, wanted Maxout, Linear, "
-            "Activation, PReLU, Dropout or a Sequential of these: the computation of others is not known"
+            "Activation, PReLU, Dropout, LayerNorm, Residual or a Sequential of these: the computation of "
+            "others is not known"
         )
-    if isinstance(model, Sequential):
-        for i, layer in enumerate(model.layers):
-            _check_kinds(layer, f"{name}.{i}" if name else f"{i}")
+    for child, layer in model._children():
+        _check_kinds(layer, f"{name}.{child}" if name else child)
 
 
-def _steps(layer: Layer, precision: Precision | None) -> list[Step]:
-    """The steps of one layer: one, or none for Dropout."""
+def _steps(layer: Layer, name: str, precision: Precision | None) -> list[Step]:
+    """The steps of the layer called `name` in a model: one, none for Dropout, and several for Residual.
+
+    Errors name the layer.
+    """
+    if isinstance(layer, Residual):
+        text, inside = type(layer).__name__, []
+        for inner_name, inner in leaves(layer.layer, f"{name}.layer" if name else "layer"):
+            inside += _steps(inner, inner_name, precision)
+        branch = Step(f"{text}: branch", None, None, _IDENTITY, "highest", "branch")
+        return [branch, *inside, branch._replace(text=f"{text}: sum", kind="sum")]
+    try:
+        return _steps_of_leaf(layer, precision)
+    except (TypeError, ValueError) as error:  # a caller has replaced the data of a parameter
+        raise type(error)(f"model: {place_of(name, layer)}: {error}") from None
+
+
+def _steps_of_leaf(layer: Layer, precision: Precision | None) -> list[Step]:
     if isinstance(layer, Linear | Maxout):
         sizes = checks.MAXOUT_WEIGHT if isinstance(layer, Maxout) else checks.LINEAR_WEIGHT
         weight, bias = layer._arrays()
@@ -288,6 +352,10 @@ def _steps(layer: Layer, precision: Precision | None) -> list[Step]:
     if isinstance(layer, ActivationLayer):
         act = activations.resolve(layer.name, 1, np.dtype(np.float32), layer.keywords)
         return [Step(repr(layer), None, None, act, "highest")]
+    if isinstance(layer, LayerNorm):
+        weight, bias = layer._arrays()
+        _, eps = _checked_layer_norm(weight, bias, layer.eps)
+        return [Step(repr(layer), weight, bias, _IDENTITY, "highest", "layer norm", eps)]
     return []
 
 
@@ -299,7 +367,7 @@ def freeze(model: Layer, precision: Precision | None = None, *, backend: Backend
     pickles.
 
     Args:
-        model: a Maxout, Linear, Activation, PReLU, Dropout, or a Sequential of these.
+        model: a Maxout, Linear, Activation, PReLU, Dropout, LayerNorm, Residual, or a Sequential of these.
         precision: the float32 precision tier of every layer; by default each layer's own, or the one in
             force now.
         backend: "c", "numba" or "numpy"; by default the one in force now.  A pickle that is loaded uses the
@@ -319,9 +387,6 @@ def freeze(model: Layer, precision: Precision | None = None, *, backend: Backend
     _check_kinds(model)
     steps = []
     for name, layer in leaves(model):
-        try:
-            steps += _steps(layer, precision)
-        except (TypeError, ValueError) as error:  # a caller has replaced the data of a parameter
-            raise type(error)(f"model: {place_of(name, layer)}: {error}") from None
+        steps += _steps(layer, name, precision)
     check_neighbours(leaves(model))  # as in Sequential, for the data of now
     return Frozen(tuple(steps), backend)

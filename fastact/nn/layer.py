@@ -170,6 +170,10 @@ class Layer:
         """The sizes and the dtype that the layer takes and returns; None if they are not known."""
         return None
 
+    def _children(self) -> tuple[tuple[str, Layer], ...]:
+        """The layers inside a `Sequential` or a `Residual`, by name; none of another layer."""
+        return ()
+
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         raise NotImplementedError
 

@@ -148,7 +148,7 @@ class Run:
                 if saved_at < 0
                 else view(saved_at, saved_columns, checks.UINT8 if itemsize == 1 else dtype)
             )
-            if id(layer) in owners and kind not in (BRANCH, SUM):
+            if id(layer) in owners and kind != SUM:
                 layer._saved = layer._from_tape(x, y, saved, settings.PRECISIONS[tier], factor)  # type: ignore[attr-defined]
             x = y
 

@@ -7,17 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from .layer import Layer, array_of, check_layer
-from .sequential import add_place, leaves, sizes_of
+from .layer import Array, Layer, array_of, check_layer
+from .residual import Residual, fold, joined
+from .sequential import add_place, sizes_of, title
 
 _WIDTH = 80  # columns of the table
+
+_State = tuple[Any, int | None]  # x and its features, None where they are not known
 
 
 class Row(NamedTuple):
     """One layer of a `Summary`."""
 
     name: str  # as in `named_parameters`: "1.0" inside a nested Sequential, "" for the model itself
-    layer: str  # its repr
+    layer: str  # its repr; "Residual" for the sum of a Residual, after the rows of the layers inside it
     output_shape: str  # e.g. "(100, 240)", without an input shape "(..., 240)", or "?" where it is not known
     parameters: int
     nbytes: int
@@ -55,7 +58,7 @@ def summary(model: Layer, input_shape: tuple[int, ...] | None = None) -> Summary
         print(fastact.summary(model, (100, 784)))
 
     Args:
-        model: a layer, usually a `Sequential`; each layer of a nested one has its own row.
+        model: a layer, usually a `Sequential`; each layer of a nested one or in a `Residual` has its own row.
         input_shape: the shape of x, (..., in_features), with the batch.  The model runs once on zeros of this
             shape, with the dtype of its first parameter.  Without `input_shape` nothing runs, and the output
             shapes are those that the layers fix: (..., 240).
@@ -73,24 +76,35 @@ def summary(model: Layer, input_shape: tuple[int, ...] | None = None) -> Summary
         shape = checks.check_sizes("input_shape", input_shape)
         dtypes = (array_of(name, parameter).dtype for name, parameter in model.named_parameters())
         x = np.zeros(shape, next(dtypes, np.float32))
-    features: int | None = None
-    rows = []
-    for name, layer in leaves(model):
+    rows: list[Row] = []
+
+    def add_row(name: str, text: str, state: _State, arrays: list[Array]) -> _State:
+        y, features = state
+        output_shape = "?" if features is None else f"(..., {features})"
+        if y is not None:
+            output_shape = f"{np.shape(y)}"
+        counts = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+        rows.append(Row(name, text, output_shape, *counts))
+        return state
+
+    def pass_layer(name: str, layer: Layer, state: _State) -> _State:
+        x, features = state
         try:
-            if x is not None:
-                x = layer(x)
+            y = None if x is None else layer(x)
             arrays = [array_of(key, parameter) for key, parameter in layer.named_parameters()]
         except Exception as error:
             if name:
                 add_place(error, name, layer)
             raise
-        features = _returned(layer, features)
-        if x is not None:
-            output_shape = f"{np.shape(x)}"
-        else:
-            output_shape = "?" if features is None else f"(..., {features})"
-        counts = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
-        rows.append(Row(name, checks.shown(layer), output_shape, *counts))
+        return add_row(name, checks.shown(layer), (y, _returned(layer, features)), arrays)
+
+    def join(name: str, layer: Residual, state: _State, inside: _State) -> _State:
+        x = state[0]
+        y = None if x is None else joined(name, layer, x, inside[0])
+        return add_row(name, title(layer), (y, _returned(layer, state[1])), [])
+
+    start: _State = (x, None)
+    fold(model, start, pass_layer, join)
     return Summary(tuple(rows), sum(row.parameters for row in rows), sum(row.nbytes for row in rows))
 
 

@@ -6,12 +6,12 @@ ReLU stays on its side of 0.  The inputs with the same winners and the same side
 convex.
 
 These functions take a `Layer`: `Maxout`, `Linear` and `Activation` with identity, relu, leaky_relu or prelu,
-`PReLU`, `Dropout` (the identity here), and a `Sequential` of them.
+`PReLU`, `Dropout` (the identity here), and a `Sequential` or a `Residual` of them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from .dropout import Dropout
 from .layer import Layer, array_of, check_layer
 from .linear import Linear
 from .maxout import Maxout
-from .sequential import add_place, leaves, place_of
+from .residual import Residual, fold, joined
+from .sequential import add_place, place_of
 
 Array = np.ndarray[Any, Any]
 
@@ -42,8 +43,9 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
         x: (..., in_features), at least one row.
 
     Returns:
-        For each maxout layer, by its place in the model ("0", or "1.0" in a nested `Sequential`; "" if
-        the model is one itself), an array (out_features, pieces) of float64, whose rows sum to 1.
+        For each maxout layer, by its place in the model ("0"; "1.0" in a nested `Sequential`, "1.layer" in a
+        `Residual`; "" if the model is one itself), an array (out_features, pieces) of float64, whose rows sum
+        to 1.
 
     Raises:
         TypeError: model is not a Layer, or x is not an array or has the wrong dtype.
@@ -54,18 +56,21 @@ def piece_usage(model: Layer, x: Array) -> dict[str, Array]:
     if x.size == 0:
         raise ValueError(f"x: got shape {x.shape}, wanted at least one row")
     usage = {}
-    for name, layer in leaves(model):
+
+    def pass_layer(name: str, layer: Layer, x: Array) -> Array:
         try:
             if not isinstance(layer, Maxout):
-                x = layer(x)
-                continue
-            x, argmax = _winners(layer, x)
+                return layer(x)
+            y, argmax = _winners(layer, x)
         except Exception as error:
             if name:
                 add_place(error, name, layer)
             raise
         rows = argmax.reshape(-1, layer.out_features)
         usage[name] = np.stack([np.mean(rows == k, axis=0) for k in range(layer.pieces)], axis=-1)
+        return y
+
+    fold(model, x, pass_layer, joined)
     return usage
 
 
@@ -93,27 +98,44 @@ def linear_region(model: Layer, x: Array) -> tuple[Array, Array]:
     _check_sample("x", x)
     model(x)  # raises the forward's errors where the sample does not fit
     with np.errstate(under="ignore"):
-        weight, bias = np.eye(x.size), np.zeros(x.size)
-        dtype = x.dtype
-        for name, layer in leaves(model):
-            if isinstance(layer, Maxout):
-                x, argmax = _winners(layer, x)
-                affine, shift = _affine(layer)
-                units = np.arange(layer.out_features)
-                affine, shift = affine[units, argmax], shift[units, argmax]
-                weight, bias = affine @ weight, affine @ bias + shift
-                continue
-            if isinstance(layer, Linear):
-                x, _ = ops.linear_activation(x, *layer._arrays(), "identity", precision=layer._tier())
-                affine, shift = _affine(layer)
-                weight, bias = affine @ weight, affine @ bias + shift
-            if (activation := _activation(name, layer)) is not None:
-                kind, keywords = activation
-                y = ops.activation(x, kind, **keywords)
-                grads = ops.activation_backward(np.ones_like(x), x, kind, **keywords)
-                slope = grads[0] if isinstance(grads, tuple) else grads
-                weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
-        return weight.astype(dtype), bias.astype(dtype)
+        start = _Affine(np.eye(x.size), np.zeros(x.size), x)
+        weight, bias, _ = fold(model, start, _compose, _add_affine)
+        return weight.astype(x.dtype), bias.astype(x.dtype)
+
+
+class _Affine(NamedTuple):
+    """The linear map from the sample to a layer's x in float64, and that x."""
+
+    weight: Array
+    bias: Array
+    x: Array
+
+
+def _compose(name: str, layer: Layer, before: _Affine) -> _Affine:
+    """The map after the layer."""
+    weight, bias, x = before
+    if isinstance(layer, Maxout):
+        y, argmax = _winners(layer, x)
+        affine, shift = _affine(layer)
+        units = np.arange(layer.out_features)
+        affine, shift = affine[units, argmax], shift[units, argmax]
+        return _Affine(affine @ weight, affine @ bias + shift, y)
+    if isinstance(layer, Linear):
+        x, _ = ops.linear_activation(x, *layer._arrays(), "identity", precision=layer._tier())
+        affine, shift = _affine(layer)
+        weight, bias = affine @ weight, affine @ bias + shift
+    if (activation := _activation(name, layer)) is not None:
+        kind, keywords = activation
+        y = ops.activation(x, kind, **keywords)
+        grads = ops.activation_backward(np.ones_like(x), x, kind, **keywords)
+        slope = grads[0] if isinstance(grads, tuple) else grads
+        weight, bias, x = slope[:, np.newaxis] * weight, slope * bias, y
+    return _Affine(weight, bias, x)
+
+
+def _add_affine(name: str, layer: Residual, before: _Affine, inside: _Affine) -> _Affine:
+    weight, bias, x = before
+    return _Affine(weight + inside.weight, bias + inside.bias, joined(name, layer, x, inside.x))
 
 
 def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
@@ -144,27 +166,41 @@ def region_boundaries(model: Layer, start: Array, end: Array) -> Array:
     checks.check_shape("end", end.shape, start.shape)
     model(start)  # as in `linear_region`
     with np.errstate(under="ignore"):
-        t = np.array([0.0, 1.0])
-        values = np.stack([start, end]).astype(np.float64)  # (points, features), a row for each t
-        for name, layer in leaves(model):
-            if isinstance(layer, Maxout):
-                affine, shift = _affine(layer)
-                z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
-                t, z = _refine(t, z, _switches(t, z))
-                values = z.max(axis=-1)
-                continue
-            if isinstance(layer, Linear):
-                affine, shift = _affine(layer)
-                values = values @ affine.T + shift
-            if (activation := _activation(name, layer)) is not None:
-                kind, keywords = activation
-                if "slope" in keywords:
-                    keywords = {"slope": keywords["slope"].astype(np.float64)}
-                if kind != "identity":
-                    sides = np.stack([np.zeros_like(values), values], axis=-1)
-                    t, values = _refine(t, values, _switches(t, sides))
-                values = ops.activation(values, kind, **keywords)
-        return t[1:-1]
+        values = np.stack([start, end]).astype(np.float64)
+        return fold(model, _Line(np.array([0.0, 1.0]), values), _bend, _add_lines).t[1:-1]
+
+
+class _Line(NamedTuple):
+    """A layer's x along the line: points t, and the values (points, features) there, linear between them."""
+
+    t: Array
+    values: Array
+
+
+def _bend(name: str, layer: Layer, line: _Line) -> _Line:
+    """The line after the layer, with a point at each kink."""
+    t, values = line
+    if isinstance(layer, Maxout):
+        affine, shift = _affine(layer)
+        z = np.einsum("ni,jki->njk", values, affine, optimize=True) + shift
+        t, z = _refine(t, z, _switches(t, z))
+        return _Line(t, z.max(axis=-1))
+    if isinstance(layer, Linear):
+        affine, shift = _affine(layer)
+        values = values @ affine.T + shift
+    if (activation := _activation(name, layer)) is not None:
+        kind, keywords = activation
+        if "slope" in keywords:
+            keywords = {"slope": keywords["slope"].astype(np.float64)}
+        if kind != "identity":
+            sides = np.stack([np.zeros_like(values), values], axis=-1)
+            t, values = _refine(t, values, _switches(t, sides))
+        values = ops.activation(values, kind, **keywords)
+    return _Line(t, values)
+
+
+def _add_lines(name: str, layer: Residual, line: _Line, inside: _Line) -> _Line:
+    return _Line(inside.t, _at(*line, inside.t) + inside.values)
 
 
 def _switches(t: Array, z: Array) -> Array:
@@ -198,10 +234,15 @@ def _refine(t: Array, values: Array, new: Array) -> tuple[Array, Array]:
     right = np.searchsorted(t, new)
     new = new[np.minimum(new - t[right - 1], t[right] - new) > _RESOLUTION]
     finer = np.sort(np.concatenate([t, new]))
+    return finer, _at(t, values, finer)
+
+
+def _at(t: Array, values: Array, finer: Array) -> Array:
+    """The values (points, ...) at the points of `finer`, by linear interpolation."""
     right = np.clip(np.searchsorted(t, finer), 1, len(t) - 1)
     share = (finer - t[right - 1]) / (t[right] - t[right - 1])
     share = share.reshape(-1, *(1,) * (values.ndim - 1))
-    return finer, values[right - 1] * (1 - share) + values[right] * share
+    return np.asarray(values[right - 1] * (1 - share) + values[right] * share)
 
 
 def _winners(layer: Maxout, x: Array) -> tuple[Array, Array]:

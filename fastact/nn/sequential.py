@@ -48,10 +48,10 @@ class Sequential(Layer):
             check_layer(f"layers[{i}]", layer)
         self.layers = layers
         seen: dict[int, str] = {}
-        for name, layer in _nested(layers):
+        for name, layer in _nested(self):
             if id(layer) in seen:
                 places = f"{path_of(seen[id(layer)])} and {path_of(name)}"
-                raise ValueError(f"{_title(layer)} appears twice, as {places}, wanted each layer once")
+                raise ValueError(f"{title(layer)} appears twice, as {places}, wanted each layer once")
             seen[id(layer)] = name
         check_neighbours(leaves(self))
         # Layers before the first parameter need no backward where grad_x is not needed.
@@ -130,7 +130,7 @@ class Sequential(Layer):
                     break
             else:
                 return runs
-        inner = [(vars(layer), layer._contents) for _, layer in _nested((self,))]
+        inner = [(vars(layer), layer._contents) for layer in (self, *(layer for _, layer in _nested(self)))]
         contents = [(attributes, name, attributes[name]) for attributes, name in inner if name is not None]
         self._plan = contents, runs_of(self.layers)
         return self._plan[1]
@@ -148,6 +148,9 @@ class Sequential(Layer):
 
     def _saved_one_by_one(self) -> Any:
         return [(0, len(self.layers), None)]
+
+    def _children(self) -> tuple[tuple[str, Layer], ...]:
+        return tuple((f"{i}", layer) for i, layer in enumerate(self.layers))
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for i, layer in enumerate(self.layers):
@@ -217,12 +220,11 @@ def check_neighbours(layers: Iterable[tuple[str, Layer]]) -> None:
             dtype = (own, place)
 
 
-def _nested(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """All layers with their names; the layers of a nested Sequential follow it."""
-    for i, layer in enumerate(layers):
-        yield f"{prefix}{i}", layer
-        if isinstance(layer, Sequential):
-            yield from _nested(layer.layers, f"{prefix}{i}.")
+def _nested(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """All layers inside `layer` with their names; those inside a `Sequential` or a `Residual` follow it."""
+    for name, child in layer._children():
+        yield f"{prefix}{name}", child
+        yield from _nested(child, f"{prefix}{name}.")
 
 
 # ---- the place of a layer in a message
@@ -230,7 +232,7 @@ def _nested(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, La
 
 def place_of(name: str, layer: Layer) -> str:
     """E.g. "layers[1].layers[0], Linear(240, 10)" for the layer called "1.0"; "Linear(240, 10)" for ""."""
-    return f"{path_of(name)}, {_title(layer)}" if name else _title(layer)
+    return f"{path_of(name)}, {title(layer)}" if name else title(layer)
 
 
 def add_place(error: Exception, name: str, layer: Layer) -> None:
@@ -245,17 +247,23 @@ def add_place(error: Exception, name: str, layer: Layer) -> None:
     elif sys.version_info >= (3, 11):
         with contextlib.suppress(Exception):  # a caller's exception may not let itself be changed
             notes = getattr(error, "__notes__", [])
-            if isinstance(layer, Sequential) and notes and notes[-1].startswith("layers["):
+            if notes and _begins_inside(layer, notes[-1]):
                 notes[-1] = _placed(name, layer, notes[-1])
             else:
                 error.add_note(place_of(name, layer))
 
 
 def _placed(name: str, layer: Layer, text: str) -> str:
-    """`text` after the place of the layer; a place inside a nested Sequential is joined to it."""
-    if isinstance(layer, Sequential) and text.startswith("layers["):
+    """`text` after the place of the layer; a place inside the layer is joined to it."""
+    if _begins_inside(layer, text):
         return f"{path_of(name)}.{text}"
     return f"{place_of(name, layer)}: {text}"
+
+
+def _begins_inside(layer: Layer, text: str) -> bool:
+    """Whether the text begins with the place of a layer inside `layer`."""
+    paths = [path_of(name) for name, _ in layer._children()]
+    return text.startswith(tuple(f"{path}{end}" for path in paths for end in (", ", ".")))
 
 
 def _is_own(error: Exception) -> bool:
@@ -268,9 +276,11 @@ def _is_own(error: Exception) -> bool:
 
 
 def path_of(name: str) -> str:
-    """E.g. "layers[1].layers[0]" for the layer called "1.0"; "" for the model itself."""
-    return name and ".".join(f"layers[{i}]" for i in name.split("."))
+    """E.g. "layers[1].layer.layers[0]" for the layer called "1.layer.0"; "" for the model itself."""
+    return name and ".".join(f"layers[{part}]" if part.isdecimal() else part for part in name.split("."))
 
 
-def _title(layer: Layer) -> str:
-    return type(layer).__name__ if isinstance(layer, Sequential) else checks.shown(layer)
+def title(layer: Layer) -> str:
+    """The layer in a message: its repr, or the name of a `Sequential` or a `Residual`, whose repr is long."""
+    contains = isinstance(layer, Sequential) or layer._children()
+    return type(layer).__name__ if contains else checks.shown(layer)

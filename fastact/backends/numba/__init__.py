@@ -6,6 +6,7 @@ README.md beside this file shows how a call runs, and where each part is.
 from ..numpy import mse  # a few passes over arrays, for which NumPy is as fast
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
+from .layer_norm import layer_norm, layer_norm_backward
 from .linear import linear_activation, linear_activation_backward, linear_maxout
 from .maximum import maxout, maxout_backward
 from .optim import adam, max_norm, sgd
@@ -14,6 +15,8 @@ __all__ = [
     "activation",
     "activation_backward",
     "adam",
+    "layer_norm",
+    "layer_norm_backward",
     "linear_activation",
     "linear_activation_backward",
     "linear_maxout",
