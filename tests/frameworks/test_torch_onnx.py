@@ -53,19 +53,28 @@ def _seed():
     torch.manual_seed(0)
 
 
-def exported(model, x, dynamo, outputs=1):
+def exported(model, x, dynamo, outputs=1, opset=None):
     """A model as ONNX, whose x has any number of rows."""
     if dynamo:
         pytest.importorskip("onnxscript")
     file, model = io.BytesIO(), model.eval()
     if dynamo:
         shapes = ({0: ROWS} if x.dim() > 1 else None,)
-        torch.onnx.export(model, (x,), file, dynamo=True, verbose=False, dynamic_shapes=shapes)
+        torch.onnx.export(
+            model, (x,), file, dynamo=True, verbose=False, dynamic_shapes=shapes, opset_version=opset
+        )
     else:
         names = [f"y{number}" for number in range(outputs)]
         axes = {name: {0: "rows"} for name in ["x", *names]} if x.dim() > 1 else None
         torch.onnx.export(
-            model, (x,), file, dynamo=False, input_names=["x"], output_names=names, dynamic_axes=axes
+            model,
+            (x,),
+            file,
+            dynamo=False,
+            input_names=["x"],
+            output_names=names,
+            dynamic_axes=axes,
+            opset_version=opset,
         )
     return file.getvalue()
 
@@ -151,6 +160,13 @@ def activation_bound(layer, x):
     return 2 * (MAX_SLOPE * product_bound(x, weight, bias) + MAX_EPS * eps * (1 + np.abs(z)))
 
 
+def assert_activations_within(file, model, x):
+    for each in (x, 100 * x):  # 100: an exponential underflows, and log(sigmoid z) would be -inf
+        for y, layer in zip(run(file, each), model.layers, strict=True):
+            assert y.dtype == each.numpy().dtype
+            assert_within(y, layer(each).detach().double().numpy(), activation_bound(layer, each))
+
+
 @every_exporter
 @every_dtype
 @every_leading
@@ -159,12 +175,16 @@ def test_linear_activation_exports_with_every_activation(leading, dtype, dynamo)
     x, others = inputs(leading, dtype)
     file = exported(model, x, dynamo, len(model.layers))
     for each in others:
-        for scale in (1, 100):  # 100: an exponential underflows, and log(sigmoid z) would be -inf
-            got = run(file, scale * each)
-            for y, layer in zip(got, model.layers, strict=True):
-                wanted = layer(scale * each).detach().double().numpy()
-                assert y.dtype == each.numpy().dtype
-                assert_within(y, wanted, activation_bound(layer, scale * each))
+        assert_activations_within(file, model, each)
+
+
+@pytest.mark.parametrize(("dynamo", "opset"), [(False, 9), (False, 17), (True, 18), (True, 22)])
+def test_linear_activation_exports_to_other_opsets(dynamo, opset):
+    model = Each(activation_layers(torch.float32))
+    x = torch.randn(5, 7)
+    file = exported(model, x, dynamo, len(model.layers), opset)
+    assert onnx.load_from_string(file).opset_import[0].version == opset
+    assert_activations_within(file, model, x)
 
 
 def pooled(piece_major):
