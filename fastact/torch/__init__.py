@@ -5,7 +5,8 @@
 
 Tensors are float32 or float64.  The kernels read and write the tensors' own memory; only a tensor that is
 not contiguous is copied.  Each forward is a custom operator `torch.ops.fastact.*` with a fake kernel and an
-autograd formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole.
+autograd formula whose backward is a second operator, so `torch.compile` and `torch.export` take it whole;
+`torch.onnx.export` writes ONNX's own operators for it.
 Calls skip the dispatcher where it would have nothing else to do.  A second derivative is an error, and so
 is a derivative in forward mode.  Under `torch.autocast("cpu")` an operator casts its inputs to float32,
 runs at the precision tier "medium" unless one is given, and returns the autocast dtype.  An operator uses

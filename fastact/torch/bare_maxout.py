@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, checks
-from . import flops
+from . import decompositions, flops
 from .operators import Forward, OperatorFunction, check_first_derivative, define, execute, is_plain
 from .tensors import NUMPY_DTYPES, as_contiguous, as_tensor, check_float, check_tensor, thread_count
 
@@ -102,7 +102,14 @@ class _MaxoutFunction(OperatorFunction):
 
 
 _maxout = Forward(
-    "maxout", "argmax", "Tensor z, int dim", _maxout_cpu, _maxout_fake, flops.no_product, _MaxoutFunction
+    "maxout",
+    "argmax",
+    "Tensor z, int dim",
+    _maxout_cpu,
+    _maxout_fake,
+    flops.no_product,
+    _MaxoutFunction,
+    decompositions.maxout,
 )
 
 

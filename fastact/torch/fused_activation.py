@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import activations, backends, checks, settings
 from ..checks import LINEAR_WEIGHT
-from . import flops
+from . import decompositions, flops
 from .operators import (
     Forward,
     OperatorFunction,
@@ -218,6 +218,7 @@ _linear_activation = Forward(
     _linear_activation_fake,
     flops.product,
     _LinearActivationFunction,
+    decompositions.linear_activation,
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import backends, settings
 from ..checks import MAXOUT_WEIGHT
-from . import flops
+from . import decompositions, flops
 from .operators import (
     Forward,
     OperatorFunction,
@@ -174,6 +174,7 @@ _linear_maxout = Forward(
     _linear_maxout_fake,
     flops.product,
     _LinearMaxoutFunction,
+    decompositions.linear_maxout,
 )
 
 

@@ -105,6 +105,8 @@ def define_autograd(forward: Forward, operator: Any, both: bool) -> None:
             return forward.dispatch(*args)
 
     def kernel(*args: Any) -> Any:
+        if _exports_to_onnx():
+            return forward.decompose(args, both)
         if not _records(args):
             with _below_autograd():
                 return operator(*args)
@@ -128,6 +130,7 @@ class Forward:
         flops: as for `define`.
         function: a subclass of `OperatorFunction`.  Its forward is given a function like `kernel`, the
             arguments, and whether to return `saved` as well.
+        decomposition: called in the same way as `kernel`; it computes the same by PyTorch's own operators.
     """
 
     def __init__(
@@ -139,8 +142,10 @@ class Forward:
         fake: Callable[..., Any],
         flops: Callable[..., int],
         function: Any,
+        decomposition: Callable[..., Any],
     ) -> None:
-        self.kernel, self.function = kernel, function
+        self.kernel, self.fake, self.function = kernel, fake, function
+        self.decomposition = decomposition
         self.names = [argument.split()[1] for argument in arguments.split(", ")]
         self.operator = define(
             f"{name}({arguments}) -> Tensor",
@@ -162,6 +167,13 @@ class Forward:
         """The results of `kernel`, computed by way of the dispatcher."""
         *arguments, save = args
         return self.saving_operator(*arguments) if save else (self.operator(*arguments), None)
+
+    def decompose(self, arguments: tuple[Any, ...], both: bool) -> Any:
+        """y, or (y, saved) with `both`, by PyTorch's own operators."""
+        if _tracer() is None and not _autocasts():  # else sizes are not numbers, or dtypes are not final
+            self.fake(*arguments, both)  # checks the arguments
+        y, saved = self.decomposition(*arguments, both)
+        return (y, saved) if both else y
 
 
 class OperatorFunction(Function):
@@ -204,6 +216,7 @@ _transform = torch._C._functorch.peek_interpreter_stack
 _tracer = torch._C._get_tracing_state
 _autocasts = torch._C._is_any_autocast_enabled
 _profiles = torch._C._autograd._profiler_enabled
+_exports_to_onnx = torch.onnx.is_in_onnx_export
 
 
 def is_plain(tensors: tuple[Any, ...]) -> bool:
@@ -248,6 +261,8 @@ def execute(
                 kind = type(tensor).__name__
                 raise TypeError(f"{name}: got {kind}, wanted a torch.Tensor: try torch.as_tensor(...)")
         check_placement(forward.names, arguments)  # a subclass may fail before the operator's own check
+        if _exports_to_onnx():
+            return forward.decompose(arguments, both)
         return operator(*arguments)
     if _records(tensors):
         return forward.function.apply(forward.kernel, *arguments, both)

@@ -386,18 +386,3 @@ def test_jit_script_takes_the_operators():
 
     x, weight = torch.randn(5, 6), torch.randn(4, 3, 6)
     assert torch.equal(call(x, weight), ft.linear_maxout(x, weight))
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@every_module
-@pytest.mark.parametrize("dynamo", [False, True])
-def test_onnx_export_names_the_operator(name, dynamo, tmp_path):
-    operator = "linear_activation" if name in ("relu", "gelu", "prelu") else "linear_maxout"
-    operator = "maxout" if name == "bare maxout" else operator
-    if dynamo:
-        pytest.importorskip("onnxscript")
-    qualified = f"fastact.{operator}" if dynamo else f"fastact::{operator}"
-    with pytest.raises(torch.onnx.errors.OnnxExporterError, match=qualified):
-        torch.onnx.export(MAKERS[name](), (torch.randn(5, 6),), tmp_path / "net.onnx", dynamo=dynamo)
