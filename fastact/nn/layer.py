@@ -124,7 +124,9 @@ class Layer:
 
         Inside a `Sequential`, errors name the layer and its place: "layers[2], Linear(240, 10): x: got ...".
         """
-        if not checks.check_flag("training", training):
+        if training is not True and training is not False:
+            training = checks.check_flag("training", training)
+        if not training:
             return self._forward(x, False)[0]
         self._saved = None  # a forward that fails leaves nothing to go back through
         y, self._saved = self._forward(x, True)
@@ -149,8 +151,10 @@ class Layer:
             TypeError: grad_y is not an array or has the wrong dtype, or a flag is not a bool.
             ValueError: grad_y has the wrong shape.
         """
-        accumulate = checks.check_flag("accumulate", accumulate)
-        needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
+        if accumulate is not False:
+            accumulate = checks.check_flag("accumulate", accumulate)
+        if needs_input_grad is not False:
+            needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
         if type(self._saved) is Tape:
             self._saved.unpack()
         if self._saved is None:
