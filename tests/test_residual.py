@@ -299,6 +299,8 @@ def test_errors_name_the_place_of_the_layer():
         lambda: fa.linear_region(model, X[0]),
     ):
         assert message_of(TypeError, call).startswith(place)
+    message = message_of(ValueError, lambda: fa.Residual(fa.Residual(fa.Linear(4, 4)))(X[:, :3]))
+    assert message.startswith("layer.layer, Linear(4, 4): x: got shape (5, 3)")
     message = message_of(ValueError, lambda: fa.Residual(fa.Linear(4, 4))(X[:, :3]))
     assert message == "layer, Linear(4, 4): x: got shape (5, 3), wanted (..., 4) to match weight"
     assert message_of(TypeError, lambda: fa.Residual(fa.Linear(4, 4))(X.tolist())).startswith("x: got list")
