@@ -266,6 +266,32 @@ def linear_activation_backward(name: str, rng: np.random.Generator, index: int, 
     )
 
 
+def layer_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, features = draw_rows(rng, index)
+    lead = draw_lead(rng, rows)
+    x = values(rng, case, *lead, features)
+    weight, bias = (values(rng, case, features) if rng.random() < 0.7 else None for _ in range(2))
+    saved = bool(rng.random() < 0.7)
+    text = f"{lead}x{features} weight={weight is not None} bias={bias is not None} saved={saved}"
+    return text, fa.layer_norm(x, weight, bias, return_saved=saved)
+
+
+def layer_norm_backward(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, features = draw_rows(rng, index)
+    lead = draw_lead(rng, rows)
+    x, grad_y = values(rng, case, *lead, features), values(rng, case, *lead, features)
+    weight = values(rng, case, features) if rng.random() < 0.7 else None
+    saved = values(rng, case, *lead, 2)
+    needs, accumulate = draw_needs(rng, 3), bool(rng.random() < 0.3)
+    out = (
+        tuple(values(rng, case, *shape) for shape in (x.shape, (features,), (features,)))
+        if accumulate
+        else None
+    )
+    text = f"{lead}x{features} weight={weight is not None} needs={needs} accumulate={accumulate}"
+    return text, fa.layer_norm_backward(grad_y, x, weight, saved, needs=needs, out=out, accumulate=accumulate)
+
+
 def draw_rows(rng: np.random.Generator, index: int) -> tuple[int, int]:
     """(rows, features) of about `draw_length` elements."""
     length, features = draw_length(rng, index), int(rng.choice([1, 2, 3, 17, 64, 300, 5000]))
@@ -410,6 +436,8 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "linear_maxout_backward": (linear_maxout_backward, 0.15),
     "maxout": (maxout, 0.03),
     "maxout_backward": (maxout_backward, 0.03),
+    "layer_norm": (layer_norm, 0.02),
+    "layer_norm_backward": (layer_norm_backward, 0.02),
     "mse": (mse, 0.015),
     "softmax_cross_entropy": (softmax_cross_entropy, 0.01),
     "sgd": (sgd, 0.025),

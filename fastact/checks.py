@@ -381,11 +381,8 @@ def check_norm(x: Any, weight: Any, bias: Any) -> None:
     check_array("x", x)
     if weight is not None:
         check_type("weight", weight, x.dtype)
-        if weight.dtype != x.dtype and weight.dtype in FLOATS:
-            array, wanted = ("x", x), weight.dtype  # float64 is what NumPy makes by itself
-            if weight.dtype == np.float64:
-                array, wanted = ("weight", weight), x.dtype
-            check_dtype(array[0], array[1].dtype, wanted)
+        if (x.dtype, weight.dtype) == FLOATS[::-1]:  # x is float64, as NumPy makes arrays
+            check_dtype("x", x.dtype, weight.dtype)
         check_dtype("weight", weight.dtype, x.dtype)
         if weight.ndim != 1:
             raise ValueError(f"weight: got shape {weight.shape}, wanted (features,)")

@@ -43,6 +43,8 @@ assert fa.gelu_backward(zeros(long, 0), fa.gelu(zeros(long, 0))).shape == (long,
 for shape, axis in (((long, 0, 3), 2), ((long, 3, 0), 1), ((3, long, 0), 0), ((3, 0, long), 0)):
     y, argmax = fa.maxout(zeros(*shape), axis)
     assert fa.maxout_backward(y, argmax, 3, axis).shape == shape
+y, saved = fa.layer_norm(zeros(0, half))
+assert fa.layer_norm_backward(y, y, None, saved, needs=(True, False, False))[0].shape == (0, half)
 fa.max_norm_(zeros(long, 0), 1.0)
 for kind in (fa.SGD, fa.Adam):
     parameter = fa.Parameter(zeros(long, 0), "weight")

@@ -23,6 +23,13 @@ def arguments(operation):
         "maxout_backward": {"grad_y": grad_y, "argmax": argmax, "pieces": 2},
         "linear_activation": {"x": x, "weight": np.ones((5, 3), F32), "bias": np.ones(5, F32)},
         "linear_activation_backward": {"grad_y": grad_y, "x": x, "weight": np.ones((5, 3), F32), "saved": z},
+        "layer_norm": {"x": x, "weight": np.full(3, 2, F32), "bias": np.ones(3, F32)},
+        "layer_norm_backward": {
+            "grad_y": grad_y[:, :3],
+            "x": x,
+            "weight": np.ones(3, F32),
+            "saved": np.ones((4, 2), F32),
+        },
         "activation": {"z": z},
         "activation_backward": {"grad_y": grad_y, "saved": z},
     }[operation] | ({"activation": "silu"} if "activation" in operation else {})
@@ -43,6 +50,8 @@ RESULTS = {
         "grad_weight": ((5, 3), F32),
         "grad_bias": ((5,), F32),
     },
+    "layer_norm": {"y": ((4, 3), F32), "saved": ((4, 2), F32)},
+    "layer_norm_backward": {"grad_x": ((4, 3), F32), "grad_weight": ((3,), F32), "grad_bias": ((3,), F32)},
     "activation": {"y": ((4, 5), F32)},
     "activation_backward": {"grad_z": ((4, 5), F32)},
 }
@@ -85,7 +94,7 @@ def test_rejects_non_array_argument(operation, name):
     good = arguments(operation)[name]
     for bad in (good.tolist(), tuple(good), 1.0, "x", np.ma.masked_array(good), memoryview(good)):
         refuses(TypeError, f"{name}: got {type(bad).__name__}, wanted", operation, **{name: bad})
-    if name != "bias":
+    if name != "bias" and not (name == "weight" and operation.startswith("layer_norm")):
         refuses(TypeError, f"{name}: got NoneType, wanted", operation, **{name: None})
     if good.ndim == 2:
         with pytest.warns(PendingDeprecationWarning):
@@ -266,7 +275,7 @@ def test_out_interleaved_with_an_input_is_accepted():
     assert y.base is both
 
 
-BACKWARDS = ["linear_maxout_backward", "linear_activation_backward"]
+BACKWARDS = ["linear_maxout_backward", "linear_activation_backward", "layer_norm_backward"]
 
 
 @pytest.mark.parametrize("operation", BACKWARDS)

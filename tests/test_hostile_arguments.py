@@ -108,6 +108,16 @@ CALLS = {
         fa.maxout_backward,
         {"grad_y": GRAD, "argmax": ARGMAX, "pieces": 2, "axis": -1, "out": None, "backend": None},
     ),
+    "layer_norm": (
+        fa.layer_norm,
+        {"x": X, "weight": ones(3), "bias": ones(3), "eps": 0.1, "out": None, "return_saved": True}
+        | {"backend": None},
+    ),
+    "layer_norm_backward": (
+        fa.layer_norm_backward,
+        {"grad_y": X, "x": X, "weight": ones(3), "saved": ones(4, 2), "needs": (True, True, True)}
+        | {"out": None, "accumulate": False, "backend": None},
+    ),
     "softmax_cross_entropy": (
         fa.softmax_cross_entropy,
         {"logits": X, "labels": np.zeros(4, np.int64)},
@@ -139,6 +149,8 @@ CALLS = {
         {"in_features": 3, "out_features": 2, "pieces": 2, "init": init.maxout_normal} | LAYER,
     ),
     "PReLU": (lambda **k: fa.PReLU(**k), {"features": 3, "slope": 0.25, "dtype": F32}),
+    "LayerNorm": (lambda **k: fa.LayerNorm(**k), {"features": 3, "eps": 0.1, "bias": True, "dtype": F32}),
+    "Residual": (lambda layer: fa.Residual(layer), {"layer": fa.Linear(3, 3)}),
     "Dropout": (lambda **k: fa.Dropout(**k), {"p": 0.5, "rescale": True, "rng": 0}),
     "Activation": (lambda activation: fa.Activation(activation), {"activation": "relu"}),
     "Sequential": (lambda layers: fa.Sequential(layers), {"layers": fa.Linear(3, 2)}),
@@ -162,6 +174,12 @@ CALLS = {
     "region_boundaries": (
         fa.region_boundaries,
         {"model": fa.Maxout(3, 2), "start": np.zeros(3, F32), "end": ones(3)},
+    ),
+    "layer norm forward": (lambda **k: fa.LayerNorm(3)(**k), {"x": X, "training": False}),
+    "residual forward": (lambda **k: fa.Residual(fa.Dropout())(**k), {"x": X, "training": False}),
+    "residual backward": (
+        lambda **k: trained(fa.Residual(fa.Dropout())).backward(**k),
+        {"grad_y": X, "accumulate": False, "needs_input_grad": True},
     ),
     "activation forward": (lambda **k: fa.Activation("relu")(**k), {"x": X, "training": False}),
     "summary": (fa.summary, {"model": fa.Linear(3, 2), "input_shape": (4, 3)}),
@@ -249,6 +267,7 @@ VALID = {
 FLOAT64 = {*NUMBERS, "1e39"}  # a schedule computes in float64, like he_normal
 VALID_FOR_ONE = {
     ("he_normal", "negative_slope"): {*SCALARS, "1e39"},
+    **{(call, "weight"): {"None"} for call in ("layer_norm", "layer_norm_backward")},
     **{(schedule, "lr"): FLOAT64 for schedule in ("cosine", "schedules.step", "linear_warmup")},
 }
 OWN_ERRORS = {("init", "raises"), ("init", "a class"), ("parameters", "raises")}  # of the caller's own code

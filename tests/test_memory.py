@@ -110,6 +110,7 @@ FIRST_CALLS = {
     "activation backward": "fa.activation_backward(f(5), f(5), 'relu')",
     "linear": "fa.linear_activation(f(0, 3), f(4, 3), None, 'relu')",
     "linear backward": "fa.linear_activation_backward(f(0, 4), f(0, 3), f(4, 3), f(0, 4), 'linear')",
+    "layer norm backward": "fa.layer_norm_backward(f(0, 4), f(0, 4), f(4), f(0, 2))",
     "frozen": "fa.freeze(fa.Activation('relu'))(f(5))",
     "frozen layer": "fa.freeze(fa.Linear(3, 4))(f(0, 3))",
 }

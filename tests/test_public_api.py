@@ -15,8 +15,8 @@ from fastact import activations, backends, settings
 from fastact.backends.interface import Backend
 
 FUNCTIONS = """
-    activation activation_backward linear_activation linear_activation_backward linear_maxout
-    linear_maxout_backward maxout maxout_backward
+    activation activation_backward layer_norm layer_norm_backward linear_activation linear_activation_backward
+    linear_maxout linear_maxout_backward maxout maxout_backward
     elu gelu hardsigmoid hardswish hardtanh identity leaky_relu logsigmoid mish prelu relu relu6 selu sigmoid
     silu softplus softsign tanh
     elu_backward gelu_backward hardsigmoid_backward hardswish_backward hardtanh_backward identity_backward
@@ -24,7 +24,8 @@ FUNCTIONS = """
     selu_backward sigmoid_backward silu_backward softplus_backward softsign_backward tanh_backward
 """
 TRAINING = """
-    Activation Adam Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential Summary
+    Activation Adam Dropout Frozen Layer LayerNorm Linear Maxout PReLU Parameter Residual SGD Sequential
+    Summary
     freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
     softmax_cross_entropy summary
 """
@@ -125,7 +126,7 @@ OPERATIONS = [name for name, value in vars(Backend).items() if inspect.isfunctio
 
 def test_backend_names_the_operations_of_the_api():
     public = {name for name in OPERATIONS if name in NAMES}
-    assert public == {*FUNCTIONS.split()[:8], "mse"}
+    assert public == {*FUNCTIONS.split()[:10], "mse"}
     assert set(OPERATIONS) - public == {"sgd", "adam", "max_norm"}
 
 

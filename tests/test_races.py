@@ -124,6 +124,14 @@ def backend_calls():
             [y, y.copy(), y.copy(), flat_bias],
             lambda a: c.activation_backward(a[0], a[1], prelu, *a[2:]),
         ),
+        "layer_norm": (
+            [x, x[0].copy(), x[1].copy(), x.copy(), np.ones((len(x), 2), F32)],
+            lambda a: c.layer_norm(*a[:3], 1e-5, *a[3:]),
+        ),
+        "layer_norm_backward": (
+            [x, x.copy(), x[0].copy(), np.ones((len(x), 2), F32), x.copy(), x[0].copy(), x[1].copy()],
+            lambda a: c.layer_norm_backward(*a),
+        ),
         "frozen": ([x, y], lambda a: frozen._run(*a, 1)),
         "sgd": ([x, x.copy(), x.copy()], lambda a: c.sgd(*a, 0.1, 0.9, False, 0.0, np.inf)),
         "adam": (

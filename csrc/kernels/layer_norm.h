@@ -1,8 +1,11 @@
 /* Layer norm of contiguous rows of n >= 1 elements, and its gradients (Ba, Kiros & Hinton 2016).
  *
- * The mean of a row comes from x - x[0], so that a row of equal numbers has deviations of exactly 0.  In a row far from
- * 0 the mean, rounded to the elements' type, is off by more than the deviations can bear.  So the mean of x - mean, the
- * correction, is subtracted too: the corrected two-pass algorithm (Chan, Golub & LeVeque 1983). */
+ * The mean of a row comes from x - x[0], so that a row of equal numbers has deviations of exactly 0.  Rounded to the
+ * elements' type, the mean is off by up to u |mean|, which may be much beside the deviations of a row far from 0.  So
+ * the mean of x - mean, the correction, is subtracted too: the corrected two-pass algorithm (Chan, Golub & LeVeque
+ * 1983).  A deviation is then off by at most gamma (2 |x - mean| + s + 3 h), where s is the standard deviation of the
+ * row, gamma stands for the roundings of a sum (tests/support/tolerance.py), and h = 2 u |mean| + gamma (s + |x[0] -
+ * mean|) is the error of the mean. */
 #ifndef FA_LAYER_NORM_H
 #define FA_LAYER_NORM_H
 

@@ -43,11 +43,11 @@ class Residual(Layer):
         self.layer = layer
         takes, returns, x_dtype, y_dtype = self._ends()
         got = f"layer: got {title(layer)}, which"
-        if None not in (takes, returns) and takes != returns:
+        if takes is not None and returns is not None and takes != returns:
             raise ValueError(
                 f"{got} returns {returns} features for {takes}, wanted one that keeps their number"
             )
-        if None not in (x_dtype, y_dtype) and x_dtype != y_dtype:
+        if x_dtype is not None and y_dtype is not None and x_dtype != y_dtype:
             raise TypeError(f"{got} returns {y_dtype} for {x_dtype}, wanted one that keeps the dtype")
 
     def _ends(self) -> tuple[int | None, int | None, np.dtype[Any] | None, np.dtype[Any] | None]:

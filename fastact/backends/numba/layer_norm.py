@@ -134,6 +134,8 @@ def layer_norm(
     saved: Array | None,
     threads: int = 0,
 ) -> None:
+    if not len(x):  # a kernel would make a buffer of a row
+        return
     rows = max(1, CELL // x.shape[1])
     pool.run(
         _layer_norm_cells,
@@ -166,19 +168,20 @@ def layer_norm_backward(
     cells = pool.count_cells((len(x), rows))
     summed = grad_weight is not None or grad_bias is not None
     sums = np.empty((cells, 2, x.shape[1] if summed else 0))
-    pool.run(
-        _layer_norm_backward_cells,
-        cells,
-        float(_ELEMENT_WORK * x.size),
-        threads,
-        rows,
-        as_carray(grad_y),
-        as_carray(x),
-        as_carray(or_empty(weight, x.dtype, 1)),
-        as_carray(saved),
-        or_empty(grad_x, x.dtype, 2),
-        sums,
-    )
+    if cells:
+        pool.run(
+            _layer_norm_backward_cells,
+            cells,
+            float(_ELEMENT_WORK * x.size),
+            threads,
+            rows,
+            as_carray(grad_y),
+            as_carray(x),
+            as_carray(or_empty(weight, x.dtype, 1)),
+            as_carray(saved),
+            or_empty(grad_x, x.dtype, 2),
+            sums,
+        )
     for grad, total in zip((grad_weight, grad_bias), sums.sum(axis=0), strict=True):
         if grad is not None:
             np.add(total.astype(grad.dtype), grad if accumulate else 0, out=grad)
