@@ -108,8 +108,7 @@ struct rows {
   int64_t rows, columns;
 };
 
-static inline struct rows rows_of(const struct arrays *c, int index) {
-  PyArrayObject *array = array_of(c, index);
+static inline struct rows rows_of(const PyArrayObject *array) {
   const int axes = PyArray_NDIM(array);
   const int64_t columns = axes ? PyArray_DIM(array, axes - 1) : 1;
   return (struct rows){columns ? size_of(array) / columns : 0, columns};
@@ -134,5 +133,8 @@ static inline PyObject *attribute(PyObject *object, PyObject *name) {
   if (!value) PyErr_Clear();
   return value;
 }
+
+/* Adds the functions of optimizers.c to the module -> 0, or -1 with an exception set. */
+int add_optimizers(PyObject *module);
 
 #endif

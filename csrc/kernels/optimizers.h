@@ -48,7 +48,7 @@ static void sgd(int64_t n, const struct sgd *step, const void *grad, void *veloc
 }
 
 struct adam_factors {
-  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay;
+  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, keep;
 };
 
 /* factor * old, but 0 for a factor of 0, even if the old average is infinite */
@@ -63,7 +63,7 @@ static ALWAYS_INLINE vec adam_lanes(const struct adam_factors *how, vec g, vec *
   *mean = vec_fma(vec_set1(how->new_mean), g, kept_average(*mean, how->old_mean));
   *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, kept_average(*square, how->old_square));
   vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
-  return vec_sub(data, vec_div(vec_mul(vec_set1(how->rate), *mean), root));
+  return vec_sub(vec_mul(vec_set1(how->keep), data), vec_div(vec_mul(vec_set1(how->rate), *mean), root));
 }
 
 static void adam(int64_t n, const struct adam *step, const void *grad, void *mean, void *square, void *data) {
@@ -76,6 +76,7 @@ static void adam(int64_t n, const struct adam *step, const void *grad, void *mea
       .unbias = (real)step->unbias,
       .eps = (real)step->eps,
       .decay = (real)step->decay,
+      .keep = (real)step->keep,
   };
   const real *grads = grad;
   real *means = mean, *squares = square, *values = data;

@@ -134,7 +134,7 @@ struct sgd {
 };
 
 struct adam {
-  double rate, beta1, beta2, unbias, eps, decay;
+  double rate, beta1, beta2, unbias, eps, decay, keep;
 };
 
 /* ---- costs */

@@ -52,9 +52,9 @@ void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum
 }
 
 void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
-             double eps, double decay, double max_norm, const void *grad, void *mean, void *square, void *data,
-             int threads) {
-  const struct adam step = {rate, beta1, beta2, unbias, eps, decay};
+             double eps, double decay, double keep, double max_norm, const void *grad, void *mean, void *square,
+             void *data, int threads) {
+  const struct adam step = {rate, beta1, beta2, unbias, eps, decay, keep};
   run_update(dtype, rows, columns, threads,
              &(struct update){
                  .adam = &step, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data});

@@ -6,13 +6,14 @@ the arguments.  `threads` and `precision` are ignored: NumPy has its own.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..activations import TABLE, Activation
 from ..settings import Precision
+from .interface import Update
 
 Array = np.ndarray[Any, Any]
 
@@ -200,49 +201,52 @@ def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     return loss
 
 
-# ---- steps of the optimisers
+# ---- optimisers, in place
 
 
 def sgd(
-    data: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    velocity: Sequence[Array],
     lr: float,
     momentum: float,
     nesterov: bool,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
     threads: int = 0,
 ) -> None:
-    g = grad + decay * data if decay else grad
-    if velocity is not None:
-        velocity *= momentum
-        velocity += g
-        g = g + momentum * velocity if nesterov else velocity
-    data -= lr * g
-    _limit_norm(data, max_norm)
+    for (data, grad, decay, max_norm), old in zip(checked(), velocity, strict=False):
+        g = grad + weight_decay * data if decay and weight_decay else grad
+        if momentum:
+            old *= momentum
+            old += g
+            g = g + momentum * old if nesterov else old
+        data -= lr * g
+        _limit_norm(data, max_norm)
 
 
 @np.errstate(all="ignore")
 def adam(
-    data: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    mean: Sequence[Array],
+    square: Sequence[Array],
     rate: float,
     beta1: float,
     beta2: float,
     unbias: float,
     eps: float,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
+    keep: float,
     threads: int = 0,
 ) -> None:
-    g = grad + decay * data if decay else grad
-    _average(mean, beta1, (1 - beta1) * g)
-    _average(square, beta2, (1 - beta2) * g * g)
-    data -= rate * mean / (np.sqrt(square) * unbias + eps)
-    _limit_norm(data, max_norm)
+    for (data, grad, decay, max_norm), m, s in zip(checked(), mean, square, strict=False):
+        g = grad + weight_decay * data if decay and weight_decay else grad
+        _average(m, beta1, (1 - beta1) * g)
+        _average(s, beta2, (1 - beta2) * g * g)
+        if decay:
+            data *= keep
+        data -= rate * m / (np.sqrt(s) * unbias + eps)
+        _limit_norm(data, max_norm)
 
 
 def _average(old: Array, beta: float, new: Array) -> None:
@@ -259,14 +263,14 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
 
 
 @np.errstate(all="ignore")
-def _limit_norm(data: Array, max_norm: float) -> None:
+def _limit_norm(data: Array, max_norm: float | None) -> None:
     """Scale down each data[..., :] that is longer than `max_norm`.
 
     The norm is that of data / 2**exponent, whose largest number is about 1, so that no square overflows and
     none that counts underflows.  A vector with a NaN becomes NaN; in one with an infinity but no NaN,
     infinities become NaN and other numbers 0, as x * (max_norm / inf) says.  No vector changes another.
     """
-    if not (max_norm < math.inf and data.size):
+    if max_norm is None or not data.size:
         return
     bound, tiny = data.dtype.type(max_norm), np.finfo(data.dtype).tiny
     largest = np.abs(data).max(axis=-1, keepdims=True)

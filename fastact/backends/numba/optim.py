@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..interface import Update
 from . import pool
 from .blocks import CELL, CUT
 from .compile import compiled
@@ -90,7 +92,7 @@ def _sgd_cells(rows, length, coefficients, nesterov, grad, velocity, data, first
 @compiled
 def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, last):
     """`coefficients`: as unpacked below, of data's dtype.  A cell is `rows` rows of `length`."""
-    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, max_norm = coefficients
+    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, keep, max_norm = coefficients
     for cell in range(first, last):
         start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
         for i in range(start, stop):
@@ -101,7 +103,7 @@ def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, las
             mean[i] = new + old_mean * mean[i] if old_mean != 0 else new
             new = new_square * g * g
             square[i] = new + old_square * square[i] if old_square != 0 else new
-            data[i] -= rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
+            data[i] = keep * data[i] - rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
         if max_norm < np.inf:
             for at in range(start, stop, length):
                 _limit_norm(data, at, at + length, max_norm)
@@ -129,44 +131,52 @@ def _grid(data: Array) -> tuple[int, int, int]:
     return rows, length, pool.count_cells((data.size, max(1, rows * length)))
 
 
+def _infinite(max_norm: float | None) -> float:
+    return math.inf if max_norm is None else max_norm
+
+
 def sgd(
-    data: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    velocity: Sequence[Array],
     lr: float,
     momentum: float,
     nesterov: bool,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
     threads: int = 0,
 ) -> None:
-    rows, length, cells = _grid(data)
-    flat = data.reshape(-1)
-    coefficients = _rounded(data.dtype, lr, momentum, decay, max_norm)
-    momenta = flat[:0] if velocity is None else velocity.reshape(-1)
-    arguments = (rows, length, coefficients, nesterov, grad.reshape(-1), momenta, flat)
-    pool.run(_sgd_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
+    for (data, grad, decay, max_norm), old in zip(checked(), velocity, strict=False):
+        rows, length, cells = _grid(data)
+        factors = (lr, momentum, weight_decay if decay else 0.0, _infinite(max_norm))
+        coefficients = _rounded(data.dtype, *factors)
+        flat = (array.reshape(-1) for array in (grad, old, data))
+        arguments = (rows, length, coefficients, nesterov, *flat)
+        pool.run(_sgd_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
 def adam(
-    data: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    mean: Sequence[Array],
+    square: Sequence[Array],
     rate: float,
     beta1: float,
     beta2: float,
     unbias: float,
     eps: float,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
+    keep: float,
     threads: int = 0,
 ) -> None:
-    rows, length, cells = _grid(data)
     averages = (beta1, 1 - beta1, beta2, 1 - beta2)
-    coefficients = _rounded(data.dtype, rate, *averages, unbias, eps, decay, max_norm)
-    flat = (array.reshape(-1) for array in (grad, mean, square, data))
-    pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, rows, length, coefficients, *flat)
+    for (data, grad, decay, max_norm), m, s in zip(checked(), mean, square, strict=False):
+        rows, length, cells = _grid(data)
+        decays = (weight_decay, keep) if decay else (0.0, 1.0)
+        factors = (rate, *averages, unbias, eps, *decays, _infinite(max_norm))
+        coefficients = _rounded(data.dtype, *factors)
+        flat = (array.reshape(-1) for array in (grad, m, s, data))
+        arguments = (rows, length, coefficients, *flat)
+        pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
