@@ -334,6 +334,13 @@ def adam(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     return text, optimise(optimizer, parameter, rng, case)
 
 
+def adamw(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    parameter = draw_parameter(rng, index, case)
+    optimizer = fa.AdamW([parameter], 0.01, weight_decay=float(rng.choice([0.01, 0.5])))
+    text = f"{parameter.data.shape} {optimizer.weight_decay} {parameter.max_norm}"
+    return text, optimise(optimizer, parameter, rng, case)
+
+
 def max_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     weight = values(rng, case, *draw_rows(rng, index))
     fa.max_norm_(weight, float(rng.choice([0.1, 1.0, 10.0])))
@@ -414,6 +421,7 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "softmax_cross_entropy": (softmax_cross_entropy, 0.01),
     "sgd": (sgd, 0.025),
     "adam": (adam, 0.025),
+    "adamw": (adamw, 0.01),
     "max_norm": (max_norm, 0.015),
     "frozen_layer": (frozen_layer, 0.1),
     "frozen_model": (frozen_model, 0.04),

@@ -121,6 +121,10 @@ CALLS = {
         lambda **k: fa.Adam(**k),
         {"parameters": [parameter()], "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
     ),
+    "AdamW": (
+        lambda **k: fa.AdamW(**k),
+        {"parameters": [parameter()], "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
+    ),
     "max_norm_": (fa.max_norm_, {"weight": ones(2, 3), "max_norm": 1.0}),
     "Parameter": (
         lambda **k: fa.Parameter(**k),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 import sys
@@ -47,17 +48,22 @@ def sgd(data, grads, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
     return data
 
 
-def adam(data, grads, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
-    """torch.optim.Adam's documentation, line by line."""
+def adam(data, grads, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False):
+    """torch.optim.Adam's documentation, line by line; AdamW's if decoupled."""
     m = v = 0.0
     for t, grad in enumerate(grads, start=1):
-        g = grad + weight_decay * data
+        if decoupled:
+            data = data - lr * weight_decay * data
+        g = grad if decoupled else grad + weight_decay * data
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
         data = data - lr * m_hat / (np.sqrt(v_hat) + eps)
     return data
+
+
+adamw = functools.partial(adam, decoupled=True)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +76,8 @@ def adam(data, grads, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0
         (fa.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
         (fa.Adam, adam, {}),
         (fa.Adam, adam, {"lr": 0.01, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.01}),
+        (fa.AdamW, adamw, {"weight_decay": 0.0}),
+        (fa.AdamW, adamw, {"lr": 0.01, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.5}),
     ],
 )
 def test_updates_follow_the_formula(rng, make, formula, keywords):
@@ -158,6 +166,7 @@ MAKERS = [
     lambda p: fa.SGD(p, 0.05),
     lambda p: fa.SGD(p, 0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     lambda p: fa.Adam(p, 0.01, weight_decay=1e-3),
+    lambda p: fa.AdamW(p, 0.01),
 ]
 
 
@@ -300,7 +309,7 @@ REFUSED = {
     **{("SGD", name): NO_NUMBERS + NEGATIVE for name in ("lr", "momentum", "weight_decay")},
     ("SGD", "nesterov"): [1, 0, None, "yes", 1j, math.nan, np.ones(2), []],
 }
-for kind in ("Adam",):
+for kind in ("Adam", "AdamW"):
     REFUSED |= {(kind, name): NO_NUMBERS + NEGATIVE for name in ("lr", "eps", "weight_decay")}
     REFUSED |= {(kind, name): NO_NUMBERS + NO_BETAS for name in ("beta1", "beta2")}
     REFUSED[kind, "steps"] = [-3, -1, 2**63, 10**400, 1.0, math.nan, "1", None, True, 1j]
@@ -309,6 +318,7 @@ REFUSED["Adam", "lr"] = [*REFUSED["Adam", "lr"], 3e38]  # 3e38 / (1 - beta1) is 
 GOOD = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
     "Adam": {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1},
+    "AdamW": {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1},
 }
 
 
@@ -506,7 +516,7 @@ def test_step_of_large_parameters_has_the_same_bits_for_any_number_of_threads(co
         parameters[1].max_norm = 1.0
         for parameter in parameters:
             parameter.grad = np.cos(parameter.data)
-        optimizer = fa.Adam(parameters)
+        optimizer = fa.AdamW(parameters)
         with fa.num_threads(threads):
             optimizer.step()
         return results(optimizer)
@@ -647,6 +657,7 @@ def test_step_on_c_of_a_parameter_whose_attributes_change_others_reads_what_is_t
         ("Adam", "beta1", 0.0, False),
         ("Adam", "steps", 1, True),
         ("Adam", "steps", 1, 1.0),
+        ("AdamW", "weight_decay", 1.0, True),
     ],
 )
 def test_hyperparameter_that_only_equals_the_one_of_the_last_step_is_refused(rng, kind, name, good, bad):
@@ -676,6 +687,51 @@ def test_copied_and_pickled_optimizer_goes_on_to_the_same_bits(each_backend):
             other.step()
         assert results(others[0]) == results(others[1]) == results(optimizer)
         assert repr(others[0]) == repr(others[1]) == repr(optimizer)
+
+
+# ---- AdamW
+
+
+def test_adamw_is_an_adam_whose_decay_is_not_in_the_averages(each_backend, rng):
+    pair = parameters(rng)
+    new_gradients(pair, rng)
+    before = [parameter.data.copy() for parameter in pair]
+    optimizer = fa.AdamW(pair, lr=0.1, weight_decay=0.5)
+    optimizer.step()
+    other = [fa.Parameter(data, p.name) for data, p in zip(before, pair, strict=True)]
+    for parameter, given in zip(other, pair, strict=True):
+        parameter.grad = given.grad
+    other[0].data *= 0.95  # the bias does not decay
+    adam = fa.Adam(other, lr=0.1)
+    adam.step()
+    for a, b in zip(pair, other, strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-14, atol=1e-15)
+    assert optimizer.state_dict().keys() == adam.state_dict().keys()
+    for name in ("mean.0", "square.0"):
+        np.testing.assert_array_equal(optimizer.state_dict()[name], adam.state_dict()[name])
+
+
+def test_adamw_shows_its_name_and_its_decay(rng):
+    optimizer = fa.AdamW(parameters(rng))
+    assert repr(optimizer) == (
+        "AdamW(2 parameters, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.01, steps=0)"
+    )
+
+
+def test_adamw_without_decay_has_the_bits_of_adam(backend, dtype):
+    networks = [small_network(np.random.default_rng(10), dtype) for _ in range(2)]
+    optimizers = [fa.AdamW(networks[0], weight_decay=0.0), fa.Adam(networks[1])]
+    for _ in range(3):
+        for optimizer in optimizers:
+            optimizer.step()
+    assert results(optimizers[0]) == results(optimizers[1])
+
+
+def test_adamw_refuses_a_decay_whose_product_with_lr_is_beyond_the_dtype(rng):
+    pair = parameters(rng, np.float32)
+    with pytest.raises(ValueError, match=r"weight_decay: got 1e\+38, wanted a number from 0 to 3\.4e\+37"):
+        fa.AdamW(pair, lr=10.0, weight_decay=1e38)
+    fa.AdamW(pair, lr=0.1, weight_decay=3e38)
 
 
 # ---- the averages of Adam

@@ -24,7 +24,7 @@ FUNCTIONS = """
     selu_backward sigmoid_backward silu_backward softplus_backward softsign_backward tanh_backward
 """
 TRAINING = """
-    Activation Adam Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential Summary
+    Activation Adam AdamW Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential Summary
     freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
     softmax_cross_entropy summary
 """

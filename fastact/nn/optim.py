@@ -1,6 +1,6 @@
 """Optimisers: `step` changes the parameters in place, by the gradients that backward left in them.
 
-The updates are PyTorch's (torch.optim.SGD and Adam), formula by formula.  Any hyperparameter may be
+The updates are PyTorch's (torch.optim.SGD, Adam and AdamW), formula by formula.  Any hyperparameter may be
 changed between steps: `optimizer.lr = 0.01`, or by a schedule (`fastact.schedules`).  The constructor,
 checkpoints and each step accept the same values.  A bad value raises before a parameter or the state changes.
 """
@@ -39,7 +39,7 @@ _UNCHECKED = object()
 
 
 class Optimizer:
-    """The base of `SGD` and `Adam`: the list of parameters, and a state that can be saved."""
+    """The base of `SGD`, `Adam` and `AdamW`: the list of parameters, and a state that can be saved."""
 
     hyperparameters: ClassVar[dict[str, type]]  # the numbers of a state, with their types
     _state: list[Array]  # an array for each parameter, of its shape and dtype
@@ -274,6 +274,7 @@ class Adam(Optimizer):
     eps: float
     weight_decay: float
     steps: int
+    _decoupled: ClassVar = False  # whether the decay is AdamW's
     _last: tuple[Any, ...] = (_UNCHECKED,) * 6  # the hyperparameters that a step has checked
 
     def __init__(
@@ -326,6 +327,7 @@ class Adam(Optimizer):
         steps += 1
         rate = lr / (1 - beta1**steps)
         unbias = 1 / (1 - beta2**steps) ** 0.5
+        decay, keep = (0.0, 1 - lr * weight_decay) if self._decoupled else (weight_decay, 1.0)
         update(
             self.parameters,
             self._updates,
@@ -336,8 +338,8 @@ class Adam(Optimizer):
             beta2,
             unbias,
             eps,
-            weight_decay,
-            1.0,  # no decoupled decay
+            decay,
+            keep,
             threads,
         )
         self.steps = steps
@@ -345,6 +347,36 @@ class Adam(Optimizer):
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("mean", self._mean) | _numbered("square", self._square)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as `torch.optim.AdamW`.
+
+        data -= lr * weight_decay * data
+
+    and then a step of `Adam` without a decay.  Arguments, attributes, state and errors are those of `Adam`,
+    with one more error: a weight_decay whose product with lr is beyond the range of data's dtype.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, lr, beta1, beta2, eps, weight_decay)
+
+    def _checked(
+        self, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, steps: Any
+    ) -> tuple[float, float, float, float, float, int]:
+        values = super()._checked(lr, beta1, beta2, eps, weight_decay, steps)
+        check_not_negative("weight_decay", weight_decay, self._largest / max(1.0, values[0]))
+        return values
 
 
 def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
