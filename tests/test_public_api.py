@@ -25,7 +25,7 @@ FUNCTIONS = """
 """
 TRAINING = """
     Activation Adam AdamW Dropout Frozen Layer Linear Maxout PReLU Parameter SGD Sequential Summary
-    freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
+    clip_grad_norm_ freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
     softmax_cross_entropy summary
 """
 SETTINGS = """
@@ -126,7 +126,7 @@ OPERATIONS = [name for name, value in vars(Backend).items() if inspect.isfunctio
 def test_backend_names_the_operations_of_the_api():
     public = {name for name in OPERATIONS if name in NAMES}
     assert public == {*FUNCTIONS.split()[:8], "mse"}
-    assert set(OPERATIONS) - public == {"sgd", "adam", "max_norm"}
+    assert set(OPERATIONS) - public == {"sgd", "adam", "max_norm", "clip_grad_norm"}
 
 
 @pytest.mark.parametrize("backend", backends.NAMES)

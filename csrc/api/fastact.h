@@ -100,3 +100,9 @@ void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1
              double eps, double decay, double keep, double max_norm, const void *grad, void *mean, void *square,
              void *data, int threads);
 void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads);
+
+/* The Euclidean norm of data (n).  It is infinite where a number is, or the norm is beyond the range of double. */
+double fa_vector_norm(int dtype, int64_t n, const void *data, int threads);
+
+/* data (n) *= factor, in double and rounded once */
+void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);

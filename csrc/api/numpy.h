@@ -18,6 +18,7 @@
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *   mse(y, target, grad, threads)
  *   max_norm(max_norm, data, threads)                    data of any shape: the last axis is the columns
+ *   clip_grad_norm(grads, max_norm, threads)             grads: a list of arrays of any shapes; returns the norm
  *
  * The steps of the optimisers take a list of objects with the attributes of a Parameter, and lists of the state's
  * arrays.  They check everything themselves.  `types` is a pair of the types that an array may have.  They return

@@ -172,10 +172,59 @@ static PyObject *py_max_norm(PyObject *module, PyObject *const *arguments, Py_ss
   Py_RETURN_NONE;
 }
 
+/* One gradient, and an owned reference to it. */
+struct gradient {
+  PyObject *held;
+  int dtype;
+  int64_t n;
+  void *memory;
+};
+
+static double clip(struct gradient *gradients, Py_ssize_t count, double max_norm, int threads) {
+  double norm = 0;
+  for (Py_ssize_t i = 0; i < count; i++) {
+    double part = fa_vector_norm(gradients[i].dtype, gradients[i].n, gradients[i].memory, threads);
+    norm = isnan(norm) || isnan(part) ? NAN : hypot(norm, part); /* hypot of an infinity and NaN is infinite */
+  }
+  double scale = max_norm / (norm + 1e-6);
+  for (Py_ssize_t i = 0; i < count && !(scale >= 1); i++)
+    fa_shrink(gradients[i].dtype, gradients[i].n, scale, gradients[i].memory, threads);
+  return norm;
+}
+
+static PyObject *py_clip_grad_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 3)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  Py_ssize_t wanted = PyList_Size(arguments[0]), gradient_count = 0;
+  double max_norm = number_of(&c, 1), norm;
+  int threads = int_of(&c, 2);
+  if (failed(&c)) return NULL;
+  struct gradient *gradients = PyMem_Calloc((size_t)wanted + 1, sizeof *gradients);
+  if (!gradients) return PyErr_NoMemory();
+  for (; gradient_count < wanted; gradient_count++) {
+    PyObject *object = item(arguments[0], gradient_count);
+    PyArrayObject *array = (PyArrayObject *)object;
+    int type = PyArray_TYPE(array);
+    c.changed |= (type != NPY_FLOAT && type != NPY_DOUBLE) || !can_be_read(array) || !is_writeable(array);
+    gradients[gradient_count] =
+        (struct gradient){object, type == NPY_FLOAT ? FA_FLOAT32 : FA_FLOAT64, size_of(array), PyArray_DATA(array)};
+  }
+  if (!c.changed) {
+    Py_BEGIN_ALLOW_THREADS;
+    norm = clip(gradients, gradient_count, max_norm, threads);
+    Py_END_ALLOW_THREADS;
+  }
+  for (Py_ssize_t i = 0; i < gradient_count; i++) Py_DECREF(gradients[i].held);
+  PyMem_Free(gradients);
+  return failed(&c) ? NULL : PyFloat_FromDouble(norm);
+}
+
 static PyMethodDef methods[] = {
     {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL, NULL},
     {"adam", (PyCFunction)(void (*)(void))py_adam, METH_FASTCALL, NULL},
     {"max_norm", (PyCFunction)(void (*)(void))py_max_norm, METH_FASTCALL, NULL},
+    {"clip_grad_norm", (PyCFunction)(void (*)(void))py_clip_grad_norm, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

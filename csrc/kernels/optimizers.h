@@ -120,12 +120,19 @@ static void scale_by(int64_t n, real factor, real *data) {
   for (; i < n; i++) data[i] *= factor;
 }
 
+/* The largest |data| of n, 0 for n = 0; the data has no NaN. */
+static double max_abs(int64_t n, const void *data) {
+  const real *values = data;
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)values[i]));
+  return largest;
+}
+
 /* limit_norm for data without a NaN whose squares or scale overflow or underflow: the norm is that of data /
  * 2^exponent, whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
 static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real max_norm, real *data) {
   const int most = REAL_MAX_EXPONENT - 2;
-  double largest = 0;
-  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)data[i]));
+  const double largest = max_abs(n, data);
   if (largest == 0) return;
   int exponent = 0;
   if (largest <= (double)REAL_MAX) frexp(largest, &exponent);
@@ -151,6 +158,33 @@ static void limit_norm(int64_t n, double max_norm, void *data) {
     limit_extreme_norm(n, limit, data);
   else
     scale_by(n, scale, data);
+}
+
+/* The sum of the squares of factor data [n], in double: a float32 has no square beyond the range of float64.  The sums
+ * are as many as hide the latency of additions on the widest vectors. */
+static double squared_norm(int64_t n, double factor, const void *data) {
+  enum { SUMS = 32 };
+  const real *values = data;
+  double sums[SUMS] = {0};
+  int64_t i = 0;
+  for (; i + SUMS <= n; i += SUMS)
+    for (int s = 0; s < SUMS; s++) {
+      double v = factor * (double)values[i + s];
+      sums[s] += v * v;
+    }
+  for (int s = 0; i < n; i++, s++) {
+    double v = factor * (double)values[i];
+    sums[s] += v * v;
+  }
+  for (int half = SUMS / 2; half > 0; half /= 2)
+    for (int s = 0; s < half; s++) sums[s] += sums[s + half];
+  return sums[0];
+}
+
+/* data [n] *= factor; each product is rounded once. */
+static void shrink(int64_t n, double factor, void *data) {
+  real *values = data;
+  for (int64_t i = 0; i < n; i++) values[i] = (real)(factor * (double)values[i]);
 }
 
 #endif

@@ -372,6 +372,11 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _native.max_norm(max_norm, data, threads)
 
 
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm: float = _native.clip_grad_norm(grads, max_norm, threads)
+    return norm
+
+
 # ---- frozen layers
 
 

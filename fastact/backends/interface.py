@@ -176,6 +176,13 @@ class Backend(Protocol):
     def max_norm(self, data: Array, max_norm: float, threads: int = 0) -> None:
         """Scale down each data[..., :] that is longer than `max_norm`."""
 
+    def clip_grad_norm(self, grads: list[Array], max_norm: float, threads: int = 0) -> float:
+        """The Euclidean norm over all arrays; each is scaled by max_norm / (norm + 1e-6) if that is below 1.
+
+        The arrays may have several dtypes.  A NaN makes the norm NaN, else an infinity makes it infinite.
+        Products are rounded once, from float64.
+        """
+
 
 if TYPE_CHECKING:
     from . import c, numba, numpy

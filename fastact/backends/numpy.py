@@ -6,6 +6,7 @@ the arguments.  `threads` and `precision` are ignored: NumPy has its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -282,3 +283,34 @@ def _limit_norm(data: Array, max_norm: float | None) -> None:
     scaled = np.where(scale >= tiny, data * scale, near_one * quotient)  # a denormal scale would not be exact
     within = np.ldexp(norm, exponent) <= bound
     data[...] = np.where(within, data, scaled)
+
+
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm = total_norm([vector_norm(grad) for grad in grads])
+    scale = clip_scale(norm, max_norm)
+    if not scale >= 1:
+        with np.errstate(all="ignore"):
+            for grad in grads:
+                grad[...] = np.multiply(grad, scale, dtype=np.float64)
+    return norm
+
+
+@np.errstate(all="ignore")
+def vector_norm(data: Array) -> float:
+    """The Euclidean norm, by data / 2**exponent as in `_limit_norm`."""
+    largest = float(np.abs(data).max(initial=0))
+    if not 0 < largest < math.inf:  # NaN too
+        return largest
+    exponent = math.frexp(largest)[1]
+    near_one = np.ldexp(data.astype(np.float64), -exponent)
+    return float(np.ldexp(np.sqrt(np.square(near_one).sum()), exponent))
+
+
+def total_norm(norms: list[float]) -> float:
+    """The Euclidean norm over arrays that have these norms."""
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor by which gradients of this norm are clipped, if it is below 1."""
+    return max_norm / (norm + 1e-6)

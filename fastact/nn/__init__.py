@@ -12,7 +12,7 @@ from .layer import Layer, Parameter
 from .linear import Linear
 from .losses import mse, softmax_cross_entropy
 from .maxout import Maxout
-from .optim import SGD, Adam, AdamW, max_norm_
+from .optim import SGD, Adam, AdamW, clip_grad_norm_, max_norm_
 from .overview import Summary, summary
 from .regions import linear_region, piece_usage, region_boundaries
 from .sequential import Sequential
@@ -31,6 +31,7 @@ __all__ = [
     "Parameter",
     "Sequential",
     "Summary",
+    "clip_grad_norm_",
     "freeze",
     "linear_region",
     "load",

@@ -22,11 +22,13 @@ from ..checks import (
     check_below_one,
     check_flag,
     check_not_negative,
+    check_number,
     check_positive,
     check_size,
     check_type,
     contiguous,
     hint,
+    shown,
 )
 from .checkpoint import check_loadable
 from .layer import Layer, Parameter
@@ -377,6 +379,50 @@ class AdamW(Adam):
         values = super()._checked(lr, beta1, beta2, eps, weight_decay, steps)
         check_not_negative("weight_decay", weight_decay, self._largest / max(1.0, values[0]))
         return values
+
+
+def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float) -> float:
+    """Scale down all gradients, in place, if their norm together is larger than `max_norm`.
+
+    The norm is the Euclidean norm of all the gradients as one vector.  As `torch.nn.utils.clip_grad_norm_`,
+    the function multiplies each gradient by max_norm / (norm + 1e-6) if that is below 1, and skips parameters
+    without a gradient.
+
+    The norm is summed in float64.  The norm of finite numbers neither overflows nor underflows, unless it is
+    beyond float64 itself.  A norm that is not finite is no error, as with PyTorch's error_if_nonfinite=False:
+    a NaN makes all gradients NaN; an infinity but no NaN makes infinities NaN and other numbers 0, or all
+    of them NaN if max_norm is infinite.
+
+    Args:
+        parameters: as `model.parameters()` returns them, or one `Parameter`.
+        max_norm: 0 or more; infinite to compute the norm alone.
+
+    Returns:
+        The norm before the clipping, 0.0 where no parameter has a gradient.
+
+    Raises:
+        TypeError: parameters are not Parameters, a gradient is not a float array, or max_norm not a number.
+        ValueError: there are no parameters, one is there twice, a gradient is read-only, or max_norm is below
+            0 or NaN.  No gradient is changed then.
+    """
+    checked = _check_parameters([parameters] if isinstance(parameters, Parameter) else parameters)
+    bound = check_number("max_norm", max_norm)
+    if not bound >= 0:
+        raise ValueError(f"max_norm: got {shown(max_norm)}, wanted 0 or more")
+    grads = []
+    for i, parameter in enumerate(checked):
+        if parameter.grad is not None:
+            name = f"parameters[{i}] ({parameter.name}).grad"
+            check_array(name, parameter.grad)
+            if not parameter.grad.flags.writeable:
+                raise ValueError(f"{name}: got a read-only array, wanted a writeable one")
+            grads.append(parameter.grad)
+    arrays = [contiguous(grad) for grad in grads]
+    norm = backends.active().clip_grad_norm(arrays, bound, settings.requested_threads())
+    for grad, array in zip(grads, arrays, strict=True):
+        if array is not grad:
+            grad[...] = array
+    return norm
 
 
 def max_norm_(weight: Array | Parameter, max_norm: float) -> None:

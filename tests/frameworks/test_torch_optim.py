@@ -1,6 +1,8 @@
-"""Optimisers, against PyTorch's in float64."""
+"""Optimisers and the clipping of gradients, against PyTorch's in float64."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -51,3 +53,29 @@ def test_defaults_of_adamw_are_those_of_pytorch(rng):
     mine, other = fa.AdamW(ours), torch.optim.AdamW(theirs).defaults
     assert (mine.lr, (mine.beta1, mine.beta2), mine.eps) == (other["lr"], other["betas"], other["eps"])
     assert mine.weight_decay == other["weight_decay"]
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1.0, 1e3, math.inf])
+def test_clipping_is_that_of_pytorch(backend, rng, max_norm):
+    ours, theirs = pairs(rng)
+    set_gradients(rng, ours, theirs)
+    ours[1].grad = theirs[1].grad = None
+    norm = fa.clip_grad_norm_(ours, max_norm)
+    # a sum of 271 squares in any order, its root, the sum of two norms, a quotient and a product
+    bound = (271 / 2 + 8) * 2.0**-52
+    assert math.isclose(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm).item(), rel_tol=bound)
+    for a, b in zip(ours[::2], theirs[::2], strict=True):
+        np.testing.assert_allclose(a.grad, b.grad.numpy(), rtol=2 * bound)
+
+
+@pytest.mark.parametrize("max_norm", [1.0, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_clipping_of_numbers_that_are_not_finite_is_that_of_pytorch(backend, rng, value, max_norm):
+    ours, theirs = pairs(rng)
+    set_gradients(rng, ours, theirs)
+    ours[1].grad[3] = value
+    theirs[1].grad[3] = value
+    norm = fa.clip_grad_norm_(ours, max_norm)
+    np.testing.assert_equal(norm, torch.nn.utils.clip_grad_norm_(theirs, max_norm).item())
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.grad, b.grad.numpy())

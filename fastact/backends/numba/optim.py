@@ -1,4 +1,4 @@
-"""The steps of the optimisers and the bound on norms: one pass over the weights each."""
+"""The steps of the optimisers, the bound on norms, and the clipping of gradients."""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..interface import Update
+from ..numpy import clip_scale, total_norm, vector_norm
 from . import pool
 from .blocks import CELL, CUT
 from .compile import compiled
@@ -115,6 +116,25 @@ def _max_norm_cells(rows, length, max_norm, data, first, last):
         _limit_norm(data, row * length, (row + 1) * length, max_norm)
 
 
+@compiled
+def _square_cells(data, sums, first, last):
+    """sums[cell] = the sum of the squares of a cell of data, in float64."""
+    for cell in range(first, last):
+        total = 0.0
+        for start in range(cell * CELL, min((cell + 1) * CELL, len(data)), CUT):
+            partial = 0.0
+            for i in range(start, min(start + CUT, len(data))):
+                partial += np.float64(data[i]) * np.float64(data[i])
+            total += partial
+        sums[cell] = total
+
+
+@compiled
+def _shrink_cells(factor, data, first, last):
+    for i in range(first * CELL, min(last * CELL, len(data))):
+        data[i] = factor * np.float64(data[i])
+
+
 @np.errstate(over="ignore")
 def _rounded(dtype: np.dtype[Any], *values: float) -> tuple[Any, ...]:
     """`values` rounded to `dtype`, as kernels take them; those beyond its range become infinite, as in C."""
@@ -192,3 +212,21 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
         bound,
         data.reshape(-1),
     )
+
+
+def _vector_norm(data: Array, threads: int) -> float:
+    sums = np.empty(pool.count_cells((data.size, CELL)))
+    pool.run(_square_cells, len(sums), float(_ELEMENT_WORK * data.size), threads, data.reshape(-1), sums)
+    total = float(sums.sum())
+    if total == math.inf or total < np.finfo(np.float64).tiny * data.size:
+        return vector_norm(data)  # squares overflow or underflow
+    return math.sqrt(total)
+
+
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm = total_norm([_vector_norm(grad, threads) for grad in grads])
+    scale = clip_scale(norm, max_norm)
+    for grad in grads if not scale >= 1 else ():
+        cells = pool.count_cells((grad.size, CELL))
+        pool.run(_shrink_cells, cells, float(_ELEMENT_WORK * grad.size), threads, scale, grad.reshape(-1))
+    return norm
