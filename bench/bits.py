@@ -360,6 +360,21 @@ def adam(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     return text, optimise(optimizer, parameter, rng, case)
 
 
+def adamw(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    parameter = draw_parameter(rng, index, case)
+    optimizer = fa.AdamW([parameter], 0.01, weight_decay=float(rng.choice([0.01, 0.5])))
+    text = f"{parameter.data.shape} {optimizer.weight_decay} {parameter.max_norm}"
+    return text, optimise(optimizer, parameter, rng, case)
+
+
+def clip_grad_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    parameters = [draw_parameter(rng, index, case) for _ in range(rng.integers(1, 4))]
+    for parameter in parameters:
+        parameter.grad = values(rng, case, *parameter.data.shape)
+    norm = fa.clip_grad_norm_(parameters, float(rng.choice([0.1, 1.0, 10.0])))
+    return f"{[parameter.data.shape for parameter in parameters]}", (norm, *(p.grad for p in parameters))
+
+
 def max_norm(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     weight = values(rng, case, *draw_rows(rng, index))
     fa.max_norm_(weight, float(rng.choice([0.1, 1.0, 10.0])))
@@ -442,6 +457,8 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "softmax_cross_entropy": (softmax_cross_entropy, 0.01),
     "sgd": (sgd, 0.025),
     "adam": (adam, 0.025),
+    "adamw": (adamw, 0.01),
+    "clip_grad_norm": (clip_grad_norm, 0.01),
     "max_norm": (max_norm, 0.015),
     "frozen_layer": (frozen_layer, 0.1),
     "frozen_model": (frozen_model, 0.04),

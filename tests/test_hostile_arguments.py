@@ -131,6 +131,11 @@ CALLS = {
         lambda **k: fa.Adam(**k),
         {"parameters": [parameter()], "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
     ),
+    "AdamW": (
+        lambda **k: fa.AdamW(**k),
+        {"parameters": [parameter()], "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
+    ),
+    "clip_grad_norm_": (fa.clip_grad_norm_, {"parameters": [parameter()], "max_norm": 1.0}),
     "max_norm_": (fa.max_norm_, {"weight": ones(2, 3), "max_norm": 1.0}),
     "Parameter": (
         lambda **k: fa.Parameter(**k),
@@ -268,6 +273,7 @@ FLOAT64 = {*NUMBERS, "1e39"}  # a schedule computes in float64, like he_normal
 VALID_FOR_ONE = {
     ("he_normal", "negative_slope"): {*SCALARS, "1e39"},
     **{(call, "weight"): {"None"} for call in ("layer_norm", "layer_norm_backward")},
+    ("clip_grad_norm_", "max_norm"): {*FLOAT64, "inf", "10**400", "10**5000"},
     **{(schedule, "lr"): FLOAT64 for schedule in ("cosine", "schedules.step", "linear_warmup")},
 }
 OWN_ERRORS = {("init", "raises"), ("init", "a class"), ("parameters", "raises")}  # of the caller's own code

@@ -24,9 +24,9 @@ FUNCTIONS = """
     selu_backward sigmoid_backward silu_backward softplus_backward softsign_backward tanh_backward
 """
 TRAINING = """
-    Activation Adam Dropout Frozen Layer LayerNorm Linear Maxout PReLU Parameter Residual SGD Sequential
-    Summary
-    freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
+    Activation Adam AdamW Dropout Frozen Layer LayerNorm Linear Maxout PReLU Parameter Residual SGD
+    Sequential Summary
+    clip_grad_norm_ freeze linear_region load max_norm_ mse piece_usage region_boundaries save schedules
     softmax_cross_entropy summary
 """
 SETTINGS = """
@@ -127,7 +127,7 @@ OPERATIONS = [name for name, value in vars(Backend).items() if inspect.isfunctio
 def test_backend_names_the_operations_of_the_api():
     public = {name for name in OPERATIONS if name in NAMES}
     assert public == {*FUNCTIONS.split()[:10], "mse"}
-    assert set(OPERATIONS) - public == {"sgd", "adam", "max_norm"}
+    assert set(OPERATIONS) - public == {"sgd", "adam", "max_norm", "clip_grad_norm"}
 
 
 @pytest.mark.parametrize("backend", backends.NAMES)

@@ -12,6 +12,7 @@ from support.variants import COMPILED_BACKENDS, needs_c
 
 import fastact as fa
 from fastact import activations
+from fastact.backends.interface import Update
 
 
 class Flipping:
@@ -103,6 +104,11 @@ def backend_calls():
     )
     z, small, small_argmax = np.ones((6, 2, 4), F32), np.ones((6, 4), F32), np.zeros((6, 4), U8)
     frozen = fa.freeze(fa.Linear(8, 4), backend="c")
+
+    def update(data, grad, *state):
+        updates = [Update(data, grad, True, None)]
+        return updates, lambda: updates, *([array] for array in state)
+
     calls = {
         "linear_maxout": ([x, weight, bias, y, argmax], lambda a: c.linear_maxout(*a)),
         "linear_maxout_backward": (
@@ -133,17 +139,17 @@ def backend_calls():
             lambda a: c.layer_norm_backward(*a),
         ),
         "frozen": ([x, y], lambda a: frozen._run(*a, 1)),
-        "sgd": ([x, x.copy(), x.copy()], lambda a: c.sgd(*a, 0.1, 0.9, False, 0.0, np.inf)),
+        "sgd": ([x, x.copy(), x.copy()], lambda a: c.sgd(*update(*a), 0.1, 0.9, False, 0.0)),
         "adam": (
             [x, x.copy(), x.copy(), x.copy()],
-            lambda a: c.adam(*a, 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, np.inf),
+            lambda a: c.adam(*update(*a), 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, 1.0),
         ),
         "mse": ([x, x.copy(), x.copy()], lambda a: c.mse(*a)),
     }
     return {name: ([array.copy() for array in arrays], call) for name, (arrays, call) in calls.items()}
 
 
-ELEMENTWISE = ("prelu", "prelu_backward", "sgd", "adam", "mse")  # these take any shape of as many elements
+ELEMENTWISE = ("prelu", "prelu_backward", "mse")  # these take any shape of as many elements
 
 
 def as_another_thread_leaves_it(array):
@@ -171,6 +177,29 @@ def test_c_function_with_an_array_that_changed_after_its_check_raises(name):
             with pytest.raises(ValueError, match="an array was changed by another thread during the call"):
                 call([*arrays[:i], changed, *arrays[i + 1 :]])
     call(arrays)
+
+
+def test_step_while_another_thread_replaces_arrays_keeps_memory_whole(each_backend):
+    parameter, done = fa.Parameter(np.ones((40, 50), F32), "weight"), False
+    parameter.grad = np.zeros_like(parameter.data)
+    optimizer = fa.Adam([parameter], lr=0.0)
+
+    def run():
+        while not done:
+            parameter.data, parameter.grad = np.ones((40, 50), F32), np.zeros((40, 50), F32)
+
+    other = threading.Thread(target=run)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(2000 if each_backend == "c" else 50):
+            optimizer.step()
+            assert (parameter.data == 1).all()
+    finally:
+        done = True
+        other.join()
+        sys.setswitchinterval(interval)
 
 
 @needs_c

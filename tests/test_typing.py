@@ -112,6 +112,8 @@ assert_type(fa.activation(x, "prelu", slope=slope), Array)
 assert_type(fa.activation_backward(x, x, "relu"), Array)
 assert_type(fa.activation_backward(x, x, "prelu", slope=slope), tuple[Array, Array])
 assert_type(fa.maxout_backward(grad, argmax, 2), Array)
+assert_type(fa.clip_grad_norm_(fa.Linear(3, 4).parameters(), 1.0), float)
+assert_type(fa.clip_grad_norm_(fa.Linear(3, 4).weight, 1), float)
 """
 
 # Declarations of the names that README's examples take as given.

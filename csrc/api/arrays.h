@@ -108,8 +108,7 @@ struct rows {
   int64_t rows, columns;
 };
 
-static inline struct rows rows_of(const struct arrays *c, int index) {
-  PyArrayObject *array = array_of(c, index);
+static inline struct rows rows_of(const PyArrayObject *array) {
   const int axes = PyArray_NDIM(array);
   const int64_t columns = axes ? PyArray_DIM(array, axes - 1) : 1;
   return (struct rows){columns ? size_of(array) / columns : 0, columns};
@@ -137,5 +136,8 @@ static inline PyObject *attribute(PyObject *object, PyObject *name) {
 
 /* Adds the functions of network.c to the module -> 0, or -1 with an exception set. */
 int add_network(PyObject *module);
+
+/* Adds the functions of optimizers.c to the module -> 0, or -1 with an exception set. */
+int add_optimizers(PyObject *module);
 
 #endif

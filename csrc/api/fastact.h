@@ -118,10 +118,16 @@ double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *gra
  *   sgd:   velocity = momentum velocity + g,  data -= lr (nesterov ? g + momentum velocity : velocity);  without a
  *          velocity (NULL) data -= lr g
  *   adam:  mean = beta1 mean + (1 - beta1) g,  square = beta2 square + (1 - beta2) g^2,
- *          data -= rate mean / (unbias sqrt(square) + eps);  a beta of 0 forgets infinite averages too */
+ *          data = keep data - rate mean / (unbias sqrt(square) + eps);  a beta of 0 forgets infinite averages too */
 void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay,
             double max_norm, const void *grad, void *velocity, void *data, int threads);
 void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
-             double eps, double decay, double max_norm, const void *grad, void *mean, void *square, void *data,
-             int threads);
+             double eps, double decay, double keep, double max_norm, const void *grad, void *mean, void *square,
+             void *data, int threads);
 void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads);
+
+/* The Euclidean norm of data (n).  It is infinite where a number is, or the norm is beyond the range of double. */
+double fa_vector_norm(int dtype, int64_t n, const void *data, int threads);
+
+/* data (n) *= factor, in double and rounded once */
+void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);

@@ -240,57 +240,6 @@ static PyObject *py_mse(PyObject *module, PyObject *const *arguments, Py_ssize_t
   return PyFloat_FromDouble(loss);
 }
 
-static PyObject *py_sgd(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-  (void)module;
-  if (wrong_count(count, 9)) return NULL;
-  struct arrays c = arrays_of(arguments, 7);
-  struct rows shape = rows_of(&c, 7);
-  int64_t n = shape.rows * shape.columns;
-  double lr = number_of(&c, 0), momentum = number_of(&c, 1), decay = number_of(&c, 3), max_norm = number_of(&c, 4);
-  int nesterov = flag_of(&c, 2), threads = int_of(&c, 8);
-  const void *grad = elements(&c, 5, n);
-  void *velocity = OR_NONE(elements, &c, 6, n), *data = elements(&c, 7, n);
-  if (failed(&c)) return NULL;
-  Py_BEGIN_ALLOW_THREADS;
-  fa_sgd(c.dtype, shape.rows, shape.columns, lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads);
-  Py_END_ALLOW_THREADS;
-  Py_RETURN_NONE;
-}
-
-static PyObject *py_adam(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-  (void)module;
-  if (wrong_count(count, 12)) return NULL;
-  struct arrays c = arrays_of(arguments, 10);
-  struct rows shape = rows_of(&c, 10);
-  int64_t n = shape.rows * shape.columns;
-  double rate = number_of(&c, 0), beta1 = number_of(&c, 1), beta2 = number_of(&c, 2), unbias = number_of(&c, 3);
-  double eps = number_of(&c, 4), decay = number_of(&c, 5), max_norm = number_of(&c, 6);
-  int threads = int_of(&c, 11);
-  const void *grad = elements(&c, 7, n);
-  void *mean = elements(&c, 8, n), *square = elements(&c, 9, n), *data = elements(&c, 10, n);
-  if (failed(&c)) return NULL;
-  Py_BEGIN_ALLOW_THREADS;
-  fa_adam(c.dtype, shape.rows, shape.columns, rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square,
-          data, threads);
-  Py_END_ALLOW_THREADS;
-  Py_RETURN_NONE;
-}
-
-static PyObject *py_max_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
-  (void)module;
-  if (wrong_count(count, 3)) return NULL;
-  struct arrays c = arrays_of(arguments, 1);
-  struct rows shape = rows_of(&c, 1);
-  double bound = number_of(&c, 0);
-  void *data = elements(&c, 1, shape.rows * shape.columns);
-  int threads = int_of(&c, 2);
-  if (failed(&c)) return NULL;
-  Py_BEGIN_ALLOW_THREADS;
-  fa_max_norm(c.dtype, shape.rows, shape.columns, bound, data, threads);
-  Py_END_ALLOW_THREADS;
-  Py_RETURN_NONE;
-}
-
 static PyMethodDef methods[] = {
     {"linear_maxout", (PyCFunction)(void (*)(void))py_linear_maxout, METH_FASTCALL, NULL},
     {"linear_maxout_backward", (PyCFunction)(void (*)(void))py_linear_maxout_backward, METH_FASTCALL, NULL},
@@ -304,15 +253,13 @@ static PyMethodDef methods[] = {
     {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
     {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
     {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
-    {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL, NULL},
-    {"adam", (PyCFunction)(void (*)(void))py_adam, METH_FASTCALL, NULL},
-    {"max_norm", (PyCFunction)(void (*)(void))py_max_norm, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 int fa_add_functions(uintptr_t module) {
   PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released the GIL */
-  int failed_to = PyModule_AddFunctions((PyObject *)module, methods) < 0 || add_network((PyObject *)module) < 0;
+  int failed_to = PyModule_AddFunctions((PyObject *)module, methods) || add_network((PyObject *)module) ||
+                  add_optimizers((PyObject *)module);
   if (failed_to) PyErr_Clear();
   PyGILState_Release(state);
   return failed_to ? FA_NO_MEMORY : FA_OK;

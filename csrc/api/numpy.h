@@ -19,9 +19,17 @@
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *   mse(y, target, grad, threads)
- *   sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)      data of any shape: the last axis
- *   adam(rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square, data, threads)     is the columns
- *   max_norm(max_norm, data, threads)
+ *   max_norm(max_norm, data, threads)                    data of any shape: the last axis is the columns
+ *   clip_grad_norm(grads, max_norm, threads)             grads: a list of arrays of any shapes; returns the norm
+ *
+ * The steps of the optimisers take a list of objects with the attributes of a Parameter, and lists of the state's
+ * arrays.  They check everything themselves.  `types` is a pair of the types that an array may have.  They return
+ * False, and write nothing, unless each parameter is as the kernels take it: data, grad and state of one shape and
+ * dtype, C-contiguous, aligned, all but grad writeable; decay a bool; max_norm None or a float in range, which data of
+ * shape () does not have.  All parameters are updated in their order.
+ *
+ *   sgd(types, parameters, velocity, lr, momentum, nesterov, weight_decay, threads)     velocity is kept for momentum 0
+ *   adam(types, parameters, mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)
  *
  * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has
  * been written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it

@@ -76,4 +76,7 @@ const struct kernels KERNELS = {
     .sgd = sgd,
     .adam = adam,
     .limit_norm = limit_norm,
+    .squared_norm = squared_norm,
+    .max_abs = max_abs,
+    .shrink = shrink,
 };

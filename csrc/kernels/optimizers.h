@@ -48,7 +48,7 @@ static void sgd(int64_t n, const struct sgd *step, const void *grad, void *veloc
 }
 
 struct adam_factors {
-  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay;
+  real rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, keep;
 };
 
 /* factor * old, but 0 for a factor of 0, even if the old average is infinite */
@@ -63,7 +63,7 @@ static ALWAYS_INLINE vec adam_lanes(const struct adam_factors *how, vec g, vec *
   *mean = vec_fma(vec_set1(how->new_mean), g, kept_average(*mean, how->old_mean));
   *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, kept_average(*square, how->old_square));
   vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
-  return vec_sub(data, vec_div(vec_mul(vec_set1(how->rate), *mean), root));
+  return vec_sub(vec_mul(vec_set1(how->keep), data), vec_div(vec_mul(vec_set1(how->rate), *mean), root));
 }
 
 static void adam(int64_t n, const struct adam *step, const void *grad, void *mean, void *square, void *data) {
@@ -76,6 +76,7 @@ static void adam(int64_t n, const struct adam *step, const void *grad, void *mea
       .unbias = (real)step->unbias,
       .eps = (real)step->eps,
       .decay = (real)step->decay,
+      .keep = (real)step->keep,
   };
   const real *grads = grad;
   real *means = mean, *squares = square, *values = data;
@@ -119,12 +120,19 @@ static void scale_by(int64_t n, real factor, real *data) {
   for (; i < n; i++) data[i] *= factor;
 }
 
+/* The largest |data| of n, 0 for n = 0; the data has no NaN. */
+static double max_abs(int64_t n, const void *data) {
+  const real *values = data;
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)values[i]));
+  return largest;
+}
+
 /* limit_norm for data without a NaN whose squares or scale overflow or underflow: the norm is that of data /
  * 2^exponent, whose largest number is about 1.  An infinite norm makes infinities NaN and the other numbers 0. */
 static __attribute__((noinline, cold)) void limit_extreme_norm(int64_t n, real max_norm, real *data) {
   const int most = REAL_MAX_EXPONENT - 2;
-  double largest = 0;
-  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)data[i]));
+  const double largest = max_abs(n, data);
   if (largest == 0) return;
   int exponent = 0;
   if (largest <= (double)REAL_MAX) frexp(largest, &exponent);
@@ -150,6 +158,33 @@ static void limit_norm(int64_t n, double max_norm, void *data) {
     limit_extreme_norm(n, limit, data);
   else
     scale_by(n, scale, data);
+}
+
+/* The sum of the squares of factor data [n], in double: a float32 has no square beyond the range of float64.  The sums
+ * are as many as hide the latency of additions on the widest vectors. */
+static double squared_norm(int64_t n, double factor, const void *data) {
+  enum { SUMS = 32 };
+  const real *values = data;
+  double sums[SUMS] = {0};
+  int64_t i = 0;
+  for (; i + SUMS <= n; i += SUMS)
+    for (int s = 0; s < SUMS; s++) {
+      double v = factor * (double)values[i + s];
+      sums[s] += v * v;
+    }
+  for (int s = 0; i < n; i++, s++) {
+    double v = factor * (double)values[i];
+    sums[s] += v * v;
+  }
+  for (int half = SUMS / 2; half > 0; half /= 2)
+    for (int s = 0; s < half; s++) sums[s] += sums[s + half];
+  return sums[0];
+}
+
+/* data [n] *= factor; each product is rounded once. */
+static void shrink(int64_t n, double factor, void *data) {
+  real *values = data;
+  for (int64_t i = 0; i < n; i++) values[i] = (real)(factor * (double)values[i]);
 }
 
 #endif

@@ -148,7 +148,7 @@ struct sgd {
 };
 
 struct adam {
-  double rate, beta1, beta2, unbias, eps, decay;
+  double rate, beta1, beta2, unbias, eps, decay, keep;
 };
 
 /* ---- costs */
@@ -275,6 +275,12 @@ struct kernels {
   void (*adam)(int64_t n, const struct adam *, const void *grad, void *mean, void *square, void *data);
   /* scales a vector of n down to max_norm if its norm is larger */
   void (*limit_norm)(int64_t n, double max_norm, void *data);
+  /* the sum of the squares of factor data [n], in double */
+  double (*squared_norm)(int64_t n, double factor, const void *data);
+  /* the largest |data| of n without a NaN, 0 for n = 0 */
+  double (*max_abs)(int64_t n, const void *data);
+  /* data [n] *= factor; each product is rounded once */
+  void (*shrink)(int64_t n, double factor, void *data);
 };
 
 #endif

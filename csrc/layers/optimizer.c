@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 
 #include "engine/dispatch.h"
@@ -11,11 +12,12 @@
  */
 #define NUMBER_WORK 2
 
-/* An update of data [n], `length` numbers a task: by SGD or Adam, whichever is not NULL, then of the norm. */
+/* An update of data [n], `length` numbers a task: by SGD, Adam or a factor, whichever is not NULL, then of the norm. */
 struct update {
   const struct kernels *kernels;
   const struct sgd *sgd;
   const struct adam *adam;
+  const double *factor;
   double max_norm;
   int64_t n, length;
   const char *grad;
@@ -33,6 +35,7 @@ static void update_block(void *context, int64_t task) {
   if (u->adam)
     u->kernels->adam(count, u->adam, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
                      element(u->square, i, itemsize), data);
+  if (u->factor) u->kernels->shrink(count, *u->factor, data);
   if (u->max_norm < INFINITY) u->kernels->limit_norm(count, u->max_norm, data);
 }
 
@@ -52,9 +55,9 @@ void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum
 }
 
 void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
-             double eps, double decay, double max_norm, const void *grad, void *mean, void *square, void *data,
-             int threads) {
-  const struct adam step = {rate, beta1, beta2, unbias, eps, decay};
+             double eps, double decay, double keep, double max_norm, const void *grad, void *mean, void *square,
+             void *data, int threads) {
+  const struct adam step = {rate, beta1, beta2, unbias, eps, decay, keep};
   run_update(dtype, rows, columns, threads,
              &(struct update){
                  .adam = &step, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data});
@@ -62,4 +65,54 @@ void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1
 
 void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads) {
   run_update(dtype, rows, columns, threads, &(struct update){.max_norm = max_norm, .data = data});
+}
+
+/* ---- the norm of a gradient */
+
+/* Upper limit on the shares of an array, for any number of threads, so that each sum has the same terms. */
+#define SHARES 64
+
+struct norm_job {
+  const struct kernels *kernels;
+  int64_t n, share; /* numbers of a task */
+  double factor;
+  const char *data;
+  double sums[SHARES];
+};
+
+static void norm_share(void *context, int64_t task) {
+  struct norm_job *job = context;
+  int64_t i = task * job->share, count = smaller(job->share, job->n - i);
+  job->sums[task] = job->kernels->squared_norm(count, job->factor, element(job->data, i, job->kernels->itemsize));
+}
+
+/* The sum of the squares of factor data. */
+static double sum_shares(struct norm_job *job, double factor, int threads) {
+  int64_t shares = ceil_div(job->n, job->share);
+  double sum = 0;
+  job->factor = factor;
+  share_tasks(shares, threads_for(threads, job->n / 2), norm_share, job); /* read, not written: half of a copy */
+  for (int64_t s = 0; s < shares; s++) sum += job->sums[s];
+  return sum;
+}
+
+double fa_vector_norm(int dtype, int64_t n, const void *data, int threads) {
+  if (n == 0) return 0;
+  const struct call call = begin_call(dtype, FA_HIGHEST, threads);
+  struct norm_job job = {
+      .kernels = call.kernels, .n = n, .share = ceil_div(ceil_div(n, BLOCK), SHARES) * BLOCK, .data = data};
+  double sum = sum_shares(&job, 1, threads);
+  if (isnan(sum) || (sum >= DBL_MIN * (double)n && sum <= DBL_MAX)) return sqrt(sum);
+  /* Squares overflow or underflow, so the norm is that of data / 2^exponent, whose largest number is about 1. */
+  double largest = call.kernels->max_abs(n, data);
+  if (largest == 0 || largest > DBL_MAX) return largest;
+  const int most = DBL_MAX_EXP - 2;
+  int exponent;
+  frexp(largest, &exponent);
+  exponent = exponent > most ? most : exponent < -most ? -most : exponent;
+  return ldexp(sqrt(sum_shares(&job, ldexp(1, -exponent), threads)), exponent);
+}
+
+void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads) {
+  run_update(dtype, 1, n, threads, &(struct update){.factor = &factor, .max_norm = INFINITY, .data = data});
 }

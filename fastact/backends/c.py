@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..activations import Activation
+from ..checks import ARRAYS
 from ..settings import Precision
+from .interface import Update
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
@@ -368,52 +370,52 @@ def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
 # ---- optimisers
 
 
+def _check_updated(updated: bool) -> None:
+    if not updated:
+        raise ValueError("an array was changed by another thread during the call")
+
+
 def sgd(
-    data: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    velocity: Sequence[Array],
     lr: float,
     momentum: float,
     nesterov: bool,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
     threads: int = 0,
 ) -> None:
-    _native.sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)
+    arguments = (velocity, lr, momentum, nesterov, weight_decay, threads)
+    if not _native.sgd(ARRAYS, parameters, *arguments):
+        _check_updated(_native.sgd(ARRAYS, checked(), *arguments))
 
 
 def adam(
-    data: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    mean: Sequence[Array],
+    square: Sequence[Array],
     rate: float,
     beta1: float,
     beta2: float,
     unbias: float,
     eps: float,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
+    keep: float,
     threads: int = 0,
 ) -> None:
-    _native.adam(
-        rate,
-        beta1,
-        beta2,
-        unbias,
-        eps,
-        decay,
-        max_norm,
-        grad,
-        mean,
-        square,
-        data,
-        threads,
-    )
+    arguments = (mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)
+    if not _native.adam(ARRAYS, parameters, *arguments):
+        _check_updated(_native.adam(ARRAYS, checked(), *arguments))
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _native.max_norm(max_norm, data, threads)
+
+
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm: float = _native.clip_grad_norm(grads, max_norm, threads)
+    return norm
 
 
 # ---- several layers in one call: see csrc/api/numpy.h

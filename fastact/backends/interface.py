@@ -6,7 +6,8 @@ says what each function computes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +15,15 @@ from ..activations import Activation
 from ..settings import Precision
 
 Array = np.ndarray[Any, Any]
+
+
+class Update(NamedTuple):
+    """A parameter in a step of an optimiser, checked."""
+
+    data: Array  # (..., columns), writeable
+    grad: Array  # of data's shape and dtype
+    decay: bool  # whether weight decay applies
+    max_norm: float | None  # after the step no data[..., :] is longer
 
 
 class Backend(Protocol):
@@ -152,41 +162,55 @@ class Backend(Protocol):
     def mse(self, y: Array, target: Array, grad: Array, threads: int = 0) -> float:
         """The mean of (y - target)², and grad = 2 (y - target) / size."""
 
-    # ---- steps of the optimisers, in place: data (..., columns); grad and the state are of its shape
+    # ---- optimisers, in place
+    #
+    # A step takes the parameters of an optimiser, unchecked, and `checked`, which checks and converts them:
+    # it returns an `Update` for each parameter, or raises.  A backend calls it before anything is written,
+    # unless the backend itself finds that each parameter is as an `Update` would be.  The state has an array
+    # of data's shape for each parameter.
 
     def sgd(
         self,
-        data: Array,
-        grad: Array,
-        velocity: Array | None,
+        parameters: Sequence[Any],
+        checked: Callable[[], Sequence[Update]],
+        velocity: Sequence[Array],
         lr: float,
         momentum: float,
         nesterov: bool,
-        decay: float,
-        max_norm: float,
+        weight_decay: float,
         threads: int = 0,
     ) -> None:
-        """A step of SGD, after which no data[..., :] is longer than `max_norm`, which may be infinite."""
+        """A step of SGD, which leaves `velocity` as it is where momentum is 0."""
 
     def adam(
         self,
-        data: Array,
-        grad: Array,
-        mean: Array,
-        square: Array,
+        parameters: Sequence[Any],
+        checked: Callable[[], Sequence[Update]],
+        mean: Sequence[Array],
+        square: Sequence[Array],
         rate: float,
         beta1: float,
         beta2: float,
         unbias: float,
         eps: float,
-        decay: float,
-        max_norm: float,
+        weight_decay: float,
+        keep: float,
         threads: int = 0,
     ) -> None:
-        """A step of Adam: rate = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t)."""
+        """A step of Adam: rate = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t).
+
+        First data *= keep, where the parameter decays: 1 for Adam, 1 - lr * weight_decay for AdamW.
+        """
 
     def max_norm(self, data: Array, max_norm: float, threads: int = 0) -> None:
         """Scale down each data[..., :] that is longer than `max_norm`."""
+
+    def clip_grad_norm(self, grads: list[Array], max_norm: float, threads: int = 0) -> float:
+        """The Euclidean norm over all arrays; each is scaled by max_norm / (norm + 1e-6) if that is below 1.
+
+        The arrays may have several dtypes.  A NaN makes the norm NaN, else an infinity makes it infinite.
+        Products are rounded once, from float64.
+        """
 
 
 if TYPE_CHECKING:

@@ -7,12 +7,14 @@ the arguments.  `threads` and `precision` are ignored: NumPy has its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..activations import TABLE, Activation
 from ..settings import Precision
+from .interface import Update
 
 Array = np.ndarray[Any, Any]
 
@@ -256,49 +258,52 @@ def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     return loss
 
 
-# ---- steps of the optimisers
+# ---- optimisers, in place
 
 
 def sgd(
-    data: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    velocity: Sequence[Array],
     lr: float,
     momentum: float,
     nesterov: bool,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
     threads: int = 0,
 ) -> None:
-    g = grad + decay * data if decay else grad
-    if velocity is not None:
-        velocity *= momentum
-        velocity += g
-        g = g + momentum * velocity if nesterov else velocity
-    data -= lr * g
-    _limit_norm(data, max_norm)
+    for (data, grad, decay, max_norm), old in zip(checked(), velocity, strict=False):
+        g = grad + weight_decay * data if decay and weight_decay else grad
+        if momentum:
+            old *= momentum
+            old += g
+            g = g + momentum * old if nesterov else old
+        data -= lr * g
+        _limit_norm(data, max_norm)
 
 
 @np.errstate(all="ignore")
 def adam(
-    data: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    mean: Sequence[Array],
+    square: Sequence[Array],
     rate: float,
     beta1: float,
     beta2: float,
     unbias: float,
     eps: float,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
+    keep: float,
     threads: int = 0,
 ) -> None:
-    g = grad + decay * data if decay else grad
-    _average(mean, beta1, (1 - beta1) * g)
-    _average(square, beta2, (1 - beta2) * g * g)
-    data -= rate * mean / (np.sqrt(square) * unbias + eps)
-    _limit_norm(data, max_norm)
+    for (data, grad, decay, max_norm), m, s in zip(checked(), mean, square, strict=False):
+        g = grad + weight_decay * data if decay and weight_decay else grad
+        _average(m, beta1, (1 - beta1) * g)
+        _average(s, beta2, (1 - beta2) * g * g)
+        if decay:
+            data *= keep
+        data -= rate * m / (np.sqrt(s) * unbias + eps)
+        _limit_norm(data, max_norm)
 
 
 def _average(old: Array, beta: float, new: Array) -> None:
@@ -315,14 +320,14 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
 
 
 @np.errstate(all="ignore")
-def _limit_norm(data: Array, max_norm: float) -> None:
+def _limit_norm(data: Array, max_norm: float | None) -> None:
     """Scale down each data[..., :] that is longer than `max_norm`.
 
     The norm is that of data / 2**exponent, whose largest number is about 1, so that no square overflows and
     none that counts underflows.  A vector with a NaN becomes NaN; in one with an infinity but no NaN,
     infinities become NaN and other numbers 0, as x * (max_norm / inf) says.  No vector changes another.
     """
-    if not (max_norm < math.inf and data.size):
+    if max_norm is None or not data.size:
         return
     bound, tiny = data.dtype.type(max_norm), np.finfo(data.dtype).tiny
     largest = np.abs(data).max(axis=-1, keepdims=True)
@@ -334,3 +339,34 @@ def _limit_norm(data: Array, max_norm: float) -> None:
     scaled = np.where(scale >= tiny, data * scale, near_one * quotient)  # a denormal scale would not be exact
     within = np.ldexp(norm, exponent) <= bound
     data[...] = np.where(within, data, scaled)
+
+
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm = total_norm([vector_norm(grad) for grad in grads])
+    scale = clip_scale(norm, max_norm)
+    if not scale >= 1:
+        with np.errstate(all="ignore"):
+            for grad in grads:
+                grad[...] = np.multiply(grad, scale, dtype=np.float64)
+    return norm
+
+
+@np.errstate(all="ignore")
+def vector_norm(data: Array) -> float:
+    """The Euclidean norm, by data / 2**exponent as in `_limit_norm`."""
+    largest = float(np.abs(data).max(initial=0))
+    if not 0 < largest < math.inf:  # NaN too
+        return largest
+    exponent = math.frexp(largest)[1]
+    near_one = np.ldexp(data.astype(np.float64), -exponent)
+    return float(np.ldexp(np.sqrt(np.square(near_one).sum()), exponent))
+
+
+def total_norm(norms: list[float]) -> float:
+    """The Euclidean norm over arrays that have these norms."""
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor by which gradients of this norm are clipped, if it is below 1."""
+    return max_norm / (norm + 1e-6)

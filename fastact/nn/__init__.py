@@ -13,7 +13,7 @@ from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import mse, softmax_cross_entropy
 from .maxout import Maxout
-from .optim import SGD, Adam, max_norm_
+from .optim import SGD, Adam, AdamW, clip_grad_norm_, max_norm_
 from .overview import Summary, summary
 from .regions import linear_region, piece_usage, region_boundaries
 from .residual import Residual
@@ -23,6 +23,7 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdamW",
     "Dropout",
     "Frozen",
     "Layer",
@@ -34,6 +35,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "Summary",
+    "clip_grad_norm_",
     "freeze",
     "linear_region",
     "load",

@@ -1,6 +1,6 @@
 """Optimisers: `step` changes the parameters in place, by the gradients that backward left in them.
 
-The updates are PyTorch's (torch.optim.SGD and Adam), formula by formula.  Any hyperparameter may be
+The updates are PyTorch's (torch.optim.SGD, Adam and AdamW), formula by formula.  Any hyperparameter may be
 changed between steps: `optimizer.lr = 0.01`, or by a schedule (`fastact.schedules`).  The constructor,
 checkpoints and each step accept the same values.  A bad value raises before a parameter or the state changes.
 """
@@ -8,13 +8,13 @@ checkpoints and each step accept the same values.  A bad value raises before a p
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import backends, settings
+from ..backends.interface import Update
 from ..checks import (
     ARRAYS,
     LARGEST,
@@ -22,11 +22,13 @@ from ..checks import (
     check_below_one,
     check_flag,
     check_not_negative,
+    check_number,
     check_positive,
     check_size,
     check_type,
     contiguous,
     hint,
+    shown,
 )
 from .checkpoint import check_loadable
 from .layer import Layer, Parameter
@@ -34,31 +36,21 @@ from .layer import Layer, Parameter
 Array = np.ndarray[Any, Any]
 
 _MOST_STEPS = 2**63 - 1  # a state stores the number in an int64
+# A step checks its hyperparameters anew unless each is the same Python number as before, which cannot change.
+_UNCHECKED = object()
 
 
 class Optimizer:
-    """The base of `SGD` and `Adam`: the list of parameters, and a state that can be saved."""
+    """The base of `SGD`, `Adam` and `AdamW`: the list of parameters, and a state that can be saved."""
 
     hyperparameters: ClassVar[dict[str, type]]  # the numbers of a state, with their types
     _state: list[Array]  # an array for each parameter, of its shape and dtype
 
     def __init__(self, parameters: Iterable[Parameter], *hyperparameters: Any) -> None:
-        try:
-            self.parameters = list(parameters)
-        except TypeError as error:
-            got = type(parameters).__name__
-            raise TypeError(f"parameters: got {got}, wanted Parameters: try model.parameters()") from error
-        if not self.parameters:
-            raise ValueError("parameters: got an empty list, wanted at least one")
+        self.parameters = _check_parameters(parameters)
         for i, parameter in enumerate(self.parameters):
-            if not isinstance(parameter, Parameter):
-                cure = ": try model.parameters()" if isinstance(parameter, Layer) else ""
-                kind = type(parameter).__name__
-                raise TypeError(f"parameters[{i}]: got {kind}, wanted a Parameter{cure}")
             check_array(f"parameters[{i}] ({parameter.name})", parameter.data)
             _check_decay_and_bound(i, parameter)
-        if len(set(map(id, self.parameters))) < len(self.parameters):
-            raise ValueError("parameters: got one of them twice, wanted each once")
         self._set(self._checked(*hyperparameters))
 
     @functools.cached_property  # pickles of 0.1.0 do not hold it
@@ -78,8 +70,8 @@ class Optimizer:
         """An array of zeros for each parameter, whose pages take memory only once they are written."""
         return [np.zeros(parameter.data.shape, parameter.data.dtype) for parameter in self.parameters]
 
-    def _updates(self, weight_decay: float) -> list[tuple[Array, Array, float, float]]:
-        """Each parameter's data, gradient, weight decay and norm bound, all checked before data changes."""
+    def _updates(self) -> list[Update]:
+        """Each parameter, checked, with a gradient that is C-contiguous."""
         updates = []
         for i, parameter in enumerate(self.parameters):
             data, grad, state = parameter.data, parameter.grad, self._state[i]
@@ -105,13 +97,12 @@ class Optimizer:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): data is not C-contiguous and writeable, wanted both"
                 )
-            decays, bound = _check_decay_and_bound(i, parameter)
-            if bound < math.inf and data.ndim == 0:
+            decay, bound = _check_decay_and_bound(i, parameter)
+            if bound is not None and data.ndim == 0:
                 raise ValueError(
                     f"parameters[{i}] ({parameter.name}): got max_norm for data of shape (), wanted an axis"
                 )
-            decay = weight_decay if decays else 0.0
-            updates.append((data, contiguous(grad), decay, bound))
+            updates.append(Update(data, contiguous(grad), decay, bound))
         return updates
 
     def _buffers(self) -> dict[str, Array]:
@@ -142,13 +133,32 @@ class Optimizer:
         return f"{type(self).__name__}({len(self.parameters)} parameters, {', '.join(values)})"
 
 
-def _check_decay_and_bound(i: int, parameter: Parameter) -> tuple[bool, float]:
-    """Whether the parameter decays, and the upper bound of its norms, infinite where there is no bound."""
+def _check_parameters(parameters: Any) -> list[Parameter]:
+    """A list of one Parameter or more, each once."""
+    try:
+        checked = list(parameters)
+    except TypeError as error:
+        got = type(parameters).__name__
+        raise TypeError(f"parameters: got {got}, wanted Parameters: try model.parameters()") from error
+    if not checked:
+        raise ValueError("parameters: got an empty list, wanted at least one")
+    for i, parameter in enumerate(checked):
+        if not isinstance(parameter, Parameter):
+            cure = ": try model.parameters()" if isinstance(parameter, Layer) else ""
+            kind = type(parameter).__name__
+            raise TypeError(f"parameters[{i}]: got {kind}, wanted a Parameter{cure}")
+    if len(set(map(id, checked))) < len(checked):
+        raise ValueError("parameters: got one of them twice, wanted each once")
+    return checked
+
+
+def _check_decay_and_bound(i: int, parameter: Parameter) -> tuple[bool, float | None]:
+    """Whether the parameter decays, and the upper bound of its norms."""
     decays, bound = parameter.decay, parameter.max_norm
     if decays is not True and decays is not False:
         decays = check_flag(f"parameters[{i}] ({parameter.name}): decay", decays)
     if bound is None:
-        return decays, math.inf
+        return decays, None
     largest = LARGEST[parameter.data.dtype.char]
     return decays, check_positive(f"parameters[{i}] ({parameter.name}): max_norm", bound, largest)
 
@@ -181,6 +191,7 @@ class SGD(Optimizer):
     momentum: float
     nesterov: bool
     weight_decay: float
+    _last: tuple[Any, ...] = (_UNCHECKED,) * 4  # the hyperparameters that a step has checked
 
     def __init__(
         self,
@@ -212,13 +223,17 @@ class SGD(Optimizer):
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
         gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
-        step, threads = backends.active().sgd, settings.requested_threads()
-        lr, momentum, nesterov, weight_decay = self._checked(
-            self.lr, self.momentum, self.nesterov, self.weight_decay
-        )
-        for i, (data, grad, decay, bound) in enumerate(self._updates(weight_decay)):
-            velocity = self._velocity[i] if momentum else None
-            step(data, grad, velocity, lr, momentum, nesterov, decay, bound, threads)
+        update, threads = backends.active().sgd, settings.requested_threads()
+        lr, momentum, nesterov, weight_decay = self._last
+        if not (
+            self.lr is lr
+            and self.momentum is momentum
+            and self.nesterov is nesterov
+            and self.weight_decay is weight_decay
+        ):
+            self._last = self._checked(self.lr, self.momentum, self.nesterov, self.weight_decay)
+            lr, momentum, nesterov, weight_decay = self._last
+        update(self.parameters, self._updates, self._velocity, lr, momentum, nesterov, weight_decay, threads)
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("velocity", self._velocity)
@@ -261,6 +276,8 @@ class Adam(Optimizer):
     eps: float
     weight_decay: float
     steps: int
+    _decoupled: ClassVar = False  # whether the decay is AdamW's
+    _last: tuple[Any, ...] = (_UNCHECKED,) * 6  # the hyperparameters that a step has checked
 
     def __init__(
         self,
@@ -295,21 +312,117 @@ class Adam(Optimizer):
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
         gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
-        step, threads = backends.active().adam, settings.requested_threads()
-        lr, beta1, beta2, eps, weight_decay, steps = self._checked(
-            self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, self.steps
-        )
-        updates = self._updates(weight_decay)
+        update, threads = backends.active().adam, settings.requested_threads()
+        lr, beta1, beta2, eps, weight_decay, steps = self._last
+        if not (
+            self.lr is lr
+            and self.beta1 is beta1
+            and self.beta2 is beta2
+            and self.eps is eps
+            and self.weight_decay is weight_decay
+            and self.steps is steps
+            and steps <= _MOST_STEPS
+        ):
+            lr, beta1, beta2, eps, weight_decay, steps = self._checked(
+                self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, self.steps
+            )
         steps += 1
         rate = lr / (1 - beta1**steps)
         unbias = 1 / (1 - beta2**steps) ** 0.5
+        decay, keep = (0.0, 1 - lr * weight_decay) if self._decoupled else (weight_decay, 1.0)
+        update(
+            self.parameters,
+            self._updates,
+            self._mean,
+            self._square,
+            rate,
+            beta1,
+            beta2,
+            unbias,
+            eps,
+            decay,
+            keep,
+            threads,
+        )
         self.steps = steps
-        for i, (data, grad, decay, bound) in enumerate(updates):
-            mean, square = self._mean[i], self._square[i]
-            step(data, grad, mean, square, rate, beta1, beta2, unbias, eps, decay, bound, threads)
+        self._last = (lr, beta1, beta2, eps, weight_decay, steps)
 
     def _buffers(self) -> dict[str, Array]:
         return _numbered("mean", self._mean) | _numbered("square", self._square)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as `torch.optim.AdamW`.
+
+        data -= lr * weight_decay * data
+
+    and then a step of `Adam` without a decay.  Arguments, attributes, state and errors are those of `Adam`,
+    with one more error: a weight_decay whose product with lr is beyond the range of data's dtype.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, lr, beta1, beta2, eps, weight_decay)
+
+    def _checked(
+        self, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, steps: Any
+    ) -> tuple[float, float, float, float, float, int]:
+        values = super()._checked(lr, beta1, beta2, eps, weight_decay, steps)
+        check_not_negative("weight_decay", weight_decay, self._largest / max(1.0, values[0]))
+        return values
+
+
+def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float) -> float:
+    """Scale down all gradients, in place, if their norm together is larger than `max_norm`.
+
+    The norm is the Euclidean norm of all the gradients as one vector.  As `torch.nn.utils.clip_grad_norm_`,
+    the function multiplies each gradient by max_norm / (norm + 1e-6) if that is below 1, and skips parameters
+    without a gradient.
+
+    The norm is summed in float64.  The norm of finite numbers neither overflows nor underflows, unless it is
+    beyond float64 itself.  A norm that is not finite is no error, as with PyTorch's error_if_nonfinite=False:
+    a NaN makes all gradients NaN; an infinity but no NaN makes infinities NaN and other numbers 0, or all
+    of them NaN if max_norm is infinite.
+
+    Args:
+        parameters: as `model.parameters()` returns them, or one `Parameter`.
+        max_norm: 0 or more; infinite to compute the norm alone.
+
+    Returns:
+        The norm before the clipping, 0.0 where no parameter has a gradient.
+
+    Raises:
+        TypeError: parameters are not Parameters, a gradient is not a float array, or max_norm not a number.
+        ValueError: there are no parameters, one is there twice, a gradient is read-only, or max_norm is below
+            0 or NaN.  No gradient is changed then.
+    """
+    checked = _check_parameters([parameters] if isinstance(parameters, Parameter) else parameters)
+    bound = check_number("max_norm", max_norm)
+    if not bound >= 0:
+        raise ValueError(f"max_norm: got {shown(max_norm)}, wanted 0 or more")
+    grads = []
+    for i, parameter in enumerate(checked):
+        if parameter.grad is not None:
+            name = f"parameters[{i}] ({parameter.name}).grad"
+            check_array(name, parameter.grad)
+            if not parameter.grad.flags.writeable:
+                raise ValueError(f"{name}: got a read-only array, wanted a writeable one")
+            grads.append(parameter.grad)
+    arrays = [contiguous(grad) for grad in grads]
+    norm = backends.active().clip_grad_norm(arrays, bound, settings.requested_threads())
+    for grad, array in zip(grads, arrays, strict=True):
+        if array is not grad:
+            grad[...] = array
+    return norm
 
 
 def max_norm_(weight: Array | Parameter, max_norm: float) -> None:

@@ -9,12 +9,13 @@ from .gather import linear_maxout_backward
 from .layer_norm import layer_norm, layer_norm_backward
 from .linear import linear_activation, linear_activation_backward, linear_maxout
 from .maximum import maxout, maxout_backward
-from .optim import adam, max_norm, sgd
+from .optim import adam, clip_grad_norm, max_norm, sgd
 
 __all__ = [
     "activation",
     "activation_backward",
     "adam",
+    "clip_grad_norm",
     "layer_norm",
     "layer_norm_backward",
     "linear_activation",

@@ -1,4 +1,4 @@
-"""The steps of the optimisers and the bound on norms: one pass over the weights each."""
+"""The steps of the optimisers, the bound on norms, and the clipping of gradients."""
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..interface import Update
+from ..numpy import clip_scale, total_norm, vector_norm
 from . import pool
 from .blocks import CELL, CUT
 from .compile import compiled
@@ -90,7 +93,7 @@ def _sgd_cells(rows, length, coefficients, nesterov, grad, velocity, data, first
 @compiled
 def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, last):
     """`coefficients`: as unpacked below, of data's dtype.  A cell is `rows` rows of `length`."""
-    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, max_norm = coefficients
+    rate, old_mean, new_mean, old_square, new_square, unbias, eps, decay, keep, max_norm = coefficients
     for cell in range(first, last):
         start, stop = cell * rows * length, min((cell + 1) * rows * length, len(data))
         for i in range(start, stop):
@@ -101,7 +104,7 @@ def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, las
             mean[i] = new + old_mean * mean[i] if old_mean != 0 else new
             new = new_square * g * g
             square[i] = new + old_square * square[i] if old_square != 0 else new
-            data[i] -= rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
+            data[i] = keep * data[i] - rate * mean[i] / (math.sqrt(square[i]) * unbias + eps)
         if max_norm < np.inf:
             for at in range(start, stop, length):
                 _limit_norm(data, at, at + length, max_norm)
@@ -111,6 +114,25 @@ def _adam_cells(rows, length, coefficients, grad, mean, square, data, first, las
 def _max_norm_cells(rows, length, max_norm, data, first, last):
     for row in range(first * rows, min(last * rows, len(data) // length)):
         _limit_norm(data, row * length, (row + 1) * length, max_norm)
+
+
+@compiled
+def _square_cells(data, sums, first, last):
+    """sums[cell] = the sum of the squares of a cell of data, in float64."""
+    for cell in range(first, last):
+        total = 0.0
+        for start in range(cell * CELL, min((cell + 1) * CELL, len(data)), CUT):
+            partial = 0.0
+            for i in range(start, min(start + CUT, len(data))):
+                partial += np.float64(data[i]) * np.float64(data[i])
+            total += partial
+        sums[cell] = total
+
+
+@compiled
+def _shrink_cells(factor, data, first, last):
+    for i in range(first * CELL, min(last * CELL, len(data))):
+        data[i] = factor * np.float64(data[i])
 
 
 @np.errstate(over="ignore")
@@ -129,44 +151,52 @@ def _grid(data: Array) -> tuple[int, int, int]:
     return rows, length, pool.count_cells((data.size, max(1, rows * length)))
 
 
+def _infinite(max_norm: float | None) -> float:
+    return math.inf if max_norm is None else max_norm
+
+
 def sgd(
-    data: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    velocity: Sequence[Array],
     lr: float,
     momentum: float,
     nesterov: bool,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
     threads: int = 0,
 ) -> None:
-    rows, length, cells = _grid(data)
-    flat = data.reshape(-1)
-    coefficients = _rounded(data.dtype, lr, momentum, decay, max_norm)
-    momenta = flat[:0] if velocity is None else velocity.reshape(-1)
-    arguments = (rows, length, coefficients, nesterov, grad.reshape(-1), momenta, flat)
-    pool.run(_sgd_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
+    for (data, grad, decay, max_norm), old in zip(checked(), velocity, strict=False):
+        rows, length, cells = _grid(data)
+        factors = (lr, momentum, weight_decay if decay else 0.0, _infinite(max_norm))
+        coefficients = _rounded(data.dtype, *factors)
+        flat = (array.reshape(-1) for array in (grad, old, data))
+        arguments = (rows, length, coefficients, nesterov, *flat)
+        pool.run(_sgd_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
 def adam(
-    data: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
+    parameters: Sequence[Any],
+    checked: Callable[[], Sequence[Update]],
+    mean: Sequence[Array],
+    square: Sequence[Array],
     rate: float,
     beta1: float,
     beta2: float,
     unbias: float,
     eps: float,
-    decay: float,
-    max_norm: float,
+    weight_decay: float,
+    keep: float,
     threads: int = 0,
 ) -> None:
-    rows, length, cells = _grid(data)
     averages = (beta1, 1 - beta1, beta2, 1 - beta2)
-    coefficients = _rounded(data.dtype, rate, *averages, unbias, eps, decay, max_norm)
-    flat = (array.reshape(-1) for array in (grad, mean, square, data))
-    pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, rows, length, coefficients, *flat)
+    for (data, grad, decay, max_norm), m, s in zip(checked(), mean, square, strict=False):
+        rows, length, cells = _grid(data)
+        decays = (weight_decay, keep) if decay else (0.0, 1.0)
+        factors = (rate, *averages, unbias, eps, *decays, _infinite(max_norm))
+        coefficients = _rounded(data.dtype, *factors)
+        flat = (array.reshape(-1) for array in (grad, m, s, data))
+        arguments = (rows, length, coefficients, *flat)
+        pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
@@ -182,3 +212,21 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
         bound,
         data.reshape(-1),
     )
+
+
+def _vector_norm(data: Array, threads: int) -> float:
+    sums = np.empty(pool.count_cells((data.size, CELL)))
+    pool.run(_square_cells, len(sums), float(_ELEMENT_WORK * data.size), threads, data.reshape(-1), sums)
+    total = float(sums.sum())
+    if total == math.inf or total < np.finfo(np.float64).tiny * data.size:
+        return vector_norm(data)  # squares overflow or underflow
+    return math.sqrt(total)
+
+
+def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> float:
+    norm = total_norm([_vector_norm(grad, threads) for grad in grads])
+    scale = clip_scale(norm, max_norm)
+    for grad in grads if not scale >= 1 else ():
+        cells = pool.count_cells((grad.size, CELL))
+        pool.run(_shrink_cells, cells, float(_ELEMENT_WORK * grad.size), threads, scale, grad.reshape(-1))
+    return norm
