@@ -570,7 +570,8 @@ def layer_norm(
 
     The mean and the variance are those of each row, with a division by `features`, as in
     `torch.nn.functional.layer_norm`.  A row far from 0 keeps its accuracy: the rounding of its mean is
-    corrected.  A row of equal numbers gives the bias.  A row with an infinity or a NaN becomes NaN.
+    corrected.  A row of equal numbers gives the bias.  A row with an infinity or a NaN becomes NaN.  Nothing
+    is promised for a row in which squares of x - mean overflow (above 1e19 in float32).
 
     Args:
         x: (..., features), float32 or float64; at least one feature.
