@@ -4,8 +4,8 @@
  * arrays of a call once more, and raise ValueError if one no longer fits the others.
  *
  * The caller has checked the arrays, C-contiguous and of the shapes and one of the dtypes that fastact.h names, and
- * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, mse the
- * loss:
+ * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, a loss
+ * its value, or None if a label is out of range:
  *
  *   linear_maxout(x, weight, bias, y, argmax, threads, precision)
  *   linear_maxout_backward(grad_y, x, weight, argmax, grad_x, grad_weight, grad_bias, accumulate, threads, precision)
@@ -16,7 +16,8 @@
  *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
  *                              grad_slope, accumulate, threads, precision)
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
- *   mse(y, target, grad, threads)
+ *   mse(y, target, grad, threads)                        and binary_cross_entropy; huber(y, target, delta, grad,
+ * threads) softmax_cross_entropy(logits, labels, label_smoothing, ignore_index, grad, threads)      labels: int64
  *   sgd(lr, momentum, nesterov, decay, max_norm, grad, velocity, data, threads)      data of any shape: the last axis
  *   adam(rate, beta1, beta2, unbias, eps, decay, max_norm, grad, mean, square, data, threads)     is the columns
  *   max_norm(max_norm, data, threads)
