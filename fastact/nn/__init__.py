@@ -10,7 +10,7 @@ from .dropout import Dropout
 from .frozen import Frozen, freeze
 from .layer import Layer, Parameter
 from .linear import Linear
-from .losses import mse, softmax_cross_entropy
+from .losses import binary_cross_entropy_with_logits, huber, mse, softmax_cross_entropy
 from .maxout import Maxout
 from .optim import SGD, Adam, max_norm_
 from .overview import Summary, summary
@@ -30,7 +30,9 @@ __all__ = [
     "Parameter",
     "Sequential",
     "Summary",
+    "binary_cross_entropy_with_logits",
     "freeze",
+    "huber",
     "linear_region",
     "load",
     "max_norm_",

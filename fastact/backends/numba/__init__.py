@@ -3,10 +3,12 @@
 README.md beside this file shows how a call runs, and where each part is.
 """
 
-from ..numpy import mse  # a few passes over arrays, for which NumPy is as fast
+# a few passes over arrays, for which NumPy is as fast
+from ..numpy import binary_cross_entropy_with_logits, huber, mse
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
 from .linear import linear_activation, linear_activation_backward, linear_maxout
+from .losses import softmax_cross_entropy
 from .maximum import maxout, maxout_backward
 from .optim import adam, max_norm, sgd
 
@@ -14,6 +16,8 @@ __all__ = [
     "activation",
     "activation_backward",
     "adam",
+    "binary_cross_entropy_with_logits",
+    "huber",
     "linear_activation",
     "linear_activation_backward",
     "linear_maxout",
@@ -23,4 +27,5 @@ __all__ = [
     "maxout_backward",
     "mse",
     "sgd",
+    "softmax_cross_entropy",
 ]
