@@ -133,6 +133,11 @@ static ALWAYS_INLINE double REAL(largest)(int64_t n, const real *z) {
 static void REAL(many_classes)(const struct cross_entropy *job, double shrink, double base, const real *z, real *grad,
                                int64_t r, struct row_block *block) {
   const int64_t classes = job->classes, whole = classes / WIDE_LANES * WIDE_LANES;
+  if (block->label[r] < 0) {
+    block->largest[r] = block->ties[r] = block->rest[r] = block->below[r] = 0;
+    memset(grad, 0, (size_t)classes * sizeof(real));
+    return;
+  }
   const size_t tail_bytes = (size_t)(classes - whole) * sizeof(real);
   const double largest = REAL(largest)(classes, z);
   const wide m = wide_set1(largest);
@@ -155,10 +160,6 @@ static void REAL(many_classes)(const struct cross_entropy *job, double shrink, d
   block->ties[r] = wide_sum_lanes((struct wide_sum){sums.ties, wide_set1(0)});
   block->rest[r] = wide_sum_lanes(sums.rest);
   block->below[r] = wide_sum_lanes(sums.below);
-  if (block->label[r] < 0) {
-    memset(grad, 0, (size_t)classes * sizeof(real));
-    return;
-  }
   const wide factor = wide_set1(job->scale / (block->ties[r] + block->rest[r])), minus_base = wide_set1(-base);
   for (int64_t k = 0; k < whole; k += WIDE_LANES)
     REAL(wide_store)(grad + k, wide_fma(REAL(wide_load)(grad + k), factor, minus_base));
@@ -196,10 +197,7 @@ static double REAL(cross_entropy)(const struct cross_entropy *job) {
       for (int64_t r = 0; r < block.rows; r++)
         REAL(many_classes)(job, shrink, base * job->scale, z + r * classes, grad + r * classes, r, &block);
     for (int64_t r = 0; r < block.rows; r++)
-      if (block.label[r] >= 0) {
-        real *at = grad + r * classes + block.label[r];
-        *at = (real)((double)*at - own * job->scale);
-      }
+      if (block.label[r] >= 0) grad[r * classes + block.label[r]] -= (real)(own * job->scale);
 
     const wide share = wide_set1(job->share), m = wide_load_f64(block.largest);
     wide row = wide_mul(log_of_sum(wide_load_f64(block.ties), wide_load_f64(block.rest), classes), share);
