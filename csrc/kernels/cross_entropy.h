@@ -55,6 +55,13 @@ static ALWAYS_INLINE wide log_of_sum(wide ties, wide rest, int64_t classes) {
 
 #endif
 
+typedef real REAL(four) __attribute__((vector_size(4 * sizeof(real))));
+#if REAL_BITS == 32
+typedef int32_t REAL(four_indices) __attribute__((vector_size(16)));
+#else
+typedef int64_t REAL(four_indices) __attribute__((vector_size(32)));
+#endif
+
 /* exp(z - m), z <= m; x = z - m, rounded */
 static ALWAYS_INLINE wide REAL(exp_below)(wide z, wide m, wide x) {
   wide bounded = wide_max(wide_set1(-LOWEST_f64), x), n = REAL(exponent)(bounded), r = REAL(reduce)(bounded, n);
@@ -84,14 +91,39 @@ static ALWAYS_INLINE void REAL(add_below)(wide z, wide m, double shrink, struct 
   REAL(wide_add_term)(&sums->below, wide_sub(wide_mul(z, factor), wide_mul(m, factor)));
 }
 
+/* src (rows, columns) -> dst (columns, rows), in blocks of 4 x 4 */
+static void REAL(transpose_few)(int64_t rows, int64_t columns, const real *src, int64_t src_stride, real *dst,
+                                int64_t dst_stride) {
+  for (int64_t r = 0; r < rows; r += 4)
+    for (int64_t c = 0; c < columns; c += 4) {
+      const real *from = src + r * src_stride + c;
+      real *to = dst + c * dst_stride + r;
+      if (rows - r >= 4 && columns - c >= 4) {
+        REAL(four) v[4], pairs[4];
+        for (int i = 0; i < 4; i++) memcpy(&v[i], from + i * src_stride, sizeof v[i]);
+        for (int i = 0; i < 2; i++) {
+          pairs[i] = SHUFFLE(REAL(four_indices), v[2 * i], v[2 * i + 1], 0, 4, 1, 5);
+          pairs[i + 2] = SHUFFLE(REAL(four_indices), v[2 * i], v[2 * i + 1], 2, 6, 3, 7);
+        }
+        for (int i = 0; i < 2; i++) {
+          v[2 * i] = SHUFFLE(REAL(four_indices), pairs[2 * i], pairs[2 * i + 1], 0, 1, 4, 5);
+          v[2 * i + 1] = SHUFFLE(REAL(four_indices), pairs[2 * i], pairs[2 * i + 1], 2, 3, 6, 7);
+        }
+        for (int i = 0; i < 4; i++) memcpy(to + i * dst_stride, &v[i], sizeof v[i]);
+      } else {
+        for (int64_t i = 0; i < 4 && r + i < rows; i++)
+          for (int64_t j = 0; j < 4 && c + j < columns; j++) to[j * dst_stride + i] = from[i * src_stride + j];
+      }
+    }
+}
+
 /* Rows of few classes: their sums to `block`; their gradient, but for the label's share of the target. */
 static void REAL(few_classes)(const struct cross_entropy *job, double shrink, double base, const real *z, real *grad,
                               struct row_block *block) {
   real tile[FEW_CLASSES * WIDE_LANES]; /* (classes, rows) */
   const int64_t rows = block->rows, classes = job->classes;
   if (rows < WIDE_LANES) memset(tile, 0, (size_t)(classes * WIDE_LANES) * sizeof(real));
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t k = 0; k < classes; k++) tile[k * WIDE_LANES + r] = z[r * classes + k];
+  REAL(transpose_few)(rows, classes, z, classes, tile, WIDE_LANES);
   wide m = wide_set1(-INFINITY);
   for (int64_t k = 0; k < classes; k++) m = wide_max(m, REAL(wide_load)(tile + k * WIDE_LANES));
   struct class_sums sums = no_classes();
@@ -113,8 +145,7 @@ static void REAL(few_classes)(const struct cross_entropy *job, double shrink, do
     wide gradient = wide_fma(REAL(wide_load)(column), factor, wide_set1(-base));
     REAL(wide_store)(column, wide_select(kept, gradient, wide_set1(0)));
   }
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t k = 0; k < classes; k++) grad[r * classes + k] = tile[k * WIDE_LANES + r];
+  REAL(transpose_few)(classes, rows, tile, WIDE_LANES, grad, classes);
 }
 
 /* The largest of z (n); numbers beside a NaN may be left out */
