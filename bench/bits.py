@@ -324,6 +324,17 @@ def mse(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     return f"{shape}", fa.mse(values(rng, case, *shape), values(rng, case, *shape))
 
 
+def huber(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    return f"{shape}", fa.huber(values(rng, case, *shape), values(rng, case, *shape))
+
+
+def binary_cross_entropy(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    logits, target = values(rng, case, *shape), values(rng, case, *shape)
+    return f"{shape}", fa.binary_cross_entropy_with_logits(logits, target)
+
+
 def softmax_cross_entropy(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     rows, classes = int(rng.choice(SIZES)), int(rng.choice([1, 2, 3, 10, 17, 100, 1000]))
     labels = rng.integers(0, classes, rows)
@@ -454,6 +465,8 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "layer_norm": (layer_norm, 0.02),
     "layer_norm_backward": (layer_norm_backward, 0.02),
     "mse": (mse, 0.015),
+    "huber": (huber, 0.01),
+    "binary_cross_entropy_with_logits": (binary_cross_entropy, 0.01),
     "softmax_cross_entropy": (softmax_cross_entropy, 0.01),
     "sgd": (sgd, 0.025),
     "adam": (adam, 0.025),

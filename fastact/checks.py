@@ -393,6 +393,12 @@ def check_norm(x: Any, weight: Any, bias: Any) -> None:
         check_operand("bias", bias, x.dtype, x.shape[-1:])
 
 
+def label_error(labels: Array, classes: int, ignore_index: int) -> ValueError:
+    """The error for labels of which one is neither a class nor ignore_index."""
+    used = labels[labels != ignore_index]
+    return ValueError(f"labels: got {used.min()} to {used.max()}, wanted 0 to {classes - 1}")
+
+
 def check_pieces(pieces: int) -> None:
     if not 1 <= pieces <= MAX_PIECES:
         raise ValueError(f"pieces: got {shown(pieces)}, wanted 1 to {MAX_PIECES}")

@@ -120,9 +120,14 @@ CALLS = {
     ),
     "softmax_cross_entropy": (
         fa.softmax_cross_entropy,
-        {"logits": X, "labels": np.zeros(4, np.int64)},
+        {"logits": X, "labels": np.zeros(4, np.int64), "label_smoothing": 0.1, "ignore_index": -1},
     ),
     "mse": (fa.mse, {"y": X, "target": X}),
+    "huber": (fa.huber, {"y": X, "target": X, "delta": 1.0}),
+    "binary_cross_entropy_with_logits": (
+        fa.binary_cross_entropy_with_logits,
+        {"logits": X, "target": X},
+    ),
     "SGD": (
         lambda **k: fa.SGD(**k),
         {"parameters": [parameter()], "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
@@ -260,6 +265,9 @@ VALID = {
     "p": NUMBERS,
     "min_lr": NUMBERS,
     "gamma": NUMBERS,
+    "label_smoothing": NUMBERS,
+    "ignore_index": {"-1", "int64"},
+    "delta": {*NUMBERS, "1e39"},
     "input_shape": {"None"},
     "name": {"str"},
     "z": {"ambiguous", "0-d"},

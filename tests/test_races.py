@@ -145,11 +145,22 @@ def backend_calls():
             lambda a: c.adam(*update(*a), 0.1, 0.9, 0.9, 1.0, 1e-8, 0.0, 1.0),
         ),
         "mse": ([x, x.copy(), x.copy()], lambda a: c.mse(*a)),
+        "huber": ([x, x.copy(), x.copy()], lambda a: c.huber(*a[:2], 1.0, a[2])),
+        "binary_cross_entropy": (
+            [x, x.copy(), x.copy()],
+            lambda a: c.binary_cross_entropy_with_logits(*a),
+        ),
+        "softmax_cross_entropy": (
+            [x, np.zeros(len(x), np.int64), x.copy()],
+            lambda a: c.softmax_cross_entropy(a[0], a[1], 0.0, -100, a[2]),
+        ),
     }
     return {name: ([array.copy() for array in arrays], call) for name, (arrays, call) in calls.items()}
 
 
-ELEMENTWISE = ("prelu", "prelu_backward", "mse")  # these take any shape of as many elements
+# These take arrays of any shape of as many elements; softmax_cross_entropy takes such a gradient.
+LOSSES = ("mse", "huber", "binary_cross_entropy", "softmax_cross_entropy")
+ELEMENTWISE = ("prelu", "prelu_backward", *LOSSES)
 
 
 def as_another_thread_leaves_it(array):

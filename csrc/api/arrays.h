@@ -76,12 +76,14 @@ static inline void *cube(struct arrays *c, int index, int64_t a, int64_t b, int6
   return data_of(c, index, c->type, 3, a, b, third);
 }
 
-/* The memory of an array of any shape, with n elements. */
-static inline void *elements(struct arrays *c, int index, int64_t n) {
+/* The memory of an array of `type` and any shape, with n elements. */
+static inline void *elements_of(struct arrays *c, int index, int type, int64_t n) {
   PyArrayObject *array = array_of(c, index);
-  c->changed |= PyArray_TYPE(array) != c->type || size_of(array) != n || !can_be_read(array);
+  c->changed |= PyArray_TYPE(array) != type || size_of(array) != n || !can_be_read(array);
   return PyArray_DATA(array);
 }
+
+static inline void *elements(struct arrays *c, int index, int64_t n) { return elements_of(c, index, c->type, n); }
 
 /* vector, matrix, bytes, cube or elements of an argument that may be None; NULL for None. */
 #define OR_NONE(kind, c, index, ...) (is_none(c, index) ? NULL : kind(c, index, __VA_ARGS__))

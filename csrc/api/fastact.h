@@ -3,10 +3,10 @@
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
  * 64-bit.  `threads` is the number of OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision;
  * `activation` is an enum fa_activation (kernels/activation_list.h). A driver that can fail returns FA_OK; or
- * FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax is not below `pieces`, and
- * nothing is written. */
+ * FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax is not below `pieces`, or
+ * FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
 
-enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3 };
+enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3, FA_BAD_LABEL = 4 };
 
 enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 
@@ -110,6 +110,18 @@ int fa_run_frozen(const struct fa_step *const *steps, int64_t count, int64_t row
 
 /* The mean of (y - target)^2 over arrays of n, 0 for n = 0, and grad = 2 / n (y - target). */
 double fa_mse(int dtype, int64_t n, const void *y, const void *target, void *grad, int threads);
+
+/* Losses of pairs (y, target) over arrays of n: the mean, 0 for n = 0, and grad = its derivatives with respect to y.
+ *   binary_cross_entropy:  log(1 + exp(y)) - y target
+ *   huber:                 d^2 / 2 for d = y - target, but delta (|d| - delta / 2) if |d| > delta */
+double fa_binary_cross_entropy(int dtype, int64_t n, const void *y, const void *target, void *grad, int threads);
+double fa_huber(int dtype, int64_t n, const void *y, const void *target, double delta, void *grad, int threads);
+
+/* *loss = the mean of -log softmax(logits)[label] over the rows whose label is not ignore_index, 0 if there are none;
+ * grad (rows, classes) = its derivatives.  label_smoothing, 0 to 1, mixes as much of the uniform distribution into a
+ * row's target. */
+int fa_softmax_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
+                             double label_smoothing, int64_t ignore_index, void *grad, double *loss, int threads);
 
 /* Steps of the optimisers over data (rows, columns), in place; grad, velocity, mean, square have its shape.  If
  * max_norm is finite, each row whose norm is larger after the step is scaled down to it.

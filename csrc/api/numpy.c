@@ -240,6 +240,57 @@ static PyObject *py_mse(PyObject *module, PyObject *const *arguments, Py_ssize_t
   return PyFloat_FromDouble(loss);
 }
 
+static PyObject *py_binary_cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  int64_t n = size_of(array_of(&c, 0));
+  const void *y = elements(&c, 0, n), *target = elements(&c, 1, n);
+  void *grad = elements(&c, 2, n);
+  int threads = int_of(&c, 3);
+  double loss;
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  loss = fa_binary_cross_entropy(c.dtype, n, y, target, grad, threads);
+  Py_END_ALLOW_THREADS;
+  return PyFloat_FromDouble(loss);
+}
+
+static PyObject *py_huber(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 5)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  int64_t n = size_of(array_of(&c, 0));
+  const void *y = elements(&c, 0, n), *target = elements(&c, 1, n);
+  double delta = number_of(&c, 2), loss;
+  void *grad = elements(&c, 3, n);
+  int threads = int_of(&c, 4);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  loss = fa_huber(c.dtype, n, y, target, delta, grad, threads);
+  Py_END_ALLOW_THREADS;
+  return PyFloat_FromDouble(loss);
+}
+
+static PyObject *py_softmax_cross_entropy(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 6)) return NULL;
+  struct arrays c = arrays_of(arguments, 0);
+  struct rows z = rows_of(array_of(&c, 0));
+  const void *logits = elements(&c, 0, z.rows * z.columns), *labels = elements_of(&c, 1, NPY_INT64, z.rows);
+  double label_smoothing = number_of(&c, 2), loss;
+  int64_t ignore_index = PyLong_AsLongLong(arguments[3]);
+  void *grad = elements(&c, 4, z.rows * z.columns);
+  int threads = int_of(&c, 5), status;
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_softmax_cross_entropy(c.dtype, z.rows, z.columns, logits, labels, label_smoothing, ignore_index, grad,
+                                    &loss, threads);
+  Py_END_ALLOW_THREADS;
+  if (status == FA_BAD_LABEL) Py_RETURN_NONE;
+  return PyFloat_FromDouble(loss);
+}
+
 static PyMethodDef methods[] = {
     {"linear_maxout", (PyCFunction)(void (*)(void))py_linear_maxout, METH_FASTCALL, NULL},
     {"linear_maxout_backward", (PyCFunction)(void (*)(void))py_linear_maxout_backward, METH_FASTCALL, NULL},
@@ -253,6 +304,9 @@ static PyMethodDef methods[] = {
     {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
     {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
     {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
+    {"binary_cross_entropy", (PyCFunction)(void (*)(void))py_binary_cross_entropy, METH_FASTCALL, NULL},
+    {"huber", (PyCFunction)(void (*)(void))py_huber, METH_FASTCALL, NULL},
+    {"softmax_cross_entropy", (PyCFunction)(void (*)(void))py_softmax_cross_entropy, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,8 +4,8 @@
  * arrays of a call once more, and raise ValueError if one no longer fits the others.
  *
  * The caller has checked the arrays, C-contiguous and of the shapes and one of the dtypes that fastact.h names, and
- * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, mse the
- * loss:
+ * holds a reference to each; an array that may be NULL there may be None here.  Each returns an enum fa_status, a loss
+ * its value, or None if a label is out of range:
  *
  *   linear_maxout(x, weight, bias, y, argmax, threads, precision)
  *   linear_maxout_backward(grad_y, x, weight, argmax, grad_x, grad_weight, grad_bias, accumulate, threads, precision)
@@ -18,7 +18,11 @@
  *   layer_norm(eps, x, weight, bias, y, saved, threads)
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
- *   mse(y, target, grad, threads)
+ *
+ *   mse(y, target, grad, threads)    binary_cross_entropy(logits, target, grad, threads)
+ *   huber(y, target, delta, grad, threads)
+ *   softmax_cross_entropy(logits, labels, label_smoothing, ignore_index, grad, threads)    labels: int64; None is
+ *                                                        returned if a label is out of range
  *   max_norm(max_norm, data, threads)                    data of any shape: the last axis is the columns
  *   clip_grad_norm(grads, max_norm, threads)             grads: a list of arrays of any shapes; returns the norm
  *
@@ -31,9 +35,9 @@
  *   sgd(types, parameters, velocity, lr, momentum, nesterov, weight_decay, threads)     velocity is kept for momentum 0
  *   adam(types, parameters, mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)
  *
- * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has
- * been written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it
- * does not fit, it overlaps another one.
+ * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has been
+ * written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it does
+ * not fit, it overlaps another one.
  *
  *   network_forward(objects, parts, x, training, tape, precision, threads)    -> y, or (y, tape) for training
  *   network_backward(objects, parts, x, y, tape, grad_y, accumulate, needs_input_grad, threads)    -> grad_x, or True
@@ -41,16 +45,17 @@
  *                            of an element of that, precision, factor of a dropout); offsets in bytes from the array's
  *                            start, -1 for an array that the tape does not hold
  *
- *   objects  a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64, uint8, a dict of the
- * tiers' numbers, a dict of activations, a function for activations with keywords), see api/network.c parts    a tuple
- * of (enum fa_layer, a layer, the names of its attributes).  Attributes, of which parameters are objects with `data`,
- * `grad` and `grad_out()` or None: FA_LINEAR      precision, weight, bias, activation's name, its keywords, slope
- *            FA_MAXOUT      precision, weight, bias
- *            FA_ACTIVATION  its name, its keywords, slope
- *            FA_LAYER_NORM  eps, weight, bias
- *            FA_DROPOUT     p, rescale (or the factor of the numbers that are kept), generator (or an array of bytes,
- *                           1 for each number of x that is kept, for a caller who has drawn them)
- *   tape     an array of bytes for the tape, which a larger one replaces; None for a new one
+ * `objects` is a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64 and uint8, a dict of the
+ * tiers' numbers, a dict of activations, a function for activations with keywords); api/network.c says more.  `tape` is
+ * an array of bytes for the tape, which a larger one replaces, or None.  `parts` is a tuple of (enum fa_layer, a layer,
+ * the names of its attributes).  Parameters are objects with `data`, `grad` and `grad_out()`, or None.  The attributes:
+ *
+ *   FA_LINEAR        precision, weight, bias, activation's name, its keywords, slope
+ *   FA_MAXOUT        precision, weight, bias
+ *   FA_ACTIVATION    its name, its keywords, slope
+ *   FA_LAYER_NORM    eps, weight, bias
+ *   FA_DROPOUT       p, rescale or the factor of the numbers that are kept, a generator or an array of bytes: 1 for
+ *                    each number of x that is kept, for a caller who has drawn them
  *
  * Nothing protects a call from an array that is freed meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);

@@ -67,7 +67,7 @@ static ALWAYS_INLINE wide REAL(gelu_tanh)(wide z, double parameter) {
 /* With exp(z) = a / b: tanh(softplus z) = n / whole, n = a (a + 2 b), whole = n + 2 b^2. */
 static ALWAYS_INLINE wide REAL(mish)(wide z, double parameter) {
   (void)parameter;
-  z = wide_max(wide_set1(-LOWEST), z);
+  z = wide_max(wide_set1(-REAL(LOWEST)), z);
   fraction e = REAL(exp)(wide_min(wide_set1(MISH_END), z));
   wide twice = wide_add(e.below, e.below);
   wide n = wide_mul(e.above, wide_add(e.above, twice));
@@ -93,7 +93,7 @@ static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
  * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
 static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
   (void)parameter;
-  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-LOWEST), z));
+  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-REAL(LOWEST)), z));
   fraction e = REAL(exp)(z);
   wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
   wide whole = wide_fma(e.above, sum, square);
@@ -147,7 +147,7 @@ static ALWAYS_INLINE wide REAL(sigmoid_of_minus)(wide z, double parameter) {
 
 static ALWAYS_INLINE wide REAL(silu)(wide z, double parameter) {
   (void)parameter;
-  z = wide_max(wide_set1(-LOWEST), z);
+  z = wide_max(wide_set1(-REAL(LOWEST)), z);
   split s = REAL(logistic)(z);
   return wide_mul(z, wide_div(s.part, s.whole));
 }
@@ -162,7 +162,7 @@ static ALWAYS_INLINE wide REAL(tanh)(wide z, double parameter) {
 }
 
 static ALWAYS_INLINE wide REAL(elu_slope)(wide z, double alpha) {
-  fraction e = REAL(exp)(wide_max(wide_set1(-LOWEST), wide_min(wide_set1(0), z)));
+  fraction e = REAL(exp)(wide_max(wide_set1(-REAL(LOWEST)), wide_min(wide_set1(0), z)));
   /* Both sides of the fraction are divided by 4: near 0 the numerator is above 2, and alpha times it might overflow. */
   wide below = wide_div(wide_mul(wide_set1(alpha / 4), e.above), wide_mul(wide_set1(0.25), e.below));
   return wide_select(wide_gt(z, wide_set1(0)), wide_set1(1), below);
@@ -184,7 +184,7 @@ static ALWAYS_INLINE wide REAL(gelu_slope)(wide z, double parameter) {
 
 static ALWAYS_INLINE wide REAL(silu_slope)(wide z, double parameter) {
   (void)parameter;
-  z = REAL(clamp)(z, LOWEST);
+  z = REAL(clamp)(z, REAL(LOWEST));
   return REAL(logistic_slope)(REAL(logistic)(z), z);
 }
 
@@ -215,6 +215,4 @@ WIDE_FORWARD(tanh, REAL(tanh))
 
 #undef WIDE_FORWARD
 #undef WIDE_BACKWARD
-#undef LOWEST
-#undef TAIL_END
 #undef CUBIC_END

@@ -11,22 +11,22 @@
 #include "kernels/editor.h"
 #endif
 
-#include "kernels/coefficients.h"
-#include "kernels/wide.h"
-
+#if (REAL_BITS == 32 && !defined(FA_EXP_DOUBLE_32)) || (REAL_BITS == 64 && !defined(FA_EXP_DOUBLE_64))
 #if REAL_BITS == 32
+#define FA_EXP_DOUBLE_32
 #define TABLE(name) name##_f32
 #else
+#define FA_EXP_DOUBLE_64
 #define TABLE(name) name##_f64
 #endif
 
-/* exp(-LOWEST) * LOWEST and Phi(-TAIL_END) * TAIL_END round to 0. */
-#if REAL_BITS == 32
-#define LOWEST 120.0
-#else
-#define LOWEST 760.0
+#include "kernels/coefficients.h"
+#include "kernels/wide.h"
+
+/* With LOWEST for the element type, exp(-LOWEST) * LOWEST rounds to 0; Phi(-TAIL_END) * TAIL_END rounds to 0. */
+#define LOWEST_f32 120.0
+#define LOWEST_f64 760.0
 #define TAIL_END 39.0
-#endif
 
 /* min(max(x, -limit), limit) */
 static ALWAYS_INLINE wide REAL(clamp)(wide x, double limit) {
@@ -85,14 +85,14 @@ static ALWAYS_INLINE fraction REAL(exp)(wide x) {
 
 #if REAL_BITS == 32
 static ALWAYS_INLINE split REAL(logistic)(wide z) {
-  fraction e = REAL(exp)(REAL(clamp)(z, LOWEST));
+  fraction e = REAL(exp)(REAL(clamp)(z, REAL(LOWEST)));
   return (split){e.above, e.below, wide_add(e.above, e.below)};
 }
 #else
 
 /* exp(-|z|) */
 static ALWAYS_INLINE fraction REAL(decay)(wide z) {
-  return REAL(exp)(wide_max(wide_set1(-LOWEST), wide_sub(wide_set1(0), wide_abs(z))));
+  return REAL(exp)(wide_max(wide_set1(-REAL(LOWEST)), wide_sub(wide_set1(0), wide_abs(z))));
 }
 
 /* part / whole = 1 / (1 + exp(-z)), and rest / whole = 1 / (1 + exp(z)); e = exp(-|z|) */
@@ -146,3 +146,5 @@ static ALWAYS_INLINE fraction REAL(normal_cdf)(wide z, wide *density) {
 
 #undef POLYNOMIAL
 #undef TABLE
+
+#endif

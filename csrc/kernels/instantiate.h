@@ -9,17 +9,22 @@
 #endif
 
 #if REAL_BITS == 64 /* arrays of floats in lanes of doubles */
-#include "kernels/wide.h"
+#include "kernels/exp_double.h"
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "kernels/real.h"
 
 #include "kernels/activations_double.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/losses_double.h"
 const struct double_lanes DOUBLE_LANES = {gelu_tanh_forward_f32, mish_forward_f32, gelu_tanh_backward_f32,
                                           mish_backward_f32};
 #undef REAL_BITS
 #define REAL_BITS 64
 #include "kernels/real.h"
+
+#include "kernels/cross_entropy.h"
+#include "kernels/losses_double.h"
 #endif
 
 #include "kernels/activations.h"
@@ -73,6 +78,11 @@ const struct kernels KERNELS = {
     .sum_columns = sum_columns,
     .sum_slopes = sum_slopes,
     .mse = mse,
+#if REAL_BITS == 64
+    .cross_entropy = {cross_entropy_f32, cross_entropy_f64},
+    .binary_cross_entropy = {binary_cross_entropy_f32, binary_cross_entropy_f64},
+    .huber = {huber_f32, huber_f64},
+#endif
     .sgd = sgd,
     .adam = adam,
     .limit_norm = limit_norm,

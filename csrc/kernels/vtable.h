@@ -140,6 +140,27 @@ struct norm_backward {
   void *weight_sums, *bias_sums; /* (features) */
 };
 
+/* Softmax cross-entropy over rows of logits.  A target is smoothing / classes, and 1 - smoothing more for the label. */
+struct cross_entropy {
+  int64_t rows, classes;
+  const void *logits;    /* (rows, classes) */
+  const int64_t *labels; /* (rows) */
+  int64_t ignore_index;  /* a row with this label has no loss, and its gradient is 0 */
+  double smoothing;
+  double share; /* a factor of losses, a power of 2, so that their sum does not overflow */
+  double scale; /* the factor of the gradient */
+  void *grad;   /* (rows, classes) = scale (softmax - target) */
+};
+
+/* An element-wise loss over arrays of n. */
+struct pairs {
+  int64_t n;
+  const void *y, *target;
+  double delta;        /* of huber */
+  double share, scale; /* as above */
+  void *grad;          /* = scale times the derivative with respect to y */
+};
+
 /* Hyper-parameters of the optimisers' steps, as in api/fastact.h. */
 struct sgd {
   double lr, momentum;
@@ -267,8 +288,13 @@ struct kernels {
   void (*sum_slopes)(int64_t cuts, int64_t width, const void *partial, int64_t slopes, int accumulate,
                      void *grad_slope);
 
-  /* grad = scale (y - target) over arrays of n; returns the sum of the squares of y - target */
-  double (*mse)(int64_t n, double scale, const void *y, const void *target, void *grad);
+  /* grad = 2 scale (y - target); returns the sum of the squares of y - target, without `share` */
+  double (*mse)(const struct pairs *);
+  /* Functions over arrays of each enum fa_dtype, in lanes of doubles; in the tables for float64 alone.  They return the
+   * sum of share times the losses. */
+  double (*cross_entropy[2])(const struct cross_entropy *);
+  double (*binary_cross_entropy[2])(const struct pairs *);
+  double (*huber[2])(const struct pairs *);
 
   /* arrays of n; velocity may be NULL */
   void (*sgd)(int64_t n, const struct sgd *, const void *grad, void *velocity, void *data);

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import Activation
-from ..checks import ARRAYS
+from ..checks import ARRAYS, label_error
 from ..settings import Precision
 from .interface import Update
 from .numpy import argmax_error
@@ -362,8 +362,29 @@ def layer_norm_backward(
 # ---- losses
 
 
+def softmax_cross_entropy(
+    logits: Array, labels: Array, label_smoothing: float, ignore_index: int, grad: Array, threads: int = 0
+) -> float:
+    loss: float | None = _native.softmax_cross_entropy(
+        logits, labels, label_smoothing, ignore_index, grad, threads
+    )
+    if loss is None:
+        raise label_error(labels, logits.shape[-1], ignore_index)
+    return loss
+
+
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     loss: float = _native.mse(y, target, grad, threads)
+    return loss
+
+
+def binary_cross_entropy_with_logits(logits: Array, target: Array, grad: Array, threads: int = 0) -> float:
+    loss: float = _native.binary_cross_entropy(logits, target, grad, threads)
+    return loss
+
+
+def huber(y: Array, target: Array, delta: float, grad: Array, threads: int = 0) -> float:
+    loss: float = _native.huber(y, target, delta, grad, threads)
     return loss
 
 

@@ -30,9 +30,9 @@ class Backend(Protocol):
     """The functions of a backend.
 
     The caller has checked the arguments: arrays are C-contiguous and aligned, their shapes agree, and they
-    are of one dtype, float32 or float64; an argmax is uint8.  The values of an argmax alone are for a backend
-    to check: one that is not below pieces raises ValueError before anything is written.  Results are written
-    to arrays that the caller allocated.
+    are of one dtype, float32 or float64; an argmax is uint8, labels are int64.  The values of an argmax and
+    of labels alone are for a backend to check: one that names no piece or class raises ValueError before
+    anything is written.  Results are written to arrays that the caller allocated.
 
         x                 (rows, in_features)
         weight            (out_features, pieces, in_features), with an activation (out_features, in_features)
@@ -157,10 +157,29 @@ class Backend(Protocol):
     ) -> None:
         """The gradients."""
 
-    # ---- losses
+    # ---- losses: the mean, 0 where there is nothing, and `grad`, its derivatives
+
+    def softmax_cross_entropy(
+        self,
+        logits: Array,
+        labels: Array,
+        label_smoothing: float,
+        ignore_index: int,
+        grad: Array,
+        threads: int = 0,
+    ) -> float:
+        """-log softmax(logits)[label] of logits (..., classes), over the labels that are not ignore_index."""
 
     def mse(self, y: Array, target: Array, grad: Array, threads: int = 0) -> float:
-        """The mean of (y - target)², and grad = 2 (y - target) / size."""
+        """(y - target)², of arrays of any shape."""
+
+    def binary_cross_entropy_with_logits(
+        self, logits: Array, target: Array, grad: Array, threads: int = 0
+    ) -> float:
+        """log(1 + exp(logits)) - logits * target, of arrays of any shape."""
+
+    def huber(self, y: Array, target: Array, delta: float, grad: Array, threads: int = 0) -> float:
+        """Half the square of y - target up to delta, linear beyond; of arrays of any shape."""
 
     # ---- optimisers, in place
     #

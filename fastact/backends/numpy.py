@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import TABLE, Activation
+from ..checks import label_error
 from ..settings import Precision
 from .interface import Update
 
@@ -250,11 +251,76 @@ def layer_norm_backward(
 
 
 @np.errstate(all="ignore")
+def softmax_cross_entropy(
+    logits: Array, labels: Array, label_smoothing: float, ignore_index: int, grad: Array, threads: int = 0
+) -> float:
+    """Computed in float64.
+
+    With m the largest logit of a row, x = z - m and e = exp(x), the sum of e is ties + rest: ties logits
+    equal m, and the e of the others add up to rest.  So its logarithm is accurate even where it is nearly 1.
+    """
+    classes = logits.shape[-1]
+    used = labels.reshape(-1) != ignore_index
+    label = labels.reshape(-1)[used]
+    if ((label < 0) | (label >= classes)).any():
+        raise label_error(labels, classes, ignore_index)
+    grad[...] = 0
+    if not label.size:
+        return 0.0
+    rows = np.arange(label.size)
+    z = logits.reshape(-1, classes)[used].astype(np.float64)
+    m = z.max(axis=1, keepdims=True)
+    x = z - m
+    rounded = x - z
+    error = (z - (x - rounded)) - (m + rounded)  # of x, which would be up to |x| / 2 ULP of e
+    e = np.exp(x)
+    e += e * np.where(np.isinf(x), 0, error)
+    ties = np.count_nonzero(x == 0, axis=1)
+    rest = np.array([math.fsum(row) for row in np.where(x == 0, 0, e).tolist()])
+    target = np.full(z.shape, label_smoothing / classes)
+    target[rows, label] += 1 - label_smoothing
+    share = 0.5 ** label.size.bit_length()  # losses times it, and their sum, do not overflow
+    share_z = np.where(target > 0, m * share - z * share, 0)  # 0 times infinity is 0
+    losses = (np.log(ties) + np.log1p(rest / ties)) * share
+    losses += [math.fsum(row) for row in (target * share_z).tolist()]
+    grad.reshape(-1, classes)[used] = (e / (ties + rest)[:, np.newaxis] - target) / label.size
+    return float(math.fsum(losses) / label.size / share)
+
+
+@np.errstate(all="ignore")
 def mse(y: Array, target: Array, grad: Array, threads: int = 0) -> float:
     size = max(y.size, 1)
     np.subtract(y, target, out=grad)
     loss = float(np.add.reduce(np.square(grad), axis=None, dtype=np.float64)) / size
     grad *= 2 / size
+    return loss
+
+
+@np.errstate(all="ignore")
+def binary_cross_entropy_with_logits(logits: Array, target: Array, grad: Array, threads: int = 0) -> float:
+    """Computed in float64, as log(1 + exp(-|z|)) + z ([z > 0] - target): no term is negative."""
+    size = max(logits.size, 1)
+    share = 0.5 ** size.bit_length()  # losses times it, and their sum, do not overflow
+    z, target = logits.astype(np.float64), target.astype(np.float64)
+    e = np.exp(-np.abs(z))
+    losses = np.log1p(e) * share + z * share * ((z > 0) - target)
+    grad[...] = (np.where(z > 0, 1, e) / (1 + e) - target) / size
+    return float(np.add.reduce(losses, axis=None)) / size / share
+
+
+@np.errstate(all="ignore")
+def huber(y: Array, target: Array, delta: float, grad: Array, threads: int = 0) -> float:
+    """Computed in float64; where that overflows, again with `share` of each difference."""
+    size = max(y.size, 1)
+    y, target = y.astype(np.float64), target.astype(np.float64)
+    loss = math.inf
+    for share in (1.0, 0.5 ** size.bit_length()):
+        if loss == math.inf:
+            off = y * share - target * share
+            distance, limit = np.abs(off), delta * share
+            losses = np.where(distance > limit, delta * (distance - limit / 2), 0.5 * off * (off / share))
+            grad[...] = np.clip(off, -limit, limit) * (1 / size / share)
+            loss = float(np.add.reduce(losses, axis=None)) / size / share
     return loss
 
 

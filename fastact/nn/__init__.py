@@ -11,7 +11,7 @@ from .frozen import Frozen, freeze
 from .layer import Layer, Parameter
 from .layer_norm import LayerNorm
 from .linear import Linear
-from .losses import mse, softmax_cross_entropy
+from .losses import binary_cross_entropy_with_logits, huber, mse, softmax_cross_entropy
 from .maxout import Maxout
 from .optim import SGD, Adam, AdamW, clip_grad_norm_, max_norm_
 from .overview import Summary, summary
@@ -35,8 +35,10 @@ __all__ = [
     "Residual",
     "Sequential",
     "Summary",
+    "binary_cross_entropy_with_logits",
     "clip_grad_norm_",
     "freeze",
+    "huber",
     "linear_region",
     "load",
     "max_norm_",

@@ -3,11 +3,13 @@
 README.md beside this file shows how a call runs, and where each part is.
 """
 
-from ..numpy import mse  # a few passes over arrays, for which NumPy is as fast
+# a few passes over arrays, for which NumPy is as fast
+from ..numpy import binary_cross_entropy_with_logits, huber, mse
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
 from .layer_norm import layer_norm, layer_norm_backward
 from .linear import linear_activation, linear_activation_backward, linear_maxout
+from .losses import softmax_cross_entropy
 from .maximum import maxout, maxout_backward
 from .optim import adam, clip_grad_norm, max_norm, sgd
 
@@ -15,7 +17,9 @@ __all__ = [
     "activation",
     "activation_backward",
     "adam",
+    "binary_cross_entropy_with_logits",
     "clip_grad_norm",
+    "huber",
     "layer_norm",
     "layer_norm_backward",
     "linear_activation",
@@ -27,4 +31,5 @@ __all__ = [
     "maxout_backward",
     "mse",
     "sgd",
+    "softmax_cross_entropy",
 ]
