@@ -77,7 +77,7 @@ static ALWAYS_INLINE wide REAL(exp_below)(wide z, wide m, wide x) {
   return wide_div(scale_f64(wide_add(c, r), n), wide_sub(c, r));
 }
 
-/* Adds exponentials of z to the sums; returns them. */
+/* Adds exp(z - m) to the sums, and returns it. */
 static ALWAYS_INLINE wide REAL(add_exponentials)(wide z, wide m, struct class_sums *sums) {
   wide x = wide_sub(z, m), e = REAL(exp_below)(z, m, x);
   wide_mask lower = wide_gt(wide_set1(0), x);
@@ -86,6 +86,7 @@ static ALWAYS_INLINE wide REAL(add_exponentials)(wide z, wide m, struct class_su
   return e;
 }
 
+/* Adds z - m to the sum that smoothed targets need. */
 static ALWAYS_INLINE void REAL(add_below)(wide z, wide m, double shrink, struct class_sums *sums) {
   wide factor = wide_set1(shrink);
   REAL(wide_add_term)(&sums->below, wide_sub(wide_mul(z, factor), wide_mul(m, factor)));
@@ -203,7 +204,7 @@ static void REAL(many_classes)(const struct cross_entropy *job, double shrink, d
 static double REAL(cross_entropy)(const struct cross_entropy *job) {
   const int64_t classes = job->classes;
   const double base = job->smoothing / (double)classes, own = 1 - job->smoothing;
-  double shrink = 0; /* below 1 / (4 classes) */
+  double shrink = 0; /* at most 1 / (4 classes) */
   if (base > 0)
     for (shrink = 0.125; shrink * (double)classes > 0.25; shrink /= 2) continue;
   struct wide_sum loss = wide_no_terms();
@@ -212,7 +213,7 @@ static double REAL(cross_entropy)(const struct cross_entropy *job) {
     real *grad = (real *)job->grad + first * classes;
     struct row_block block;
     block.rows = WIDE_LANES;
-    if (job->rows - first < WIDE_LANES) /* the other lanes are as of rows that are ignored */
+    if (job->rows - first < WIDE_LANES) /* lanes without a row are not kept */
       block = (struct row_block){.rows = job->rows - first};
     for (int64_t r = 0; r < block.rows; r++) {
       int64_t label = job->labels[first + r];
