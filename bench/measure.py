@@ -208,7 +208,7 @@ class Run:
             timed = {name: made[name] for name in errors}
             samples = interleaved(
                 {name: getattr(each, mode) for name, each in timed.items() if not isinstance(each, Floor)},
-                self._seconds / 2,
+                self._seconds / 3,
             )
             samples |= {name: each.shortest(mode) for name, each in timed.items() if isinstance(each, Floor)}
             for name, sample in samples.items():

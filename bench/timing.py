@@ -131,7 +131,7 @@ def interleaved(calls: dict[str, Call], budget: float) -> dict[str, Sample]:
         started = time.perf_counter()
         one_round(0)
         rounds = rounds_for(time.perf_counter() - started, budget)
-        for number in range(1, rounds):
+        for number in range(1, rounds if names else 0):
             one_round(number % len(names))
     finally:
         if collecting:
