@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -15,7 +16,6 @@ from support.processes import output_of
 # last, so that nothing of the checkout comes before what is installed
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-import fastact as fa
 from bench import peers, plots, records, report, run, shapes, tables
 from bench.measure import NETWORK_MODES, Run, WrongResult, check_network
 from bench.network_truth import LEARNING_RATE, NetworkTruth
@@ -23,7 +23,7 @@ from bench.networks import DTYPES, NETWORKS, Network, NetworkProblem
 from bench.peers.base import NotAvailable
 from bench.peers.networks.numpy_plain import NumpyPlain
 from bench.shapes import Shape
-from fastact import backends
+from fastact import backends, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TANH = Network(16, (8, 6, 5, 4))
@@ -35,12 +35,15 @@ needs_c = pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="no
 
 
 @pytest.fixture(autouse=True)
-def keep_settings():
-    """The backend and the threads of the process, which contenders choose."""
-    backend, threads = backends.get_backend(), fa.get_num_threads()
+def keep_settings(monkeypatch):
+    """The backend and the threads of the process, which contenders choose, and PyTorch's threads."""
+    monkeypatch.setattr(backends, "_active", backends._active)
+    monkeypatch.setattr(settings, "_default_threads", settings._default_threads)
+    torch = importlib.util.find_spec("torch") and importlib.import_module("torch")
+    threads = torch and torch.get_num_threads()
     yield
-    fa.set_backend(backend)
-    fa.set_num_threads(threads)
+    if torch:
+        torch.set_num_threads(threads)
 
 
 def load(name):

@@ -40,7 +40,7 @@ TIERS = {
 NETWORKS = {
     "fastact C": "networks.fastact_sequential:FastactC",
     "fastact C frozen": "networks.fastact_sequential:FrozenC",
-    "accelerated": "networks.pytorch:Accelerated",
+    "accelerated": "networks.accelerated:Accelerated",
     "PyTorch": "networks.pytorch:Eager",
     "torch.compile": "networks.pytorch:Compiled",
     "JAX": "networks.jax_jit:JaxJit",

@@ -12,7 +12,7 @@ from .base import NetworkContender
 
 
 def require_c() -> None:
-    """Raise NotAvailable without the C backend, and choose it otherwise."""
+    """Choose the C backend for the process; raises NotAvailable without it."""
     try:
         fastact.set_backend("c")
     except ImportError as error:

@@ -62,7 +62,8 @@ class NumpyPlain(NetworkContender):
                 x = self._activate(i, z)
                 saved.append(self._saved(i, z, x))
         loss, grad = self._cross_entropy(z)
-        grad_weights, grad_biases = [], []
+        grad_weights: list[Array] = []
+        grad_biases: list[Array] = []
         for i in range(last, -1, -1):
             if i < last:
                 grad = self._activate_backward(i, grad, saved[i])

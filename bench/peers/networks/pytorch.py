@@ -1,4 +1,4 @@
-"""PyTorch: eager, accelerated by fastact, and compiled; Adam is PyTorch's own, fused."""
+"""PyTorch, eager and compiled; Adam is PyTorch's own, fused."""
 
 from __future__ import annotations
 
@@ -76,14 +76,6 @@ class Eager(NetworkContender):
         loss.backward()
         self._optimizer.step()
         return loss.item()
-
-
-class Accelerated(Eager):
-    def _prepare(self, module: nn.Sequential) -> Any:
-        import fastact.torch
-
-        fastact.torch.accelerate(module)
-        return module
 
 
 class Compiled(Eager):
