@@ -267,16 +267,16 @@ def network_table(times: Mapping[Network, Mapping[str, float]]) -> Table:
     return Table(contenders, list(times), cells, fastest, ratios, "C vs best other")
 
 
-def of_networks(results: Results, threads: int | None = None) -> Iterable[tuple[str, Table]]:
-    """A title and a table for each number of threads (or the one given), mode and dtype measured."""
+def of_networks(results: Results) -> Iterable[tuple[str, Table]]:
+    """A title and a table for each number of threads, mode and dtype that was measured."""
     medians = network_medians(results)
-    for count in sorted({key[0] for key in medians}) if threads is None else [threads]:
+    for threads in sorted({key[0] for key in medians}):
         for mode, title in NETWORK_TITLES.items():
             for dtype in DTYPES:
-                if (count, dtype, mode) in medians:
+                if (threads, dtype, mode) in medians:
                     yield (
-                        f"{title}, {dtype}, {threads_text(count)}, median µs (in brackets: {OURS} is 1)",
-                        network_table(medians[count, dtype, mode]),
+                        f"{title}, {dtype}, {threads_text(threads)}, median µs (in brackets: {OURS} is 1)",
+                        network_table(medians[threads, dtype, mode]),
                     )
 
 

@@ -277,7 +277,9 @@ def test_run_of_a_network_checks_and_times_both_modes():
 def test_run_of_a_network_times_frozen_and_floor():
     names = ("fastact C", "fastact C frozen", "floor")
     measured = Run(1, 0.0)
-    measured.measure_network(Network(64, (64, 32, 32, 4), 2), "float32", {name: load(name) for name in names})
+    measured.measure_network(
+        Network(64, (64, 32, 32, 4), 2, True), "float32", {name: load(name) for name in names}
+    )
     found = [(record["contender"], record["mode"]) for record in measured.networks]
     assert found == [*((name, "forward") for name in names), ("fastact C", "step"), ("floor", "step")]
     assert all(record["p50"] > 0 for record in measured.networks)
