@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bench import shapes, threads
+from bench import networks, shapes, threads
 
 for name in threads.HINDRANCES:
     os.environ.pop(name, None)
@@ -18,15 +18,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shapes",
         nargs="+",
-        default=[str(shape) for shape in shapes.QUICK],
-        help=f"{', '.join(shapes.GROUPS)}, or a shape as 1024x288x96x3 or 128x784x256:relu (default: six)",
+        default=[str(shape) for shape in (*shapes.QUICK, *networks.QUICK)],
+        help=f"{', '.join(shapes.GROUPS)}, a shape as 1024x288x96x3 or 128x784x256:relu, or a network as "
+        "256x8-64-64-4:tanh (default: six shapes and two networks)",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "shape" in metafunc.fixturenames:
-        try:
-            chosen = shapes.select(metafunc.config.getoption("--shapes"))
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from error
-        metafunc.parametrize("shape", chosen, ids=str, scope="module")
+    for name, kind in (("shape", shapes.Shape), ("network", networks.Network)):
+        if name in metafunc.fixturenames:
+            try:
+                chosen = shapes.select(metafunc.config.getoption("--shapes"))
+            except ValueError as error:
+                raise pytest.UsageError(str(error)) from error
+            wanted = [each for each in chosen if isinstance(each, kind)]
+            metafunc.parametrize(name, wanted, ids=str, scope="module")

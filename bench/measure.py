@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import limits, machine, peers
+from .network_truth import NetworkTruth
+from .networks import DTYPES, Network, NetworkProblem
 from .peers.base import Contender, NotAvailable
+from .peers.networks.base import NetworkContender
+from .peers.networks.floor import Floor
 from .problem import Interval, Problem, Truth, exact
 from .shapes import LINEAR, MAIN, MAXOUT, Shape, is_sweep
 from .tables import threads_text
@@ -34,13 +39,17 @@ MODES = {
     "frozen": {"forward": "frozen"},
     "tiers": {"forward": "tiers", "forward_backward": "tiers_backward"},
 }
+NETWORK_MODES = ("forward", "step")
+# While a network's steps are timed, its parameters stay.  Thousands of steps on one batch would leave units
+# that never win; their averages in Adam would become denormal numbers, which are slow.
+TIMED_LEARNING_RATE = 1e-12
 
 
 class WrongResult(Exception):
     """A contender's result is further from float64's than arithmetic in its precision can be."""
 
 
-def load_all(table: dict[str, str]) -> tuple[dict[str, type[Contender]], dict[str, str]]:
+def load_all(table: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The contenders that can run here, and why the others cannot."""
     found, missing = {}, {}
     for name, where in table.items():
@@ -82,6 +91,32 @@ def check(
     return errors, norm_error
 
 
+def check_network(
+    name: str,
+    contender: NetworkContender,
+    problem: NetworkProblem,
+    truth: NetworkTruth,
+    threads: int,
+    mode: str,
+) -> float:
+    """The error of a mode as a share of its bound; raises WrongResult for a share above 1.
+
+    Every library draws masks of its own.  Therefore a network with dropout has its losses checked without
+    it; with it they have to differ from those.  The floor has no dropout.
+    """
+    if mode == "forward":
+        error = truth.forward_error(contender)
+    elif problem.network.dropout:
+        error = truth.step_error(type(contender)(problem.without_dropout(), threads))
+        if not isinstance(contender, Floor) and not truth.drops(contender):
+            raise WrongResult(f"{name}, {mode}: the losses with dropout are those without, or not finite")
+    else:
+        error = truth.step_error(contender)
+    if not error <= 1:  # a NaN is wrong too
+        raise WrongResult(f"{name}, {mode}: the error is {error:.3g} times its bound")
+    return error
+
+
 def tables_of(shape: Shape) -> tuple[str, ...]:
     """The tables that `shape` is measured for."""
     if is_sweep(shape):
@@ -97,7 +132,8 @@ class Run:
         self._seconds = seconds  # for one mode of a main or linear shape
         self._commit = machine.commit()
         self.records: list[dict[str, Any]] = []
-        self.missing: dict[str, dict[str, str]] = {}  # by layer: the contenders that lack it, and why
+        self.networks: list[dict[str, Any]] = []  # records of networks
+        self.missing: dict[str, dict[str, str]] = {}  # by layer or network: who lacks it, and why
         self.wrong: list[str] = []  # contenders not timed, each with its error
 
     def measure(self, shape: Shape, table: str, contenders: dict[str, type[Contender]]) -> None:
@@ -136,8 +172,56 @@ class Run:
                         **sample._asdict(),
                         "error": float(f"{errors[name][mode]:.3g}"),
                         "norm_error": float(f"{norm_errors[name]:.3g}"),
-                        "commit": self._commit,
-                        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                        **self._origin(),
+                    }
+                )
+
+    def _origin(self) -> dict[str, Any]:
+        """The commit and the time of a record."""
+        return {"commit": self._commit, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+
+    def measure_network(
+        self, network: Network, dtype: str, contenders: dict[str, type[NetworkContender]]
+    ) -> None:
+        """Check, then time, `contenders` on `network`: forward alone first, then training steps."""
+        problem = NetworkProblem(network, dtype)
+        truth = NetworkTruth(problem)
+        made: dict[str, NetworkContender] = {}
+        for name, kind in contenders.items():
+            try:
+                made[name] = kind(problem, self._threads)
+            except NotAvailable as error:
+                self.missing.setdefault(str(network), {})[name] = str(error)
+        for mode in NETWORK_MODES:
+            errors = {}
+            for name, contender in list(made.items()):
+                if mode not in contender.modes:
+                    continue
+                try:
+                    errors[name] = check_network(name, contender, problem, truth, self._threads, mode)
+                except WrongResult as error:
+                    self.wrong.append(f"{network}, {dtype}: {error}")
+                    del made[name]
+                    continue
+                if mode == "step":
+                    contender.start_training(TIMED_LEARNING_RATE)
+            timed = {name: made[name] for name in errors}
+            samples = interleaved(
+                {name: getattr(each, mode) for name, each in timed.items() if not isinstance(each, Floor)},
+                self._seconds / 3,
+            )
+            samples |= {name: each.shortest(mode) for name, each in timed.items() if isinstance(each, Floor)}
+            for name, sample in samples.items():
+                self.networks.append(
+                    {
+                        "threads": self._threads,
+                        "network": str(network),
+                        "dtype": dtype,
+                        "mode": mode,
+                        "contender": name,
+                        **sample._asdict(),
+                        "error": float(f"{errors[name]:.3g}"),
+                        **self._origin(),
                     }
                 )
 
@@ -146,15 +230,23 @@ def main(request_path: str) -> int:
     request = json.loads(Path(request_path).read_text())
     threads = request["threads"]
     pin(threads)
-    tables = {name: load_all(kinds) for name, kinds in peers.TABLES.items()}
     shapes = [Shape(*fields) for fields in request["shapes"]]
-    plan = [
-        (shape, table)
+    networks = [Network.parse(text) for text in request["networks"]]
+    tables = {name: load_all(kinds) for name, kinds in peers.TABLES.items() if shapes}
+    if networks:
+        tables["networks"] = load_all(peers.NETWORKS)
+    run = Run(threads, request["seconds"])
+    plan: list[tuple[str, Callable[[], None]]] = [
+        (f"{shape}, {table}", partial(run.measure, shape, table, contenders))
         for shape in shapes
         for table, (contenders, _) in tables.items()
         if contenders and table in tables_of(shape)
     ]
-    run = Run(threads, request["seconds"])
+    plan += [
+        (f"{network}, {dtype}", partial(run.measure_network, network, dtype, tables["networks"][0]))
+        for network in networks
+        for dtype in DTYPES
+    ]
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description:<44}"),
@@ -168,10 +260,10 @@ def main(request_path: str) -> int:
         progress.refresh()
         measured = limits.measure(threads)
         neighbours = machine.Neighbours()
-        for shape, table in plan:
-            progress.update(task, advance=1, description=f"{threads_text(threads)}, {shape}, {table}")
+        for what, measure in plan:
+            progress.update(task, advance=1, description=f"{threads_text(threads)}, {what}")
             progress.refresh()
-            run.measure(shape, table, tables[table][0])
+            measure()
         progress.update(task, advance=1)
         progress.refresh()
     taken = neighbours.share()
@@ -182,6 +274,7 @@ def main(request_path: str) -> int:
         "neighbours": {str(threads): taken},
         "missing": {table: missing for table, (_, missing) in tables.items()} | run.missing,
         "results": run.records,
+        "networks": run.networks,
     }
     Path(request["answer"]).write_text(json.dumps(answer))
     for message in run.wrong:

@@ -1,8 +1,8 @@
-"""Pictures of the results: shares of the machine's peak, how cost grows, and speed-ups for README."""
+"""Pictures of the results: shares of the machine's peak, how cost grows, networks, README's speed-ups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from fastact.study import style
 
 from .goals import useful_flop
-from .records import Medians, Results
+from .networks import DTYPES, Network
+from .records import Medians, Results, network_medians
 from .shapes import FEATURES, LINEAR, MAIN, MAXOUT, PIECES, ROWS, Shape
+from .tables import FLOOR, NETWORK_TITLES
 
 # float32 contenders: colour and marker; fastact's are the strongest
 STYLES = {
@@ -26,6 +28,15 @@ STYLES = {
     "torch.compile": (style.SKY, "D"),
     "Thinc": (style.PURPLE, "P"),
     "JAX": (style.GREEN, "X"),
+}
+# the same of networks; the floor has no marker
+NETWORK_STYLES: dict[str, tuple[str, str | None]] = {
+    "fastact C": STYLES["fastact C"],
+    "fastact C frozen": ("#8c2d04", "p"),
+    "accelerated": STYLES["fastact Numba"],
+    **{name: STYLES[name] for name in ("PyTorch", "torch.compile", "JAX", "naive NumPy")},
+    "scikit-learn": STYLES["Thinc"],
+    FLOOR: ("black", None),
 }
 WIDTH = 8.3  # inches; 830 px at README's width
 _MODES = {"forward": "Forward", "forward_backward": "Forward + backward"}
@@ -232,15 +243,75 @@ def _draw_speedups(
     axes.tick_params(axis="x", length=0)
 
 
+def networks(results: Results, threads: int) -> Figure | None:
+    """Microseconds against the multiply-adds of a forward, a panel for each mode and dtype measured.
+
+    None where no network was measured.
+    """
+    medians = network_medians(results)
+    keys = [(mode, dtype) for mode in NETWORK_TITLES for dtype in DTYPES if (threads, dtype, mode) in medians]
+    modes, dtypes = (list(dict.fromkeys(key[i] for key in keys)) for i in range(2))
+    if not keys:
+        return None
+    with plt.rc_context(style.STYLE):
+        figure, grid = plt.subplots(
+            *(len(modes), len(dtypes)),
+            figsize=(WIDTH, 1.1 + 3.1 * len(modes)),
+            sharex=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for line, mode in zip(grid, modes, strict=True):
+            for axes, dtype in zip(line, dtypes, strict=True):
+                _draw_networks(axes, medians.get((threads, dtype, mode), {}))
+                axes.set_title(f"{NETWORK_TITLES[mode]}, {dtype}")
+            line[0].set_ylabel("µs")
+        for axes in grid[-1]:
+            axes.set_xlabel("multiply-adds of a forward")
+        handles = {
+            label: handle
+            for axes in figure.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        names = [name for name in NETWORK_STYLES if name in handles]
+        figure.legend([handles[name] for name in names], names, loc="outside upper center", ncols=5)
+        _name_machine(figure, results, threads, None)
+    return figure
+
+
+def _draw_networks(axes: Axes, times: Mapping[Network, Mapping[str, float]]) -> None:
+    measured = sorted(times, key=lambda network: network.multiply_adds)
+    for name, (colour, marker) in NETWORK_STYLES.items():
+        points = [
+            (network.multiply_adds, times[network][name]) for network in measured if name in times[network]
+        ]
+        if not points:
+            continue
+        front = name == "fastact C"
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            marker=marker,
+            markersize=6 if front else 4.5,
+            linewidth=2.2 if front else 1.3,
+            linestyle="--" if name == FLOOR else "-",
+            zorder=4 if front else 3,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+
+
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
 
-def _name_machine(figure: Figure, results: Results, threads: int) -> None:
+def _name_machine(figure: Figure, results: Results, threads: int, dtype: str | None = "float32") -> None:
     about = results["environment"]
     isa = about["fastact_isa"] or "no C extension"
     unit = "1 thread" if threads == 1 else f"{threads} threads"
-    figure.supxlabel(f"{about['cpu']}, {isa}, {unit}, float32", fontsize=9, x=0.99, ha="right")
+    parts = [about["cpu"], isa, unit, *([] if dtype is None else [dtype])]
+    figure.supxlabel(", ".join(parts), fontsize=9, x=0.99, ha="right")
 
 
 def save(figure: Figure, path: Path) -> Path:

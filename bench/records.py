@@ -7,11 +7,14 @@ The file of `python -m fastact bench --out`:
  "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes, with AMX tile_bf16_gflops}, ...},
             by threads
  "neighbours": {"1": share of the CPU's time that others took (or null), ...}, by threads
- "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}, or a layer: {...}},
+ "missing": {"layers": {contender: why}, "frozen": {...}, "tiers": {...}, "networks": {...}, or one layer or
+             network: {...}},
  "results": [{threads, shape ([rows, in_features, out_features, pieces, activation], the last absent
               for maxout in older files), mode, contender, p20, p50, p80 (microseconds a call),
               rounds, calls, error (the largest, as a share of its bound), norm_error (of the forward,
-              relative to the norm of float64's result), commit (or null), date}, ...]}
+              relative to the norm of float64's result), commit (or null), date}, ...],
+ "networks": [{threads, network (as text), dtype, mode ("forward" or "step"), contender, p20, p50, p80,
+               rounds, calls, error, commit, date}, ...], absent in older files}
 
 The other scripts of bench write {"environment", "date", "commit"} and fields of their own.
 """
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
+from .networks import Network
 from .shapes import Shape
 
 Record = dict[str, Any]
@@ -70,13 +74,22 @@ def check_out(path: Path, fields: Collection[str], compared: Iterable[str] = SAM
 def require_same(
     old: Mapping[str, Any], new: Mapping[str, Any], compared: Iterable[str], path: Path | None = None
 ) -> None:
-    """Raise ValueError where two environments differ in a field of `compared`."""
+    """Raise ValueError where two environments differ in a field of `compared`.
+
+    Of the versions, those of packages that only one of them has are not compared.
+    """
     for name in compared:
+        if name == "versions" and not _differing(old.get(name, {}), new[name]):
+            continue
         if old.get(name) != new[name]:
             where = "the file" if path is None else str(path)
             raise ValueError(
                 f"{name}: {where} has {old.get(name)!r}, this run {new[name]!r}; name a new file"
             )
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [name for name in old.keys() & new.keys() if old[name] != new[name]]
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +125,14 @@ def save(path: Path | None, fields: Record) -> None:
 
 
 def _key(record: Record) -> tuple[Any, ...]:
-    return record["threads"], Shape(*record["shape"]), record["mode"], record["contender"]
+    what = (record["network"], record["dtype"]) if "network" in record else Shape(*record["shape"])
+    return record["threads"], what, record["mode"], record["contender"]
+
+
+def _merged(old: list[Record], new: list[Record]) -> list[Record]:
+    return list(
+        ({_key(record): record for record in old} | {_key(record): record for record in new}).values()
+    )
 
 
 def merge(old: Results, new: Results) -> Results:
@@ -121,15 +141,15 @@ def merge(old: Results, new: Results) -> Results:
     Raises ValueError where another machine or other versions were measured.
     """
     require_same(old["environment"], new["environment"], new["environment"])
-    records = {_key(record): record for record in old["results"]}
-    records |= {_key(record): record for record in new["results"]}
+    versions = old["environment"]["versions"] | new["environment"]["versions"]
     return {
-        "environment": new["environment"],
+        "environment": new["environment"] | {"versions": versions},
         "quick": old.get("quick", False) or new.get("quick", False),
         "limits": old["limits"] | new["limits"],
         "neighbours": _worse(old["neighbours"], new["neighbours"]),
         "missing": old["missing"] | new["missing"],
-        "results": list(records.values()),
+        "results": _merged(old["results"], new["results"]),
+        "networks": _merged(old.get("networks", []), new.get("networks", [])),
     }
 
 
@@ -142,9 +162,12 @@ def _worse(old: dict[str, float | None], new: dict[str, float | None]) -> dict[s
 
 def write(path: Path, results: Results) -> None:
     """Write results with one record a line, so that a changed figure is a changed line."""
-    lines = ",\n".join(json.dumps(record) for record in results["results"])
-    head = {key: value for key, value in results.items() if key != "results"}
-    path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "results": [\n' + lines + "\n]\n}\n")
+    lists = [key for key in ("results", "networks") if key in results]
+    parts = [json.dumps({key: value for key, value in results.items() if key not in lists}, indent=1)[:-2]]
+    for key in lists:
+        lines = ",\n".join(json.dumps(record) for record in results[key])
+        parts.append(f' "{key}": [\n{lines}\n]')
+    path.write_text(",\n".join(parts) + "\n}\n")
 
 
 class Medians:
@@ -175,3 +198,16 @@ class Medians:
     def threads(self) -> list[int]:
         """The numbers of threads measured."""
         return sorted({count for count, _, _ in self._of})
+
+
+# by threads, dtype and mode: {network: {contender: microseconds}}
+NetworkTimes = dict[tuple[int, str, str], dict[Network, dict[str, float]]]
+
+
+def network_medians(results: Results) -> NetworkTimes:
+    """Medians in microseconds of the networks measured, in the order of the records."""
+    found: NetworkTimes = {}
+    for record in results.get("networks", []):
+        table = found.setdefault((record["threads"], record["dtype"], record["mode"]), {})
+        table.setdefault(Network.parse(record["network"]), {})[record["contender"]] = record["p50"]
+    return found

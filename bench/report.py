@@ -33,6 +33,13 @@ README_SHAPES = (
 README_CONTENDERS = {"fastact C": "fastact", "PyTorch": "torch", "JAX": "jax", "naive NumPy": "numpy"}
 
 
+NETWORKS_NOTE = (
+    "A network is rows x features, with x pieces at each hidden layer of maxout. A training step is forward, "
+    "softmax cross-entropy, backward without the input's gradient, and Adam. `accelerated` is PyTorch after "
+    "`fastact.torch.accelerate`. `floor` is the sum of the shortest times of fastact's kernels."
+)
+
+
 def page(results: records.Results, pictures: Mapping[str, str]) -> str:
     """A machine's page: every table, in Markdown, and the pictures: {description: file name}."""
     threads = records.Medians(results["results"]).threads()
@@ -58,6 +65,10 @@ def page(results: records.Results, pictures: Mapping[str, str]) -> str:
             if of_layer:
                 parts.append(f"## {layer.capitalize()}, {tables.threads_text(count)}")
             parts += [f"{title}:\n\n{tables.markdown(content)}" for title, content in of_layer]
+    of_networks = list(tables.of_networks(results))
+    if of_networks:
+        parts += ["## Networks", NETWORKS_NOTE]
+    parts += [f"{title}:\n\n{tables.markdown(content)}" for title, content in of_networks]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -130,6 +141,7 @@ def write(results: records.Results, path: Path, readme: Path | None = None) -> l
     for name, what, draw in (
         ("rates", "Share of the FMA peak by shape", plots.rates),
         ("growth", "Rate or time as rows, features and pieces grow", plots.growth),
+        ("networks", "Time of a network's training step and forward against its size", plots.networks),
     ):
         figure = draw(results, 1)
         if figure is not None:

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 from . import goals, machine, records, shapes, tables
+from .networks import Network
 from .shapes import Shape
 from .threads import process_environment, run_process
 
@@ -18,7 +19,7 @@ SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of a main shape, at the least
 
 
 def run(threads: list[int], words: list[str], quick: bool, out: Path | None, show_goals: bool) -> int:
-    """Measure and print; `words` are groups of shapes or shapes, and where empty, all or few.
+    """Measure and print; `words` are groups, shapes or networks, and where empty, all or few.
 
     Returns 0, or 1 where a contender's results were wrong.  Before the work, raises ValueError for a bad
     argument and where `out` has other results than this machine's, OSError where it cannot be written.
@@ -48,12 +49,17 @@ def run(threads: list[int], words: list[str], quick: bool, out: Path | None, sho
     return 1 if wrong else 0
 
 
-def _measure(threads: int, chosen: list[Shape], seconds: float) -> tuple[records.Results, bool]:
+def _measure(threads: int, chosen: list[Shape | Network], seconds: float) -> tuple[records.Results, bool]:
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
-        request.write_text(
-            json.dumps({"threads": threads, "seconds": seconds, "shapes": chosen, "answer": str(answer)})
-        )
+        work = {
+            "threads": threads,
+            "seconds": seconds,
+            "shapes": [each for each in chosen if isinstance(each, Shape)],
+            "networks": [str(each) for each in chosen if isinstance(each, Network)],
+            "answer": str(answer),
+        }
+        request.write_text(json.dumps(work))
         done = run_process(
             [sys.executable, "-m", "bench.measure", str(request)],
             cwd=ROOT,
@@ -75,5 +81,7 @@ def text(results: records.Results) -> str:
             for title, content in tables.titled(results, tables.TITLES, threads, of_layer):
                 heading = textwrap.fill(f"{title}: {layer}", tables.WIDTH)
                 parts.append(f"{heading}\n\n{tables.blocks(content)}")
+    for title, content in tables.of_networks(results):
+        parts.append(f"{textwrap.fill(title, tables.WIDTH)}\n\n{tables.blocks(content)}")
     parts.append("* the fastest; C vs best other: how many times as fast fastact C is")
     return "\n\n".join(parts)

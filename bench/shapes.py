@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from .networks import NETWORKS, Network
 
 MAXOUT = "maxout"
 ACTIVATIONS = ("relu", "gelu")  # gelu: the exact one, with erf
@@ -97,7 +100,15 @@ ROWS = tuple(Shape(2**i, 288, 96, 3) for i in range(11))
 FEATURES = tuple(Shape(256, 2**i, 2**i, 2) for i in range(4, 11))
 PIECES = tuple(Shape(256, 288, 96, pieces) for pieces in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16))
 
-GROUPS = {"main": MAIN, "linear": LINEAR, "odd": ODD, "rows": ROWS, "features": FEATURES, "pieces": PIECES}
+GROUPS: dict[str, Sequence[Shape | Network]] = {
+    "main": MAIN,
+    "linear": LINEAR,
+    "odd": ODD,
+    "rows": ROWS,
+    "features": FEATURES,
+    "pieces": PIECES,
+    "networks": NETWORKS,
+}
 SWEEPS = {"rows", "features", "pieces"}  # groups that only the pictures need
 TABULATED = (*MAIN, *LINEAR, *ODD)  # shapes of a machine's tables
 QUICK = (
@@ -110,27 +121,27 @@ QUICK = (
 )
 
 
-def groups_of(shape: Shape) -> list[str]:
+def groups_of(shape: Shape | Network) -> list[str]:
     """The names of the groups that `shape` is in."""
     return [name for name, shapes in GROUPS.items() if shape in shapes]
 
 
-def is_sweep(shape: Shape) -> bool:
+def is_sweep(shape: Shape | Network) -> bool:
     """Whether `shape` is in a sweep and in no other group."""
     return bool(groups_of(shape)) and SWEEPS.issuperset(groups_of(shape))
 
 
-def select(words: list[str]) -> list[Shape]:
-    """The shapes that `words` name, each once: groups, or shapes as `Shape.parse` takes them.
+def select(words: list[str]) -> list[Shape | Network]:
+    """The shapes and networks that `words` name, each once: groups, or one as its `parse` takes it.
 
     Raises ValueError for any other word.
     """
-    chosen: list[Shape] = []
+    chosen: list[Shape | Network] = []
     for word in words:
         if word in GROUPS:
             chosen += GROUPS[word]
         elif word[:1].isdigit():
-            chosen.append(Shape.parse(word))
+            chosen.append(Network.parse(word) if "-" in word else Shape.parse(word))
         else:
-            raise ValueError(f"shapes: got {word!r}, wanted one of {', '.join(GROUPS)} or a shape")
+            raise ValueError(f"shapes: got {word!r}, wanted one of {', '.join(GROUPS)}, a shape or a network")
     return list(dict.fromkeys(chosen))

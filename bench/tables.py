@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .records import Medians, Results
+from .networks import DTYPES, Network
+from .records import Medians, Results, network_medians
 from .shapes import MAXOUT, Shape
 
 CONTENDERS = (
@@ -26,6 +27,20 @@ CONTENDERS = (
     "PyTorch medium",
     "torch.compile medium",
 )
+FLOOR = "floor"
+NETWORK_CONTENDERS = (
+    "fastact C",
+    "fastact C frozen",
+    "accelerated",
+    "PyTorch",
+    "torch.compile",
+    "JAX",
+    "scikit-learn",
+    "naive NumPy",
+    FLOOR,
+)
+NETWORK_OURS = ("fastact C", "fastact C frozen", "accelerated", FLOOR)
+NETWORK_TITLES = {"step": "Training step of a network", "forward": "Forward of a network"}
 TITLES = {
     "forward": "Forward",
     "forward_backward": "Forward + backward",
@@ -42,13 +57,13 @@ WIDTH = 80
 
 
 class Table(NamedTuple):
-    """A cell for each shape and contender, and each shape's ratio to the best rival.
+    """A cell for each shape (or network) and contender, and each shape's ratio to the best rival.
 
     `fastest` is each line's fastest contender: of float32, unless the table is about tiers.
     """
 
     contenders: list[str]
-    shapes: list[Shape]
+    shapes: Sequence[Shape | Network]
     cells: list[list[str]]
     fastest: list[int]
     ratios: list[str]
@@ -112,14 +127,15 @@ def table(medians: Medians, threads: int, mode: str, shapes: Iterable[Shape] | N
 
 
 def markdown(content: Table) -> str:
-    """A line for each shape and a column for each contender, the fastest in bold."""
+    """A line for each shape or network and a column for each contender, the fastest in bold."""
     lines = [
         [str(shape), *(f"**{cell}**" if i == fastest else cell for i, cell in enumerate(cells)), ratio]
         for shape, cells, fastest, ratio in zip(
             content.shapes, content.cells, content.fastest, content.ratios, strict=True
         )
     ]
-    return markdown_of(["shape", *content.contenders, content.rivalry], lines)
+    what = "network" if isinstance(content.shapes[0], Network) else "shape"
+    return markdown_of([what, *content.contenders, content.rivalry], lines)
 
 
 def markdown_of(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -163,7 +179,8 @@ def blocks(content: Table, width: int = WIDTH) -> str:
 
 def commits_text(results: Results) -> str:
     """The commits of the measurement as the end of a sentence; empty without git."""
-    commits = sorted({record["commit"] for record in results["results"] if record.get("commit")})
+    measured = [*results["results"], *results.get("networks", [])]
+    commits = sorted({record["commit"] for record in measured if record.get("commit")})
     return f"; commit {', '.join(commits)}" if commits else ""
 
 
@@ -228,6 +245,39 @@ def titled(
         content = table(medians, threads, mode, shapes)
         if content.shapes:
             yield f"{TITLES[mode]}, {threads_text(threads)}, median µs", content
+
+
+def network_table(times: Mapping[Network, Mapping[str, float]]) -> Table:
+    """Medians in microseconds, in brackets as a multiple of fastact C's; {network: {contender: median}}."""
+    contenders = [name for name in NETWORK_CONTENDERS if any(name in each for each in times.values())]
+    cells, fastest, ratios = [], [], []
+    for of_network in times.values():
+        ours = of_network.get(OURS)
+        line = []
+        for name in contenders:
+            cell = microseconds(of_network[name]) if name in of_network else ""
+            if cell and ours is not None and name != OURS:
+                cell += f" ({of_network[name] / ours:.2f})"
+            line.append(cell)
+        cells.append(line)
+        timed = {name: time for name, time in of_network.items() if name != FLOOR}
+        fastest.append(contenders.index(min(timed, key=lambda name: timed[name])) if timed else -1)
+        rivals = [time for name, time in of_network.items() if name not in NETWORK_OURS]
+        ratios.append(f"{min(rivals) / ours:.2f}x" if rivals and ours is not None else "")
+    return Table(contenders, list(times), cells, fastest, ratios, "C vs best other")
+
+
+def of_networks(results: Results) -> Iterable[tuple[str, Table]]:
+    """A title and a table for each number of threads, mode and dtype that was measured."""
+    medians = network_medians(results)
+    for threads in sorted({key[0] for key in medians}):
+        for mode, title in NETWORK_TITLES.items():
+            for dtype in DTYPES:
+                if (threads, dtype, mode) in medians:
+                    yield (
+                        f"{title}, {dtype}, {threads_text(threads)}, median µs (in brackets: {OURS} is 1)",
+                        network_table(medians[threads, dtype, mode]),
+                    )
 
 
 def replace_between_markers(text: str, name: str, content: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAMPLE_SECONDS = 0.01  # a sample is at least this long: thousands of times the clock's resolution
+SHORT_SAMPLE_SECONDS = 0.001  # a sample of which only the shortest counts
 # A contender runs untimed for this long before a sample, or for one call: Linux balances the load of the
 # cores twice meanwhile.
 WARM_SECONDS = 0.016
@@ -52,6 +53,12 @@ def _elapsed(call: Call, calls: int) -> float:
     for _ in range(calls):
         call()
     return (time.perf_counter() - started) / calls
+
+
+def shortest(call: Call, rounds: int) -> float:
+    """The seconds that `call` takes at the least: the smallest of the means of some calls."""
+    calls = max(1, math.ceil(SHORT_SAMPLE_SECONDS / max(_elapsed(call, 3), 1e-7)))
+    return min(_elapsed(call, calls) for _ in range(rounds))
 
 
 def _others_sleep() -> bool:
@@ -124,7 +131,7 @@ def interleaved(calls: dict[str, Call], budget: float) -> dict[str, Sample]:
         started = time.perf_counter()
         one_round(0)
         rounds = rounds_for(time.perf_counter() - started, budget)
-        for number in range(1, rounds):
+        for number in range(1, rounds if names else 0):
             one_round(number % len(names))
     finally:
         if collecting:

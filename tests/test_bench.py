@@ -493,7 +493,7 @@ def test_goals_as_text_have_80_columns_and_measured_lines_only():
     assert "x" not in empty.split("0 pass, 0 fail")[0].removeprefix("Goals: ")
 
 
-def test_suite_passes_for_maxout_and_gelu():
+def test_suite_passes_for_maxout_gelu_and_a_network():
     command = [
         sys.executable,
         "-m",
@@ -502,6 +502,7 @@ def test_suite_passes_for_maxout_and_gelu():
         "--shapes",
         str(SMALL),
         str(GELU),
+        "4x3-2-3:tanh",
         "--benchmark-disable",
         "-k",
         "NumPy or fastact",
@@ -512,13 +513,14 @@ def test_suite_passes_for_maxout_and_gelu():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for test in (
-        "layer[7x5x3x4-NumPy-forward]",
-        "layer[7x5x3x4-NumPy-step]",
-        "frozen[7x5x3x4-fastact Numba]",
-        "layer[7x5x3:gelu-NumPy-step]",
-        "frozen[7x5x3:gelu-fastact Numba]",
+        "layers.py::test_layer[7x5x3x4-NumPy-forward]",
+        "layers.py::test_layer[7x5x3x4-NumPy-step]",
+        "layers.py::test_frozen[7x5x3x4-fastact Numba]",
+        "layers.py::test_layer[7x5x3:gelu-NumPy-step]",
+        "layers.py::test_frozen[7x5x3:gelu-fastact Numba]",
+        "networks.py::test_network[float64-4x3-2-3:tanh-naive NumPy-step]",
     ):
-        assert f"PASSED bench/test_layers.py::test_{test}" in done.stdout
+        assert f"PASSED bench/test_{test}" in done.stdout
 
 
 def test_run_checks_and_times_every_mode():

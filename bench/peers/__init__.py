@@ -1,10 +1,11 @@
-"""The contenders: fastact and its peers.  Adding one: a file here, a row below."""
+"""The contenders: fastact and its peers.  Adding one: a file here or in `networks`, a row below."""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
-from .base import Contender, NotAvailable
+from .base import NotAvailable
 
 # name in tables: module and class
 LAYERS = {
@@ -35,15 +36,29 @@ TIERS = {
     "PyTorch medium": "pytorch:EagerMedium",
     "torch.compile medium": "pytorch:CompiledMedium",
 }
+# whole networks
+NETWORKS = {
+    "fastact C": "networks.fastact_sequential:FastactC",
+    "fastact C frozen": "networks.fastact_sequential:FrozenC",
+    "accelerated": "networks.accelerated:Accelerated",
+    "PyTorch": "networks.pytorch:Eager",
+    "torch.compile": "networks.pytorch:Compiled",
+    "JAX": "networks.jax_jit:JaxJit",
+    "scikit-learn": "networks.scikit_learn:ScikitLearn",
+    "naive NumPy": "networks.numpy_plain:NumpyPlain",
+    "floor": "networks.floor:Floor",
+}
 TABLES = {"layers": LAYERS, "frozen": FROZEN, "tiers": TIERS}
-PACKAGES = ("numpy", "scipy", "numba", "torch", "thinc", "blis", "jax", "onnxruntime", "openvino")
+PACKAGES = (
+    *("numpy", "scipy", "numba", "torch", "thinc", "blis", "jax", "scikit-learn", "onnxruntime", "openvino"),
+)
 
 
-def load(where: str) -> type[Contender]:
-    """The class at `where`; raises NotAvailable, saying what is lacking."""
+def load(where: str) -> Any:
+    """The class at `where`, of Contender or NetworkContender; raises NotAvailable, saying what is lacking."""
     module, _, name = where.partition(":")
     try:
-        found: type[Contender] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ImportError as error:
         raise NotAvailable(f"not installed ({error})") from error
     found.require()

@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="SHAPE",
-        help="main, linear, odd, rows, features, pieces, or one shape, as 1024x288x96x3 (maxout of 3 pieces) "
-        "and 128x784x256:relu (default: all)",
+        help="main, linear, odd, rows, features, pieces, networks; one shape, as 1024x288x96x3 (maxout of 3 "
+        "pieces) and 128x784x256:relu; one network, as 256x8-64-64-4:tanh (default: all)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON; updates a file of this machine")
     parser.add_argument("--goals", action="store_true", help="print the goals and which are met")
