@@ -20,15 +20,18 @@ from .containers import (
     sequential_forward,
     withdraw,
 )
+from .forwards import Plan, forward_of, plan_of
 from .modules import Layer
 
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
 _ACTIVATIONS = [getattr(activation, name) for name in activation.__all__ if name != "MultiheadAttention"]
 # Layers that a report accounts for, wherever they are in a model.
 _LAYERS = (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)
+_ACCELERATED = "it is accelerated already"
 _OWN = "fastact's own layer, which runs fused"
 _WHAT_IS_FUSED = (
-    "accelerate fuses an nn.Linear with the activation or nn.MaxPool1d after it in an nn.Sequential"
+    "accelerate fuses an nn.Linear with the activation or maximum after it, in an nn.Sequential "
+    "or in a forward that torch.fx traces"
 )
 
 
@@ -177,6 +180,40 @@ def _why_no_linear(children: list[Any], start: int) -> str:
     return "the Linear before it is left alone"
 
 
+def _runs_fused(layer: nn.Module, plans: dict[int, Plan | str]) -> bool:
+    """Whether a layer is a subclass whose own forward has an operator in it."""
+    plan = plans.get(id(layer))
+    return isinstance(plan, Plan) and bool(plan.found)
+
+
+def _why_left(
+    name: str, layer: nn.Module, step: str, user: nn.Module, plans: dict[int, Plan | str]
+) -> str | None:
+    """Why a layer that no container fuses stays, or None if a forward runs it fused.
+
+    Its name is that below `user`; `step` is what its container says.
+    """
+    plan = plans.get(id(user))
+    if _runs_fused(layer, plans) or (isinstance(plan, Plan) and name in plan.layers):
+        return None
+    if plan is None or isinstance(layer, Layer):
+        return step
+    forward = f"{type(user).__name__}.forward"
+    if isinstance(plan, str):
+        return f"used by {forward}, which stays: {plan}"
+    return plan.reasons.get(name, f"{forward} does not call it")
+
+
+def _why_product_left(module: nn.Module, plan: Plan | str | None) -> str | None:
+    """Why a product of a module's own parameters stays, if there may be one."""
+    if isinstance(plan, Plan):
+        return plan.reasons.get("")
+    if isinstance(module, _LAYERS):  # accounted for by its container
+        return None
+    own = [parameter for parameter in module.parameters(recurse=False) if parameter.dim() == 2]
+    return f"its forward stays: {plan}" if plan and own else None
+
+
 def accelerate(module: nn.Module) -> Report:
     """Run what fastact knows of a model fused, in place, in inference and in training.
 
@@ -207,32 +244,55 @@ def accelerate(module: nn.Module) -> Report:
     """
     _check_module(module)
     report = Report()
-    if isinstance(module, (Layer, *_LAYERS)):
+    plans: dict[int, Plan | str] = {}
+    for each in module.modules():
+        if not _is_maxout_linear(each) and (planned := plan_of(each)) is not None:
+            plans[id(each)] = planned
+    if isinstance(module, (Layer, *_LAYERS)) and not _runs_fused(module, plans):
         report._skip("", _described(module), _OWN if isinstance(module, Layer) else "not in an nn.Sequential")
-    users: dict[int, nn.Module] = {}  # by a module's id: the nearest one above it that has a forward, if any
+    # By a module's id: the nearest one above it that has a forward, if any, and the path of that.
+    users: dict[int, tuple[nn.Module, str]] = {}
     for path, container in module.named_modules():
-        user = container if _has_forward(container) else users.get(id(container), container)
+        own = (container, path)
+        user, user_path = own if _has_forward(container) else users.get(id(container), own)
         for child in container.children():
-            users.setdefault(id(child), user)
+            users.setdefault(id(child), (user, user_path))
         accelerated, fused = _is_accelerated(container), False
         for child_name, layers, step in _accounts(container, user):
             name = ".".join(filter(None, (path, child_name)))
             if isinstance(step, str):
-                report._skip(name, _described(layers[0]), step)
+                reason = _why_left(name[len(user_path) :].lstrip("."), layers[0], step, user, plans)
+                if reason:
+                    report._skip(name, _described(layers[0]), reason)
                 continue
             before = " + ".join(type(layer).__name__ for layer in layers)
             if accelerated:
-                report._skip(name, before, "it is accelerated already")
+                report._skip(name, before, _ACCELERATED)
             else:
                 report.replaced.append(Change(name, before, str(step)))
                 fused = True
+        plan = plans.get(id(container))
+        if isinstance(plan, Plan):
+            for layer_name, before, after in plan.found:
+                name = ".".join(filter(None, (path, layer_name)))
+                if accelerated:
+                    report._skip(name, before, _ACCELERATED)
+                else:
+                    report.replaced.append(Change(name, before, after))
+                    fused = True
+        if (reason := _why_product_left(container, plan)) is not None:
+            report._skip(path, type(container).__name__, reason)
         if fused:
             report._containers.append(container)
     if not report.replaced and not report.skipped:
         kinds = ", ".join(sorted({type(each).__name__ for each in module.modules()}))
         report._skip("", "", f"no Linear, activation or MaxPool1d in it, but {kinds}")
     for container in report._containers:
-        exchange(container, maxout_linear_forward if _is_maxout_linear(container) else sequential_forward)
+        plan = plans.get(id(container))
+        if isinstance(plan, Plan):
+            exchange(container, forward_of(plan))
+        else:
+            exchange(container, maxout_linear_forward if _is_maxout_linear(container) else sequential_forward)
     return report
 
 
