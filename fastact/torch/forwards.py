@@ -8,6 +8,7 @@ operations of PyTorch that it stands for.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -287,9 +288,9 @@ def _why_alone(node: fx.Node, module: nn.Module) -> str:
         if isinstance(layer, nn.Linear):
             return f"{type(layer).__name__} is a subclass of Linear"
         return f"no Linear that runs fused comes before it in {forward}"
-    if len(node.users) > 1:
+    user, *others = [each for each in node.users if not reads_shape(each)] or [None]
+    if others:
         return f"{forward} uses its result more than once"
-    user = next(iter(node.users), None)
     if user is None or user.op == "output":
         return f"nothing follows it in {forward}"
     follower = type(child(module, user)).__name__ if user.op == "call_module" else user.target
@@ -298,10 +299,9 @@ def _why_alone(node: fx.Node, module: nn.Module) -> str:
 
 
 def _operator_text(step: Step, rows: list[float]) -> str:
-    few, many = (f"{max(1, -(-each // 1)):.0f}" for each in rows)
-    if many == "inf":
-        return f"{step}, from {few} rows without gradients"
-    return f"{step}, from {few} rows, or {many} with gradients"
+    few, many = rows
+    text = f"{step}, from {math.ceil(few)} rows"
+    return f"{text} without gradients" if math.isinf(many) else f"{text}, or {math.ceil(many)} with gradients"
 
 
 def _moved(nodes: set[fx.Node], anchor: fx.Node) -> set[fx.Node] | None:

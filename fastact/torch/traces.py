@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.proxy import Attribute, GraphAppendingTracer, Proxy
+from torch.nn import functional as F
 from torch.nn.modules import container
-from torch.overrides import TorchFunctionMode, get_overridable_functions
+from torch.overrides import get_overridable_functions
 
 MISSING: Any = object()
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)  # values that never change
@@ -170,8 +171,7 @@ def record(module: nn.Module) -> Trace:
     if not placeholders:
         raise Untraceable("takes no input")
     try:
-        with _OnlyProxies():
-            result = forward(tracer.stand_in(module, ()), *placeholders, **keywords)
+        result = forward(tracer.stand_in(module, ()), *placeholders, **keywords)
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
         tracer.check_stars()
     except Untraceable:
@@ -188,20 +188,13 @@ def _is_plain(value: Any) -> bool:
 
 @functools.cache
 def _overridable() -> frozenset[int]:
-    """The ids of PyTorch's functions that tell a mode of every call."""
-    functions = get_overridable_functions()
-    return frozenset(
-        id(function) for owner, group in functions.items() if owner is not Tensor for function in group
-    )
+    """The ids of PyTorch's functions of tensors, which a proxy turns into nodes.
 
-
-class _OnlyProxies(TorchFunctionMode):
-    """Refuses PyTorch's functions of values that the forward made itself, such as random ones."""
-
-    def __torch_function__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not any(isinstance(leaf, Proxy) for leaf in _leaves((args, kwargs))):
-            raise Untraceable(f"calls {getattr(function, '__name__', function)}, but not of its input")
-        return function(*args, **(kwargs or {}))
+    Functions that make tensors, draw numbers or read the state of PyTorch are not among them.
+    """
+    functions = [each for group in get_overridable_functions().values() for each in group]
+    functions += [F.hardswish, F.hardsigmoid, torch.rand_like, torch.randn_like]  # which the list lacks
+    return frozenset(id(each) for each in functions if not isinstance(each, type))
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -330,8 +323,6 @@ class _Tracer(GraphAppendingTracer):
         raise Untraceable("takes the keys of a value that depends on its input")
 
     def create_arg(self, a: Any) -> Any:
-        if isinstance(a, Tensor):
-            raise Untraceable("uses a tensor that is neither its input nor a parameter or buffer")
         if isinstance(a, nn.Module):
             raise Untraceable("gives a module to a function")
         return super().create_arg(a)
@@ -362,11 +353,11 @@ class _Tracer(GraphAppendingTracer):
         self._scanned.add(function)
         if hidden := set(function.__code__.co_freevars) - {"__class__"}:
             raise Untraceable(f"reads the closure variable {min(hidden)}")
+        if function.__code__.co_flags & _SUSPENDS:
+            raise Untraceable("is a generator or a coroutine")
         self._scan_code(function.__code__, function.__globals__)
 
     def _scan_code(self, code: types.CodeType, names: dict[str, Any]) -> None:
-        if code.co_flags & _SUSPENDS:
-            raise Untraceable("is a generator or a coroutine")
         instructions = list(dis.get_instructions(code))
         for i, instruction in enumerate(instructions):
             name = instruction.opname
