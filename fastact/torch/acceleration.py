@@ -74,7 +74,7 @@ class Report:
         self._skipped_layers.append(layer)
 
     def restore(self) -> None:
-        """Give the containers their own forward again."""
+        """Give the modules their own forward again."""
         for container in self._containers:
             withdraw(container)
 
@@ -180,21 +180,17 @@ def _why_no_linear(children: list[Any], start: int) -> str:
     return "the Linear before it is left alone"
 
 
-def _runs_fused(layer: nn.Module, plans: dict[int, Plan | str]) -> bool:
-    """Whether a layer is a subclass whose own forward has an operator in it."""
-    plan = plans.get(id(layer))
-    return isinstance(plan, Plan) and bool(plan.found)
-
-
 def _why_left(
-    name: str, layer: nn.Module, step: str, user: nn.Module, plans: dict[int, Plan | str]
+    name: str, layer: nn.Module, step: str, user: nn.Module | None, plans: dict[int, Plan | str]
 ) -> str | None:
     """Why a layer that no container fuses stays, or None if a forward runs it fused.
 
-    Its name is that below `user`; `step` is what its container says.
+    Its name is that below `user`, the module whose forward may call it; `step` is what its container says.
     """
-    plan = plans.get(id(user))
-    if _runs_fused(layer, plans) or (isinstance(plan, Plan) and name in plan.layers):
+    own, plan = plans.get(id(layer)), plans.get(id(user))
+    if isinstance(own, Plan):  # a subclass of Linear, whose own forward is known
+        return None if own.found else own.reasons.get("", step)
+    if isinstance(plan, Plan) and name in plan.layers:
         return None
     if plan is None or isinstance(layer, Layer):
         return step
@@ -205,11 +201,11 @@ def _why_left(
 
 
 def _why_product_left(module: nn.Module, plan: Plan | str | None) -> str | None:
-    """Why a product of a module's own parameters stays, if there may be one."""
+    """Why a product of parameters of a module that is no layer stays, if there may be one."""
+    if isinstance(module, _LAYERS):
+        return None
     if isinstance(plan, Plan):
         return plan.reasons.get("")
-    if isinstance(module, _LAYERS):  # accounted for by its container
-        return None
     own = [parameter for parameter in module.parameters(recurse=False) if parameter.dim() == 2]
     return f"its forward stays: {plan}" if plan and own else None
 
@@ -224,13 +220,20 @@ def accelerate(module: nn.Module) -> Report:
 
     Such a Sequential has to be called as a whole: what calls its children one by one runs them unfused.
 
-    Every module stays where it is.  Only the `forward` of such a container is exchanged, in the instance:
-    the new one reads its children at each call and calls each one that it cannot fuse at that moment.
+    A forward that is neither PyTorch's nor fastact's own is traced with `torch.fx`, and in it a product with
+    such an activation or a maximum of groups behind it becomes one operator.  A product is an nn.Linear,
+    `F.linear`, or `x @ W + b` of parameters; a maximum is `view(..., out, pieces).max(-1)`, the maximum of
+    chunks or slices, or `torch.maximum` of several Linears.  The traced forward runs in eager calls, from
+    as many rows on as the report says, and while all that it depends on is unchanged: attributes, children,
+    global variables, the code.  Else, and under `torch.compile` and autocast, the module's own forward runs.
+
+    Every module stays where it is.  Only the `forward` of such a container or module is exchanged, in the
+    instance: the new one reads its children at each call and calls each one that it cannot fuse then.
     These are modules with hooks, a parametrisation or a forward of their own, subclasses, parameters or
     inputs that are not dense float32 or float64 tensors on the CPU, and modules under `torch.jit`,
     `torch.fx`, `torch.export`, `torch.onnx`, `torch.func`, forward-mode differentiation and dispatch modes.
-    `torch.compile` takes the fused operators.  A second derivative (`create_graph=True`) of a fused layer
-    is an error.
+    In a Sequential `torch.compile` takes the fused operators.  A second derivative (`create_graph=True`) of
+    a fused layer is an error.
 
     A deep copy is accelerated as well.  A model that is pickled or saved whole is the model as it was: it
     loads without fastact, and runs plainly until `accelerate` is called again.
@@ -248,8 +251,10 @@ def accelerate(module: nn.Module) -> Report:
     for each in module.modules():
         if not _is_maxout_linear(each) and (planned := plan_of(each)) is not None:
             plans[id(each)] = planned
-    if isinstance(module, (Layer, *_LAYERS)) and not _runs_fused(module, plans):
-        report._skip("", _described(module), _OWN if isinstance(module, Layer) else "not in an nn.Sequential")
+    if isinstance(module, (Layer, *_LAYERS)):
+        why = _OWN if isinstance(module, Layer) else "not in an nn.Sequential"
+        if (reason := _why_left("", module, why, None, plans)) is not None:
+            report._skip("", _described(module), reason)
     # By a module's id: the nearest one above it that has a forward, if any, and the path of that.
     users: dict[int, tuple[nn.Module, str]] = {}
     for path, container in module.named_modules():
@@ -297,7 +302,7 @@ def accelerate(module: nn.Module) -> Report:
 
 
 def restore(module: nn.Module) -> None:
-    """Give every container in a model that `accelerate` has changed its own forward again.
+    """Give every module in a model that `accelerate` has changed its own forward again.
 
     Deep copies and unpickled models may be given too.  A Sequential that was given to `torch.compile` itself
     while it was accelerated has to be given to it again.

@@ -160,8 +160,6 @@ def record(module: nn.Module) -> Trace:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
-            if not _is_plain(parameter.default):
-                raise Untraceable(f"has a {type(parameter.default).__name__} for a default")
             if parameter.kind is parameter.KEYWORD_ONLY:
                 keywords[name] = parameter.default
         elif parameter.kind is parameter.KEYWORD_ONLY:
@@ -355,6 +353,8 @@ class _Tracer(GraphAppendingTracer):
             raise Untraceable(f"reads the closure variable {min(hidden)}")
         if function.__code__.co_flags & _SUSPENDS:
             raise Untraceable("is a generator or a coroutine")
+        for name, value in _defaults(function):
+            self.check_value(f"{name}={value}", value)
         self._scan_code(function.__code__, function.__globals__)
 
     def _scan_code(self, code: types.CodeType, names: dict[str, Any]) -> None:
@@ -466,6 +466,12 @@ class _Tracer(GraphAppendingTracer):
         child = module._modules[name]
         facts.children[name] = child is not None
         return None if child is None else self.stand_in(child, (*path, name))
+
+
+def _defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            yield name, parameter.default
 
 
 def _is_plain_constant(instruction: dis.Instruction) -> bool:

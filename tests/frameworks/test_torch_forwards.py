@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -324,13 +326,22 @@ def test_report_of_a_public_module_names_layers_operators_and_rows(real_costs):
     assert repr(report) == (
         "3 replaced\n"
         "  mlp.fc1: Linear + GELU -> "
-        "linear_activation(activation='gelu', approximate='none'), from 141 rows, or 157 with gradients\n"
+        "linear_activation(activation='gelu', approximate='none'), from 313 rows, or 313 with gradients\n"
         "  maxout.first, maxout.second: 2 x Linear + max -> "
-        "linear_maxout(pieces=5), from 8 rows, or 13 with gradients\n"
+        "linear_maxout(pieces=5), from 17 rows, or 25 with gradients\n"
         "2 left alone\n"
         "  mlp.fc2: Linear(256, 64): Dropout follows it in Mlp.forward, and fastact does not fuse the two\n"
         "  maxout.top: Linear(240, 10): nothing follows it in GoodfellowMaxout.forward"
     )
+
+
+def test_readme_report_is_what_accelerate_prints(real_costs, capsys):
+    text = (Path(__file__).parents[2] / "fastact" / "torch" / "README.md").read_text(encoding="utf-8")
+    section = text.partition("### Forwards of your own")[2]
+    code, report = re.findall(r"^```(?:python)?\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[:2]
+    names = {}
+    exec("import torch\nfrom torch import nn\nimport fastact.torch\n" + code, names)
+    assert capsys.readouterr().out == report
 
 
 # ---- ways to write them
@@ -1270,7 +1281,7 @@ def test_few_rows_run_plainly(real_costs, fused):
     with torch.no_grad():
         model(randn(2, 64, 64))
         assert not fused
-        model(randn(4, 64, 64))
+        model(randn(5, 64, 64))
         assert fused == [ACTIVATION]
         model(randn(64))
     model(randn(2, 64, 64))
@@ -1280,6 +1291,6 @@ def test_few_rows_run_plainly(real_costs, fused):
 def test_small_layer_stays_and_the_report_says_so(real_costs):
     assert_left(
         written(lambda self, x: self.fc(x).relu()),
-        "one operator would be faster only from 6250 rows on",
+        "one operator would be faster only from 13889 rows on",
         randn(6, 9),
     )
