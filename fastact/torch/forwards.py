@@ -32,7 +32,7 @@ from .containers import (
     next_step,
     tensors_obstacle,
 )
-from .patterns import Match, child, find, reads_shape
+from .patterns import Match, child, find, mark_shapes, reads_shape
 from .traces import Untraceable, record
 
 # ---- what an operator costs and saves beside PyTorch's own, without and with gradients, in ns
@@ -162,6 +162,7 @@ class Plan:
 
     Attributes:
         own: the forward of the class.
+        inputs: how many arguments the graph takes; the forward's others have to be their defaults.
         found: what was fused.
         layers: the names of the layers that run fused.
         reasons: for each other layer that the forward calls, why it does not.
@@ -169,8 +170,10 @@ class Plan:
 
     def __init__(self, module: nn.Module) -> None:
         trace = record(module)
+        mark_shapes(trace.graph)
         self.own: Any = type(module).forward
-        self._inputs, self._facts = trace.inputs, trace.facts
+        self.inputs, self._defaults, self._facts = trace.inputs, trace.defaults, trace.facts
+        self._positions = trace.positions
         self.found: list[Found] = []
         self.layers: set[str] = set()
         self.reasons = {
@@ -250,9 +253,13 @@ class Plan:
         self.found.append(Found(name, text, _operator_text(step, rows)))
         self._least_rows = [min(one, other) for one, other in zip(self._least_rows, rows, strict=True)]
 
-    def fits(self, module: Any, args: tuple[Any, ...]) -> bool:
+    def fits(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the graph does what the module's own forward would, and takes no longer."""
-        if len(args) != self._inputs or type(x := args[0]) not in TENSORS:
+        if len(args) != self.inputs or kwargs:
+            if len(args) < self.inputs or not self._are_defaults(args[self.inputs :], kwargs):
+                return False
+            args = args[: self.inputs]
+        if type(x := args[0]) not in TENSORS:
             return False
         if (_function_modes() or _tracer() is not None) and is_observed():
             return False
@@ -268,6 +275,16 @@ class Plan:
             if type(layer) is not kind or call_obstacle(layer):
                 return False
         return True
+
+    def _are_defaults(self, more: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether other arguments, given in order and by name, are the values that the graph has for them."""
+        if len(more) > self._positions:
+            return False
+        given = dict(zip(self._defaults, more, strict=False))
+        if given.keys() & kwargs.keys():
+            return False
+        given |= kwargs
+        return all(name in self._defaults and value is self._defaults[name] for name, value in given.items())
 
 
 _autocasts = torch._C._is_any_autocast_enabled
@@ -377,8 +394,8 @@ def forward_of(plan: Plan) -> Callable[..., Any]:
     """A forward that runs a plan where it fits."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not _compiles() and plan.fits(self, args):
-            return plan.run(self, *args)
+        if not _compiles() and plan.fits(self, args, kwargs):
+            return plan.run(self, *args[: plan.inputs])
         return type(self).forward(self, *args, **kwargs)
 
     forward.fastact_plan = plan  # type: ignore[attr-defined]

@@ -139,8 +139,8 @@ def _calls(node: Any, targets: Iterable[Any]) -> bool:
 
 
 def _arguments(node: fx.Node, **defaults: Any) -> dict[str, Any] | None:
-    """The arguments behind the first, by name; None if there are others."""
-    if len(node.args) - 1 > len(defaults) or node.kwargs.keys() - defaults.keys():
+    """The arguments behind the first, by name; None if there are others, or no first."""
+    if not node.args or len(node.args) - 1 > len(defaults) or node.kwargs.keys() - defaults.keys():
         return None
     return {**defaults, **dict(zip(defaults, node.args[1:], strict=False)), **node.kwargs}
 
@@ -197,7 +197,10 @@ def _transposed(node: Any) -> fx.Node | None:
     transposes = (
         (_calls(node, (getattr,)) and node.args[1] in ("T", "mT"))
         or (_calls(node, ("t", torch.t)) and len(node.args) == 1)
-        or (_calls(node, ("transpose", torch.transpose)) and sorted(node.args[1:]) in ([0, 1], [-2, -1]))
+        or (
+            _calls(node, ("transpose", torch.transpose))
+            and node.args[1:] in ((0, 1), (1, 0), (-2, -1), (-1, -2))
+        )
     )
     return node.args[0] if transposes and _is_parameter(node.args[0]) else None
 
@@ -511,15 +514,21 @@ def _matched(
     return Match(products, frozenset(nodes), final, ranks, text, **more)
 
 
+def mark_shapes(graph: fx.Graph) -> None:
+    """Note which nodes give a shape or a size, or compute with them; `reads_shape` tells it."""
+    for node in graph.nodes:
+        sources = [each for each in node.all_input_nodes if each.op != "get_attr"]
+        node.meta[mark_shapes] = (
+            _shape_of(node) is not None
+            or _calls(node, ("size", "dim"))
+            or (_calls(node, (getattr,)) and node.args[1] in ("shape", "ndim"))
+            or (_calls(node, _OF_SHAPES) and bool(sources) and all(map(reads_shape, sources)))
+        )
+
+
+_OF_SHAPES = (operator.getitem, operator.add, operator.mul, operator.floordiv, unpack, stars)
+
+
 def reads_shape(node: fx.Node) -> bool:
-    """Whether a node gives a shape or a size, or computes with them, or gives a parameter."""
-    if node.op == "get_attr" or _shape_of(node) is not None or _calls(node, ("size", "dim", stars)):
-        return True
-    if _calls(node, (getattr,)):
-        return node.args[1] in ("shape", "ndim")
-    sources = [each for each in node.all_input_nodes if each.op != "get_attr"]
-    return (
-        _calls(node, (operator.getitem, operator.add, operator.mul, operator.floordiv, unpack))
-        and bool(sources)
-        and all(map(reads_shape, sources))
-    )
+    """Whether a node gives a parameter, a shape or a size, so that it may run earlier than it does."""
+    return node.op == "get_attr" or node.meta.get(mark_shapes, False)

@@ -132,10 +132,20 @@ def _tensor(own: dict[str, Any], name: str) -> Any:
 
 
 class Trace(NamedTuple):
-    """The graph of a forward, with its placeholders first, and the facts that it depends on."""
+    """The graph of a forward.
+
+    Attributes:
+        graph: with a placeholder for each required argument first.
+        inputs: how many those are.
+        defaults: the other arguments, which had these values.
+        positions: how many of those may be given in order.
+        facts: what it depends on.
+    """
 
     graph: fx.Graph
     inputs: int
+    defaults: dict[str, Any]
+    positions: int
     facts: Facts
 
 
@@ -147,37 +157,42 @@ def record(module: nn.Module) -> Trace:
     Raises:
         Untraceable: with the reason.
     """
-    kind: Any = type(module)
-    forward = kind.forward
+    try:
+        return _record(module, _Tracer())
+    except Untraceable:
+        raise
+    except Exception as error:  # of any kind, since the forward is any code
+        line = str(error).partition("\n")[0]
+        raise Untraceable(f"torch.fx does not trace: {line or type(error).__name__}") from error
+
+
+def _record(module: nn.Module, tracer: _Tracer) -> Trace:
+    forward = type(module).forward
     if not isinstance(forward, types.FunctionType):
         raise Untraceable("is not a function")
-    tracer = _Tracer()
     tracer.scan(forward)
-    tracer.facts.modules[()] = ModuleFacts(kind)
+    tracer.facts.modules[()] = ModuleFacts(type(module))
     placeholders: list[Proxy] = []
-    keywords: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    positions, takes_any = 0, False
     for name, parameter in list(inspect.signature(forward).parameters.items())[1:]:
+        takes_any |= parameter.kind is parameter.VAR_POSITIONAL
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                keywords[name] = parameter.default
+            defaults[name] = parameter.default
+            positions += parameter.kind is not parameter.KEYWORD_ONLY
         elif parameter.kind is parameter.KEYWORD_ONLY:
             raise Untraceable("needs a keyword")
         else:
             placeholders.append(tracer.create_proxy("placeholder", name, (), {}))
     if not placeholders:
         raise Untraceable("takes no input")
-    try:
-        result = forward(tracer.stand_in(module, ()), *placeholders, **keywords)
-        tracer.create_node("output", "output", (tracer.create_arg(result),), {})
-        tracer.check_stars()
-    except Untraceable:
-        raise
-    except Exception as error:
-        line = str(error).partition("\n")[0]
-        raise Untraceable(f"torch.fx does not trace: {line or type(error).__name__}") from error
-    return Trace(tracer.graph, len(placeholders), tracer.facts)
+    result = forward(tracer.stand_in(module, ()), *placeholders)
+    tracer.create_node("output", "output", (tracer.create_arg(result),), {})
+    tracer.check_stars()
+    positions = 0 if takes_any else positions
+    return Trace(tracer.graph, len(placeholders), defaults, positions, tracer.facts)
 
 
 def _is_plain(value: Any) -> bool:
@@ -185,13 +200,15 @@ def _is_plain(value: Any) -> bool:
 
 
 @functools.cache
-def _overridable() -> frozenset[int]:
-    """The ids of PyTorch's functions of tensors, which a proxy turns into nodes.
+def _allowed() -> frozenset[int]:
+    """The ids of PyTorch's functions of tensors, which a proxy turns into nodes, and of what is constant.
 
     Functions that make tensors, draw numbers or read the state of PyTorch are not among them.
     """
     functions = [each for group in get_overridable_functions().values() for each in group]
     functions += [F.hardswish, F.hardsigmoid, torch.rand_like, torch.randn_like]  # which the list lacks
+    # False at each call that a graph is for
+    functions += [torch.jit.is_scripting, torch.jit.is_tracing, torch.compiler.is_compiling]
     return frozenset(id(each) for each in functions if not isinstance(each, type))
 
 
@@ -393,7 +410,7 @@ class _Tracer(GraphAppendingTracer):
 
     def check_value(self, name: str, value: Any) -> None:
         """Refuse a value that may change, or a function that does more than a graph holds."""
-        if _is_plain(value) or id(value) in _overridable():
+        if _is_plain(value) or id(value) in _allowed():
             return
         if getattr(value, "__module__", None) == math.__name__ and callable(value):
             return

@@ -683,6 +683,38 @@ def test_what_is_not_such_a_layer_stays(name):
     assert_left(written(forward), reason or "", randn(6, 9))
 
 
+def test_keywords_in_place_of_positions_are_left():
+    for forward in (
+        lambda s, x: torch.max(input=s.fc(x).view(-1, 4, 3), dim=-1)[0],
+        lambda s, x: torch.amax(input=s.fc(x).view(-1, 4, 3), dim=-1),
+        lambda s, x: torch.maximum(input=s.fc(x), other=s.gc(x)),
+        lambda s, x: torch.max(*torch.chunk(input=s.fc(x), chunks=2, dim=-1)),
+        lambda s, x: torch.tanh(torch.reshape(input=s.fc(x), shape=(-1, 2))),
+        lambda s, x: F.linear(input=x, weight=s.V, bias=s.b).relu() + s.fc(x),
+        lambda s, x: torch.relu(x @ torch.transpose(input=s.V, dim0=0, dim1=1)) + s.fc(x),
+    ):
+        assert_left(written(forward), "", randn(6, 9))
+
+
+def test_deep_forward_is_traced(fused):
+    """A chain of a thousand sums."""
+
+    def forward(self, x):
+        y = x
+        for _ in range(1000):
+            y = y + x
+        return self.fc(y).relu()
+
+    assert_fused(written(forward), randn(6, 9), operators=[ACTIVATION], fused=fused)
+
+
+def test_function_that_is_constant_in_eager_calls_is_taken(fused):
+    def forward(self, x):
+        return self.fc(x) if torch.jit.is_scripting() or torch.compiler.is_compiling() else self.fc(x).relu()
+
+    assert_fused(written(forward), randn(6, 9), operators=[ACTIVATION], fused=fused)
+
+
 def test_module_is_traced_without_calling_random_functions():
     model = nn.ModuleList([Mlp(), written(draws_normally)])
     state = torch.get_rng_state()
@@ -885,6 +917,44 @@ def test_graph_does_not_run_after_what_it_read_has_changed(fused, name):
         assert_same(model, plain, x)
         assert_same(model, plain, x, call=outputs_and_gradients)
     assert not fused
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((None,), {}), ((), {"scale": None})])
+def test_graph_runs_where_an_argument_is_its_default(fused, args, kwargs):
+    plain, model = guarded_twins()
+    x = randn(6, 9)
+    torch.manual_seed(1)
+    expected = plain(x, *args, **kwargs)
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(x, *args, **kwargs), expected)
+    assert fused == ALL
+    fused.clear()
+    for other in ({"scale": 3.0}, {"scale": None, "more": 1}):
+        assert_same(model, plain, x, call=lambda model, x, other=other: outcome(lambda: model(x, **other)))
+    assert_same(model, plain, x, call=lambda model, x: outcome(lambda: model(x, None, None)))
+    assert not fused
+
+
+def test_more_arguments_than_the_graph_has_are_obeyed(fused):
+    def forward(self, x, *more, scale=None):
+        return self.fc(x).relu() * (len(more) + 1) if scale is None else x
+
+    model = written(forward)
+    plain = copy.deepcopy(model)
+    ft.accelerate(model)
+    x = randn(6, 9)
+    assert_same(model, plain, x, None)
+    assert not fused
+    assert_same(model, plain, x, call=lambda model, x: model(x, scale=None) > 0)
+    assert fused == [ACTIVATION]
+
+
+def outcome(call):
+    """What a call returns, or a tensor like no other for its error."""
+    try:
+        return call()
+    except TypeError as error:
+        return torch.tensor([hash(str(error))])
 
 
 def test_graph_runs_again_once_all_is_as_it_was(fused):
