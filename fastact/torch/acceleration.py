@@ -20,7 +20,7 @@ from .containers import (
     sequential_forward,
     withdraw,
 )
-from .forwards import Plan, forward_of, plan_of
+from .forwards import Plan, forward_of, is_matrix, plan_of
 from .modules import Layer
 
 _STANZA = "stanza.models.common.maxout_linear.MaxoutLinear"
@@ -206,7 +206,7 @@ def _why_product_left(module: nn.Module, plan: Plan | str | None) -> str | None:
         return None
     if isinstance(plan, Plan):
         return plan.reasons.get("")
-    own = [parameter for parameter in module.parameters(recurse=False) if parameter.dim() == 2]
+    own = any(map(is_matrix, module.parameters(recurse=False)))
     return f"its forward stays: {plan}" if plan and own else None
 
 

@@ -78,9 +78,12 @@ class Operation:
         self.stacks, self.piece_major = len(match.products) > 1, match.piece_major
         self.__name__ = "fastact_operation"  # what torch.fx calls it in code
 
-    def step(self, products: tuple[Any, ...], bias: Any, after: Any) -> Step | str:
-        """The step of a layer as it is now, or why there is none; of the first one that is stacked."""
-        product, after = products[0], after or self.after
+    def step(self, product: Any, bias: Any, after: Any) -> Step | str:
+        """The step of a layer as it is now, or why there is none.
+
+        `product` is an nn.Linear, or the weight that belongs to `bias`; `after` is a module, or None.
+        """
+        after = self.after if after is None else after
         if self.modules:
             if type(product) is not nn.Linear:
                 return f"its layer is a {type(product).__name__}"
@@ -99,36 +102,44 @@ class Operation:
                 return activation_step(weight, bias, after)
         out, pieces = self.groups
         units = weight.shape[0]
-        if self.stacks:
-            return Step(1, ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces})
+        if self.stacks:  # the step of one piece of a maxout, whatever the number of its units
+            keywords: dict[str, Any] = {"pieces": pieces}
+            return (
+                Step(1, ANY_RANK, linear_maxout, weight, bias, keywords) if divides(pieces, 0) else UNGROUPED
+            )
         if pieces is None:
             pieces, rest = divmod(units, out or 1)
             if rest:
                 return UNGROUPED
         if not divides(pieces, units) or out not in (None, units // pieces):
             return UNGROUPED
-        keywords = {"pieces": pieces, "piece_major": True} if self.piece_major else {"pieces": pieces}
+        keywords = {"pieces": pieces, **({"piece_major": True} if self.piece_major else {})}
         return Step(1, self.ranks, linear_maxout, weight, bias, keywords)
 
     def least_rows(self, step: Step, recorded: bool) -> float:
         copies = self.stacks or self.piece_major or not step.weight.is_contiguous()
         return _least_rows(step, copies, recorded)
 
+    def _takes(self, x: Any, step: Step) -> bool:
+        """Whether the operator returns what PyTorch's own operations would, and takes no longer."""
+        if not (step.takes(x) and self.ranks[0] <= x.dim() <= self.ranks[1]):
+            return False
+        tensors = [each for each in (x, step.weight, step.bias) if each is not None]
+        recorded = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+        if recorded and self.only_values:
+            return False
+        rows: int = x.numel() // x.shape[-1]
+        return rows >= self.least_rows(step, recorded)
+
     def __call__(self, x: Any, products: tuple[Any, ...], bias: Any, after: Any, *inputs: Any) -> Any:
-        step = self.step(products, bias, after)
-        if isinstance(step, Step) and step.takes(x) and self.ranks[0] <= x.dim() <= self.ranks[1]:
-            tensors = (x, step.weight, step.bias)
-            recorded = torch.is_grad_enabled() and any(
-                each.requires_grad for each in tensors if each is not None
-            )
-            if not (recorded and self.only_values) and x.numel() // x.shape[-1] >= self.least_rows(
-                step, recorded
-            ):
-                if not self.stacks:
-                    return step.run(x)
-                steps = [step, *(self.step((each,), bias, after) for each in products[1:])]
-                if (stacked := _stacked(steps)) is not None:
-                    return fused_maxout.linear_maxout(x, *stacked)
+        """y; `inputs` are those of `unfused`."""
+        step = self.step(products[0], bias, after)
+        if isinstance(step, Step) and self._takes(x, step):
+            if not self.stacks:
+                return step.run(x)
+            others = [self.step(product, bias, after) for product in products[1:]]
+            if (stacked := _stacked([step, *others])) is not None:
+                return fused_maxout.linear_maxout(x, *stacked)
         return self.unfused(None, *inputs)
 
 
@@ -199,31 +210,17 @@ class Plan:
         if any(node < last and not reads_shape(node) for node in between):
             return
         nodes = [node for node in graph.nodes if node in match.nodes]
-        inputs: list[fx.Node] = []
-        for node in nodes:
-            inputs += [
-                each for each in node.all_input_nodes if each not in match.nodes and each not in inputs
-            ]
+        used = [each for node in nodes for each in node.all_input_nodes if each not in match.nodes]
+        inputs = list(dict.fromkeys(used))
         product = match.products[0]
-        sources = [each.weight for each in match.products] + [each.bias for each in match.products]
         x = replaced.get(product.x, product.x)
-        outside = {x, *inputs, *(each for each in sources if each is not None)}
-        moved = _moved(outside, anchor)
+        moved = _moved({x, *inputs, *filter(None, (product.weight, product.bias))}, anchor)
         if moved is None:
             return
         names = [each.module for each in match.products if each.module]
-        if match.after_module:
-            names.append(match.after_module)
+        names += [match.after_module] if match.after_module else []
         operation = Operation(match, _unfused(nodes, match.final, inputs, names))
-        after = module.get_submodule(match.after_module) if match.after_module else None
-        steps = []
-        for each in match.products:
-            source = module.get_submodule(each.module) if each.module else _value(module, each.weight)
-            steps.append(operation.step((source,), _value(module, each.bias), after))
-        name = product.module or ""
-        step = steps[0]
-        if operation.stacks and isinstance(step, Step) and _stacked(steps) is None:
-            step = "the layers of its maximum do not match"
+        name, step = product.module or "", _first_step(operation, match, module)
         if isinstance(step, str):
             self.reasons[name] = step
             return
@@ -297,6 +294,18 @@ def _value(module: nn.Module, node: fx.Node | None) -> Any:
     return None if node is None else operator.attrgetter(node.target)(module)
 
 
+def _first_step(operation: Operation, match: Match, module: nn.Module) -> Step | str:
+    """The step of a match as a module is now, or why there is none; that of its first layer, of several."""
+    after = module.get_submodule(match.after_module) if match.after_module else None
+    steps = []
+    for each in match.products:
+        source = module.get_submodule(each.module) if each.module else _value(module, each.weight)
+        steps.append(operation.step(source, _value(module, each.bias), after))
+    if operation.stacks and isinstance(steps[0], Step) and _stacked(steps) is None:
+        return "the layers of its maximum do not match"
+    return steps[0]
+
+
 def _why_alone(node: fx.Node, module: nn.Module) -> str:
     """Why a child that a forward calls does not run fused, as far as its place tells."""
     forward, layer = f"{type(module).__name__}.forward", child(module, node)
@@ -364,6 +373,10 @@ def _compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
 # ---- forwards
 
 
+def is_matrix(parameter: nn.Parameter) -> bool:
+    return type(parameter) is nn.Parameter and parameter.dim() == 2  # a lazy parameter has no shape
+
+
 def plan_of(module: nn.Module) -> Plan | str | None:
     """The plan of a module's forward, or why that stays as it is.
 
@@ -379,7 +392,7 @@ def plan_of(module: nn.Module) -> Plan | str | None:
             return present.__func__.fastact_plan  # type: ignore[no-any-return]
     elif getattr(present, "__func__", present) is not kind.forward:
         return "its instance has another"
-    if not any(parameter.dim() == 2 for parameter in module.parameters()):
+    if not any(map(is_matrix, module.parameters())):
         return None
     try:
         return Plan(module)

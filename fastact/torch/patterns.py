@@ -47,7 +47,7 @@ class Match(NamedTuple):
     """Nodes that one operator can run.
 
     Attributes:
-        products: one product; or the pieces of a maxout, each of the same x.
+        products: one product; or the pieces of a maxout, each an nn.Linear of the same x.
         nodes: all of the pattern's nodes, `final` among them; others use the result of `final` alone.
         ranks: the fewest and the most dimensions that x may have.
         after: a module that is the activation, where the graph calls no module for it.
@@ -388,8 +388,8 @@ def _operands(node: Any, between: list[fx.Node]) -> Iterator[fx.Node]:
 
 def _of_products(node: fx.Node, products: list[Product], between: list[fx.Node]) -> Match | None:
     """The maximum of several products of one input."""
-    x, transposed = products[0].x, any(product.transposed for product in products)
-    if transposed or len(set(products)) < len(products) or any(product.x is not x for product in products):
+    x = products[0].x
+    if len(set(products)) < len(products) or any(each.module is None or each.x is not x for each in products):
         return None
     return _matched(tuple(products), node, between, ANY_RANK, "maximum", groups=(None, len(products)))
 

@@ -664,6 +664,14 @@ NOT_FUSED = {
     "minimum": (lambda s, x: torch.min(*s.fc(x).chunk(2, -1)), "chunk follows it"),
     "one part twice": (lambda s, x: torch.max(*(2 * [s.fc(x).chunk(2, -1)[0]])), "chunk follows it"),
     "two inputs": (lambda s, x: torch.maximum(s.fc(x), s.gc(x + 1)), "maximum follows it"),
+    "two products of parameters": (
+        lambda s, x: torch.maximum(F.linear(x, s.V, s.b), F.linear(x, s.V)) + s.fc(x),
+        "add follows it",
+    ),
+    "a layer and a product of parameters": (
+        lambda s, x: torch.maximum(s.fc(x), F.linear(x, s.V, s.b)),
+        "maximum follows it",
+    ),
     "softplus of another beta": (lambda s, x: F.softplus(s.fc(x), beta=2), "its Softplus is not"),
     "hardtanh of other bounds": (
         lambda s, x: F.hardtanh(s.fc(x), 0, 1),
@@ -681,6 +689,39 @@ NOT_FUSED = {
 def test_what_is_not_such_a_layer_stays(name):
     forward, reason = NOT_FUSED[name]
     assert_left(written(forward), reason or "", randn(6, 9))
+
+
+class Lazy(nn.Module):
+    """A module whose layer gets its size at the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.LazyLinear(12)
+
+    def forward(self, x):
+        return self.fc(x).relu()
+
+
+def test_lazy_layer_is_left_until_it_has_a_size(fused):
+    model = Lazy()
+    assert ft.accelerate(model).skipped == [("fc", "used by Lazy.forward, not by an nn.Sequential")]
+    model(randn(6, 9))
+    assert not fused
+    assert_fused(model, randn(6, 9), operators=[ACTIVATION], fused=fused)
+
+
+def test_layers_of_different_shapes_are_not_stacked(fused):
+    model = written(lambda self, x: torch.maximum(self.fc(x), self.gc(x)))
+    model.gc = nn.Linear(9, 1)
+    assert_left(model, "the layers of its maximum do not match", randn(6, 9))
+    model.gc = nn.Linear(9, 12)
+    plain = copy.deepcopy(model)
+    ft.accelerate(model)
+    for each in (plain, model):
+        torch.manual_seed(2)
+        each.gc = nn.Linear(9, 1)
+    assert_same(model, plain, randn(6, 9))
+    assert not fused
 
 
 def test_keywords_in_place_of_positions_are_left():
