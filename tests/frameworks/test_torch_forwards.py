@@ -1,6 +1,7 @@
 """`fastact.torch.accelerate` of modules with a forward of their own: patterns, guards, and what stays."""
 
 import copy
+import inspect
 import io
 import pickle
 import re
@@ -1254,6 +1255,131 @@ def test_forward_is_pytorchs_own(fused, make, context):
     assert ft.accelerate(model).replaced
     assert_same(model, plain, randn(6, 16), call=context)
     assert not fused
+
+
+# ---- each public module after each change
+
+
+def linears(model):
+    return [each for each in model.modules() if isinstance(each, nn.Linear)]
+
+
+def hooks(model):
+    for each in linears(model) or [model]:
+        each.register_forward_hook(lambda module, args, y: 2 * y)
+
+
+def other_children(model):
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                torch.manual_seed(2)
+                setattr(parent, name, OwnLinear(layer.in_features, layer.out_features).double())
+
+
+def other_sizes(model):
+    for each in model.modules():
+        for name in ("hidden", "out_channels", "out"):
+            if hasattr(each, name):
+                setattr(each, name, 3)
+
+
+def other_parameters(model):
+    for each in model.modules():
+        for name, parameter in list(each.named_parameters(recurse=False)):
+            setattr(each, name, nn.Parameter(parameter.detach() * 2))
+
+
+def forward_in_the_instance(model):
+    forward = type(model).forward
+    model.forward = lambda *args: forward(model, *(2 * each for each in args))
+
+
+def by_keyword(model, *inputs):
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+    return model(**dict(zip(names, inputs, strict=False)))
+
+
+def of_another_rank(model, *inputs):
+    return model(*(each[None] for each in inputs))
+
+
+def of_a_copy(model, *inputs):
+    return copy.deepcopy(model)(*inputs)
+
+
+def of_a_pickle(model, *inputs):
+    return pickled(model)(*inputs)
+
+
+def restored(model, *inputs):
+    ft.restore(model)
+    return model(*inputs)
+
+
+def in_autocast(model, *inputs):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return model(*inputs)
+
+
+def in_jit_trace(model, *inputs):
+    return torch.jit.trace(model, inputs, check_trace=False)(*inputs)
+
+
+def in_export(model, *inputs):
+    return torch.export.export(model, inputs).module(check_guards=False)(*inputs)
+
+
+def in_vmap(model, *inputs):
+    return torch.vmap(model, randomness="same")(*(torch.stack([each, each]) for each in inputs))
+
+
+def unchanged(model):
+    pass
+
+
+def plainly(model, *inputs):
+    return model(*inputs)
+
+
+AFTER = [
+    (lambda model: model.train(not model.training), plainly),
+    (hooks, plainly),
+    (other_children, plainly),
+    (other_sizes, plainly),
+    (other_parameters, plainly),
+    (forward_in_the_instance, plainly),
+    (lambda model: model.float().double(), plainly),
+    *((unchanged, call) for call in (by_keyword, of_another_rank, of_a_copy, of_a_pickle, restored)),
+    *((unchanged, call) for call in (in_autocast, in_jit_trace, in_export, in_vmap)),
+]
+MAY_BE_FUSED = (plainly, of_a_copy, of_another_rank, by_keyword)  # by_keyword: a child with a forward
+
+
+@deprecated
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("change", "call"), AFTER)
+def test_public_module_does_as_pytorch_after_each_change(fused, name, change, call):
+    make, shapes, _ = MODULES[name]
+    plain = make().double().eval()
+    model = copy.deepcopy(plain)
+    assert ft.accelerate(model).replaced
+    inputs = [randn(*shape, dtype=torch.float64) for shape in shapes]
+    outcomes = []
+    for each in (plain, model):
+        change(each)
+        torch.manual_seed(1)
+        try:
+            outcomes.append(call(each, *inputs))
+        except Exception as error:
+            outcomes.append(str(error))
+    tolerance = 1e-11 if call in MAY_BE_FUSED else 0.0  # as `assert_fused`
+    if isinstance(outcomes[1], str):
+        assert outcomes[0] == outcomes[1]
+    else:
+        torch.testing.assert_close(outcomes[0], outcomes[1], rtol=tolerance, atol=tolerance)
+    if call not in MAY_BE_FUSED:
+        assert not fused
 
 
 def test_graphs_hold_no_operator_of_fastact():
