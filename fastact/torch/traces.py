@@ -242,13 +242,21 @@ class _Operations:
         if here.opname == "UNPACK_SEQUENCE":
             values = self.tracer.create_proxy("call_function", unpack, (self, here.argval), {})
             return iter([values[i] for i in range(here.argval)])
-        if here.opname != "CALL_FUNCTION_EX":
-            made = next((i for i in range(place, len(instructions)) if _makes_tuple(instructions[i])), -2)
-            if here.opname != "LIST_EXTEND" or instructions[made + 1].opname not in _CALLS:
-                raise Untraceable("iterates over a value that depends on its input")
-        return iter([self.tracer.star(self, frame)])
+        call = place if here.opname == "CALL_FUNCTION_EX" else len(instructions)
+        if here.opname == "LIST_EXTEND":  # the call that gets the list as a tuple
+            call = 1 + next(
+                (i for i in range(place, len(instructions)) if _makes_tuple(instructions[i])), place
+            )
+        offsets = []
+        while call < len(instructions) and instructions[call].opname in _CALLS:
+            offsets.append(instructions[call].offset)
+            call += 1
+        if not offsets:
+            raise Untraceable("iterates over a value that depends on its input")
+        return iter([self.tracer.star(self, frame, offsets)])
 
 
+# A call with stars, or one whose only argument behind the first is a tuple, is these instructions alone.
 _CALLS = ("PUSH_NULL", "PRECALL", "CALL", "CALL_METHOD", "CALL_FUNCTION", "CALL_FUNCTION_EX")
 
 
@@ -326,7 +334,8 @@ class _Tracer(GraphAppendingTracer):
         super().__init__(fx.Graph())
         self.facts = Facts()
         self._scanned: set[Any] = set()
-        self._star: tuple[fx.Node, Any] | None = None  # one that no call has taken yet, and its frame
+        # One that no call has taken yet; the frame and the instructions of the call that has to.
+        self._star: tuple[fx.Node, Any, list[int]] | None = None
 
     def proxy(self, node: fx.Node) -> Proxy:
         return _Proxy(node, self)
@@ -342,10 +351,10 @@ class _Tracer(GraphAppendingTracer):
             raise Untraceable("gives a module to a function")
         return super().create_arg(a)
 
-    def star(self, values: Proxy, frame: Any) -> Proxy:
+    def star(self, values: Proxy, frame: Any, offsets: list[int]) -> Proxy:
         self.check_stars()
         proxy = self.create_proxy("call_function", stars, (values,), {})
-        self._star = proxy.node, frame
+        self._star = proxy.node, frame, offsets
         return proxy
 
     def check_stars(self) -> None:
@@ -354,7 +363,9 @@ class _Tracer(GraphAppendingTracer):
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
         if self._star is not None and any(leaf is self._star[0] for leaf in _leaves((args, kwargs))):
-            if kind not in ("call_function", "call_method") or _user_frame() is not self._star[1]:
+            _, caller, offsets = self._star
+            calls = _user_frame() is caller and caller.f_lasti in offsets
+            if kind not in ("call_function", "call_method") or not calls:
                 raise Untraceable("unpacks a value that depends on its input")
             kind, target, self._star = "call_function", Spread(target), None
         return super().create_node(kind, target, args, kwargs, *more, **named)
@@ -395,7 +406,7 @@ class _Tracer(GraphAppendingTracer):
         if value is MISSING:  # one of Python's own
             builtins = names["__builtins__"]
             value = (builtins if isinstance(builtins, dict) else vars(builtins)).get(name, MISSING)
-            if value not in _BUILTINS:
+            if value not in _BUILTINS and not (isinstance(value, type) and issubclass(value, Exception)):
                 raise Untraceable(f"uses {name}")
             return
         while isinstance(value, types.ModuleType):
@@ -457,6 +468,8 @@ class _Tracer(GraphAppendingTracer):
             facts.shared[name] = shared
             self.scan(shared.fget)
             return shared.fget(stand_in)
+        if shared is not MISSING and hasattr(type(shared), "__set__"):
+            raise Untraceable(f"uses self.{'.'.join((*path, name))}")
         if name in own:
             value = own[name]
             self.check_value(f"self.{'.'.join((*path, name))}", value)

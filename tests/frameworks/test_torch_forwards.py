@@ -602,6 +602,31 @@ def names_a_tuple(self, x):
     return self.fc(x).view(sizes).amax(-1) * sizes[1]
 
 
+def makes_a_tuple(self, x):
+    sizes = tuple(*[x.shape])
+    return self.fc(x).relu() * sizes[0]
+
+
+def lists_rows(self, x):
+    return torch.stack(list(self.fc(x).relu()))
+
+
+def views_a_list(self, x):
+    return self.fc(x).view([*x.shape[:-1], 4, 3]).amax(-1)
+
+
+def zips_rows(self, x):
+    return sum(self.fc(row).relu() + row.sum() for (row,) in zip(*[x], strict=True))
+
+
+def gives_stars_to_a_function(self, x):
+    return self.fc(x).relu() * second(*x.shape, 2)
+
+
+def second(*values):
+    return values[1]
+
+
 def yields(self, x):
     yield self.fc(x).relu()
 
@@ -629,6 +654,11 @@ STAYS = {
     calls_without_hooks: "uses self.fc.forward",
     unpacks_the_rest: "iterates over a value that depends on its input",
     names_a_tuple: "iterates over a value that depends on its input",
+    makes_a_tuple: "unpacks a value that depends on its input",
+    lists_rows: "iterates over a value that depends on its input",
+    views_a_list: "iterates over a value that depends on its input",
+    zips_rows: "unpacks a value that depends on its input",
+    gives_stars_to_a_function: "unpacks a value that depends on its input",
     yields: "is a generator or a coroutine",
 }
 
@@ -746,6 +776,15 @@ def test_deep_forward_is_traced(fused):
         for _ in range(1000):
             y = y + x
         return self.fc(y).relu()
+
+    assert_fused(written(forward), randn(6, 9), operators=[ACTIVATION], fused=fused)
+
+
+def test_error_that_is_not_raised_is_taken(fused):
+    def forward(self, x):
+        if self.out < 1:
+            raise ValueError(f"out: got {self.out}")
+        return self.fc(x).relu()
 
     assert_fused(written(forward), randn(6, 9), operators=[ACTIVATION], fused=fused)
 
