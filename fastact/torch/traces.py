@@ -55,6 +55,11 @@ _REFUSED = {
 }
 
 
+# Methods that change the shape of a tensor; a graph may read shapes earlier than the forward does.
+_RESHAPES: tuple[str, ...] = ("as_strided_", "resize_", "resize_as_", "set_", "squeeze_", "swapaxes_")
+_RESHAPES += ("swapdims_", "t_", "transpose_", "unsqueeze_")
+
+
 class Untraceable(Exception):
     """Why a forward has no graph that always does what the forward does."""
 
@@ -368,6 +373,8 @@ class _Tracer(GraphAppendingTracer):
             if kind not in ("call_function", "call_method") or not calls:
                 raise Untraceable("unpacks a value that depends on its input")
             kind, target, self._star = "call_function", Spread(target), None
+        if kind == "call_method" and target in _RESHAPES:
+            raise Untraceable(f"calls {target}")
         return super().create_node(kind, target, args, kwargs, *more, **named)
 
     # ---- code: what a function may do and read besides its arguments

@@ -582,6 +582,12 @@ def reads_its_class(self, x):
     return self.fc(x).relu() * self.__class__.__name__.count("W")
 
 
+def turns_its_input(self, x):
+    y = self.fc(x).relu()
+    x.unsqueeze_(0)
+    return y * x.shape[1]
+
+
 def imports(self, x):
     import math
 
@@ -650,6 +656,7 @@ STAYS = {
     reads_grad_mode: "uses torch.is_grad_enabled",
     reads_its_parameters: "uses self.parameters",
     reads_its_class: "uses self.__class__",
+    turns_its_input: "calls unsqueeze_",
     imports: "imports a module",
     calls_without_hooks: "uses self.fc.forward",
     unpacks_the_rest: "iterates over a value that depends on its input",
@@ -812,7 +819,7 @@ def assert_left(model, reason, *inputs):
     assert "forward" not in vars(model)
     for x in inputs:
         torch.manual_seed(1)
-        expected = plain(x)
+        expected = plain(x.clone())
         torch.manual_seed(1)
         torch.testing.assert_close(model(x), expected, rtol=0, atol=0, equal_nan=True)
 
