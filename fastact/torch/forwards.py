@@ -40,28 +40,32 @@ from .traces import Untraceable, record
 _CALL = (20_000.0, 120_000.0)  # a call, and its share of what is checked before the graph runs
 _CALL_WITH_COPY = (36_000.0, 160_000.0)  # a call that makes a copy of the weight, for another order
 _COPY = (0.6, 1.7)  # each number of such a weight
-_MAXOUT = (1.0, 4.0)  # saved for each number of the product
-_ACTIVATION = (0.12, 0.2)  # the same, and so below
+_PRODUCT = (0.0008, 0.003)  # saved for each multiply-add beyond the first 64 of a number of the product
+_MOST_INPUTS = 512  # of which multiply-adds are counted
+_MAXOUT = (1.0, 4.0)  # saved besides for each number of the product, and so below
+_ACTIVATION = (0.0, 0.0)
 _ACTIVATIONS = {
     **dict.fromkeys(("tanh", "mish"), (2.3, 2.5)),
     **dict.fromkeys(("elu", "selu", "softplus", "logsigmoid"), (1.0, 1.2)),
-    **dict.fromkeys(("sigmoid", "silu"), (0.25, 0.25)),
-    "gelu": (0.25, 1.5),
+    "sigmoid": (0.15, 0.0),
+    "silu": (0.15, 0.15),
+    "gelu": (0.075, 1.5),
     "softsign": (0.4, 1.9),
 }
 _MOST_ROWS = 2048  # a layer that needs more to gain from an operator is left alone
 
 
 def _least_rows(step: Step, copies: bool, recorded: bool) -> float:
-    """The rows of x from which a step takes less time than PyTorch's own operators."""
-    units = step.weight.shape[0]
-    saved = _ACTIVATIONS.get(step.keywords.get("activation", ""), _ACTIVATION)
-    if "activation" not in step.keywords:
-        saved = _MAXOUT
+    """The rows of x from which a step takes less time than PyTorch's own operators, infinity for never."""
+    units, inputs = step.weight.shape
+    saved = _MAXOUT
+    if "activation" in step.keywords:
+        saved = _ACTIVATIONS.get(step.keywords["activation"], _ACTIVATION)
+    each = saved[recorded] + _PRODUCT[recorded] * max(0, min(inputs, _MOST_INPUTS) - 64)
     cost = _CALL[recorded]
     if copies:
         cost = _CALL_WITH_COPY[recorded] + _COPY[recorded] * step.weight.numel()
-    return cost / (saved[recorded] * units) if units else float("inf")
+    return cost / (each * units) if each and units else math.inf
 
 
 # ---- operations: a match at a call
@@ -192,7 +196,7 @@ class Plan:
         }
         # Modules, and their classes, with something between them that would run later if they were not plain.
         self._separated: list[tuple[str, type]] = []
-        self._least_rows = [float("inf")] * 2
+        self._least_rows = [math.inf] * 2
         replaced: dict[fx.Node, fx.Node] = {}
         for match in find(trace.graph, module):
             self._take(match, trace.graph, module, replaced)
@@ -226,9 +230,10 @@ class Plan:
             return
         rows = [operation.least_rows(step, recorded) for recorded in (False, True)]
         if match.only_values:
-            rows[1] = float("inf")
+            rows[1] = math.inf
         if rows[0] > _MOST_ROWS:
-            self.reasons[name] = f"one operator would be faster only from {rows[0]:.0f} rows on"
+            from_where = "" if math.isinf(rows[0]) else f"; it would be from {rows[0]:.0f} rows on"
+            self.reasons[name] = f"one operator is no faster{from_where}"
             return
         for node in sorted(moved):
             anchor.prepend(node)

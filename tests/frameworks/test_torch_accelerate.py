@@ -1269,7 +1269,7 @@ MODELS = {
     "functional activation": (
         Block,
         "0 replaced\n5 left alone\n"
-        "  first, ..., more.2: 4 x Linear(8, 8): one operator would be faster only from 20833 rows on\n"
+        "  first, ..., more.2: 4 x Linear(8, 8): one operator is no faster\n"
         f"  last: Linear(8, 2): nothing follows it in Block.forward\n{HINT}",
     ),
     "transformer": (

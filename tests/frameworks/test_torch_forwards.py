@@ -30,6 +30,8 @@ def _fresh(request, monkeypatch):
     if "real_costs" not in request.fixturenames:
         for name in ("_CALL", "_CALL_WITH_COPY", "_COPY"):
             monkeypatch.setattr(forwards, name, (0.0, 0.0))
+        monkeypatch.setattr(forwards, "_ACTIVATION", (1.0, 1.0))
+        monkeypatch.setattr(forwards, "_ACTIVATIONS", {})
 
 
 @pytest.fixture(name="real_costs")
@@ -327,9 +329,9 @@ def test_report_of_a_public_module_names_layers_operators_and_rows(real_costs):
     assert repr(report) == (
         "3 replaced\n"
         "  mlp.fc1: Linear + GELU -> "
-        "linear_activation(activation='gelu', approximate='none'), from 313 rows, or 313 with gradients\n"
-        "  maxout.first, maxout.second: 2 x Linear + max -> "
-        "linear_maxout(pieces=5), from 17 rows, or 25 with gradients\n"
+        "linear_activation(activation='gelu', approximate='none'), from 1042 rows, or 313 with gradients\n"
+        "  maxout.first: Linear + max -> linear_maxout(pieces=5), from 17 rows, or 25 with gradients\n"
+        "  maxout.second: Linear + max -> linear_maxout(pieces=5), from 15 rows, or 23 with gradients\n"
         "2 left alone\n"
         "  mlp.fc2: Linear(256, 64): Dropout follows it in Mlp.forward, and fastact does not fuse the two\n"
         "  maxout.top: Linear(240, 10): nothing follows it in GoodfellowMaxout.forward"
@@ -1559,21 +1561,29 @@ def test_checkpoint_draws_the_same_masks(fused):
 
 
 def test_few_rows_run_plainly(real_costs, fused):
-    model = Mlp(64, 256)
+    model = GoodfellowMaxout(hidden=240)
     ft.accelerate(model)
     with torch.no_grad():
-        model(randn(2, 64, 64))
+        model(randn(14, 20))
         assert not fused
-        model(randn(5, 64, 64))
-        assert fused == [ACTIVATION]
-        model(randn(64))
-    model(randn(2, 64, 64))
-    assert fused == [ACTIVATION]
+        model(randn(16, 20))
+        assert fused == [MAXOUT]  # of the second layer
+        model(randn(17, 20))
+        assert fused == [MAXOUT] * 3
+    model(randn(22, 20))
+    assert fused == [MAXOUT] * 3
+    model(randn(25, 20))
+    assert fused == [MAXOUT] * 5
 
 
-def test_small_layer_stays_and_the_report_says_so(real_costs):
-    assert_left(
-        written(lambda self, x: self.fc(x).relu()),
-        "one operator would be faster only from 13889 rows on",
-        randn(6, 9),
-    )
+@pytest.mark.parametrize(
+    ("activation", "reason"),
+    [
+        (torch.relu, "one operator is no faster"),
+        (torch.tanh, "one operator is no faster; it would be from 2899 rows on"),
+    ],
+)
+def test_small_layer_stays_and_the_report_says_so(real_costs, activation, reason):
+    model = written(lambda self, x: self.relu(self.fc(x)))
+    model.fc, model.relu = nn.Linear(9, 3), activation
+    assert_left(model, reason, randn(6, 9))
