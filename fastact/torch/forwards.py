@@ -40,16 +40,16 @@ from .traces import Untraceable, record
 _CALL = (20_000.0, 120_000.0)  # a call, and its share of what is checked before the graph runs
 _CALL_WITH_COPY = (36_000.0, 160_000.0)  # a call that makes a copy of the weight, for another order
 _COPY = (0.6, 1.7)  # each number of such a weight
-_PRODUCT = (0.0008, 0.003)  # saved for each multiply-add beyond the first 64 of a number of the product
+_PRODUCT = (0.0008, 0.003)  # saved for each multiply-add beyond the first 128 of a number of the product
 _MOST_INPUTS = 512  # of which multiply-adds are counted
 _MAXOUT = (1.0, 4.0)  # saved besides for each number of the product, and so below
 _ACTIVATION = (0.0, 0.0)
 _ACTIVATIONS = {
     **dict.fromkeys(("tanh", "mish"), (2.3, 2.5)),
     **dict.fromkeys(("elu", "selu", "softplus", "logsigmoid"), (1.0, 1.2)),
-    "sigmoid": (0.15, 0.0),
-    "silu": (0.15, 0.15),
-    "gelu": (0.075, 1.5),
+    "sigmoid": (0.12, 0.0),
+    "silu": (0.12, 0.0),
+    "gelu": (0.0, 1.5),
     "softsign": (0.4, 1.9),
 }
 _MOST_ROWS = 2048  # a layer that needs more to gain from an operator is left alone
@@ -61,7 +61,7 @@ def _least_rows(step: Step, copies: bool, recorded: bool) -> float:
     saved = _MAXOUT
     if "activation" in step.keywords:
         saved = _ACTIVATIONS.get(step.keywords["activation"], _ACTIVATION)
-    each = saved[recorded] + _PRODUCT[recorded] * max(0, min(inputs, _MOST_INPUTS) - 64)
+    each = saved[recorded] + _PRODUCT[recorded] * max(0, min(inputs, _MOST_INPUTS) - 128)
     cost = _CALL[recorded]
     if copies:
         cost = _CALL_WITH_COPY[recorded] + _COPY[recorded] * step.weight.numel()
@@ -231,8 +231,8 @@ class Plan:
         rows = [operation.least_rows(step, recorded) for recorded in (False, True)]
         if match.only_values:
             rows[1] = math.inf
-        if rows[0] > _MOST_ROWS:
-            from_where = "" if math.isinf(rows[0]) else f"; it would be from {rows[0]:.0f} rows on"
+        if (fewest := min(rows)) > _MOST_ROWS:
+            from_where = "" if math.isinf(fewest) else f"; it would be from {fewest:.0f} rows on"
             self.reasons[name] = f"one operator is no faster{from_where}"
             return
         for node in sorted(moved):
@@ -329,9 +329,11 @@ def _why_alone(node: fx.Node, module: nn.Module) -> str:
 
 
 def _operator_text(step: Step, rows: list[float]) -> str:
-    few, many = rows
-    text = f"{step}, from {math.ceil(few)} rows"
-    return f"{text} without gradients" if math.isinf(many) else f"{text}, or {math.ceil(many)} with gradients"
+    """The operator, and from how many rows on it runs, without and with gradients."""
+    few, many = ("" if math.isinf(each) else f"{math.ceil(each)} rows" for each in rows)
+    if few and many:
+        return f"{step}, from {few}, or {many} with gradients"
+    return f"{step}, from {few or many} {'without' if few else 'with'} gradients"
 
 
 def _moved(nodes: set[fx.Node], anchor: fx.Node) -> set[fx.Node] | None:
