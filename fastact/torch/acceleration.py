@@ -39,9 +39,10 @@ class Change(NamedTuple):
     """Layers that run as one operator.
 
     Attributes:
-        name: the dotted name of the first layer, "" for the model itself.
-        before: the classes of the layers, such as "Linear + ReLU".
-        after: the operator with its keywords.
+        name: the dotted name of the first layer, or of the module whose parameters it multiplies; "" for
+            the model itself.
+        before: the classes of the layers, such as "Linear + ReLU", and the names of functions.
+        after: the operator with its keywords; in a forward, also from how many rows on it runs.
     """
 
     name: str

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import fastact.torch as ft
-from fastact.torch import forwards, fused_activation, fused_maxout
+from fastact.torch import containers, forwards, fused_activation, fused_maxout, patterns
 
 deprecated = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated")
 
@@ -444,6 +444,10 @@ MAXIMA = {
     "every other": lambda s, z, x: torch.maximum(z[..., ::2], z[..., 1::2]),
     "pool": lambda s, z, x: s.pool(z),
 }
+
+
+def test_every_activation_of_a_sequential_is_known_as_a_function():
+    assert set(patterns._ACTIVATIONS.values()) == set(containers._ACTIVATIONS)
 
 
 def first_of_two(values):
