@@ -40,10 +40,10 @@ def linear_maxout(
     return fused_maxout.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
 
 
-_TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
+TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
 _strided, _autocasts = torch.strided, torch.is_autocast_enabled
 _LOW = (torch.bfloat16, torch.float16)
-_ANY_RANK = (1, sys.maxsize)
+ANY_RANK = (1, sys.maxsize)
 _POOL_RANKS = (2, 3)  # what nn.MaxPool1d takes
 
 
@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
     def takes(self, x: Any) -> bool:
         """Whether the operator returns for this input what the children would, and raises nothing else."""
-        if type(x) not in _TENSORS:
+        if type(x) not in TENSORS:
             return False
         weight = self.weight
         dtype, wanted = x.dtype, weight.dtype
@@ -107,7 +107,7 @@ _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, *_ACTIVATI
 _AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear}
 _CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
 _LARGEST = torch.finfo(torch.float32).max
-_UNGROUPED = "it does not take the largest of whole groups of units"
+UNGROUPED = "it does not take the largest of whole groups of units"
 
 
 def fuses(after: Any) -> bool:
@@ -128,17 +128,23 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
     kind = type(after)
     if kind not in _AFTER_LINEAR:
         return f"{kind.__name__} follows it, and fastact does not fuse the two"
-    if obstacle := _linear_obstacle(linear) or _obstacle(after):
+    if obstacle := linear_obstacle(linear):
         return obstacle
-    parameters = linear._parameters
-    weight = parameters["weight"]
+    return activation_step(linear._parameters["weight"], linear._parameters["bias"], after)
+
+
+def activation_step(weight: Tensor, bias: Tensor | None, after: Any) -> Step | str:
+    """The step of a product and the activation or MaxPool1d behind it, or why they have to stay apart."""
+    if obstacle := call_obstacle(after):
+        return obstacle
+    kind = type(after)
     pools = kind is nn.MaxPool1d
     keywords = _pool_keywords(after, weight.shape[0]) if pools else _activation_keywords(after)
     if isinstance(keywords, str):
         return keywords
     if pools:
-        return Step(2, _POOL_RANKS, linear_maxout, weight, parameters["bias"], keywords)
-    return Step(2, _ANY_RANK, fused_activation.linear_activation, weight, parameters["bias"], keywords)
+        return Step(2, _POOL_RANKS, linear_maxout, weight, bias, keywords)
+    return Step(2, ANY_RANK, fused_activation.linear_activation, weight, bias, keywords)
 
 
 def maxout_step(layer: Any) -> Step | str:
@@ -146,15 +152,15 @@ def maxout_step(layer: Any) -> Step | str:
     linear, pieces = layer._modules.get("linear"), layer.maxout_k
     if type(linear) is not nn.Linear:
         return f"its linear is of the class {type(linear).__name__}"
-    if obstacle := _linear_obstacle(linear):
+    if obstacle := linear_obstacle(linear):
         return obstacle
     weight, bias = linear._parameters["weight"], linear._parameters["bias"]
-    if not _divides(pieces, weight.shape[0]):
-        return _UNGROUPED
-    return Step(1, _ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces, "piece_major": True})
+    if not divides(pieces, weight.shape[0]):
+        return UNGROUPED
+    return Step(1, ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces, "piece_major": True})
 
 
-def _obstacle(module: nn.Module) -> str | None:
+def call_obstacle(module: nn.Module) -> str | None:
     """Why a call of `module` may do more than the forward that its class came with, or None."""
     own, kind = module.__dict__, type(module)
     if (
@@ -176,14 +182,18 @@ def _obstacle(module: nn.Module) -> str | None:
     return None
 
 
-def _linear_obstacle(linear: nn.Linear) -> str | None:
-    """`_obstacle`, or what an operator does not take in the weight and bias."""
-    if obstacle := _obstacle(linear):
+def linear_obstacle(linear: nn.Linear) -> str | None:
+    """`call_obstacle`, or what an operator does not take in the weight and bias."""
+    if obstacle := call_obstacle(linear):
         return obstacle
     parameters, own = linear._parameters, linear.__dict__
     if "weight" not in parameters or "bias" not in parameters or "weight" in own or "bias" in own:
         return "its weight or bias is not a parameter"
-    weight, bias = parameters["weight"], parameters["bias"]
+    return tensors_obstacle(parameters["weight"], parameters["bias"])
+
+
+def tensors_obstacle(weight: Any, bias: Any) -> str | None:
+    """What an operator does not take in a weight (out_features, in_features) and a bias, or None."""
     if obstacle := _tensor_obstacle(weight):
         return obstacle
     shape = weight.shape
@@ -199,7 +209,7 @@ def _linear_obstacle(linear: nn.Linear) -> str | None:
 
 
 def _tensor_obstacle(tensor: Any) -> str | None:
-    if type(tensor) not in _TENSORS:
+    if type(tensor) not in TENSORS:
         return f"it has a {type(tensor).__name__} for a parameter"
     if tensor.dtype not in FLOATS:
         return f"its dtype is {tensor.dtype}, not float32 or float64"
@@ -240,8 +250,8 @@ def _pool_keywords(pool: Any, units: int) -> dict[str, Any] | str:
     pieces, stride, padding, dilation = map(
         _single, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     )
-    if not _divides(pieces, units) or (stride, padding, dilation) != (pieces, 0, 1) or pool.return_indices:
-        return _UNGROUPED
+    if not divides(pieces, units) or (stride, padding, dilation) != (pieces, 0, 1) or pool.return_indices:
+        return UNGROUPED
     return {"pieces": pieces}
 
 
@@ -249,7 +259,7 @@ def _single(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
 
-def _divides(pieces: Any, units: int) -> bool:
+def divides(pieces: Any, units: int) -> bool:
     return type(pieces) is int and 1 <= pieces <= checks.MAX_PIECES and units % pieces == 0
 
 
@@ -263,7 +273,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._are_functorch_transforms_active  # torch.compile takes this one
 
 
-def _is_observed() -> bool:
+def is_observed() -> bool:
     """Whether something in force has to see each child, or each of PyTorch's own operations.
 
     Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
@@ -303,7 +313,7 @@ def runs_children_in_order(kind: Any) -> bool:
 
 def sequential_forward(self: Any, input: Any) -> Any:
     kind = type(self)
-    if not runs_children_in_order(kind) or _is_observed():
+    if not runs_children_in_order(kind) or is_observed():
         return kind.forward(self, input)
     children = list(self._modules.values())
     start = 0
@@ -321,7 +331,7 @@ def sequential_forward(self: Any, input: Any) -> Any:
 def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     own = type(self).forward
     known = own is getattr(maxout_linear_forward, "__wrapped__", None)  # since `exchange`
-    if known and len(args) == 1 and not kwargs and not _is_observed():
+    if known and len(args) == 1 and not kwargs and not is_observed():
         step = maxout_step(self)
         if isinstance(step, Step) and step.takes(args[0]):
             return step.run(args[0])
@@ -370,7 +380,9 @@ _OURS = (sequential_forward, maxout_linear_forward, *_COPIERS.values())
 
 
 def is_ours(value: Any) -> bool:
-    return type(value) is types.MethodType and value.__func__ in _OURS
+    if type(value) is not types.MethodType:
+        return False
+    return value.__func__ in _OURS or hasattr(value.__func__, "fastact_plan")  # as forwards.py makes them
 
 
 def exchange(container: nn.Module, forward: Callable[..., Any]) -> None:
