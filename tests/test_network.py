@@ -541,6 +541,36 @@ def test_error_in_a_users_layer_names_it_and_leaves_gradients_alone(calls):
     assert model[0].weight.grad is not None
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_backward_that_fails_in_the_middle_leaves_gradients_alone(known, each_backend):
+    class Fails(Twice):
+        def _backward(self, grad_y, saved, accumulate, needs_input_grad):
+            raise KeyError("mine")
+
+    def network(middle):
+        return fa.Sequential(
+            fa.Linear(4, 3, rng=0),
+            fa.Residual(fa.Sequential(fa.Activation("relu"), middle)),
+            fa.Sequential(fa.Linear(3, 3, rng=1)),
+            fa.Linear(3, 2, bias=False, rng=2),
+        )
+
+    model = network(fa.Linear(3, 3, rng=3) if known else Fails())
+    if known:
+        model.backward(model(X, training=True))
+        model[3].weight.grad[...] = 7
+    before = [copy.deepcopy(parameter.grad) for parameter in model.parameters()]
+    arrays = [parameter.grad for parameter in model.parameters()]
+    y = model(X, training=True)
+    if known:
+        model[1].layer[1].weight.data = np.zeros((3, 4), F32)
+    with pytest.raises(ValueError if known else KeyError):
+        model.backward(y, accumulate=True)
+    for parameter, values, array in zip(model.parameters(), before, arrays, strict=True):
+        np.testing.assert_equal(parameter.grad, values)
+        assert parameter.grad is array
+
+
 def test_layer_that_appears_twice_in_changed_layers_raises_as_one_by_one(calls):
     def run():
         layer = fa.Linear(4, 4, rng=0)

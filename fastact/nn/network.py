@@ -64,6 +64,10 @@ class Run:
         self._layers = layers
         self._free: list[Array] = []  # the memory of a tape that was used up
 
+    def attributes(self) -> list[Any]:
+        """What the steps are made of."""
+        return [getattr(layer, name, None) for _, layer, names in self._parts for name in names]
+
     def forward(self, x: Any, training: bool) -> tuple[Array, Tape | None] | None:
         """y, and the tape of a training forward; None where the layers have to run one by one."""
         call = getattr(backends.active(), "network_forward", None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
@@ -80,7 +81,7 @@ class Sequential(Layer):
         for run, stop in self._runs():
             done = run.forward(x, training) if run is not None else None
             x, tape = done if done is not None else (self._forward_one_by_one(x, training, start, stop), None)
-            saved.append((start, stop, tape))
+            saved.append((start, stop, tape, run.attributes() if training and run is not None else None))
             start = stop
         return x, saved
 
@@ -94,17 +95,49 @@ class Sequential(Layer):
         return x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
-        grad: Any = grad_y
         first = -1 if needs_input_grad else self._first
-        for start, stop, tape in reversed(saved):
-            if tape is not None and stop > first:
-                done = tape.run.backward(tape, grad, accumulate, start > first)
+        tape = saved[0][2] if len(saved) == 1 else None
+        if tape is not None:
+            done = tape.run.backward(tape, grad_y, accumulate, needs_input_grad)
+            if done is not None:
+                return done[0]
+        grads = self._grads() if tape is not None or self._may_fail(saved) else []
+        grad: Any = grad_y
+        try:
+            for start, stop, tape, _ in reversed(saved):
+                done = None
+                if tape is not None and stop > first:
+                    done = tape.run.backward(tape, grad, accumulate, start > first)
+                    if done is None:
+                        tape.unpack()
                 if done is not None:
                     (grad,) = done
-                    continue
-                tape.unpack()
-            grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
+                else:
+                    grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
+        except BaseException:  # gradients that some layers have written already are again what they were
+            for parameter, before, values in grads:
+                parameter.grad = before
+                if isinstance(before, np.ndarray) and before.flags.writeable:
+                    before[...] = values
+            raise
         return grad
+
+    def _may_fail(self, saved: Any) -> bool:
+        """Whether a layer may raise after another one has written gradients.
+
+        A layer of your own may.  Those of this package do not if nothing has changed since the forward, and
+        arrays fit.
+        """
+        if len(self._runs()) != len(saved):  # other layers since the forward
+            return True
+        for (run, _), (_, _, _, attributes) in zip(self._runs(), saved, strict=True):
+            if run is None or attributes is None or any(map(operator.is_not, run.attributes(), attributes)):
+                return True
+        return not all(map(_fits, self.parameters()))
+
+    def _grads(self) -> list[tuple[Parameter, Any, Any]]:
+        """Each parameter with its gradient and a copy of it."""
+        return [(parameter, parameter.grad, _copy(parameter.grad)) for parameter in self.parameters()]
 
     def _backward_one_by_one(
         self, grad: Array | None, accumulate: bool, start: int, stop: int, first: int
@@ -147,7 +180,7 @@ class Sequential(Layer):
         return parts, layers
 
     def _saved_one_by_one(self) -> Any:
-        return [(0, len(self.layers), None)]
+        return [(0, len(self.layers), None, None)]
 
     def _children(self) -> tuple[tuple[str, Layer], ...]:
         return tuple((f"{i}", layer) for i, layer in enumerate(self.layers))
@@ -165,6 +198,19 @@ class Sequential(Layer):
         ]
         count = sum(np.size(parameter.data) for parameter in self.parameters())
         return "\n".join(["Sequential(", *lines, f")  # {count:,} parameters"])
+
+
+def _fits(parameter: Parameter) -> bool:
+    """Whether a backward can write to the parameter's gradient."""
+    data, grad = parameter.data, parameter.grad
+    if type(data) not in checks.ARRAYS or grad is None or type(grad) not in checks.ARRAYS:
+        return False
+    shaped = grad.shape == data.shape and grad.dtype == data.dtype
+    return shaped and grad.flags.writeable and not np.may_share_memory(grad, data)
+
+
+def _copy(grad: Any) -> Any:
+    return grad.copy() if isinstance(grad, np.ndarray) else grad
 
 
 # ---- the layers of a model
