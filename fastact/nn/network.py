@@ -15,6 +15,7 @@ or, for a layer that contains others, `_parts()`: the steps, and the layers that
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,22 +34,25 @@ LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM = range(7)  # enum 
 _TIERS: dict[Precision | None, int] = {tier: i for i, tier in enumerate(settings.PRECISIONS)}
 _TIERS[None] = -1  # the one in force
 
-_OBJECTS = (
-    Parameter,
-    np.random.Generator,
-    np.ndarray,
-    np.empty,
-    np.dtype(np.float32),
-    np.dtype(np.float64),
-    np.dtype(np.uint8),
-    _TIERS,
-    activations.CODES,
-    activations.code_of,
-)
-_ARRAY = np.ndarray
-
 # A tape up to this size is kept from one training step to the next, so that its pages need no zeroing again.
 _KEPT_BYTES = 96 << 20
+
+
+@functools.cache
+def _objects() -> tuple[Any, ...]:
+    """The first argument of a call, see csrc/api/numpy.h.  Not made at import, as NumPy imports `random` late."""
+    return (
+        Parameter,
+        np.random.Generator,
+        np.ndarray,
+        np.empty,
+        np.dtype(np.float32),
+        np.dtype(np.float64),
+        np.dtype(np.uint8),
+        _TIERS,
+        activations.CODES,
+        activations.code_of,
+    )
 
 
 class Run:
@@ -61,6 +65,7 @@ class Run:
 
     def __init__(self, parts: list[Part], layers: list[Layer]) -> None:
         self._parts = tuple(parts)
+        self._objects = _objects()
         self._layers = layers
         self._free: list[Array] = []  # the memory of a tape that was used up
 
@@ -76,12 +81,12 @@ class Run:
         tier, threads = _TIERS[settings.precision_in_force(None)], settings.requested_threads()
         memory = self._taken() if training else None
         rows, lead = x, None  # the leading axes of an x that is not a plain matrix
-        done = call(_OBJECTS, self._parts, x, training, memory, tier, threads)
+        done = call(self._objects, self._parts, x, training, memory, tier, threads)
         if done is None:
             if type(x) not in checks.ARRAYS or x.ndim == 0 or (x.ndim == 2 and x.flags.c_contiguous):
                 return None
             rows, lead = np.asarray(checks.contiguous_rows(x)), x.shape[:-1]
-            done = call(_OBJECTS, self._parts, rows, training, memory, tier, threads)
+            done = call(self._objects, self._parts, rows, training, memory, tier, threads)
             if done is None:
                 return None
         tape = None
@@ -110,7 +115,15 @@ class Run:
             grad_rows = np.asarray(checks.contiguous_rows(grad_y))
         threads = settings.requested_threads()
         done = call(
-            _OBJECTS, self._parts, tape.x, tape.y, memory, grad_rows, accumulate, needs_input_grad, threads
+            self._objects,
+            self._parts,
+            tape.x,
+            tape.y,
+            memory,
+            grad_rows,
+            accumulate,
+            needs_input_grad,
+            threads,
         )
         if done is None:
             tape.put_back(memory)
