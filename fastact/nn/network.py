@@ -40,7 +40,7 @@ _KEPT_BYTES = 96 << 20
 
 @functools.cache
 def _objects() -> tuple[Any, ...]:
-    """The first argument of a call, see csrc/api/numpy.h.  Not made at import, as NumPy imports `random` late."""
+    """The first argument of a call, see csrc/api/numpy.h; made late, as NumPy imports `random` late."""
     return (
         Parameter,
         np.random.Generator,
