@@ -618,7 +618,7 @@ def test_report_for_readme_writes_one_chart_and_one_table(tmp_path, readme, caps
     assert set(charts) < files
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines[0] == "| forward + backward, µs | layer | fastact | PyTorch | JAX | naive NumPy |"
-    assert len(lines) == 12
+    assert len(lines) == 2 + len(report.README_SHAPES)
     assert "| 1x2048x2048:relu | linear relu | 100 | 300 | 400 | 200 |" in lines
     assert (
         "float32, with fastact 0.1, torch 2.9, jax 0.9, numpy 2.0; commit 0123abc; [all results](machine.md)."
