@@ -138,4 +138,7 @@ static inline PyObject *attribute(PyObject *object, PyObject *name) {
 /* Adds the functions of network.c to the module -> 0, or -1 with an exception set. */
 int add_network(PyObject *module);
 
+/* The same of facts.c. */
+int add_facts(PyObject *module);
+
 #endif

@@ -270,7 +270,8 @@ static PyMethodDef methods[] = {
 
 int fa_add_functions(uintptr_t module) {
   PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released the GIL */
-  int failed_to = PyModule_AddFunctions((PyObject *)module, methods) < 0 || add_network((PyObject *)module) < 0;
+  int failed_to = PyModule_AddFunctions((PyObject *)module, methods) < 0 || add_network((PyObject *)module) < 0 ||
+                  add_facts((PyObject *)module) < 0;
   if (failed_to) PyErr_Clear();
   PyGILState_Release(state);
   return failed_to ? FA_NO_MEMORY : FA_OK;

@@ -41,6 +41,14 @@
  *                           1 for each number of x that is kept, for a caller who has drawn them)
  *   tape     an array of bytes for the tape, which a larger one replaces; None for a new one
  *
+ * A parameter whose `grad` is False needs no gradient.
+ *
+ * For callers that keep what they have looked up as long as it is true:
+ *
+ *   facts_hold(facts)    -> whether all hold, of a tuple (object, key, value, object, key, value, ...).  A dict has
+ *                            `value` at `key`, no such key where `value` is `...`, and no key at all where `key` is
+ *                            None; any other object has `value` for its attribute `key`
+ *
  * Nothing protects a call from an array that is freed meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);
 

@@ -380,6 +380,7 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
 network_forward = _native.network_forward
 network_backward = _native.network_backward
 network_tape = _native.network_tape
+facts_hold = _native.facts_hold
 
 
 # ---- frozen layers

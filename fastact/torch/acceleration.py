@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules import activation
 
+from .chain import Link
 from .containers import (
+    Plan,
     Step,
     exchange,
     fuses,
+    has_chains,
     is_ours,
     maxout_linear_forward,
     maxout_step,
@@ -58,11 +61,13 @@ class Report:
         replaced: a `Change` for each run of layers that one operator runs from now on.
         skipped: (name, reason) for each layer that was left alone, by its dotted name.  In a model
             without any of these layers: ("", the layers that it has).
+        chains: for each chain, the names of its changes in `replaced`, which run in one call.
     """
 
     def __init__(self) -> None:
         self.replaced: list[Change] = []
         self.skipped: list[tuple[str, str]] = []
+        self.chains: list[tuple[str, ...]] = []
         self._skipped_layers: list[str] = []  # what each of `skipped` is
         self._containers: list[nn.Module] = []
 
@@ -78,6 +83,13 @@ class Report:
     def __repr__(self) -> str:
         lines = [f"{len(self.replaced)} replaced"]
         lines += _grouped([(name, f"{before} -> {after}") for name, before, after in self.replaced])
+        if self.chains:
+            lines.append(
+                "1 chain, in one call"
+                if len(self.chains) == 1
+                else f"{len(self.chains)} chains, in one call each"
+            )
+            lines += [f"  {names[0]} to {names[-1]}: {len(names)} steps" for names in self.chains]
         if self.skipped:
             lines.append(f"{len(self.skipped)} left alone")
             lines += _grouped(
@@ -139,8 +151,12 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
-def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list[nn.Module], Step | str]]:
+def _accounts(
+    container: nn.Module, user: nn.Module, links: dict[tuple[int, int], Link]
+) -> Iterator[tuple[str, Sequence[nn.Module], Step | Link | str]]:
     """For each layer, or run of layers, in a container: its name, the layers, and their step or a reason.
+
+    `links` are those of chains, by the id of the container and the index in it.
 
     Each place of a layer is in exactly one of the results.
     """
@@ -153,6 +169,10 @@ def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list
     start = 0
     while start < len(children):
         child = children[start]
+        if link := links.get((id(container), start)):
+            yield names[start], link.modules, link
+            start += len(link.modules)
+            continue
         step = obstacle or next_step(children, start)
         if isinstance(step, Step):
             yield names[start], children[start : start + step.children], step
@@ -175,6 +195,36 @@ def _why_no_linear(children: list[Any], start: int) -> str:
     if not fuses(children[start]):
         return "fastact does not fuse it with a Linear"
     return "the Linear before it is left alone"
+
+
+def _chains(module: nn.Module, report: Report) -> tuple[dict[tuple[int, int], Link], set[int]]:
+    """The links of all chains by (id of the container, index in it), and the ids of Sequentials with a chain.
+
+    Chains of several steps that are no part of a longer one go into the report, unless they run already.
+    """
+    links: dict[tuple[int, int], Link] = {}
+    chained: set[int] = set()
+    if not has_chains():
+        return links, chained
+    paths = {id(container): path for path, container in module.named_modules()}
+    for container in module.modules():
+        if not isinstance(container, nn.Sequential) or _obstacle(container, container):
+            continue
+        for stretch in Plan(container).stretches:
+            if not stretch.chain:
+                continue
+            chained.add(id(container))
+            found = {(id(place.container), place.at): place.link for place in stretch.places}
+            longest = not found.keys() <= links.keys()
+            if longest and len(found) > 1 and not _is_accelerated(container):
+                report.chains.append(
+                    tuple(
+                        ".".join(filter(None, (paths[id(owner)], list(owner._modules)[index])))
+                        for owner, index, _ in stretch.places
+                    )
+                )
+            links.update(found)
+    return links, chained
 
 
 def accelerate(module: nn.Module) -> Report:
@@ -209,13 +259,15 @@ def accelerate(module: nn.Module) -> Report:
     report = Report()
     if isinstance(module, (Layer, *_LAYERS)):
         report._skip("", _described(module), _OWN if isinstance(module, Layer) else "not in an nn.Sequential")
+    links, chained = _chains(module, report)
     users: dict[int, nn.Module] = {}  # by a module's id: the nearest one above it that has a forward, if any
     for path, container in module.named_modules():
         user = container if _has_forward(container) else users.get(id(container), container)
         for child in container.children():
             users.setdefault(id(child), user)
-        accelerated, fused = _is_accelerated(container), False
-        for child_name, layers, step in _accounts(container, user):
+        accelerated = _is_accelerated(container)
+        fused = id(container) in chained and not accelerated
+        for child_name, layers, step in _accounts(container, user, links):
             name = ".".join(filter(None, (path, child_name)))
             if isinstance(step, str):
                 report._skip(name, _described(layers[0]), step)
@@ -224,7 +276,8 @@ def accelerate(module: nn.Module) -> Report:
             if accelerated:
                 report._skip(name, before, "it is accelerated already")
             else:
-                report.replaced.append(Change(name, before, str(step)))
+                after = step.text if isinstance(step, Link) else str(step)
+                report.replaced.append(Change(name, before, after))
                 fused = True
         if fused:
             report._containers.append(container)
