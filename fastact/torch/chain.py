@@ -39,6 +39,7 @@ _OBJECTS = (  # the first of what C needs, in the order of api/network.c
     *map(np.dtype, (np.float32, np.float64, np.uint8)),
     {None: -1},  # the tier of a layer: the one in force
 )
+_EXCHANGE = Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
 _NAME = "a chain of an accelerated nn.Sequential"
 _TENSORS = (Tensor, nn.Parameter)
 _strided = torch.strided
@@ -105,30 +106,18 @@ class _Layer:
 
 
 class _Place:
-    """A weight or a bias of a step, and the tensor that was seen there last."""
+    """A weight or a bias of a step, and the array of the tensor that was seen there last."""
 
-    __slots__ = ("_address", "_dtype", "_layer", "_name", "_parameter", "_pieces", "_shape", "_tensor")
+    __slots__ = ("_layer", "_name", "_parameter", "_pieces", "array")
 
     def __init__(self, layer: _Layer, name: str, pieces: int) -> None:
         self._layer, self._name, self._pieces = layer, name, pieces
         self._parameter = _Parameter()
-        self._tensor: Tensor | None = None
-        self._dtype: torch.dtype | None = None
-        self._address, self._shape = 0, torch.Size()
+        self.array: Array | None = None
 
     def take(self, tensor: Any, dtype: torch.dtype) -> bool:
         """Give a tensor, or None, to C; False for one that C can't read."""
-        if tensor is self._tensor and (
-            tensor is None
-            or (
-                tensor.data_ptr() == self._address
-                and tensor.dtype is dtype is self._dtype
-                and tensor.shape == self._shape
-                and tensor.is_contiguous()
-            )
-        ):
-            return True
-        self._tensor = None
+        self.array = None
         setattr(self._layer, self._name, None)
         if tensor is None:
             return True
@@ -137,18 +126,18 @@ class _Place:
         shape = tensor.shape
         if self._pieces and (not shape or shape[0] % self._pieces):
             return False
-        self._parameter.data = self._grouped(as_array(tensor))
+        self.array = as_array(tensor)
+        self._parameter.data = self._grouped(self.array)
         setattr(self._layer, self._name, self._parameter)
-        self._tensor, self._address, self._shape, self._dtype = tensor, tensor.data_ptr(), shape, dtype
         return True
 
     def new_gradient(self, needed: bool) -> Tensor | None:
         """The tensor that C writes the gradient to, if it is needed."""
-        tensor = self._tensor
-        if tensor is None or not needed:
+        array = self.array
+        if array is None or not needed:
             self._parameter.grad = False
             return None
-        gradient = np.empty(self._shape, NUMPY_DTYPES[tensor.dtype])
+        gradient = np.empty(array.shape, array.dtype)
         self._parameter.grad = self._grouped(gradient)
         return torch.from_numpy(gradient)
 
@@ -178,11 +167,20 @@ class _Parts:
                 self.dropouts.append((layer, link))
             parts.append((link.kind, layer, _ATTRIBUTES[link.kind]))
         self.parts = tuple(parts)
+        self._dtype: torch.dtype | None = None
+        self._known: list[Tensor | None] = []
+        self._arrays: list[Array | None] = []
 
-    def take(self, tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
-        for place, tensor in zip(self.places, tensors, strict=True):  # noqa: SIM110, all() is slower
+    def take(self, tensors: list[Tensor | None], dtype: torch.dtype, backend: Any) -> bool:
+        """Give the weights and biases to C; False where it can't read one."""
+        if dtype is self._dtype and backend.memory_holds(_EXCHANGE, tensors, self._known, self._arrays):
+            return True
+        self._dtype = None
+        for place, tensor in zip(self.places, tensors, strict=True):
             if not place.take(tensor, dtype):
                 return False
+        self._dtype, self._known = dtype, list(tensors)
+        self._arrays = [place.array for place in self.places]
         return True
 
 
@@ -223,8 +221,8 @@ class Chain:
     def run(self, x: Any) -> Tensor | None:
         """What the modules return for x; None where they have to run one by one.
 
-        The caller has found that the facts of the links hold, and that no mode, tracer or transform is in
-        force.
+        The caller has found that the facts of the links hold, that no mode, tracer or transform is in force,
+        and that the active backend is C.
         """
         if type(x) not in _TENSORS or _autocasts() or _profiles():
             return None
@@ -234,24 +232,22 @@ class Chain:
         shape = x.shape
         if not self._ranks[0] <= len(shape) <= self._ranks[1]:
             return None
-        forward = getattr(backends.active(), "network_forward", None)
-        if forward is None:
-            return None
+        backend: Any = backends.active()
         tensors = [parameters[name] for parameters, name in self._owners]
-        records = torch.is_grad_enabled() and (
-            x.requires_grad or any(tensor is not None and tensor.requires_grad for tensor in tensors)
-        )
+        records = torch.is_grad_enabled() and (x.requires_grad or _wants_gradient(tensors))
         if records and _saved_tensor_hooks(False) is not None:  # they may change what a tape holds
             return None
         active = tuple([own["training"] and own["p"] > 0 for own in self._dropouts])
         parts = self.leased(active)
-        if not parts.take(tensors, dtype):
+        if not parts.take(tensors, dtype, backend):
             return None
         if parts.dropouts and not self._draw(parts, x, tensors):
             return None
         training = records or len(parts.dropouts) > 0
         tier = _TIERS[settings.precision_in_force(None)]
-        done = forward(self.objects, parts.parts, rows_of(x), training, None, tier, thread_count())
+        done = backend.network_forward(
+            self.objects, parts.parts, rows_of(x), training, None, tier, thread_count()
+        )
         if done is None:
             if parts.dropouts:  # the numbers are drawn
                 raise RuntimeError("the parameters of a layer were changed by another thread during its call")
@@ -261,7 +257,7 @@ class Chain:
         if len(shape) != 2:
             y = y.reshape(*shape[:-1], -1)
         if records:
-            return _Function.apply((self, active, y, tape), x, *tensors)  # type: ignore[no-any-return]
+            return _apply((self, active, y, tape), x, *tensors)  # type: ignore[no-any-return]
         return torch.from_numpy(y)
 
     def leased(self, active: tuple[bool, ...]) -> _Parts:
@@ -321,6 +317,13 @@ class Chain:
         return x
 
 
+def _wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
+    for tensor in tensors:  # noqa: SIM110, any() is slower
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
+
+
 def rows_of(x: Tensor) -> Array:
     """The matrix that C reads in place; a copy where x is not contiguous."""
     return as_array(x) if x.dim() == 2 else as_rows(x)
@@ -350,12 +353,16 @@ class _Function(OperatorFunction):
         return None, *(grads or _gradients_by_pytorch(chain, ctx.active, x, tape, tensors, grad_y, needs[1:]))
 
 
+# Function.apply without what it does for setup_context and torch.func: bench/tuning: torch-raw-apply
+_apply = super(torch.autograd.Function, _Function).apply
+
+
 def _gradients(
     chain: Chain,
     active: tuple[bool, ...],
     x: Tensor,
     tape: Tensor,
-    tensors: Sequence[Tensor | None],
+    tensors: list[Tensor | None],
     y: Tensor,
     grad_y: Tensor,
     needs: Sequence[bool],
@@ -371,15 +378,15 @@ def _gradients(
         return None
     if not is_plain(grad_y, x.dtype):
         return None
-    backward = getattr(backends.active(), "network_backward", None)
+    backend: Any = backends.active()
     parts = chain.leased(active)
-    if backward is None or not parts.take(tensors, x.dtype):
+    if not hasattr(backend, "network_backward") or not parts.take(tensors, x.dtype, backend):
         return None
     grads = [place.new_gradient(need) for place, need in zip(parts.places, needs[1:], strict=True)]
     grad_rows = rows_of(grad_y)
     y_rows = grad_rows if y is grad_y else rows_of(y)
     memory = tape.numpy()
-    grad_x = backward(
+    grad_x = backend.network_backward(
         chain.objects, parts.parts, rows_of(x), y_rows, memory, grad_rows, False, needs[0], thread_count()
     )
     if grad_x is None:
