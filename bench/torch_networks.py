@@ -21,6 +21,7 @@ from torch import nn
 import fastact.torch
 from fastact import backends
 from fastact.cli.arguments import positive
+from fastact.torch import chain
 
 from . import records, threads
 
@@ -120,11 +121,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=positive, default=1, help="of both (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each network (%(default)s)")
+    parser.add_argument(
+        "--always", action="store_true", help="chains that are too small for gradients run too"
+    )
     parser.add_argument("--goals", action="store_true", help="only the networks with a goal")
     records.add_out(parser)
     options = parser.parse_args(arguments)
     records.check_option(parser, options.out, ("threads", "us"))
 
+    if options.always:
+        chain.RECORDED_COST = 0.0
     threads.pin(options.threads)
     torch.set_num_threads(options.threads)
     found: dict[str, dict[str, float]] = {}

@@ -62,12 +62,15 @@ class Report:
         skipped: (name, reason) for each layer that was left alone, by its dotted name.  In a model
             without any of these layers: ("", the layers that it has).
         chains: for each chain, the names of its changes in `replaced`, which run in one call.
+        small: (name of the first layer, rows) for each chain, or pair of layers by itself, that PyTorch's own
+            modules run faster where gradients are recorded and the input has fewer rows.  Then they run.
     """
 
     def __init__(self) -> None:
         self.replaced: list[Change] = []
         self.skipped: list[tuple[str, str]] = []
         self.chains: list[tuple[str, ...]] = []
+        self.small: list[tuple[str, int]] = []
         self._skipped_layers: list[str] = []  # what each of `skipped` is
         self._containers: list[nn.Module] = []
 
@@ -90,6 +93,9 @@ class Report:
                 else f"{len(self.chains)} chains, in one call each"
             )
             lines += [f"  {names[0]} to {names[-1]}: {len(names)} steps" for names in self.chains]
+        if self.small:
+            lines.append("too small for calls that record gradients, which run them unfused")
+            lines += _grouped([(name, f"below {rows} rows") for name, rows in self.small])
         if self.skipped:
             lines.append(f"{len(self.skipped)} left alone")
             lines += _grouped(
@@ -200,7 +206,7 @@ def _why_no_linear(children: list[Any], start: int) -> str:
 def _chains(module: nn.Module, report: Report) -> tuple[dict[tuple[int, int], Link], set[int]]:
     """The links of all chains by (id of the container, index in it), and the ids of Sequentials with a chain.
 
-    Chains of several steps that are no part of a longer one go into the report, unless they run already.
+    Chains that are no part of a longer one go into the report, unless they run already.
     """
     links: dict[tuple[int, int], Link] = {}
     chained: set[int] = set()
@@ -215,14 +221,15 @@ def _chains(module: nn.Module, report: Report) -> tuple[dict[tuple[int, int], Li
                 continue
             chained.add(id(container))
             found = {(id(place.container), place.at): place.link for place in stretch.places}
-            longest = not found.keys() <= links.keys()
-            if longest and len(found) > 1 and not _is_accelerated(container):
-                report.chains.append(
-                    tuple(
-                        ".".join(filter(None, (paths[id(owner)], list(owner._modules)[index])))
-                        for owner, index, _ in stretch.places
-                    )
+            if not found.keys() <= links.keys() and not _is_accelerated(container):
+                names = tuple(
+                    ".".join(filter(None, (paths[id(owner)], list(owner._modules)[at])))
+                    for owner, at, _ in stretch.places
                 )
+                if len(names) > 1:
+                    report.chains.append(names)
+                if (rows := stretch.chain.fewest_recorded_rows()) > 1:
+                    report.small.append((names[0], rows))
             links.update(found)
     return links, chained
 

@@ -9,6 +9,7 @@ array is kept, which is renewed once the tensor has other memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,10 @@ _OBJECTS = (  # the first of what C needs, in the order of api/network.c
     *map(np.dtype, (np.float32, np.float64, np.uint8)),
     {None: -1},  # the tier of a layer: the one in force
 )
+# What a chain saves in a call that records gradients, and what it costs, in microseconds of one machine; only
+# their ratios count.  bench/tuning: torch-chain-gain
+MODULE_GAIN, NUMBER_GAIN, CHEAP_NUMBER_GAIN, RECORDED_COST = 12.0, 0.003, 0.0005, 72.0
+_CHEAP = {activations.CODES[name][0] for name in ("identity", "relu", "leaky_relu", "hardtanh", "relu6")}
 _EXCHANGE = Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
 _NAME = "a chain of an accelerated nn.Sequential"
 _TENSORS = (Tensor, nn.Parameter)
@@ -217,6 +222,30 @@ class Chain:
         codes = {index: link.activation for index, link in enumerate(links)}
         self.objects = (_Parameter, *_OBJECTS, codes, activations.code_of)
         self._free: dict[tuple[bool, ...], list[_Parts]] = {}
+        self._modules_gain = MODULE_GAIN * sum(len(link.modules) for link in links)
+        self._row_gain = 0.0  # what a row of x adds
+        width = 0
+        for link in links:
+            if link.kind in (LINEAR, MAXOUT):
+                width = link.modules[0].weight.shape[0]
+            costly = link.activation is not None and link.activation[0] not in _CHEAP
+            self._row_gain += width * (NUMBER_GAIN if costly else CHEAP_NUMBER_GAIN)
+
+    def fewest_recorded_rows(self) -> int:
+        """From how many rows on it is quicker than the modules in a call that records gradients."""
+        missing = RECORDED_COST - self._modules_gain
+        return max(1, math.ceil(missing / self._row_gain)) if missing > 0 else 1
+
+    def is_small(self, x: Any) -> bool:
+        """Whether the modules themselves are quicker, for an input that `run` takes and gradients."""
+        missing = RECORDED_COST - self._modules_gain
+        if missing <= 0 or not torch.is_grad_enabled():
+            return False
+        if not isinstance(x, Tensor) or x.layout is not _strided or x.is_nested or not x.dim():
+            return False
+        if missing <= self._row_gain * x.numel() / (x.shape[-1] or 1):
+            return False
+        return x.requires_grad or _wants_gradient([parameters[name] for parameters, name in self._owners])
 
     def run(self, x: Any) -> Tensor | None:
         """What the modules return for x; None where they have to run one by one.

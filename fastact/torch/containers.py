@@ -527,6 +527,10 @@ def sequential_forward(self: Any, input: Any) -> Any:
     if plan is None or not plan.holds():
         plan = self.__dict__[_PLAN] = Plan(self)
     for start, stop, chain, _ in plan.stretches:
+        if chain is not None and chain.is_small(input):
+            for child in children[start:stop]:
+                input = child(input)
+            continue
         y = None if chain is None else chain.run(input)
         input = _in_pairs(children[start:stop], input) if y is None else y
     return input

@@ -11,14 +11,16 @@ from torch.utils.checkpoint import checkpoint
 
 import fastact.torch as ft
 from fastact import backends
+from fastact.torch import chain
 from fastact.torch.chain import Chain
 
 pytestmark = pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="needs the C extension")
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
+def _fresh(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(chain, "RECORDED_COST", 0.0)  # the models here are small
     torch._dynamo.reset()
     torch.set_default_dtype(torch.float64)  # whose roundings are far below the tolerances of assert_close
     backends.set_backend("c")
@@ -33,10 +35,10 @@ def ran(monkeypatch):
     calls = []
     run = Chain.run
 
-    def spy(chain, x):
-        y = run(chain, x)
+    def spy(self, x):
+        y = run(self, x)
         if y is not None:
-            calls.append(len(chain.links))
+            calls.append(len(self.links))
         return y
 
     monkeypatch.setattr(Chain, "run", spy)
@@ -557,3 +559,33 @@ def test_module_that_writes_into_its_input_begins_no_chain(ran):
     assert torch.equal(x, other)
     assert x.min() == 0
     assert ran == [1]
+
+
+# ---- never slower
+
+
+def test_small_chain_runs_as_pytorchs_own_where_gradients_are_recorded(ran, monkeypatch):
+    monkeypatch.undo()
+    calls = []
+    run = Chain.run
+    monkeypatch.setattr(Chain, "run", lambda self, x: calls.append(len(x)) or run(self, x))
+    model = nn.Sequential(nn.Linear(24, 8), nn.Tanh())
+    report = ft.accelerate(model)
+    assert report.chains == []
+    [(name, rows)] = report.small
+    assert name == "0"
+    assert rows > 100
+    assert repr(report).endswith(
+        f"too small for calls that record gradients, which run them unfused\n  0: below {rows} rows"
+    )
+    assert "Tanh" in str(model(torch.ones(rows - 1, 24)).grad_fn)
+    assert not calls
+    assert "Tanh" not in str(model(torch.ones(rows, 24)).grad_fn)
+    with torch.no_grad():
+        model(torch.ones(1, 24))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model(torch.ones(1, 24))
+    assert calls == [rows, 1, 1]
+    deep = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(8, 8), nn.ReLU())])
+    assert ft.accelerate(deep).small == []
