@@ -241,7 +241,9 @@ class Chain:
         missing = RECORDED_COST - self._modules_gain
         if missing <= 0 or not torch.is_grad_enabled():
             return False
-        if not isinstance(x, Tensor) or x.layout is not _strided or x.is_nested or not x.dim():
+        if _function_modes() or type(x) not in _TENSORS or x.layout is not _strided or x.is_nested:
+            return False
+        if not x.dim():
             return False
         if missing <= self._row_gain * x.numel() / (x.shape[-1] or 1):
             return False
