@@ -228,7 +228,7 @@ def _chains(module: nn.Module, report: Report) -> tuple[dict[tuple[int, int], Li
                 )
                 if len(names) > 1:
                     report.chains.append(names)
-                if (rows := stretch.chain.fewest_recorded_rows()) > 1:
+                if (rows := stretch.chain.fewest_rows) > 1:
                     report.small.append((names[0], rows))
             links.update(found)
     return links, chained

@@ -208,6 +208,18 @@ def is_plain(tensor: Any, dtype: torch.dtype) -> bool:
 # ---- chains
 
 
+def _fewest_rows(links: Sequence[Link]) -> int:
+    missing = RECORDED_COST
+    row_gain, width = 0.0, 0
+    for link in links:
+        missing -= MODULE_GAIN * len(link.modules)
+        if link.kind in (LINEAR, MAXOUT):
+            width = link.modules[0].weight.shape[0]
+        costly = link.activation is not None and link.activation[0] not in _CHEAP
+        row_gain += width * (NUMBER_GAIN if costly else CHEAP_NUMBER_GAIN)
+    return max(1, math.ceil(missing / row_gain))
+
+
 class Chain:
     """Links that run in one call."""
 
@@ -222,32 +234,23 @@ class Chain:
         codes = {index: link.activation for index, link in enumerate(links)}
         self.objects = (_Parameter, *_OBJECTS, codes, activations.code_of)
         self._free: dict[tuple[bool, ...], list[_Parts]] = {}
-        self._modules_gain = MODULE_GAIN * sum(len(link.modules) for link in links)
-        self._row_gain = 0.0  # what a row of x adds
-        width = 0
-        for link in links:
-            if link.kind in (LINEAR, MAXOUT):
-                width = link.modules[0].weight.shape[0]
-            costly = link.activation is not None and link.activation[0] not in _CHEAP
-            self._row_gain += width * (NUMBER_GAIN if costly else CHEAP_NUMBER_GAIN)
-
-    def fewest_recorded_rows(self) -> int:
-        """From how many rows on it is quicker than the modules in a call that records gradients."""
-        missing = RECORDED_COST - self._modules_gain
-        return max(1, math.ceil(missing / self._row_gain)) if missing > 0 else 1
+        # from these rows on it is quicker than the modules in a call that records gradients
+        self.fewest_rows = _fewest_rows(links)
 
     def is_small(self, x: Any) -> bool:
         """Whether the modules themselves are quicker, for an input that `run` takes and gradients."""
-        missing = RECORDED_COST - self._modules_gain
-        if missing <= 0 or not torch.is_grad_enabled():
+        if self.fewest_rows == 1 or type(x) not in _TENSORS or x.is_nested:
             return False
-        if _function_modes() or type(x) not in _TENSORS or x.layout is not _strided or x.is_nested:
+        shape = x.shape
+        if (shape[0] if len(shape) == 2 else shape[:-1].numel()) >= self.fewest_rows:
             return False
-        if not x.dim():
+        if not torch.is_grad_enabled():
             return False
-        if missing <= self._row_gain * x.numel() / (x.shape[-1] or 1):
-            return False
-        return x.requires_grad or _wants_gradient([parameters[name] for parameters, name in self._owners])
+        for parameters, name in self._owners:
+            tensor = parameters[name]
+            if tensor is not None and tensor.requires_grad:
+                return True
+        return x.requires_grad
 
     def run(self, x: Any) -> Tensor | None:
         """What the modules return for x; None where they have to run one by one.

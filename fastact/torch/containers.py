@@ -453,7 +453,8 @@ class Plan:
 
     def is_small(self, x: Any) -> bool:
         """Whether the children are one chain, and PyTorch's own modules run it faster for this call."""
-        return self._whole is not None and self._whole.is_small(x) and self._has_its_children()
+        modules, children = self._contents[0]
+        return self._whole is not None and self._whole.is_small(x) and tuple(modules.values()) == children
 
     def _has_its_children(self) -> bool:
         return all([tuple(modules.values()) == children for modules, children in self._contents])  # noqa: C419
