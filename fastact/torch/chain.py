@@ -242,7 +242,8 @@ class Chain:
         if self.fewest_rows == 1 or type(x) not in _TENSORS or x.is_nested:
             return False
         shape = x.shape
-        if (shape[0] if len(shape) == 2 else shape[:-1].numel()) >= self.fewest_rows:
+        rows = shape[0] if len(shape) == 2 else shape[:-1].numel()
+        if rows >= self.fewest_rows:
             return False
         if not torch.is_grad_enabled():
             return False
@@ -271,7 +272,7 @@ class Chain:
         records = torch.is_grad_enabled() and (x.requires_grad or _wants_gradient(tensors))
         if records and _saved_tensor_hooks(False) is not None:  # they may change what a tape holds
             return None
-        active = tuple([own["training"] and own["p"] > 0 for own in self._dropouts])
+        active = tuple([own["training"] and own["p"] > 0 for own in self._dropouts]) if self._dropouts else ()
         parts = self.leased(active)
         if not parts.take(tensors, dtype, backend):
             return None

@@ -456,17 +456,20 @@ class Plan:
         modules, children = self._contents[0]
         return self._whole is not None and self._whole.is_small(x) and tuple(modules.values()) == children
 
-    def _has_its_children(self) -> bool:
-        return all([tuple(modules.values()) == children for modules, children in self._contents])  # noqa: C419
-
-    def holds(self) -> bool:
-        """Whether every module is what it was."""
-        if not self._has_its_children():
+    def holds(self, children: tuple[Any, ...]) -> bool:
+        """Whether every module is what it was; `children` are those that the container has now."""
+        if children != self._contents[0][1]:
             return False
-        facts_hold: Any = backends.get("c").facts_hold  # type: ignore[attr-defined]
-        return facts_hold(self._facts) and not any(
-            isinstance(next_link(children, start), Link) for children, start in self._refused
-        )
+        for modules, inner in self._contents[1:]:
+            if tuple(modules.values()) != inner:
+                return False
+        backend: Any = backends.active()
+        if not backend.facts_hold(self._facts):
+            return False
+        for siblings, start in self._refused:  # noqa: SIM110, any() is slower
+            if isinstance(next_link(siblings, start), Link):
+                return False
+        return True
 
 
 # ---- forwards
@@ -535,7 +538,7 @@ def sequential_forward(self: Any, input: Any) -> Any:
     children = tuple(self._modules.values())
     if _compiles() or not has_chains():
         return _in_pairs(children, input)
-    if plan is None or not plan.holds():
+    if plan is None or not plan.holds(children):
         plan = self.__dict__[_PLAN] = Plan(self)
     for start, stop, chain, _ in plan.stretches:
         if chain is not None and chain.is_small(input):
