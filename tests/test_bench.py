@@ -385,9 +385,11 @@ def test_bench_checks_out_before_the_work(tmp_path, monkeypatch):
         run.run([1], [str(SMALL)], True, path, False)
 
 
-@pytest.mark.parametrize("name", ["ab", "activations", "bits", "ppo", "spacy_tagger", "torch_step", "ulp"])
+@pytest.mark.parametrize(
+    "name", ["ab", "activations", "bits", "ppo", "spacy_tagger", "torch_networks", "torch_step", "ulp"]
+)
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
-    if name in ("ppo", "torch_step"):
+    if name in ("ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")

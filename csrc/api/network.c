@@ -138,7 +138,8 @@ static const char *values_of(struct network *n, PyObject *parameter, int axes, c
   return PyArray_DATA(data);
 }
 
-/* The memory of a parameter's gradient of this shape, which is made if there is none yet; NULL for None. */
+/* The memory of a parameter's gradient of this shape, which is made if there is none yet; NULL for None, and for a
+ * parameter whose gradient is False. */
 static char *gradient_of(struct network *n, PyObject *parameter, int axes, const int64_t *shape) {
   if (parameter == Py_None || !n->usable) return NULL;
   PyObject *grad = attribute(parameter, names.grad);
@@ -152,6 +153,10 @@ static char *gradient_of(struct network *n, PyObject *parameter, int axes, const
   }
   if (!grad) {
     n->usable = 0;
+    return NULL;
+  }
+  if (grad == Py_False) {
+    Py_DECREF(grad);
     return NULL;
   }
   hold(n, grad);

@@ -313,7 +313,7 @@ static PyMethodDef methods[] = {
 int fa_add_functions(uintptr_t module) {
   PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released the GIL */
   int failed_to = PyModule_AddFunctions((PyObject *)module, methods) || add_network((PyObject *)module) ||
-                  add_optimizers((PyObject *)module);
+                  add_optimizers((PyObject *)module) || add_facts((PyObject *)module);
   if (failed_to) PyErr_Clear();
   PyGILState_Release(state);
   return failed_to ? FA_NO_MEMORY : FA_OK;

@@ -57,6 +57,17 @@
  *   FA_DROPOUT       p, rescale or the factor of the numbers that are kept, a generator or an array of bytes: 1 for
  *                    each number of x that is kept, for a caller who has drawn them
  *
+ * A parameter whose `grad` is False needs no gradient.
+ *
+ * For callers that keep what they have looked up as long as it is true:
+ *
+ *   facts_hold(facts)    -> whether all hold, of a tuple (object, key, value, object, key, value, ...).  A dict has
+ *                            `value` at `key`, no such key where `value` is `...`, and no key at all where `key` is
+ *                            None; any other object has `value` for its attribute `key`
+ *   memory_holds(api, tensors, known, arrays)    -> whether each tensor of a list is the known one, and a float tensor
+ *                            of the CPU whose memory, dtype and shape the array has; None is known as None.  api:
+ *                            the capsule __dlpack_c_exchange_api__
+ *
  * Nothing protects a call from an array that is freed meanwhile: ndarray.resize(refcheck=False) in another thread. */
 int fa_add_functions(uintptr_t module);
 

@@ -444,6 +444,8 @@ def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> flo
 network_forward = _native.network_forward
 network_backward = _native.network_backward
 network_tape = _native.network_tape
+facts_hold = _native.facts_hold
+memory_holds = _native.memory_holds
 
 
 # ---- frozen layers

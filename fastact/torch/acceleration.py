@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules import activation
 
+from .chain import Link
 from .containers import (
+    ChainPlan,
     Step,
     exchange,
     fuses,
+    has_chains,
     is_ours,
     maxout_linear_forward,
     maxout_step,
@@ -62,11 +65,16 @@ class Report:
         replaced: a `Change` for each run of layers that one operator runs from now on.
         skipped: (name, reason) for each layer that was left alone, by its dotted name.  In a model
             without any of these layers: ("", the layers that it has).
+        chains: for each chain, the names of its changes in `replaced`, which run in one call.
+        small: (name of the first layer, rows) for each chain, or pair of layers by itself, that PyTorch's own
+            modules run faster where gradients are recorded and the input has fewer rows.  Then they run.
     """
 
     def __init__(self) -> None:
         self.replaced: list[Change] = []
         self.skipped: list[tuple[str, str]] = []
+        self.chains: list[tuple[str, ...]] = []
+        self.small: list[tuple[str, int]] = []
         self._skipped_layers: list[str] = []  # what each of `skipped` is
         self._containers: list[nn.Module] = []
 
@@ -82,6 +90,16 @@ class Report:
     def __repr__(self) -> str:
         lines = [f"{len(self.replaced)} replaced"]
         lines += _grouped([(name, f"{before} -> {after}") for name, before, after in self.replaced])
+        if self.chains:
+            lines.append(
+                "1 chain, in one call"
+                if len(self.chains) == 1
+                else f"{len(self.chains)} chains, in one call each"
+            )
+            lines += [f"  {names[0]} to {names[-1]}: {len(names)} steps" for names in self.chains]
+        if self.small:
+            lines.append("too small for calls that record gradients, which run them unfused")
+            lines += _grouped([(name, f"below {rows} rows") for name, rows in self.small])
         if self.skipped:
             lines.append(f"{len(self.skipped)} left alone")
             lines += _grouped(
@@ -143,8 +161,12 @@ def _has_forward(module: nn.Module) -> bool:
     return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
-def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list[nn.Module], Step | str]]:
+def _accounts(
+    container: nn.Module, user: nn.Module, links: dict[tuple[int, int], Link]
+) -> Iterator[tuple[str, Sequence[nn.Module], Step | Link | str]]:
     """For each layer, or run of layers, in a container: its name, the layers, and their step or a reason.
+
+    `links` are those of chains, by the id of the container and the index in it.
 
     Each place of a layer is in exactly one of the results.
     """
@@ -157,6 +179,10 @@ def _accounts(container: nn.Module, user: nn.Module) -> Iterator[tuple[str, list
     start = 0
     while start < len(children):
         child = children[start]
+        if link := links.get((id(container), start)):
+            yield names[start], link.modules, link
+            start += len(link.modules)
+            continue
         step = obstacle or next_step(children, start)
         if isinstance(step, Step):
             yield names[start], children[start : start + step.children], step
@@ -211,6 +237,37 @@ def _why_product_left(module: nn.Module, plan: Plan | str | None) -> str | None:
     return f"its forward stays: {plan}" if plan and own else None
 
 
+def _chains(module: nn.Module, report: Report) -> tuple[dict[tuple[int, int], Link], set[int]]:
+    """The links of all chains by (id of the container, index in it), and the ids of Sequentials with a chain.
+
+    Chains that are no part of a longer one go into the report, unless they run already.
+    """
+    links: dict[tuple[int, int], Link] = {}
+    chained: set[int] = set()
+    if not has_chains():
+        return links, chained
+    paths = {id(container): path for path, container in module.named_modules()}
+    for container in module.modules():
+        if not isinstance(container, nn.Sequential) or _obstacle(container, container):
+            continue
+        for stretch in ChainPlan(container).stretches:
+            if not stretch.chain:
+                continue
+            chained.add(id(container))
+            found = {(id(place.container), place.at): place.link for place in stretch.places}
+            if not found.keys() <= links.keys() and not _is_accelerated(container):
+                names = tuple(
+                    ".".join(filter(None, (paths[id(owner)], list(owner._modules)[at])))
+                    for owner, at, _ in stretch.places
+                )
+                if len(names) > 1:
+                    report.chains.append(names)
+                if (rows := stretch.chain.fewest_rows) > 1:
+                    report.small.append((names[0], rows))
+            links.update(found)
+    return links, chained
+
+
 def accelerate(module: nn.Module) -> Report:
     """Run what fastact knows of a model fused, in place, in inference and in training.
 
@@ -218,6 +275,10 @@ def accelerate(module: nn.Module) -> Report:
     Softsign, Mish, Sigmoid, LogSigmoid, Tanh, Hardtanh (from -1 to 1), Hardsigmoid or Hardswish runs as one
     `linear_activation`.  A Linear followed by a MaxPool1d over whole groups of units, which is maxout, runs
     as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
+
+    On the C backend several Linears, with what runs with them and with Dropouts in between and after them,
+    are a chain: one call forward and one backward, in nested Sequentials too.  Where gradients are recorded,
+    PyTorch's own modules run a small chain faster; then they do run, and the report names the chain.
 
     Such a Sequential has to be called as a whole: what calls its children one by one runs them unfused.
 
@@ -256,6 +317,7 @@ def accelerate(module: nn.Module) -> Report:
         why = _OWN if isinstance(module, Layer) else "not in an nn.Sequential"
         if (reason := _why_left("", module, why, None, plans)) is not None:
             report._skip("", _described(module), reason)
+    links, chained = _chains(module, report)
     # By a module's id: the nearest one above it that has a forward, if any, and the path of that.
     users: dict[int, tuple[nn.Module, str]] = {}
     for path, container in module.named_modules():
@@ -263,8 +325,9 @@ def accelerate(module: nn.Module) -> Report:
         user, user_path = own if _has_forward(container) else users.get(id(container), own)
         for child in container.children():
             users.setdefault(id(child), (user, user_path))
-        accelerated, fused = _is_accelerated(container), False
-        for child_name, layers, step in _accounts(container, user):
+        accelerated = _is_accelerated(container)
+        fused = id(container) in chained and not accelerated
+        for child_name, layers, step in _accounts(container, user, links):
             name = ".".join(filter(None, (path, child_name)))
             if isinstance(step, str):
                 reason = _why_left(name[len(user_path) :].lstrip("."), layers[0], step, user, plans)
@@ -275,7 +338,8 @@ def accelerate(module: nn.Module) -> Report:
             if accelerated:
                 report._skip(name, before, _ACCELERATED)
             else:
-                report.replaced.append(Change(name, before, str(step)))
+                after = step.text if isinstance(step, Link) else str(step)
+                report.replaced.append(Change(name, before, after))
                 fused = True
         plan = plans.get(id(container))
         if isinstance(plan, Plan):

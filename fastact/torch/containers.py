@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-from .. import checks
+from .. import activations, backends, checks
+from ..nn.network import ACTIVATION, DROPOUT, LINEAR, MAXOUT
 from . import fused_activation, fused_maxout
+from .chain import Chain, Link
 from .tensors import FLOATS
 
 # ---- steps: consecutive children that one operator runs
@@ -80,8 +83,11 @@ class Step(NamedTuple):
         return self.operator(x, self.weight, self.bias, **self.keywords)
 
     def __str__(self) -> str:
-        keywords = ", ".join(f"{name}={value!r}" for name, value in self.keywords.items())
-        return f"{self.operator.__name__}({keywords})"
+        return f"{self.operator.__name__}({_text_of(self.keywords)})"
+
+
+def _text_of(keywords: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())
 
 
 # For each class: keywords of `linear_activation`, and the name of one that the module has as an attribute.
@@ -103,8 +109,8 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.ReLU6: ({"activation": "relu6"}, None),
     nn.LogSigmoid: ({"activation": "logsigmoid"}, None),
 }
-_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)}
-_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear}
+_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, nn.Dropout, *_ACTIVATIONS)}
+_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear, nn.Dropout}
 _CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
 _LARGEST = torch.finfo(torch.float32).max
 UNGROUPED = "it does not take the largest of whole groups of units"
@@ -263,6 +269,219 @@ def divides(pieces: Any, units: int) -> bool:
     return type(pieces) is int and 1 <= pieces <= checks.MAX_PIECES and units % pieces == 0
 
 
+# ---- links: children that are a step of a chain
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_METHODS = ("forward", "__call__", "_call_impl")
+_SHADOWS = ("forward", "_call_impl", "_compiled_call_impl", "weight", "bias")
+
+
+def next_link(children: Sequence[Any], start: int) -> Link | str | None:
+    """The link that begins at children[start], or the reason why none does; None for other classes."""
+    child = children[start]
+    kind = type(child)
+    if kind not in _FORWARDS or kind is nn.MaxPool1d:
+        return None
+    if kind is nn.Linear:
+        step = next_step(children, start)
+        return _product_link(child, children[start + 1] if isinstance(step, Step) else None, step)
+    if obstacle := call_obstacle(child):
+        return obstacle
+    if kind is nn.Dropout:
+        if not (_is_number(child.p) and 0 <= child.p < 1):
+            return "its p is not in [0, 1)"
+        return Link((child,), DROPOUT, None, 0, ANY_RANK, None, facts_of(child), f"dropout(p={child.p!r})")
+    keywords = _activation_keywords(child)
+    if isinstance(keywords, str):
+        return keywords
+    text = f"activation({_text_of(keywords)})"
+    return Link(
+        (child,), ACTIVATION, _code_of(**keywords), 0, ANY_RANK, copy.copy(child), facts_of(child), text
+    )
+
+
+def _product_link(linear: Any, after: Any, step: Any) -> Link | str:
+    """The link of a Linear, and of the module after it where one operator runs both."""
+    if after is None:
+        if obstacle := linear_obstacle(linear):
+            return obstacle
+        text = "linear_activation(activation='identity')"
+        return Link((linear,), LINEAR, _code_of("identity"), 0, ANY_RANK, None, facts_of(linear), text)
+    pools = type(after) is nn.MaxPool1d
+    return Link(
+        (linear, after),
+        MAXOUT if pools else LINEAR,
+        None if pools else _code_of(**step.keywords),
+        step.keywords.get("pieces", 0),
+        step.ranks,
+        copy.copy(after),
+        facts_of(linear) + facts_of(after),
+        str(step),
+    )
+
+
+def _code_of(activation: str, **keywords: Any) -> tuple[int, float, bool]:
+    return activations.code_of(activation, keywords)
+
+
+def facts_of(module: nn.Module) -> tuple[Any, ...]:
+    """What is true while a call of `module` does what it does now, but for its parameters."""
+    own, kind = module.__dict__, type(module)
+    facts: list[Any] = [module, "__class__", kind, own, "_parameters", own["_parameters"]]
+    for name in _HOOKS:
+        facts += [own, name, own[name], own[name], None, None]
+    for name in (*_SHADOWS, *getattr(kind, "__constants__", ())):
+        facts += [own, name, own.get(name, ...)]
+    for name in _METHODS:
+        facts += [kind, name, getattr(kind, name)]
+    return tuple(facts)
+
+
+def _is_plain_sequential(module: Any) -> bool:
+    """Whether a call of a Sequential does nothing but call its children one after the other."""
+    own, kind = module.__dict__, type(module)
+    forward = own.get("forward")
+    return (
+        runs_children_in_order(kind)
+        and (forward is None or (is_ours(forward) and forward.__self__ is module))
+        and not any(own[name] for name in _HOOKS)
+        and "_call_impl" not in own
+        and "_compiled_call_impl" not in own
+        and kind.__call__ is _CALL
+        and kind._call_impl is _CALL_IMPL
+    )
+
+
+class LinkPlace(NamedTuple):
+    """A link, and the index `at` of its first child in the container that has it."""
+
+    container: nn.Module
+    at: int
+    link: Link
+
+
+class _Entry(NamedTuple):
+    """Children [start, stop) of a container and their links; none where they run one by one."""
+
+    start: int
+    stop: int
+    places: tuple[LinkPlace, ...]
+
+
+def _leading_writers(entries: Sequence[_Entry]) -> int:
+    """How many entries to leave out so that no module writes into the chain's input in place."""
+    count = 0
+    for index, entry in enumerate(entries):
+        for _, _, link in entry.places:
+            if link.kind in (LINEAR, MAXOUT):
+                return count
+            if getattr(link.modules[0], "inplace", False):
+                count = index + 1
+    return count
+
+
+def runs_as_chain(links: Sequence[Link]) -> bool:
+    """Whether one call is quicker: for several Linears, or one and the module that it is fused with."""
+    products = [link for link in links if link.kind in (LINEAR, MAXOUT)]
+    return len(products) > 1 or any(len(link.modules) > 1 for link in products)
+
+
+class Stretch(NamedTuple):
+    """Children [start, stop) of a container: those of a chain with its places, or others."""
+
+    start: int
+    stop: int
+    chain: Chain | None = None
+    places: tuple[LinkPlace, ...] = ()
+
+
+class ChainPlan:
+    """How a Sequential runs its children, as long as they are what they were.
+
+    Attributes:
+        stretches: all its children, in order.
+    """
+
+    def __init__(self, container: nn.Module) -> None:
+        self._contents: list[tuple[Any, tuple[Any, ...]]] = []
+        self._refused: list[tuple[Sequence[Any], int]] = []
+        self.stretches: list[Stretch] = []
+        entries = self._entries(container)
+        for linked, group in itertools.groupby(entries, lambda entry: bool(entry.places)):
+            run = list(group)
+            alone = _leading_writers(run) if linked else len(run)
+            places = tuple(itertools.chain(*[entry.places for entry in run[alone:]]))
+            inner = len(run) - alone == 1 and places[0].container is not container  # which runs its own chain
+            if inner or not runs_as_chain([place.link for place in places]):
+                alone = len(run)
+            if alone:
+                self._append(Stretch(run[0].start, run[alone - 1].stop))
+            if alone < len(run):
+                chain = Chain([place.link for place in places])
+                self._append(Stretch(run[alone].start, run[-1].stop, chain, places))
+        self._whole = self.stretches[0].chain if len(self.stretches) == 1 else None
+        facts = [fact for stretch in self.stretches for place in stretch.places for fact in place.link.facts]
+        once = {tuple(map(id, facts[i : i + 3])): facts[i : i + 3] for i in range(0, len(facts), 3)}
+        self._facts = tuple(itertools.chain(*once.values()))
+
+    def _append(self, stretch: Stretch) -> None:
+        if not stretch.chain and self.stretches and not self.stretches[-1].chain:
+            stretch = Stretch(self.stretches.pop().start, stretch.stop)  # a pair may be in both of them
+        self.stretches.append(stretch)
+
+    def _entries(self, container: nn.Module) -> list[_Entry]:
+        children = tuple(container._modules.values())
+        self._contents.append((container._modules, children))
+        entries = []
+        start = 0
+        while start < len(children):
+            child: Any = children[start]
+            places: tuple[LinkPlace, ...] = ()
+            stop = start + 1
+            if isinstance(child, nn.Sequential):
+                places = self._nested(child)
+            else:
+                link = next_link(children, start)
+                if isinstance(link, Link):
+                    places, stop = (LinkPlace(container, start, link),), start + len(link.modules)
+                elif link is not None:
+                    self._refused.append((children, start))
+            entries.append(_Entry(start, stop, places))
+            start = stop
+        return entries
+
+    def _nested(self, child: nn.Sequential) -> tuple[LinkPlace, ...]:
+        """The links of a Sequential in this one, if all of it is links and it is called as any other."""
+        if not _is_plain_sequential(child):
+            return ()
+        entries = self._entries(child)
+        if not entries or not all(entry.places for entry in entries):
+            return ()
+        first, *others = [place for entry in entries for place in entry.places]
+        link = first.link._replace(facts=facts_of(child) + first.link.facts)
+        return (first._replace(link=link), *others)
+
+    def is_small(self, x: Any) -> bool:
+        """Whether the children are one chain, and PyTorch's own modules run it faster for this call."""
+        modules, children = self._contents[0]
+        return self._whole is not None and self._whole.is_small(x) and tuple(modules.values()) == children
+
+    def holds(self, children: tuple[Any, ...]) -> bool:
+        """Whether every module is what it was; `children` are those that the container has now."""
+        if children != self._contents[0][1]:
+            return False
+        for modules, inner in self._contents[1:]:
+            if tuple(modules.values()) != inner:
+                return False
+        backend: Any = backends.active()
+        if not backend.facts_hold(self._facts):
+            return False
+        for siblings, start in self._refused:  # noqa: SIM110, any() is slower
+            if isinstance(next_link(siblings, start), Link):
+                return False
+        return True
+
+
 # ---- forwards
 
 
@@ -306,6 +525,14 @@ def _only_default_device() -> bool:
 _SEQUENTIAL_FORWARD, _SEQUENTIAL_ITER = nn.Sequential.forward, nn.Sequential.__iter__
 
 
+_PLAN = "_fastact_plan"  # an attribute of accelerated Sequentials
+
+
+def has_chains() -> bool:
+    """Whether the active backend runs chains."""
+    return hasattr(backends.active(), "network_forward")
+
+
 def runs_children_in_order(kind: Any) -> bool:
     """Whether a class of Sequential has the forward, and the order of its children, of nn.Sequential."""
     return kind.forward is _SEQUENTIAL_FORWARD and kind.__iter__ is _SEQUENTIAL_ITER
@@ -313,9 +540,28 @@ def runs_children_in_order(kind: Any) -> bool:
 
 def sequential_forward(self: Any, input: Any) -> Any:
     kind = type(self)
+    plan = None if _compiles() else self.__dict__.get(_PLAN)
+    if plan is not None and plan.is_small(input):
+        return kind.forward(self, input)
     if not runs_children_in_order(kind) or is_observed():
         return kind.forward(self, input)
-    children = list(self._modules.values())
+    children = tuple(self._modules.values())
+    if _compiles() or not has_chains():
+        return _in_pairs(children, input)
+    if plan is None or not plan.holds(children):
+        plan = self.__dict__[_PLAN] = ChainPlan(self)
+    for start, stop, chain, _ in plan.stretches:
+        if chain is not None and chain.is_small(input):
+            for child in children[start:stop]:
+                input = child(input)
+            continue
+        y = None if chain is None else chain.run(input)
+        input = _in_pairs(children[start:stop], input) if y is None else y
+    return input
+
+
+def _in_pairs(children: Sequence[Any], input: Any) -> Any:
+    """Each child by itself, or with the one after it where an operator runs both."""
     start = 0
     while start < len(children):
         step = next_step(children, start)
@@ -359,7 +605,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         twin = memo[id(self)] = copy.copy(self)
         vars(twin).update(copy.deepcopy(vars(twin), memo))
     for name, value in vars(self).items():
-        if is_ours(value):
+        if is_ours(value) and name != _PLAN:
             vars(twin)[name] = types.MethodType(value.__func__, twin)
     return twin
 
@@ -380,6 +626,8 @@ _OURS = (sequential_forward, maxout_linear_forward, *_COPIERS.values())
 
 
 def is_ours(value: Any) -> bool:
+    if type(value) is ChainPlan:
+        return True
     if type(value) is not types.MethodType:
         return False
     return value.__func__ in _OURS or hasattr(value.__func__, "fastact_plan")  # as forwards.py makes them
