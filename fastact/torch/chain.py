@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import activations, backends, settings
-from ..nn.network import ACTIVATION, DROPOUT, LINEAR, MAXOUT
+from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from .operators import OperatorFunction, check_first_derivative
 from .tensors import FLOATS, NUMPY_DTYPES, as_array, as_rows, thread_count
 
@@ -30,8 +30,10 @@ _ATTRIBUTES = {
     LINEAR: ("precision", "weight", "bias", "activation", "keywords", "slope"),
     MAXOUT: ("precision", "weight", "bias"),
     ACTIVATION: ("activation", "keywords", "slope"),
+    LAYER_NORM: ("eps", "weight", "bias"),
     DROPOUT: ("p", "factor", "keep"),
 }
+_HAVE_PLACES = (LINEAR, MAXOUT, LAYER_NORM)  # a weight and a bias
 _TIERS = {tier: number for number, tier in enumerate(settings.PRECISIONS)}
 _OBJECTS = (  # the first of what C needs, in the order of api/network.c
     np.random.Generator,
@@ -62,8 +64,8 @@ class Link(NamedTuple):
     """One or two modules that are one step of a chain.
 
     Attributes:
-        modules: a Linear and perhaps its activation or maxout, or an activation, or a Dropout.
-        kind: LINEAR, MAXOUT, ACTIVATION or DROPOUT.
+        modules: a Linear and perhaps its activation or maxout, or an activation, a LayerNorm or a Dropout.
+        kind: LINEAR, MAXOUT, ACTIVATION, LAYER_NORM or DROPOUT.
         activation: of LINEAR and ACTIVATION: the entry of `fastact.activations.CODES`.
         pieces: of MAXOUT, else 0.
         ranks: the fewest and the most dimensions that the first module's input may have.
@@ -106,7 +108,7 @@ class _Layer:
         self.keywords: dict[str, Any] = {}
         self.weight: _Parameter | None = None
         self.bias: _Parameter | None = None
-        self.p = self.factor = 0.0
+        self.p = self.factor = self.eps = 0.0
         self.keep: Array | None = None
 
 
@@ -164,8 +166,10 @@ class _Parts:
         switches = iter(active)
         for index, link in enumerate(links):
             layer = _Layer(index)
-            if link.kind in (LINEAR, MAXOUT):
+            if link.kind in _HAVE_PLACES:
                 self.places += [_Place(layer, name, link.pieces) for name in ("weight", "bias")]
+            if link.kind == LAYER_NORM:
+                layer.eps = float(link.modules[0].eps)
             if link.kind == DROPOUT:
                 if not next(switches):
                     continue
@@ -225,10 +229,8 @@ class Chain:
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.links = tuple(links)
-        products = [link for link in links if link.kind in (LINEAR, MAXOUT)]
-        self._owners = [
-            (link.modules[0]._parameters, name) for link in products for name in ("weight", "bias")
-        ]
+        owners = [link.modules[0]._parameters for link in links if link.kind in _HAVE_PLACES]
+        self._owners = [(parameters, name) for parameters in owners for name in ("weight", "bias")]
         self._dropouts = [link.modules[0].__dict__ for link in links if link.kind == DROPOUT]
         self._ranks = max(link.ranks[0] for link in links), min(link.ranks[1] for link in links)
         codes = {index: link.activation for index, link in enumerate(links)}
@@ -324,8 +326,8 @@ class Chain:
         layers = {id(link): layer for layer, link in parts.dropouts}
         draws = []
         for link in self.links:
+            weight = next(weights) if link.kind in _HAVE_PLACES else None
             if link.kind in (LINEAR, MAXOUT):
-                weight = next(weights)
                 if weight is None or weight.dim() != 2 or weight.shape[1] != width:
                     return False
                 width = weight.shape[0] // (link.pieces or 1)
@@ -345,6 +347,9 @@ class Chain:
         for link in self.links:
             if link.kind in (LINEAR, MAXOUT):
                 x = F.linear(x, next(remaining), next(remaining))  # type: ignore[arg-type]
+            if link.kind == LAYER_NORM:
+                norm = link.modules[0]
+                x = F.layer_norm(x, norm.normalized_shape, next(remaining), next(remaining), norm.eps)
             if link.kind == DROPOUT and (factor := next(factors)) is not None:
                 x = x * factor
             if link.after is not None:

@@ -18,7 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .. import activations, backends, checks
-from ..nn.network import ACTIVATION, DROPOUT, LINEAR, MAXOUT
+from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from . import fused_activation, fused_maxout
 from .chain import Chain, Link
 from .tensors import FLOATS
@@ -109,8 +109,10 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.ReLU6: ({"activation": "relu6"}, None),
     nn.LogSigmoid: ({"activation": "logsigmoid"}, None),
 }
-_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, nn.Dropout, *_ACTIVATIONS)}
-_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear, nn.Dropout}
+_FORWARDS = {
+    kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, nn.Dropout, nn.LayerNorm, *_ACTIVATIONS)
+}
+_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear, nn.Dropout, nn.LayerNorm}
 _CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
 _LARGEST = torch.finfo(torch.float32).max
 UNGROUPED = "it does not take the largest of whole groups of units"
@@ -291,6 +293,16 @@ def next_link(children: Sequence[Any], start: int) -> Link | str | None:
         if not (_is_number(child.p) and 0 <= child.p < 1):
             return "its p is not in [0, 1)"
         return Link((child,), DROPOUT, None, 0, ANY_RANK, None, facts_of(child), f"dropout(p={child.p!r})")
+    if kind is nn.LayerNorm:
+        if len(child.normalized_shape) != 1:
+            return "it normalises several axes"
+        if child.weight is None:
+            return "it has no weight"
+        if not (_is_number(child.eps) and 0 <= child.eps <= _LARGEST):
+            return "its eps is not a finite number of 0 or more"
+        return Link(
+            (child,), LAYER_NORM, None, 0, ANY_RANK, None, facts_of(child), f"layer_norm(eps={child.eps!r})"
+        )
     keywords = _activation_keywords(child)
     if isinstance(keywords, str):
         return keywords

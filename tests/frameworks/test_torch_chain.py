@@ -133,12 +133,14 @@ def random_network(generator):
     def layers(width, depth):
         found = []
         for _ in range(number(1, 5)):
-            kind = number(0, 6)
+            kind = number(0, 7)
             if kind == 0 and depth:
                 inner, width = layers(width, depth - 1)
                 found.append(nn.Sequential(*inner))
             elif kind == 1:
                 found.append(nn.Dropout(number(0, 4) / 4))
+            elif kind == 6:  # eps bounds what it makes of roundings
+                found.append(nn.LayerNorm(width, eps=0.1, bias=bool(number(0, 2))))
             elif kind == 2:
                 units, pieces = number(1, 20), number(1, 5)
                 found += [nn.Linear(width, units * pieces, bias=bool(number(0, 2))), nn.MaxPool1d(pieces)]
@@ -173,6 +175,41 @@ def test_chain_random_networks_give_the_results_of_eager(seed):
         x = torch.randn(rows, width, dtype=torch.float64, generator=generator).requires_grad_()
         # at most five layers of sums of at most 41 numbers around 1: some thousand roundings of 1.1e-16
         assert_same(model, plain, x, rtol=1e-11, atol=1e-11)
+
+
+def test_layer_norm_in_a_chain_gives_the_results_of_eager(ran):
+    plain, model = twins(
+        lambda: nn.Sequential(
+            nn.LayerNorm(6),
+            nn.Linear(6, 7),
+            nn.LayerNorm(7, bias=False),
+            nn.GELU(),
+            nn.Linear(7, 6),
+            nn.LayerNorm(6),
+        )
+    )
+    for layer in (plain[0], model[0]):
+        layer.weight.data.copy_(torch.linspace(0.5, 2, 6))
+        layer.bias.data.copy_(torch.linspace(-1, 1, 6))
+    assert_same(model, plain, torch.randn(5, 6, requires_grad=True))
+    assert_same(model, plain, torch.randn(2, 3, 6))
+    assert ran == [6, 6]
+    for layer in (plain[2], model[2]):
+        layer.eps = 0.5
+    assert_same(model, plain, torch.randn(5, 6, requires_grad=True))
+    assert ran == [6, 6, 6]
+
+
+@pytest.mark.parametrize("keywords", [{"elementwise_affine": False}, {"axes": 2}])
+def test_layer_norm_that_no_chain_takes_runs_as_pytorchs(keywords):
+    shape = (1, 7) if keywords.pop("axes", 1) == 2 else 7
+    plain, model = twins(
+        lambda: nn.Sequential(
+            nn.Linear(6, 7), nn.Tanh(), nn.LayerNorm(shape, **keywords), nn.Linear(7, 6), nn.Tanh()
+        )
+    )
+    assert_same(model, plain, torch.randn(5, 1, 6, requires_grad=True))
+    assert [change.name for change in ft.accelerate(copy.deepcopy(plain)).replaced] == ["0", "3"]
 
 
 def test_chain_gradients_are_those_of_finite_differences(ran):
