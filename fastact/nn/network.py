@@ -62,6 +62,7 @@ class Run:
     def __init__(self, parts: list[Part], layers: list[Layer]) -> None:
         self._parts = tuple(parts)
         self._layers = layers
+        self._kept = [layer._saved_one_by_one() for layer in layers]
         self._free: list[Array] = []  # the memory of a tape that was used up
 
     def forward(self, x: Any, training: bool) -> tuple[Array, Tape | None] | None:
@@ -93,7 +94,9 @@ class Run:
     ) -> tuple[Array | None] | None:
         """(grad_x,), or (None,) if it is not needed; None where the layers have to run one by one."""
         call = getattr(backends.active(), "network_backward", None)
-        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.shape[:-1] != tape.shape:
+        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.ndim == 0:
+            return None
+        if grad_y.shape[:-1] != tape.shape:
             return None
         for layer in self._layers:
             if layer._saved is not tape:
@@ -105,11 +108,23 @@ class Run:
         if grad_y.ndim != 2 or not grad_y.flags.c_contiguous:
             grad_rows = np.asarray(checks.contiguous_rows(grad_y))
         threads = settings.requested_threads()
-        done = call(
-            _OBJECTS, self._parts, tape.x, tape.y, memory, grad_rows, accumulate, needs_input_grad, threads
-        )
+        done = None
+        try:
+            done = call(
+                _OBJECTS,
+                self._parts,
+                tape.x,
+                tape.y,
+                memory,
+                grad_rows,
+                accumulate,
+                needs_input_grad,
+                threads,
+            )
+        finally:
+            if done is None:
+                tape.put_back(memory)
         if done is None:
-            tape.put_back(memory)
             return None
         for layer in self._layers:
             layer._saved = None
@@ -123,9 +138,9 @@ class Run:
         """Give each layer that still has the tape what its own forward would have saved."""
         owners = {id(layer) for layer in self._layers if layer._saved is tape}
         memory = tape.take()
-        for layer in self._layers:
+        for layer, kept in zip(self._layers, self._kept, strict=True):
             if id(layer) in owners:
-                layer._saved = None if memory is None else layer._saved_one_by_one()
+                layer._saved = None if memory is None else kept
         if memory is None:  # another thread runs the backward of this forward
             return
         backend: Any = backends.get("c")

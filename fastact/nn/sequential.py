@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import checks
 from .layer import Array, Layer, Parameter, Sizes, check_layer
-from .network import Part, Run, parts_of, runs_of
+from .network import Part, parts_of, runs_of
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -39,8 +39,7 @@ class Sequential(Layer):
     """
 
     _contents = "layers"
-    # See `_runs`: the attributes of this and of inner layers that hold layers, with their values; the runs.
-    _plan: tuple[list[tuple[dict[str, Any], str, Any]], list[tuple[Run | None, int]]] | None = None
+    _plan: _Plan | None = None  # see `_planned`
     layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
 
     def __init__(self, *layers: Layer) -> None:
@@ -54,8 +53,6 @@ class Sequential(Layer):
                 raise ValueError(f"{title(layer)} appears twice, as {places}, wanted each layer once")
             seen[id(layer)] = name
         check_neighbours(leaves(self))
-        # Layers before the first parameter need no backward where grad_x is not needed.
-        self._first = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -76,13 +73,14 @@ class Sequential(Layer):
         return self.layers[i]
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        saved, start = [], 0
-        for run, stop in self._runs():
+        plan = self._planned()
+        tapes, start = [], 0
+        for run, stop in plan.runs:
             done = run.forward(x, training) if run is not None else None
             x, tape = done if done is not None else (self._forward_one_by_one(x, training, start, stop), None)
-            saved.append((start, stop, tape))
+            tapes.append((start, stop, tape))
             start = stop
-        return x, saved
+        return x, (plan, tapes)
 
     def _forward_one_by_one(self, x: Array, training: bool, start: int, stop: int) -> Array:
         for i in range(start, stop):
@@ -94,9 +92,15 @@ class Sequential(Layer):
         return x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
+        plan, tapes = saved
+        if not plan.holds(self):
+            raise RuntimeError(
+                f"{type(self).__name__}: got other layers than in the training forward; a backward needs a "
+                "training forward of the layers of now"
+            )
         grad: Any = grad_y
-        first = -1 if needs_input_grad else self._first
-        for start, stop, tape in reversed(saved):
+        first = -1 if needs_input_grad else self._first()
+        for start, stop, tape in reversed(tapes):
             if tape is not None and stop > first:
                 done = tape.run.backward(tape, grad, accumulate, start > first)
                 if done is not None:
@@ -106,6 +110,13 @@ class Sequential(Layer):
             grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
         return grad
 
+    def _first(self) -> int:
+        """The first layer with a parameter: those before it need no backward where grad_x is not needed."""
+        for i, layer in enumerate(self.layers):
+            for _ in layer.named_parameters():
+                return i
+        return len(self.layers)
+
     def _backward_one_by_one(
         self, grad: Array | None, accumulate: bool, start: int, stop: int, first: int
     ) -> Array | None:
@@ -113,6 +124,8 @@ class Sequential(Layer):
             layer = self.layers[i]
             if i < first:
                 layer._saved = None
+                for _, inner in _nested(layer):
+                    inner._saved = None
                 continue
             try:
                 grad = layer.backward(grad, accumulate, i > first)
@@ -121,19 +134,11 @@ class Sequential(Layer):
                 raise
         return grad
 
-    def _runs(self) -> list[tuple[Run | None, int]]:
+    def _planned(self) -> _Plan:
         """The layers in runs, which are made anew after a change of `layers` here or in a layer inside."""
-        if self._plan is not None:
-            contents, runs = self._plan
-            for attributes, name, value in contents:
-                if attributes[name] is not value:
-                    break
-            else:
-                return runs
-        inner = [(vars(layer), layer._contents) for layer in (self, *(layer for _, layer in _nested(self)))]
-        contents = [(attributes, name, attributes[name]) for attributes, name in inner if name is not None]
-        self._plan = contents, runs_of(self.layers)
-        return self._plan[1]
+        if self._plan is None or not self._plan.holds(self):
+            self._plan = _Plan(self)
+        return self._plan
 
     def _parts(self) -> tuple[list[Part], list[Layer]] | None:
         parts: list[Part] = []
@@ -147,7 +152,7 @@ class Sequential(Layer):
         return parts, layers
 
     def _saved_one_by_one(self) -> Any:
-        return [(0, len(self.layers), None)]
+        return self._planned(), [(0, len(self.layers), None)]
 
     def _children(self) -> tuple[tuple[str, Layer], ...]:
         return tuple((f"{i}", layer) for i, layer in enumerate(self.layers))
@@ -165,6 +170,35 @@ class Sequential(Layer):
         ]
         count = sum(np.size(parameter.data) for parameter in self.parameters())
         return "\n".join(["Sequential(", *lines, f")  # {count:,} parameters"])
+
+
+class _Plan:
+    """The layers of a `Sequential` in runs, for as long as they stay the same.
+
+    `runs` holds the runs, each with the index after its last layer.  The plan has no reference to the model,
+    whose memory is therefore freed with the last reference of a caller's.
+    """
+
+    __slots__ = ("_inside", "_layers", "runs")
+
+    def __init__(self, model: Sequential) -> None:
+        model.layers = tuple(model.layers)  # a list could change unseen
+        for _, layer in _nested(model):
+            if isinstance(layer, Sequential):
+                layer.layers = tuple(layer.layers)
+        self._layers = model.layers
+        # for each layer that contains others: its attributes, the one with the layers inside, its value
+        self._inside = [
+            (vars(layer), layer._contents, vars(layer)[layer._contents])
+            for _, layer in _nested(model)
+            if layer._contents is not None
+        ]
+        self.runs = runs_of(model.layers)
+
+    def holds(self, model: Sequential) -> bool:
+        """Whether the layers in `model`, and in the layers inside it, are those of the plan."""
+        same = all(attributes[name] is value for attributes, name, value in self._inside)
+        return same and model.layers is self._layers
 
 
 # ---- the layers of a model
