@@ -156,7 +156,7 @@ class Layer:
         if needs_input_grad is not False:
             needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
         if type(self._saved) is Tape:
-            self._saved.unpack()
+            self._saved.run.unpack(self._saved)
         if self._saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward without a training forward; each layer(x, training=True) "

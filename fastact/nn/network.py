@@ -10,7 +10,8 @@ A class takes part if it defines these itself; a subclass, which may compute som
     _step          what the layer is, and the names of the attributes that C reads: see csrc/api/numpy.h
     _from_tape()   what its own `_forward` saves, from the arrays of a tape
 
-or, for a layer that contains others, `_parts()`: the steps, and the layers that they stand for.
+A layer that contains others defines instead `_parts()`, the steps and the layers that they stand for, and
+`_saved_one_by_one()`, unless it has a step of its own with a `_from_tape()`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ _OBJECTS = (
     activations.CODES,
     activations.code_of,
 )
-_ARRAY = np.ndarray
 
 # A tape up to this size is kept from one training step to the next, so that its pages need no zeroing again.
 _KEPT_BYTES = 96 << 20

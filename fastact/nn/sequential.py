@@ -99,19 +99,19 @@ class Sequential(Layer):
                 "training forward of the layers of now"
             )
         grad: Any = grad_y
-        first = -1 if needs_input_grad else self._first()
+        first = -1 if needs_input_grad else self._first_with_parameters()
         for start, stop, tape in reversed(tapes):
             if tape is not None and stop > first:
                 done = tape.run.backward(tape, grad, accumulate, start > first)
                 if done is not None:
                     (grad,) = done
                     continue
-                tape.unpack()
+                tape.run.unpack(tape)
             grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
         return grad
 
-    def _first(self) -> int:
-        """The first layer with a parameter: those before it need no backward where grad_x is not needed."""
+    def _first_with_parameters(self) -> int:
+        """The index of the first layer that needs a backward where grad_x is not needed."""
         for i, layer in enumerate(self.layers):
             for _ in layer.named_parameters():
                 return i
