@@ -506,7 +506,10 @@ def outcome(call):
 
 def small():
     return fa.Sequential(
-        fa.Linear(4, 3, activation="tanh", rng=0), fa.Dropout(0.5, rng=1), fa.Maxout(3, 2, rng=2)
+        fa.Linear(4, 3, activation="tanh", rng=0),
+        fa.Dropout(0.5, rng=1),
+        fa.Maxout(3, 2, rng=2),
+        fa.LayerNorm(2),
     )
 
 
@@ -530,6 +533,9 @@ BROKEN = {
     "p too large": lambda m: setattr(m[1], "p", 1.5),
     "p a str": lambda m: setattr(m[1], "p", "half"),
     "rescale a str": lambda m: setattr(m[1], "rescale", "yes"),
+    "rescale a number": lambda m: setattr(m[1], "rescale", 0.3),
+    "generator an array": lambda m: setattr(m[1], "rng", np.ones((5, 3), np.uint8)),
+    "layer norm without a weight": lambda m: setattr(m[3], "weight", None),
     "unknown tier": lambda m: setattr(m[0], "precision", "best"),
     "byte order": lambda m: setattr(m[0].weight, "data", m[0].weight.data.astype(">f4")),
     "nothing": lambda m: None,

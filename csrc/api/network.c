@@ -231,6 +231,7 @@ static void read_layer_norm(struct network *n, struct fa_step *s, PyObject *eps,
                             int gradients) {
   s->eps = PyFloat_CheckExact(eps) ? PyFloat_AsDouble(eps) : -1;
   n->usable &= s->eps >= 0 && s->eps <= (n->type == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX);
+  n->usable &= weight != Py_None;
   s->weight = values_of(n, weight, 1, &s->in_features);
   s->bias = values_of(n, bias, 1, &s->in_features);
   if (!gradients || !n->usable) return;
@@ -247,8 +248,9 @@ static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
 static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *generator) {
   double dropped = PyFloat_CheckExact(p) ? PyFloat_AsDouble(p) : -1;
   int64_t count = n->rows * s->in_features;
-  n->usable &= dropped >= 0 && dropped < 1 && (PyBool_Check(rescale) || PyFloat_CheckExact(rescale));
-  n->usable &= is_exactly(n, generator, GENERATOR_TYPE) || is_bytes(n, generator, count);
+  n->usable &= dropped >= 0 && dropped < 1;
+  n->usable &= PyBool_Check(rescale) ? is_exactly(n, generator, GENERATOR_TYPE)
+                                     : PyFloat_CheckExact(rescale) && is_bytes(n, generator, count);
   s->factor = rescale == Py_True ? 1 / (1 - dropped) : rescale == Py_False ? 1 : PyFloat_AsDouble(rescale);
   n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
 }
