@@ -622,6 +622,20 @@ def test_any_grad_y_gives_a_network_the_result_or_the_error_of_one_by_one(grad_y
     np.testing.assert_equal(got, wanted)
 
 
+def test_memmaps_run_in_one_call(calls, tmp_path):
+    arrays = [np.memmap(tmp_path / name, F32, "w+", shape=X.shape) for name in "xg"]
+    for array in arrays:
+        array[...] = X
+    model = fa.Sequential(fa.Linear(4, 4, rng=0), fa.Activation("tanh"))
+    results = []
+    for x, grad_y in (arrays, (X, X)):
+        results.append([model(x), model(x, training=True), model.backward(grad_y)])
+    assert (calls.forward, calls.backward) == (4, 2)
+    for got, wanted in zip(*results, strict=True):
+        assert type(got) is np.ndarray
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_number_as_the_gradient_of_one_row_raises_as_one_by_one(calls):
     def run():
         model = fa.Sequential(fa.Linear(4, 1, rng=0))

@@ -75,7 +75,7 @@ class Run:
         rows, lead = x, None  # the leading axes of an x that is not a plain matrix
         done = call(_OBJECTS, self._parts, x, training, memory, tier, threads)
         if done is None:
-            if type(x) not in checks.ARRAYS or x.ndim == 0 or (x.ndim == 2 and x.flags.c_contiguous):
+            if type(x) not in checks.ARRAYS or x.ndim == 0 or _is_plain_matrix(x):
                 return None
             rows, lead = np.asarray(checks.contiguous_rows(x)), x.shape[:-1]
             done = call(_OBJECTS, self._parts, rows, training, memory, tier, threads)
@@ -104,9 +104,7 @@ class Run:
         memory = tape.take()
         if memory is None:
             return None
-        grad_rows = grad_y
-        if grad_y.ndim != 2 or not grad_y.flags.c_contiguous:
-            grad_rows = np.asarray(checks.contiguous_rows(grad_y))
+        grad_rows = grad_y if _is_plain_matrix(grad_y) else np.asarray(checks.contiguous_rows(grad_y))
         threads = settings.requested_threads()
         done = None
         try:
@@ -172,6 +170,11 @@ class Run:
             return self._free.pop()
         except IndexError:
             return None
+
+
+def _is_plain_matrix(array: Array) -> bool:
+    """Whether C reads the array as it is: not a memmap, nor one of other axes or strides."""
+    return type(array) is np.ndarray and array.ndim == 2 and array.flags.c_contiguous
 
 
 def parts_of(layer: Layer) -> tuple[list[Part], list[Layer]] | None:
