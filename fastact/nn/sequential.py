@@ -99,7 +99,7 @@ class Sequential(Layer):
                 "training forward of the layers of now"
             )
         grad: Any = grad_y
-        first = -1 if needs_input_grad else self._first_with_parameters()
+        first = -1 if needs_input_grad else plan.first
         for start, stop, tape in reversed(tapes):
             if tape is not None and stop > first:
                 done = tape.run.backward(tape, grad, accumulate, start > first)
@@ -109,13 +109,6 @@ class Sequential(Layer):
                 tape.run.unpack(tape)
             grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
         return grad
-
-    def _first_with_parameters(self) -> int:
-        """The index of the first layer that needs a backward where grad_x is not needed."""
-        for i, layer in enumerate(self.layers):
-            for _ in layer.named_parameters():
-                return i
-        return len(self.layers)
 
     def _backward_one_by_one(
         self, grad: Array | None, accumulate: bool, start: int, stop: int, first: int
@@ -175,11 +168,12 @@ class Sequential(Layer):
 class _Plan:
     """The layers of a `Sequential` in runs, for as long as they stay the same.
 
-    `runs` holds the runs, each with the index after its last layer.  The plan has no reference to the model,
-    whose memory is therefore freed with the last reference of a caller's.
+    `runs` holds the runs, each with the index after its last layer.  `first` is the index of the first layer
+    with a parameter: the layers before it need no backward where grad_x is not needed.  The plan has no
+    reference to the model, whose memory is therefore freed with the last reference of a caller's.
     """
 
-    __slots__ = ("_inside", "_layers", "runs")
+    __slots__ = ("_inside", "_layers", "first", "runs")
 
     def __init__(self, model: Sequential) -> None:
         model.layers = tuple(model.layers)  # a list could change unseen
@@ -194,9 +188,14 @@ class _Plan:
             if layer._contents is not None
         ]
         self.runs = runs_of(model.layers)
+        self.first = next(
+            (i for i, layer in enumerate(model.layers) if layer.parameters()), len(model.layers)
+        )
 
     def holds(self, model: Sequential) -> bool:
         """Whether the layers in `model`, and in the layers inside it, are those of the plan."""
+        if not self._inside:
+            return model.layers is self._layers
         same = all(attributes[name] is value for attributes, name, value in self._inside)
         return same and model.layers is self._layers
 
