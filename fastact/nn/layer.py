@@ -147,7 +147,8 @@ class Layer:
 
         Raises:
             RuntimeError: no training forward came before, or its backward has run already.  A layer that is
-                used twice in a forward has one backward too.
+                used twice in a forward has one backward too.  Or the layers of a `Sequential` have changed
+                since the forward.
             TypeError: grad_y is not an array or has the wrong dtype, or a flag is not a bool.
             ValueError: grad_y has the wrong shape.
         """

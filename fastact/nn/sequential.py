@@ -31,7 +31,7 @@ class Sequential(Layer):
         *layers: each layer once; a Sequential may be among them.
 
     Attributes:
-        layers: the layers, a tuple.
+        layers: the layers, a tuple; assign another to change them.
 
     Raises:
         TypeError: an argument is not a Layer, or neighbours differ in dtype.
