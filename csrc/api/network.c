@@ -147,11 +147,11 @@ static char *gradient_of(struct network *n, PyObject *parameter, int axes, const
     for (int64_t i = 0; i < n->fresh_count; i++) n->usable &= n->fresh[2 * i] != parameter;
     Py_DECREF(grad);
     grad = PyObject_CallMethodObjArgs(parameter, names.grad_out, NULL);
-    if (!grad) return NULL;
     n->fresh[2 * n->fresh_count] = parameter;
-    n->fresh[2 * n->fresh_count++ + 1] = grad;
+    n->fresh[2 * n->fresh_count + 1] = grad;
+    n->fresh_count += grad != NULL;
   }
-  if (!grad) {
+  if (!grad) { /* grad_out() may have set an exception, with which nothing else must be called */
     n->usable = 0;
     return NULL;
   }
@@ -180,6 +180,7 @@ static int tier_of(struct network *n, PyObject *tier, int in_force) {
 
 /* An activation by name and keywords; its parameter is within the range of the network's type. */
 static void read_activation(struct network *n, struct fa_step *s, PyObject *name, PyObject *keywords) {
+  if (!n->usable) return;
   int plain = PyDict_CheckExact(keywords) && PyDict_Size(keywords) == 0;
   PyObject *found = NULL;
   if (plain) {
@@ -235,6 +236,7 @@ static void read_layer_norm(struct network *n, struct fa_step *s, PyObject *eps,
                             int gradients) {
   s->eps = PyFloat_CheckExact(eps) ? PyFloat_AsDouble(eps) : -1;
   n->usable &= s->eps >= 0 && s->eps <= (n->type == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX);
+  n->usable &= weight != Py_None;
   s->weight = values_of(n, weight, 1, &s->in_features);
   s->bias = values_of(n, bias, 1, &s->in_features);
   if (!gradients || !n->usable) return;
@@ -251,8 +253,9 @@ static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
 static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *generator) {
   double dropped = PyFloat_CheckExact(p) ? PyFloat_AsDouble(p) : -1;
   int64_t count = n->rows * s->in_features;
-  n->usable &= dropped >= 0 && dropped < 1 && (PyBool_Check(rescale) || PyFloat_CheckExact(rescale));
-  n->usable &= is_exactly(n, generator, GENERATOR_TYPE) || is_bytes(n, generator, count);
+  n->usable &= dropped >= 0 && dropped < 1;
+  n->usable &= PyBool_Check(rescale) ? is_exactly(n, generator, GENERATOR_TYPE)
+                                     : PyFloat_CheckExact(rescale) && is_bytes(n, generator, count);
   s->factor = rescale == Py_True ? 1 / (1 - dropped) : rescale == Py_False ? 1 : PyFloat_AsDouble(rescale);
   n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
 }
@@ -294,6 +297,11 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
   }
 }
 
+/* Whether the exception that is set is an error of an attribute, and not a lack of memory or an interrupt. */
+static int attribute_failed(void) {
+  return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
 /* Reads all the steps, of inference without its dropouts.  With `gradients`, the places of the gradients too.  Returns
  * 0 with an exception set. */
 static int read_steps(struct network *n, PyObject *parts, int64_t features, int training, int precision,
@@ -309,7 +317,7 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
     struct fa_step *s = &n->steps[n->count];
     read_step(n, s, PyTuple_GetItem(parts, i), features, precision, gradients);
     if (PyErr_Occurred()) {
-      if (PyErr_ExceptionMatches(PyExc_MemoryError)) return 0;
+      if (!attribute_failed()) return 0;
       PyErr_Clear();
       n->usable = 0;
       return 1;

@@ -37,7 +37,7 @@
  *
  * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has been
  * written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it does
- * not fit, it overlaps another one.
+ * not fit, it overlaps another one.  An interrupt or a lack of memory is raised.
  *
  *   network_forward(objects, parts, x, training, tape, precision, threads)    -> y, or (y, tape) for training
  *   network_backward(objects, parts, x, y, tape, grad_y, accumulate, needs_input_grad, threads)    -> grad_x, or True
@@ -48,14 +48,15 @@
  * `objects` is a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64 and uint8, a dict of the
  * tiers' numbers, a dict of activations, a function for activations with keywords); api/network.c says more.  `tape` is
  * an array of bytes for the tape, which a larger one replaces, or None.  `parts` is a tuple of (enum fa_layer, a layer,
- * the names of its attributes).  Parameters are objects with `data`, `grad` and `grad_out()`, or None.  The attributes:
+ * the names of its attributes).  Parameters are objects with `data`, `grad` and `grad_out()`; a bias or a slope may be
+ * None.  The attributes:
  *
  *   FA_LINEAR        precision, weight, bias, activation's name, its keywords, slope
  *   FA_MAXOUT        precision, weight, bias
  *   FA_ACTIVATION    its name, its keywords, slope
  *   FA_LAYER_NORM    eps, weight, bias
- *   FA_DROPOUT       p, rescale or the factor of the numbers that are kept, a generator or an array of bytes: 1 for
- *                    each number of x that is kept, for a caller who has drawn them
+ *   FA_DROPOUT       p, rescale, a generator; or, for a caller who has drawn: p, the factor of the numbers that are
+ *                    kept, an array of bytes: 1 for each number of x that is kept
  *
  * A parameter whose `grad` is False needs no gradient.
  *

@@ -15,6 +15,9 @@
 /* Elements of a task that moves numbers. */
 #define BLOCK 4096
 
+/* Of a tape. */
+#define MOST_BYTES ((int64_t)1 << 62)
+
 /* ---- dropout, and the sum of a residual */
 
 /* One of to = a + b, and to = keep a factor, element by element. */
@@ -156,10 +159,12 @@ struct saved saved_by(const struct fa_step *s, int itemsize) {
   }
 }
 
-/* `bytes` more of a tape whose arrays end at *end -> the offset of their start */
-static int64_t take(int64_t *end, int64_t bytes) {
+/* (rows, columns) more of a tape whose arrays end at *end -> the offset of their start.  An end beyond MOST_BYTES,
+ * more than any memory, stays MOST_BYTES. */
+static int64_t take(int64_t *end, int64_t rows, int64_t columns, int itemsize) {
   int64_t start = *end;
-  *end += (int64_t)aligned((size_t)bytes);
+  int too_large = rows > (MOST_BYTES - start) / itemsize / columns;
+  *end = too_large ? MOST_BYTES : start + (int64_t)aligned((size_t)(rows * columns * itemsize));
   return start;
 }
 
@@ -168,9 +173,9 @@ int64_t lay_out_tape(int dtype, int itemsize, int64_t rows, const struct fa_step
   int64_t end = (int64_t)aligned(sizeof(struct tape) + (size_t)count * sizeof(struct tape_step));
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *s = steps[i];
-    int64_t y = i + 1 < count && s->layer != FA_BRANCH ? take(&end, rows * s->out_features * itemsize) : 0;
+    int64_t y = i + 1 < count && s->layer != FA_BRANCH ? take(&end, rows, s->out_features, itemsize) : 0;
     const struct saved beside = saved_by(s, itemsize);
-    int64_t bytes = rows * beside.columns * beside.itemsize, saved = bytes ? take(&end, bytes) : 0;
+    int64_t saved = beside.columns ? take(&end, rows, beside.columns, beside.itemsize) : 0;
     if (tape) tape->steps[i] = (struct tape_step){*s, y, saved};
   }
   if (tape) {

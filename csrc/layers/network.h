@@ -1,6 +1,7 @@
 /* Layers that run one after the other in one call.
  *
- * A step takes what the step before it returns.  Steps of inference have no FA_DROPOUT.  Rows and sizes are above 0. */
+ * A step takes what the step before it returns.  Steps of inference have no FA_DROPOUT.  Rows are above 0, and so are
+ * the sizes of training. */
 #ifndef FA_NETWORK_H
 #define FA_NETWORK_H
 

@@ -10,7 +10,8 @@ A class takes part if it defines these itself; a subclass, which may compute som
     _step          what the layer is, and the names of the attributes that C reads: see csrc/api/numpy.h
     _from_tape()   what its own `_forward` saves, from the arrays of a tape
 
-or, for a layer that contains others, `_parts()`: the steps, and the layers that they stand for.
+A layer that contains others defines instead `_parts()`, the steps and the layers that they stand for, and
+`_saved_one_by_one()`, unless it has a step of its own with a `_from_tape()`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Run:
         self._parts = tuple(parts)
         self._objects = _objects()
         self._layers = layers
+        self._kept = [layer._saved_one_by_one() for layer in layers]
         self._free: list[Array] = []  # the memory of a tape that was used up
 
     def attributes(self) -> list[Any]:
@@ -83,7 +85,7 @@ class Run:
         rows, lead = x, None  # the leading axes of an x that is not a plain matrix
         done = call(self._objects, self._parts, x, training, memory, tier, threads)
         if done is None:
-            if type(x) not in checks.ARRAYS or x.ndim == 0 or (x.ndim == 2 and x.flags.c_contiguous):
+            if type(x) not in checks.ARRAYS or x.ndim == 0 or _is_plain_matrix(x):
                 return None
             rows, lead = np.asarray(checks.contiguous_rows(x)), x.shape[:-1]
             done = call(self._objects, self._parts, rows, training, memory, tier, threads)
@@ -102,7 +104,9 @@ class Run:
     ) -> tuple[Array | None] | None:
         """(grad_x,), or (None,) if it is not needed; None where the layers have to run one by one."""
         call = getattr(backends.active(), "network_backward", None)
-        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.shape[:-1] != tape.shape:
+        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.ndim == 0:
+            return None
+        if grad_y.shape[:-1] != tape.shape:
             return None
         for layer in self._layers:
             if layer._saved is not tape:
@@ -110,23 +114,25 @@ class Run:
         memory = tape.take()
         if memory is None:
             return None
-        grad_rows = grad_y
-        if grad_y.ndim != 2 or not grad_y.flags.c_contiguous:
-            grad_rows = np.asarray(checks.contiguous_rows(grad_y))
+        grad_rows = grad_y if _is_plain_matrix(grad_y) else np.asarray(checks.contiguous_rows(grad_y))
         threads = settings.requested_threads()
-        done = call(
-            self._objects,
-            self._parts,
-            tape.x,
-            tape.y,
-            memory,
-            grad_rows,
-            accumulate,
-            needs_input_grad,
-            threads,
-        )
+        done = None
+        try:
+            done = call(
+                self._objects,
+                self._parts,
+                tape.x,
+                tape.y,
+                memory,
+                grad_rows,
+                accumulate,
+                needs_input_grad,
+                threads,
+            )
+        finally:
+            if done is None:
+                tape.put_back(memory)
         if done is None:
-            tape.put_back(memory)
             return None
         for layer in self._layers:
             layer._saved = None
@@ -140,9 +146,9 @@ class Run:
         """Give each layer that still has the tape what its own forward would have saved."""
         owners = {id(layer) for layer in self._layers if layer._saved is tape}
         memory = tape.take()
-        for layer in self._layers:
+        for layer, kept in zip(self._layers, self._kept, strict=True):
             if id(layer) in owners:
-                layer._saved = None if memory is None else layer._saved_one_by_one()
+                layer._saved = None if memory is None else kept
         if memory is None:  # another thread runs the backward of this forward
             return
         backend: Any = backends.get("c")
@@ -174,6 +180,11 @@ class Run:
             return self._free.pop()
         except IndexError:
             return None
+
+
+def _is_plain_matrix(array: Array) -> bool:
+    """Whether C reads the array as it is: not a memmap, nor one of other axes or strides."""
+    return type(array) is np.ndarray and array.ndim == 2 and array.flags.c_contiguous
 
 
 def parts_of(layer: Layer) -> tuple[list[Part], list[Layer]] | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import checks
 from .layer import Array, Layer, Parameter, Sizes, check_layer
-from .network import Part, Run, parts_of, runs_of
+from .network import Part, parts_of, runs_of
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -32,7 +32,7 @@ class Sequential(Layer):
         *layers: each layer once; a Sequential may be among them.
 
     Attributes:
-        layers: the layers, a tuple.
+        layers: the layers, a tuple; assign another to change them.
 
     Raises:
         TypeError: an argument is not a Layer, or neighbours differ in dtype.
@@ -40,8 +40,7 @@ class Sequential(Layer):
     """
 
     _contents = "layers"
-    # See `_runs`: the attributes of this and of inner layers that hold layers, with their values; the runs.
-    _plan: tuple[list[tuple[dict[str, Any], str, Any]], list[tuple[Run | None, int]]] | None = None
+    _plan: _Plan | None = None  # see `_planned`
     layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
 
     def __init__(self, *layers: Layer) -> None:
@@ -55,8 +54,6 @@ class Sequential(Layer):
                 raise ValueError(f"{title(layer)} appears twice, as {places}, wanted each layer once")
             seen[id(layer)] = name
         check_neighbours(leaves(self))
-        # Layers before the first parameter need no backward where grad_x is not needed.
-        self._first = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -77,13 +74,16 @@ class Sequential(Layer):
         return self.layers[i]
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        saved, start = [], 0
-        for run, stop in self._runs():
+        plan = self._planned()
+        tapes, start = [], 0
+        for run, stop in plan.runs:
             done = run.forward(x, training) if run is not None else None
             x, tape = done if done is not None else (self._forward_one_by_one(x, training, start, stop), None)
-            saved.append((start, stop, tape, run.attributes() if training and run is not None else None))
+            # the attributes of known layers that have run one by one, to see that they stay the same
+            attributes = run.attributes() if training and run is not None and tape is None else None
+            tapes.append((start, stop, tape, attributes))
             start = stop
-        return x, saved
+        return x, (plan, tapes)
 
     def _forward_one_by_one(self, x: Array, training: bool, start: int, stop: int) -> Array:
         for i in range(start, stop):
@@ -95,21 +95,27 @@ class Sequential(Layer):
         return x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
-        first = -1 if needs_input_grad else self._first
-        tape = saved[0][2] if len(saved) == 1 else None
+        plan, tapes = saved
+        if not plan.holds(self):
+            raise RuntimeError(
+                f"{type(self).__name__}: got other layers than in the training forward; a backward needs a "
+                "training forward of the layers of now"
+            )
+        first = -1 if needs_input_grad else plan.first
+        tape = tapes[0][2] if len(tapes) == 1 else None
         if tape is not None:
             done = tape.run.backward(tape, grad_y, accumulate, needs_input_grad)
             if done is not None:
                 return done[0]
-        grads = self._grads() if tape is not None or self._may_fail(saved) else []
+        grads = self._grads() if tape is not None or self._may_fail(plan, tapes) else []
         grad: Any = grad_y
         try:
-            for start, stop, tape, _ in reversed(saved):
+            for start, stop, tape, _ in reversed(tapes):
                 done = None
                 if tape is not None and stop > first:
                     done = tape.run.backward(tape, grad, accumulate, start > first)
                     if done is None:
-                        tape.unpack()
+                        tape.run.unpack(tape)
                 if done is not None:
                     (grad,) = done
                 else:
@@ -122,16 +128,16 @@ class Sequential(Layer):
             raise
         return grad
 
-    def _may_fail(self, saved: Any) -> bool:
+    def _may_fail(self, plan: _Plan, tapes: Any) -> bool:
         """Whether a layer may raise after another one has written gradients.
 
         A layer of your own may.  Those of this package do not if nothing has changed since the forward, and
         arrays fit.
         """
-        if len(self._runs()) != len(saved):  # other layers since the forward
-            return True
-        for (run, _), (_, _, _, attributes) in zip(self._runs(), saved, strict=True):
-            if run is None or attributes is None or any(map(operator.is_not, run.attributes(), attributes)):
+        for (run, _), (_, _, tape, attributes) in zip(plan.runs, tapes, strict=False):
+            if run is None or tape is not None or attributes is None:
+                return True
+            if any(map(operator.is_not, run.attributes(), attributes)):
                 return True
         return not all(map(_fits, self.parameters()))
 
@@ -146,6 +152,8 @@ class Sequential(Layer):
             layer = self.layers[i]
             if i < first:
                 layer._saved = None
+                for _, inner in _nested(layer):
+                    inner._saved = None
                 continue
             try:
                 grad = layer.backward(grad, accumulate, i > first)
@@ -154,19 +162,11 @@ class Sequential(Layer):
                 raise
         return grad
 
-    def _runs(self) -> list[tuple[Run | None, int]]:
+    def _planned(self) -> _Plan:
         """The layers in runs, which are made anew after a change of `layers` here or in a layer inside."""
-        if self._plan is not None:
-            contents, runs = self._plan
-            for attributes, name, value in contents:
-                if attributes[name] is not value:
-                    break
-            else:
-                return runs
-        inner = [(vars(layer), layer._contents) for layer in (self, *(layer for _, layer in _nested(self)))]
-        contents = [(attributes, name, attributes[name]) for attributes, name in inner if name is not None]
-        self._plan = contents, runs_of(self.layers)
-        return self._plan[1]
+        if self._plan is None or not self._plan.holds(self):
+            self._plan = _Plan(self)
+        return self._plan
 
     def _parts(self) -> tuple[list[Part], list[Layer]] | None:
         parts: list[Part] = []
@@ -180,7 +180,7 @@ class Sequential(Layer):
         return parts, layers
 
     def _saved_one_by_one(self) -> Any:
-        return [(0, len(self.layers), None, None)]
+        return self._planned(), [(0, len(self.layers), None, None)]
 
     def _children(self) -> tuple[tuple[str, Layer], ...]:
         return tuple((f"{i}", layer) for i, layer in enumerate(self.layers))
@@ -211,6 +211,41 @@ def _fits(parameter: Parameter) -> bool:
 
 def _copy(grad: Any) -> Any:
     return grad.copy() if isinstance(grad, np.ndarray) else grad
+
+
+class _Plan:
+    """The layers of a `Sequential` in runs, for as long as they stay the same.
+
+    `runs` holds the runs, each with the index after its last layer.  `first` is the index of the first layer
+    with a parameter: the layers before it need no backward where grad_x is not needed.  The plan has no
+    reference to the model, whose memory is therefore freed with the last reference of a caller's.
+    """
+
+    __slots__ = ("_inside", "_layers", "first", "runs")
+
+    def __init__(self, model: Sequential) -> None:
+        model.layers = tuple(model.layers)  # a list could change unseen
+        for _, layer in _nested(model):
+            if isinstance(layer, Sequential):
+                layer.layers = tuple(layer.layers)
+        self._layers = model.layers
+        # for each layer that contains others: its attributes, the one with the layers inside, its value
+        self._inside = [
+            (vars(layer), layer._contents, vars(layer)[layer._contents])
+            for _, layer in _nested(model)
+            if layer._contents is not None
+        ]
+        self.runs = runs_of(model.layers)
+        self.first = next(
+            (i for i, layer in enumerate(model.layers) if layer.parameters()), len(model.layers)
+        )
+
+    def holds(self, model: Sequential) -> bool:
+        """Whether the layers in `model`, and in the layers inside it, are those of the plan."""
+        if not self._inside:
+            return model.layers is self._layers
+        same = all(attributes[name] is value for attributes, name, value in self._inside)
+        return same and model.layers is self._layers
 
 
 # ---- the layers of a model
