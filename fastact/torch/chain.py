@@ -44,7 +44,7 @@ _OBJECTS = (  # the first of what C needs, in the order of api/network.c
 )
 # What a chain saves in a call that records gradients, and what it costs, in microseconds of one machine; only
 # their ratios count.  bench/tuning: torch-chain-gain
-MODULE_GAIN, NUMBER_GAIN, CHEAP_NUMBER_GAIN, RECORDED_COST = 12.0, 0.003, 0.0005, 72.0
+MODULE_GAIN, NUMBER_GAIN, CHEAP_NUMBER_GAIN, RECORDED_COST = 12.0, 0.003, 0.0005, 100.0
 _CHEAP = {activations.CODES[name][0] for name in ("identity", "relu", "leaky_relu", "hardtanh", "relu6")}
 _EXCHANGE = Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
 _NAME = "a chain of an accelerated nn.Sequential"
