@@ -102,12 +102,11 @@ class Sequential(Layer):
                 "training forward of the layers of now"
             )
         first = -1 if needs_input_grad else plan.first
-        tape = tapes[0][2] if len(tapes) == 1 else None
-        if tape is not None:
+        if len(tapes) == 1 and (tape := tapes[0][2]) is not None:
             done = tape.run.backward(tape, grad_y, accumulate, needs_input_grad)
             if done is not None:
                 return done[0]
-        grads = self._grads() if tape is not None or self._may_fail(plan, tapes) else []
+        grads = self._grads() if self._may_fail(plan, tapes) else []
         grad: Any = grad_y
         try:
             for start, stop, tape, _ in reversed(tapes):

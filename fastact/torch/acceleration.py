@@ -276,7 +276,7 @@ def accelerate(module: nn.Module) -> Report:
     `linear_activation`.  A Linear followed by a MaxPool1d over whole groups of units, which is maxout, runs
     as one `linear_maxout`, and so does stanza's `MaxoutLinear`.
 
-    On the C backend several Linears, with what runs with them and with Dropouts in between and after them,
+    On the C backend several Linears, with what runs with them and LayerNorms and Dropouts between and after,
     are a chain: one call forward and one backward, in nested Sequentials too.  Where gradients are recorded,
     PyTorch's own modules run a small chain faster; then they do run, and the report names the chain.
 
