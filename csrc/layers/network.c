@@ -192,7 +192,8 @@ int tape_fits(const struct tape *tape, int dtype, const struct fa_step *const *s
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *a = &tape->steps[i].step, *b = steps[i];
     if (a->layer != b->layer || a->in_features != b->in_features || a->out_features != b->out_features ||
-        a->pieces != b->pieces || a->activation.code != b->activation.code || a->saves_z != b->saves_z)
+        a->pieces != b->pieces || a->activation.code != b->activation.code ||
+        a->activation.custom != b->activation.custom || a->saves_z != b->saves_z)
       return 0;
   }
   return 1;

@@ -241,7 +241,7 @@ def linear_activation(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation(
-        act.code,
+        act.code_for(x.dtype),
         act.parameter,
         act.slope,
         x,
@@ -271,7 +271,7 @@ def linear_activation_backward(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation_backward(
-        act.code,
+        act.code_for(grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -291,7 +291,7 @@ def linear_activation_backward(
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    _native.activation(act.code, act.parameter, act.slope, z, y, threads)
+    _native.activation(act.code_for(z.dtype), act.parameter, act.slope, z, y, threads)
 
 
 def activation_backward(
@@ -304,7 +304,7 @@ def activation_backward(
     threads: int = 0,
 ) -> None:
     status = _native.activation_backward(
-        act.code,
+        act.code_for(grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -498,7 +498,7 @@ def freeze(
             pieces,
             _pointer(weight),
             _pointer(step.bias),
-            step.act.code,
+            step.act.code_for(dtype),
             parameter,
             _pointer(step.act.slope),
             0 if step.act.slope is None else step.act.slope.size,

@@ -17,6 +17,7 @@ import numpy as np
 from .. import activations, backends, checks, outputs, settings
 from ..activations import Activation
 from ..backends import BackendName
+from ..custom import CustomActivation
 from ..settings import Precision
 from .activation import Activation as ActivationLayer
 from .activation import PReLU
@@ -263,7 +264,7 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     """A new activation with the name, the parameter and a copy of the slope of `act`."""
     if not isinstance(act, Activation):
         raise TypeError(f"act: got {type(act).__name__}, wanted an Activation")
-    name, code, saves, parameter, slope = act
+    name, code, saves, parameter, slope, custom = act
     if slope is not None:
         checks.check_array("slope", slope)
     features, dtype = 1, np.dtype(np.float32)
@@ -272,7 +273,13 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     elif slope is not None:
         features, dtype = slope.size, slope.dtype
     keywords: dict[str, Any] = {} if slope is None else {"slope": slope}
-    if name == "gelu_tanh":
+    if custom is not None:
+        if not isinstance(custom, CustomActivation):
+            raise TypeError(f"custom: got {type(custom).__name__}, wanted a CustomActivation")
+        name = custom
+        if "parameter" in custom.defaults:
+            keywords["parameter"] = parameter
+    elif name == "gelu_tanh":
         name, keywords = "gelu", {"approximate": "tanh"}
     elif name in ("leaky_relu", "elu"):
         keywords[{"leaky_relu": "negative_slope", "elu": "alpha"}[name]] = parameter

@@ -332,7 +332,7 @@ def _product_link(linear: Any, after: Any, step: Any) -> Link | str:
     )
 
 
-def _code_of(activation: str, **keywords: Any) -> tuple[int, float, bool]:
+def _code_of(activation: str, **keywords: Any) -> activations.Code:
     return activations.code_of(activation, keywords)
 
 

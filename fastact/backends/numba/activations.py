@@ -9,6 +9,7 @@ They are computed in float64, and rounded once if the array is float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,10 @@ def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     parameters = parameters_of(act, z.dtype)
     flat = as_carray(z).reshape(z.size)
     work = float(_ELEMENT_WORK * z.size)
+    if act.custom is not None:
+        arrays = (flat, y.reshape(y.size))
+        _run_custom(act.custom.kernels(z.dtype).forward, act.parameter, parameters, arrays, work, threads)
+        return
     pool.run(
         _activation_cells,
         pool.count_cells((z.size, CELL)),
@@ -246,6 +251,9 @@ def activation_backward(
 ) -> None:
     grad_y, saved = as_carray(grad_y), as_carray(saved)
     work = float(_ELEMENT_WORK * saved.size)
+    if act.custom is not None:
+        _custom_backward(grad_y, saved, act, grad_z, grad_slope, accumulate, work, threads)
+        return
     if grad_slope is not None:
         _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
     pool.run(
@@ -259,6 +267,48 @@ def activation_backward(
         saved.reshape(saved.size),
         grad_z.reshape(saved.size),
     )
+
+
+def _run_custom(
+    kernel: Callable[..., None],
+    parameter: float,
+    slopes: Array,
+    arrays: tuple[Array, ...],
+    work: float,
+    threads: int,
+) -> None:
+    """Run a kernel of a custom activation over flat arrays, in cells of whole repetitions of the slopes."""
+    n = arrays[0].size
+    length = max(1, CELL // slopes.size) * slopes.size
+
+    def run_cells(first: int, last: int) -> None:
+        kernel(parameter, slopes, *(array[first * length : last * length] for array in arrays))
+
+    pool.run(run_cells, pool.count_cells((n, length)), work, threads)
+
+
+def _custom_backward(
+    grad_y: Array,
+    saved: Array,
+    act: Activation,
+    grad_z: Array,
+    grad_slope: Array | None,
+    accumulate: bool,
+    work: float,
+    threads: int,
+) -> None:
+    kernels, slopes = act.custom.kernels(saved.dtype), parameters_of(act, saved.dtype)  # type: ignore[union-attr]
+    inputs = (grad_y.reshape(saved.size), saved.reshape(saved.size))
+    if grad_slope is not None:
+        terms = np.zeros_like(saved)
+        arrays = (*inputs, terms.reshape(saved.size))
+        _run_custom(kernels.add_slope_terms, act.parameter, slopes, arrays, work, threads)
+        with np.errstate(all="ignore"):
+            total = terms.sum(axis=0, dtype=np.float64) if grad_slope.size != 1 else terms.sum(dtype=np.float64)
+            total = np.asarray(total).astype(grad_slope.dtype)
+            np.add(total, grad_slope if accumulate else 0, out=grad_slope)
+    arrays = (*inputs, grad_z.reshape(saved.size))
+    _run_custom(kernels.backward, act.parameter, slopes, arrays, work, threads)
 
 
 @np.errstate(all="ignore")

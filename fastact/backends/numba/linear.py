@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...activations import Activation
+from ...activations import Activation, resolve
 from ...settings import Precision
 from . import pool
-from .activations import activate, activation_backward, parameters_of
+from .activations import activate, activation, activation_backward, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled
@@ -25,6 +25,8 @@ from .maximum import maximum_row
 from .product import DOT_ROWS, block_buffers, preactivations, product_cells
 
 Array = np.ndarray[Any, Any]
+
+_IDENTITY = resolve("identity", 1, np.dtype(np.float32), {})
 
 
 @compiled
@@ -139,6 +141,11 @@ def linear_activation(
 ) -> None:
     """As in `Backend`; `dot_rows` as in linear_maxout."""
     out_features, in_features = weight.shape
+    if act.custom is not None:  # the kernel of a custom activation follows the product
+        product = y if z is None else z
+        linear_activation(x, weight, bias, _IDENTITY, product, None, threads, precision, dot_rows=dot_rows)
+        activation(product, act, y, threads)
+        return
     pool.run(
         _linear_activation_cells,
         pool.count_cells((out_features, BLOCK_COLUMNS), (len(x), BLOCK_ROWS)),
