@@ -54,14 +54,6 @@ class Activation(NamedTuple):
     slope: Array | None = None  # prelu: shape (1,) or (features,), C-contiguous, dtype of z
     custom: CustomActivation | None = None
 
-    def code_for(self, dtype: np.dtype[Any]) -> int:
-        """What C takes for the code: of a custom activation the address of its kernels for a dtype."""
-        return self.code if self.custom is None else self.custom.kernels(dtype).address
-
-    def slopes(self, dtype: np.dtype[Any]) -> Array:
-        """The slope, or the one parameter, as an array of at least one number."""
-        return np.array([self.parameter], dtype) if self.slope is None else self.slope
-
 
 # ---- the formulas in NumPy.  p is the parameter: a scalar of the arrays' dtype, or PReLU's slope
 
@@ -392,7 +384,8 @@ def code_of(
     if learns_slope(name):
         parameters = {**parameters, "slope": np.zeros(1)}
     act = resolve(name, 1, _FLOAT64, parameters)
-    return Code(act.code_for(dtype), act.parameter, act.saves == "z", act.slope is not None, act.custom)
+    code = act.code if act.custom is None else act.custom.kernels(dtype).address
+    return Code(code, act.parameter, act.saves == "z", act.slope is not None, act.custom)
 
 
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:

@@ -230,6 +230,11 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
     _check(_native.maxout_backward(grad_y, argmax, grad_z, threads), argmax, grad_z.shape[1])
 
 
+def _code_of(act: Activation, dtype: np.dtype[Any]) -> int:
+    """What the extension takes for a custom activation: the address of a struct fa_custom."""
+    return act.custom.kernels(dtype).address  # type: ignore[union-attr]
+
+
 def linear_activation(
     x: Array,
     weight: Array,
@@ -241,7 +246,7 @@ def linear_activation(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation(
-        act.code_for(x.dtype),
+        act.code if act.custom is None else _code_of(act, x.dtype),
         act.parameter,
         act.slope,
         x,
@@ -271,7 +276,7 @@ def linear_activation_backward(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation_backward(
-        act.code_for(grad_y.dtype),
+        act.code if act.custom is None else _code_of(act, grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -291,7 +296,8 @@ def linear_activation_backward(
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    _native.activation(act.code_for(z.dtype), act.parameter, act.slope, z, y, threads)
+    code = act.code if act.custom is None else _code_of(act, z.dtype)
+    _native.activation(code, act.parameter, act.slope, z, y, threads)
 
 
 def activation_backward(
@@ -304,7 +310,7 @@ def activation_backward(
     threads: int = 0,
 ) -> None:
     status = _native.activation_backward(
-        act.code_for(grad_y.dtype),
+        act.code if act.custom is None else _code_of(act, grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -498,7 +504,7 @@ def freeze(
             pieces,
             _pointer(weight),
             _pointer(step.bias),
-            step.act.code_for(dtype),
+            step.act.code if step.act.custom is None else _code_of(step.act, dtype),
             parameter,
             _pointer(step.act.slope),
             0 if step.act.slope is None else step.act.slope.size,

@@ -173,7 +173,7 @@ def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     if act.custom is not None:
         kernels = act.custom.kernels(z.dtype, vectorised=False)
-        kernels.forward(act.parameter, act.slopes(z.dtype), z.reshape(-1), y.reshape(-1))
+        kernels.forward(act.parameter, np.atleast_1d(_parameter(act, z.dtype)), z.reshape(-1), y.reshape(-1))
         return
     y[...] = TABLE[act.name].forward(z, _parameter(act, z.dtype))
 
@@ -185,7 +185,7 @@ def _slope_terms(grad_y: Array, saved: Array, act: Activation) -> Array:
     terms = np.zeros_like(saved)
     kernels = act.custom.kernels(saved.dtype, vectorised=False)
     arrays = (grad_y.reshape(-1), saved.reshape(-1), terms.reshape(-1))
-    kernels.add_slope_terms(act.parameter, act.slopes(saved.dtype), *arrays)
+    kernels.add_slope_terms(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
     return terms
 
 
@@ -206,7 +206,7 @@ def activation_backward(
     if act.custom is not None:
         kernels = act.custom.kernels(saved.dtype, vectorised=False)
         arrays = (grad_y.reshape(-1), saved.reshape(-1), grad_z.reshape(-1))
-        kernels.backward(act.parameter, act.slopes(saved.dtype), *arrays)
+        kernels.backward(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
         return
     grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
