@@ -285,7 +285,7 @@ _ACTIVATIONS = {name: Activation(name, row.code, row.saves) for name, row in TAB
 
 def canonical(activation: AnyActivation) -> AnyActivation:
     """The table's name of an activation that may be called by an alias."""
-    return _ALIASES.get(activation, activation)  # type: ignore[call-overload, no-any-return]
+    return activation if isinstance(activation, CustomActivation) else _ALIASES.get(activation, activation)
 
 
 def initialiser(activation: AnyActivation) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from .checks import check_finite, shown
 
 if TYPE_CHECKING:
     from .backends.numba.custom import Kernels
+
+_numbers = itertools.count(1)
+_made: WeakValueDictionary[str, CustomActivation] = WeakValueDictionary()
 
 
 class CustomActivation:
@@ -26,6 +31,7 @@ class CustomActivation:
         saves: "y" or "z", what the derivative is a function of.
         defaults: the keywords that calls and layers take: {"parameter": its default}, {"slope": None} or {}.
         initial_slope: where layers start to learn the slope; None without one.
+        key: a str that stands for the activation in this process, where an interface takes one: see `by_key`.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class CustomActivation:
         self.saves = saves
         self.initial_slope = slope
         self.__module__ = module
+        self.key = f"{name}#{next(_numbers)}"
+        _made[self.key] = self
         self._functions = functions
         self._kernels: dict[tuple[str, bool], Kernels] = {}
         defaults: dict[str, Any] = {} if parameter is None else {"parameter": parameter}
@@ -89,6 +97,11 @@ class CustomActivation:
         return f"<custom activation {self.name}>"
 
 
+def by_key(key: str) -> CustomActivation | None:
+    """The activation of a key, or None if there is no such activation, or no longer."""
+    return _made.get(key)
+
+
 def custom_activation(
     name: str,
     forward: Callable[..., float],
@@ -122,16 +135,16 @@ def custom_activation(
         saves: "z" or "y", what the forward keeps for the derivative. y costs no memory.
         parameter: the default of a second argument of the functions, which calls and layers take as the
             keyword `parameter`.
-        slope: makes the second argument of the functions a slope that layers learn, one or one per feature, as
-            PReLU's; the number is where they start.  Functions of arrays take it as the keyword `slope`.
+        slope: makes the second argument of the functions a slope that layers learn, one or one per feature,
+            as PReLU's; the number is where they start.  Functions of arrays take it as the keyword `slope`.
         slope_derivative: dy/dslope, of the arguments of `derivative`; for a slope only.
 
     Returns:
         A `CustomActivation`, to be given wherever an activation's name may.
 
     Raises:
-        TypeError: a function is not one of Python or Numba, or has another number of arguments, or only one of
-            slope and slope_derivative is given; or a name or a number is of the wrong type.
+        TypeError: a function is not one of Python or Numba, or has another number of arguments, or only one
+            of slope and slope_derivative is given; or a name or a number is of the wrong type.
         ValueError: the name is that of a built-in activation, `saves` is neither, both a parameter and a
             slope are given, or one is not finite.
 
@@ -165,7 +178,7 @@ def custom_activation(
 
 
 def _plain_function(name: str, function: Any, arguments: int) -> Callable[..., Any]:
-    """The Python function of `function`, which Numba may have compiled, with its number of arguments checked."""
+    """The Python function of `function`, which Numba may have compiled.  It takes that many arguments."""
     plain = function if type(function) is FunctionType else getattr(function, "py_func", None)
     if type(plain) is not FunctionType:
         raise TypeError(f"{name}: got {shown(function)}, wanted a function of Python or Numba")

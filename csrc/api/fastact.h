@@ -84,13 +84,14 @@ int fa_activation_backward(int dtype, int64_t rows, int64_t features, int64_t ac
 
 /* x (rows, in_features), weight (out_features, in_features), bias (out_features) or NULL
  * -> y (rows, out_features), z the same or NULL */
-int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features,
-                         int64_t activation, double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
+int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t activation,
+                         double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
                          const void *bias, void *y, void *z, int threads, int precision);
-int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t activation,
-                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
-                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
-                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features,
+                                  int64_t activation, double parameter, const void *slope, int64_t slopes,
+                                  const void *grad_y, const void *x, const void *weight, const void *saved,
+                                  void *grad_x, void *grad_weight, void *grad_bias, void *grad_slope, int accumulate,
+                                  int threads, int precision);
 
 /* x (rows, features), features >= 1, weight and bias (features), each or NULL
  * -> y = (x - mean) / sqrt(variance + eps) weight + bias for each row, which may be x, and saved (rows, 2) or NULL: the

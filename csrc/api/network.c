@@ -20,8 +20,8 @@ enum {
   UINT8,
   TIERS,               /* a dict: tier or None -> its number, -1 for None */
   ACTIVATIONS,         /* a dict: name -> (code, parameter, saves_z, takes_slope) */
-  RESOLVED_ACTIVATION, /* a function: (name, keywords, dtype) -> the same; code may be the address of a struct fa_custom,
-                          which lives as long as the tuple */
+  RESOLVED_ACTIVATION, /* a function: (name, keywords, dtype) -> the same; code may be the address of a struct
+                          fa_custom, which lives as long as the tuple */
 };
 
 /* The names of attributes and methods. */
@@ -292,9 +292,7 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
     s->precision = tier_of(n, value[0], precision);
     read_product(n, s, value[1], value[2], 3, gradients);
     break;
-  case FA_ACTIVATION:
-    read_sloped(n, s, value, gradients);
-    break;
+  case FA_ACTIVATION: read_sloped(n, s, value, gradients); break;
   case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
   default: break;

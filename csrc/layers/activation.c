@@ -98,7 +98,8 @@ static void backward_block(void *context, int64_t task) {
 static void by_rows(struct elements *e, int64_t rows, int64_t features, char *copies) {
   size_t row_bytes = (size_t)(features * e->kernels->itemsize);
   int64_t count = larger(1, smaller(BLOCK / features, rows));
-  for (int64_t i = 0; i < count && count > 1; i++) memcpy(copies + (size_t)i * row_bytes, e->activation.slope, row_bytes);
+  for (int64_t i = 0; i < count && count > 1; i++)
+    memcpy(copies + (size_t)i * row_bytes, e->activation.slope, row_bytes);
   if (count > 1) e->activation.slope = copies;
   e->length = count * features;
   e->step = 1;
@@ -126,9 +127,9 @@ void fa_activation(int dtype, int64_t rows, int64_t features, int64_t activation
   activate(&call, rows, features, &act, z, y);
 }
 
-/* The backward of an activation with slopes over elements in rows of `width`: grad_z, and the sums of the slopes' terms over DEPTH_CUT rows at
- * a time -> partial [cuts][width], which starts as zeros.  Which terms a sum has, and in which order, depends on the
- * shape alone. */
+/* The backward of an activation with slopes over elements in rows of `width`: grad_z, and the sums of the slopes' terms
+ * over DEPTH_CUT rows at a time -> partial [cuts][width], which starts as zeros.  Which terms a sum has, and in which
+ * order, depends on the shape alone. */
 struct slope_job {
   struct elements elements;
   int64_t width, rows, column_tasks; /* a task takes TASK_FEATURES columns of one cut */

@@ -6,7 +6,7 @@
 #include "kernels/activation_list.h"
 
 struct activation {
-  int code; /* enum fa_activation */
+  int code;                       /* enum fa_activation */
   const struct fa_custom *custom; /* of FA_CUSTOM */
   double parameter;
   const char *slope; /* (slopes), for PReLU, and a caller's own activation with a slope */

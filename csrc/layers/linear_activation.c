@@ -95,10 +95,11 @@ int linear_backward(const struct call *call, const struct fa_step *step, int64_t
   return status;
 }
 
-int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t activation,
-                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
-                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
-                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision) {
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features,
+                                  int64_t activation, double parameter, const void *slope, int64_t slopes,
+                                  const void *grad_y, const void *x, const void *weight, const void *saved,
+                                  void *grad_x, void *grad_weight, void *grad_bias, void *grad_slope, int accumulate,
+                                  int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
   struct fa_step step = product_step(FA_LINEAR, in_features, out_features, 1, weight, NULL);
   step.activation = activation_of(activation, parameter, slope, slopes);

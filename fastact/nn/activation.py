@@ -22,8 +22,8 @@ class Activation(Layer):
     """An activation, element by element.
 
     Args:
-        name: a name of the table in `fastact.activations`, or a `CustomActivation` without a slope.  For "prelu",
-            whose slope is learned, use `PReLU`.
+        name: a name of the table in `fastact.activations`, or a `CustomActivation` without a slope.  For
+            "prelu", whose slope is learned, use `PReLU`.
         **keywords: the activation's own.
 
     Raises:
@@ -53,7 +53,7 @@ class Activation(Layer):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         check_grad(grad_y, saved)
-        return ops.activation_backward(grad_y, saved, self.name, **self.keywords)
+        return ops.activation_backward(grad_y, saved, self.name, **self.keywords)  # type: ignore[return-value]
 
     def _from_tape(self, x: Array, y: Array, nothing: None, tier: Precision, factor: float) -> Any:
         return self._kept(x, y)
@@ -130,7 +130,7 @@ class PReLU(Layer):
 def new_slope(
     values: Any, features: int, dtype: np.dtype[Any], activation: AnyActivation = "prelu"
 ) -> Parameter:
-    """A PReLU's slope, shared or one per feature, which does not decay (He et al. 2015); or that of another."""
+    """The slope of an activation, shared or one per feature; as He et al. 2015 do, it does not decay."""
     slope = Parameter(checks.finite_numbers("slope", values, dtype), "slope", decay=False)
     activations.resolve(activation, features, dtype, {"slope": slope.data})
     return slope

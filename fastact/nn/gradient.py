@@ -51,7 +51,7 @@ def check_gradient(
 ) -> GradientCheck:
     """Hold the gradients of a layer, an activation or a function against central differences in float64.
 
-        fa.check_gradient(MyLayer(4, 3, dtype=np.float64), x)              # grad_x and those of all parameters
+        fa.check_gradient(MyLayer(4, 3, dtype=np.float64), x)    # grad_x and those of all parameters
         fa.check_gradient(fa.custom_activation("swish2", ...), x)
         fa.check_gradient(fa.silu, x, backward=lambda grad_y: fa.silu_backward(grad_y, x))
 
@@ -112,7 +112,9 @@ def _of_layer(layer: Layer, x: Array, keywords: dict[str, Any]) -> _Case:
     for name, parameter in layer.named_parameters():
         data = array_of(name, parameter)
         if data.dtype != np.float64:
-            raise TypeError(f"{name}: got dtype {data.dtype}, wanted float64: make the layer with dtype=np.float64")
+            raise TypeError(
+                f"{name}: got dtype {data.dtype}, wanted float64: make the layer with dtype=np.float64"
+            )
         arrays[name] = data
 
     def gradients(grad_y: Array) -> dict[str, Any]:
@@ -144,7 +146,9 @@ def _of_activation(activation: CustomActivation, x: Array, keywords: dict[str, A
 def _of_function(function: Any, x: Array, backward: Any, keywords: dict[str, Any]) -> _Case:
     for name, value in (("function", function), ("backward", backward)):
         if not callable(value):
-            wanted = "a layer, a custom activation or a function" if name == "function" else "grad_y -> grad_x"
+            wanted = (
+                "a layer, a custom activation or a function" if name == "function" else "grad_y -> grad_x"
+            )
             raise TypeError(f"{name}: got {checks.shown(value)}, wanted {wanted}")
     if keywords:
         raise TypeError(f"{next(iter(keywords))}: a function takes no keyword here, but may be a lambda")
@@ -155,12 +159,15 @@ def _of_function(function: Any, x: Array, backward: Any, keywords: dict[str, Any
 def _check(case: _Case, points: int, rng: np.random.Generator) -> GradientCheck:
     y = case.evaluate()
     checks.check_array(f"{case.name}: y", y, np.dtype(np.float64))
-    grad_y = rng.standard_normal(y.shape)
+    grad_y: Array = np.asarray(rng.standard_normal(y.shape))
     gradients = case.gradients(grad_y.copy())
     checked, skipped, largest = 0, 0, 0.0
     for name, array in case.arrays.items():
         gradient = gradients[name]
-        if type(gradient) not in checks.ARRAYS or (gradient.shape, gradient.dtype) != (array.shape, array.dtype):
+        if type(gradient) not in checks.ARRAYS or (gradient.shape, gradient.dtype) != (
+            array.shape,
+            array.dtype,
+        ):
             got = checks.shown(gradient)
             if isinstance(gradient, np.ndarray):
                 got = f"shape {gradient.shape} and dtype {gradient.dtype}"
@@ -173,10 +180,10 @@ def _check(case: _Case, points: int, rng: np.random.Generator) -> GradientCheck:
             place = tuple(int(i) for i in np.unravel_index(flat, array.shape))
             with np.errstate(all="ignore"):
                 found = _difference(case, array, place, y, grad_y)
-            got = float(gradient[place])
-            size = max(abs(got), abs(found.value))
+            given = float(gradient[place])
+            size = max(abs(given), abs(found.value))
             tolerance = max(found.error, _AGREEMENT * size)
-            distance = abs(got - found.value)
+            distance = abs(given - found.value)
             if found.kink or not np.isfinite(found.value) or tolerance > _RESOLUTION * size > 0:
                 skipped += 1
             elif distance <= tolerance:
@@ -188,7 +195,7 @@ def _check(case: _Case, points: int, rng: np.random.Generator) -> GradientCheck:
                 wrong.append(
                     (
                         relative,
-                        f"at {at} = {array[place]:.6g} backward gives {got:.10g}, and central differences "
+                        f"at {at} = {array[place]:.6g} backward gives {given:.10g}, and central differences "
                         f"{found.value:.10g} +- {tolerance:.1g}: a relative difference of {relative:.2g}",
                     )
                 )
@@ -222,7 +229,9 @@ def _difference(case: _Case, array: Array, place: tuple[int, ...], y: Array, gra
             changed = y_above != y_below
             sizes = np.abs(grad_y) * (np.abs(y_above) + np.abs(y_below))
             rounding = _ROUNDINGS * _EPS * float(sizes[changed].sum()) / (above - below)
-            bends.append(float((grad_y * ((y_above - y) / (above - start) - (y - y_below) / (start - below))).sum()))
+            bends.append(
+                float((grad_y * ((y_above - y) / (above - start) - (y - y_below) / (start - below))).sum())
+            )
             # an entry extrapolates the one before it, and that of the step before: its error is a power of
             # the step higher by 2
             row = [float((grad_y * (y_above - y_below)).sum()) / (above - below)]

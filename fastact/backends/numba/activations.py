@@ -304,7 +304,9 @@ def _custom_backward(
         arrays = (*inputs, terms.reshape(saved.size))
         _run_custom(kernels.add_slope_terms, act.parameter, slopes, arrays, work, threads)
         with np.errstate(all="ignore"):
-            total = terms.sum(axis=0, dtype=np.float64) if grad_slope.size != 1 else terms.sum(dtype=np.float64)
+            total = (
+                terms.sum(axis=0, dtype=np.float64) if grad_slope.size != 1 else terms.sum(dtype=np.float64)
+            )
             total = np.asarray(total).astype(grad_slope.dtype)
             np.add(total, grad_slope if accumulate else 0, out=grad_slope)
     arrays = (*inputs, grad_z.reshape(saved.size))

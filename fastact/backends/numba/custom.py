@@ -1,7 +1,8 @@
 """The kernels of a user's own activation, made from scalar functions for arrays of one dtype.
 
-A kernel computes each element in float64 and rounds once.  With `vectorised`, exponentials and logarithms are
-those of `scalar_math`, which LLVM vectorises; without it they are the C library's, as the NumPy backend wants.
+A kernel computes each element in float64 and rounds once.  With `vectorised`, exponentials and logarithms
+are those of `scalar_math`, which LLVM vectorises; without it they are the C library's, as the NumPy backend
+wants.
 """
 
 # Kernels are typed by Numba.
@@ -57,7 +58,7 @@ class Kernels:
         }
         self.forward = _forward(of_two["forward"], learned)
         self.backward = _backward(of_two["derivative"], learned)
-        self.add_slope_terms = _add_slope_terms(of_two["slope_derivative"]) if learned else None
+        self.add_slope_terms: Any = _add_slope_terms(of_two["slope_derivative"]) if learned else None
         self.address = 0
         if vectorised:
             real = from_dtype(dtype)
@@ -170,7 +171,5 @@ def _backward_callback(backward: Any, real: Any) -> Any:
         backward(parameter, slopes, carray(grad_y, n), carray(saved, n), carray(result, n))
 
     pointer = types.CPointer(real)
-    signature = types.void(
-        types.float64, pointer, types.int64, pointer, pointer, pointer, types.int64
-    )
+    signature = types.void(types.float64, pointer, types.int64, pointer, pointer, pointer, types.int64)
     return cfunc(signature, error_model="numpy")(callback)

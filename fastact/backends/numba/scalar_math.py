@@ -68,7 +68,12 @@ _ROUND_BITS = int(np.float64(_ROUND).view(np.int64))
 _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12, _E13 = (1 / math.factorial(k) for k in range(2, 14))
 _SQRT_HALF_BITS = int(np.float64(math.sqrt(0.5)).view(np.int64))
 # the coefficients of fdlibm's e_log.c (Sun Microsystems 1993)
-_L1, _L2, _L3, _L4 = 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01
+_L1, _L2, _L3, _L4 = (
+    6.666666666666735130e-01,
+    3.999999999940941908e-01,
+    2.857142874366239149e-01,
+    2.222219843214978396e-01,
+)
 _L5, _L6, _L7 = 1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01
 _SMALLEST = float(np.finfo(np.float64).tiny)
 
@@ -178,7 +183,7 @@ _VECTORISED = {
 
 
 def _named(func_ir: Any, value: Any) -> Any:
-    """The object that `value` of Numba's representation names: a global, or an attribute of a global module."""
+    """The object that a value of Numba's representation names: a global, or an attribute of math or NumPy."""
     if isinstance(value, ir.Global | ir.FreeVar):
         return value.value
     if isinstance(value, ir.Expr) and value.op == "getattr":
