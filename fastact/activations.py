@@ -371,23 +371,6 @@ def resolve(
     return act._replace(parameter=check_finite(key, values[key], LARGEST[dtype.char]))
 
 
-_FLOAT64 = np.dtype(np.float64)
-
-
-def code_of(
-    name: str | CustomActivation, parameters: Mapping[str, Any], dtype: np.dtype[Any] = _FLOAT64
-) -> Code:
-    """An activation for arrays of a dtype, with parameters other than a slope.
-
-    Raises what `resolve` raises for float64.
-    """
-    if learns_slope(name):
-        parameters = {**parameters, "slope": np.zeros(1)}
-    act = resolve(name, 1, _FLOAT64, parameters)
-    code = act.code if act.custom is None else act.custom.kernels(dtype).address
-    return Code(code, act.parameter, act.saves == "z", act.slope is not None, act.custom)
-
-
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:
     check_array("slope", slope, dtype)
     if slope.shape not in ((), (1,), (features,)):

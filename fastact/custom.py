@@ -6,15 +6,10 @@ import itertools
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from .checks import check_finite, shown
-
-if TYPE_CHECKING:
-    from .backends.numba.custom import Kernels
 
 _numbers = itertools.count(1)
 _made: WeakValueDictionary[str, CustomActivation] = WeakValueDictionary()
@@ -31,6 +26,8 @@ class CustomActivation:
         saves: "y" or "z", what the derivative is a function of.
         defaults: the keywords that calls and layers take: {"parameter": its default}, {"slope": None} or {}.
         initial_slope: where layers start to learn the slope; None without one.
+        functions: forward, derivative and, for a slope, slope_derivative.
+        compiled: the kernels so far, which `backends/custom.py` keeps here.
         key: a str that stands for the activation in this process, where an interface takes one: see `by_key`.
     """
 
@@ -49,31 +46,12 @@ class CustomActivation:
         self.__module__ = module
         self.key = f"{name}#{next(_numbers)}"
         _made[self.key] = self
-        self._functions = functions
-        self._kernels: dict[tuple[str, bool], Kernels] = {}
+        self.functions = functions
+        self.compiled: dict[Any, Any] = {}
         defaults: dict[str, Any] = {} if parameter is None else {"parameter": parameter}
         if slope is not None:
             defaults = {"slope": None}
         self.defaults: Mapping[str, Any] = MappingProxyType(defaults)
-
-    def kernels(self, dtype: np.dtype[Any], vectorised: bool = True) -> Kernels:
-        """The kernels for arrays of a dtype, which the first call compiles: see `backends/numba/custom.py`.
-
-        Raises:
-            TypeError: Numba cannot compile a function.
-            ImportError: Numba cannot be imported.
-        """
-        key = (dtype.char, vectorised)
-        found = self._kernels.get(key)
-        if found is None:
-            try:
-                from .backends.numba.custom import Kernels
-            except ImportError as error:
-                raise ImportError(f"custom activations need Numba, which cannot be used: {error}") from error
-            learned = self.initial_slope is not None
-            made = Kernels(self._functions, bool(self.defaults), learned, dtype, vectorised)
-            found = self._kernels.setdefault(key, made)  # another thread may have been faster
-        return found
 
     def __copy__(self) -> CustomActivation:
         return self
@@ -129,7 +107,7 @@ def custom_activation(
     whether a derivative is right.
 
     Args:
-        name: for messages and reprs; not that of a built-in activation.
+        name: an identifier, for messages and reprs, and the name of the variable for pickles.
         forward: z -> y.
         derivative: dy/dz from z, or from y with `saves="y"`.
         saves: "z" or "y", what the forward keeps for the derivative. y costs no memory.
@@ -145,17 +123,15 @@ def custom_activation(
     Raises:
         TypeError: a function is not one of Python or Numba, or has another number of arguments, or only one
             of slope and slope_derivative is given; or a name or a number is of the wrong type.
-        ValueError: the name is that of a built-in activation, `saves` is neither, both a parameter and a
+        ValueError: the name is not an identifier, `saves` is neither, both a parameter and a
             slope are given, or one is not finite.
 
         The first use raises TypeError if Numba cannot compile a function.
     """
-    from .activations import CODES
-
     if not isinstance(name, str):
         raise TypeError(f"name: got {shown(name)}, wanted a str")
-    if not name.isidentifier() or name in CODES or name == "gelu_tanh":
-        raise ValueError(f"name: got {name!r}, wanted an identifier that no built-in activation has")
+    if not name.isidentifier():
+        raise ValueError(f"name: got {shown(name)}, wanted an identifier")
     if not isinstance(saves, str) or saves not in ("y", "z"):
         raise ValueError(f'saves: got {shown(saves)}, wanted "z" or "y"')
     if parameter is not None:

@@ -44,6 +44,7 @@ def test_numba_backend_runs_without_the_c_extension():
 # Each room may import those before it, and its own modules.
 ROOMS = (
     ("checks",),
+    ("custom",),
     ("activations", "outputs", "settings", "convert"),
     ("backends",),
     ("ops", "info"),

@@ -18,6 +18,7 @@ import numpy as np
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
 from ..settings import Precision
+from .custom import kernels_of
 from .interface import Update
 from .numpy import argmax_error
 
@@ -232,7 +233,7 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
 
 def _code_of(act: Activation, dtype: np.dtype[Any]) -> int:
     """What the extension takes for a custom activation: the address of a struct fa_custom."""
-    return act.custom.kernels(dtype).address  # type: ignore[union-attr]
+    return kernels_of(act.custom, dtype).address  # type: ignore[arg-type]
 
 
 def linear_activation(

@@ -15,6 +15,7 @@ import numpy as np
 from ..activations import TABLE, Activation
 from ..checks import label_error
 from ..settings import Precision
+from .custom import kernels_of
 from .interface import Update
 
 Array = np.ndarray[Any, Any]
@@ -172,7 +173,7 @@ def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
 @np.errstate(all="ignore")
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     if act.custom is not None:
-        kernels = act.custom.kernels(z.dtype, vectorised=False)
+        kernels = kernels_of(act.custom, z.dtype, vectorised=False)
         kernels.forward(act.parameter, np.atleast_1d(_parameter(act, z.dtype)), z.reshape(-1), y.reshape(-1))
         return
     y[...] = TABLE[act.name].forward(z, _parameter(act, z.dtype))
@@ -183,7 +184,7 @@ def _slope_terms(grad_y: Array, saved: Array, act: Activation) -> Array:
     if act.custom is None:  # saved is z
         return np.where(saved > 0, 0, grad_y * saved)
     terms = np.zeros_like(saved)
-    kernels = act.custom.kernels(saved.dtype, vectorised=False)
+    kernels = kernels_of(act.custom, saved.dtype, vectorised=False)
     arrays = (grad_y.reshape(-1), saved.reshape(-1), terms.reshape(-1))
     kernels.add_slope_terms(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
     return terms
@@ -204,7 +205,7 @@ def activation_backward(
         total = terms.sum(axis=0) if grad_slope.size != 1 else terms.sum()
         _store(grad_slope, np.reshape(total, grad_slope.shape), accumulate)
     if act.custom is not None:
-        kernels = act.custom.kernels(saved.dtype, vectorised=False)
+        kernels = kernels_of(act.custom, saved.dtype, vectorised=False)
         arrays = (grad_y.reshape(-1), saved.reshape(-1), grad_z.reshape(-1))
         kernels.backward(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
         return

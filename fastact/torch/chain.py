@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import activations, backends, settings
+from ..backends.custom import code_of
 from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from .operators import OperatorFunction, check_first_derivative
 from .tensors import FLOATS, NUMPY_DTYPES, as_array, as_rows, thread_count
@@ -234,7 +235,7 @@ class Chain:
         self._dropouts = [link.modules[0].__dict__ for link in links if link.kind == DROPOUT]
         self._ranks = max(link.ranks[0] for link in links), min(link.ranks[1] for link in links)
         codes = {index: link.activation for index, link in enumerate(links)}
-        self.objects = (_Parameter, *_OBJECTS, codes, activations.code_of)
+        self.objects = (_Parameter, *_OBJECTS, codes, code_of)
         self._free: dict[tuple[bool, ...], list[_Parts]] = {}
         # from these rows on it is quicker than the modules in a call that records gradients
         self.fewest_rows = _fewest_rows(links)

@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .. import activations, backends, checks
+from ..backends.custom import code_of
 from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from . import fused_activation, fused_maxout
 from .chain import Chain, Link
@@ -333,7 +334,7 @@ def _product_link(linear: Any, after: Any, step: Any) -> Link | str:
 
 
 def _code_of(activation: str, **keywords: Any) -> activations.Code:
-    return activations.code_of(activation, keywords)
+    return code_of(activation, keywords)
 
 
 def facts_of(module: nn.Module) -> tuple[Any, ...]:

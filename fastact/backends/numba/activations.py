@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...activations import SELU_ALPHA, SELU_SCALE, TABLE, Activation
+from ..custom import kernels_of
 from . import pool
 from .arguments import as_carray
 from .blocks import CELL, CUT, store
@@ -226,7 +227,7 @@ def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
     work = float(_ELEMENT_WORK * z.size)
     if act.custom is not None:
         arrays = (flat, y.reshape(y.size))
-        _run_custom(act.custom.kernels(z.dtype).forward, act.parameter, parameters, arrays, work, threads)
+        _run_custom(kernels_of(act.custom, z.dtype).forward, act.parameter, parameters, arrays, work, threads)
         return
     pool.run(
         _activation_cells,
@@ -297,7 +298,7 @@ def _custom_backward(
     work: float,
     threads: int,
 ) -> None:
-    kernels, slopes = act.custom.kernels(saved.dtype), parameters_of(act, saved.dtype)  # type: ignore[union-attr]
+    kernels, slopes = kernels_of(act.custom, saved.dtype), parameters_of(act, saved.dtype)  # type: ignore[arg-type]
     inputs = (grad_y.reshape(saved.size), saved.reshape(saved.size))
     if grad_slope is not None:
         terms = np.zeros_like(saved)

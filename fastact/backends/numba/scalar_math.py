@@ -1,7 +1,7 @@
 """Exponentials and logarithms that LLVM can vectorise, and the pass that puts them into a user's function.
 
 Numba calls the C library for `math.exp` and its kin, one number at a time, and a loop with such a call has
-no vector form.  These functions have no branch, so a loop over them has one.  Their error is below 4 ULP.
+no vector form.  These functions have no branch, so a loop over them has one.  Their error is below 3 ULP.
 A fused multiply-add is written out where one is wanted: LLVM forms none by itself, so a number has the same
 bits in a vector and in the rest of a loop.
 """
