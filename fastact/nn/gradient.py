@@ -14,7 +14,9 @@ from .layer import Array, Layer, array_of
 
 _EPS = float(np.finfo(np.float64).eps)
 _STEPS = 8  # halved each time
-_FIRST_STEP = 2.0**-6  # relative to the number, or to 1 if that is larger
+_FIRST_STEP = 2.0**-6
+_SHARE = 2.0**-10  # of a large number, times the first step: its first step
+_COARSE = 4  # the first steps serve extrapolation alone: at a coarse step two values may agree by chance
 _ROUNDINGS = 100  # of an output: a bound of its error, in units in its last place
 _AGREEMENT = 1e-6  # a relative difference that is no error: a tenth of what has to be resolved
 _RESOLUTION = 1e-5  # the largest relative tolerance of a difference that decides
@@ -164,6 +166,8 @@ def _check(case: _Case, points: int, rng: np.random.Generator) -> GradientCheck:
     checked, skipped, largest = 0, 0, 0.0
     for name, array in case.arrays.items():
         gradient = gradients[name]
+        if isinstance(gradient, np.generic):
+            gradient = np.asarray(gradient)
         if type(gradient) not in checks.ARRAYS or (gradient.shape, gradient.dtype) != (
             array.shape,
             array.dtype,
@@ -215,20 +219,23 @@ def _check(case: _Case, points: int, rng: np.random.Generator) -> GradientCheck:
 def _difference(case: _Case, array: Array, place: tuple[int, ...], y: Array, grad_y: Array) -> _Difference:
     """The derivative of sum(grad_y * y) with respect to array[place]."""
     start = float(array[place])
-    scale = max(1.0, abs(start))
+    first = _FIRST_STEP * max(1.0, _SHARE * abs(start))
+    changed = np.zeros(y.shape, bool)
     bends: list[float] = []  # the slope on the right less that on the left, for each step
     rows: list[list[float]] = []
     best, error, rounding = np.nan, np.inf, 0.0
     try:
         for k in range(_STEPS):
-            step = _FIRST_STEP * scale / 2**k
+            step = first / 2**k
             array[place] = above = start + step
             y_above = case.evaluate()
             array[place] = below = start - step
             y_below = case.evaluate()
-            changed = y_above != y_below
-            sizes = np.abs(grad_y) * (np.abs(y_above) + np.abs(y_below))
-            rounding = _ROUNDINGS * _EPS * float(sizes[changed].sum()) / (above - below)
+            changed |= y_above != y_below
+            sizes = _EPS * np.abs(grad_y) * (np.abs(y_above) + np.abs(y_below))
+            # an output that even the first step has not changed may still depend on x below its last place
+            rounding = _ROUNDINGS * float(sizes[changed].sum()) / (above - below)
+            rounding += float(sizes[~changed].sum()) / (2 * first)
             bends.append(
                 float((grad_y * ((y_above - y) / (above - start) - (y - y_below) / (start - below))).sum())
             )
@@ -239,7 +246,7 @@ def _difference(case: _Case, array: Array, place: tuple[int, ...], y: Array, gra
                 for j, coarser in enumerate(rows[-1]):
                     row.append(row[j] + (row[j] - coarser) / (4.0 ** (j + 1) - 1))
                     estimate = max(abs(row[j + 1] - row[j]), abs(row[j + 1] - coarser)) + rounding
-                    if estimate < error:
+                    if k >= _COARSE and estimate < error:
                         best, error = row[j + 1], estimate
             rows.append(row)
     finally:
