@@ -82,9 +82,7 @@ def check_gradient(
         ValueError: points is below 1.
     """
     checks.check_array("x", x, np.dtype(np.float64))
-    points = checks.check_int("points", points)
-    if points < 1:
-        raise ValueError(f"points: got {points}, wanted 1 or more")
+    points = checks.check_size("points", points, 1)
     generator = checks.check_rng(rng)
     x = np.array(x, order="C")
     if isinstance(function, Layer | CustomActivation):
