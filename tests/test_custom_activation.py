@@ -454,6 +454,22 @@ def test_function_that_numba_cannot_compile_is_a_type_error(each_backend, argume
     assert (y == 7).all()
 
 
+def test_function_that_raises_is_refused(compiled):
+    def forward(z):
+        if z > 1e30:
+            raise ValueError("too large")
+        return z
+
+    activation = fa.custom_activation(**GOOD | {"forward": forward})
+    with pytest.raises(TypeError, match=r"^forward: Numba cannot compile it: .*it raises an exception"):
+        fa.activation(np.ones(3), activation)
+
+
+def test_linear_regions_of_a_custom_activation_are_refused():
+    with pytest.raises(TypeError, match="^model: got Linear"):
+        fa.linear_region(fa.Linear(3, 2, activation=custom.swish, rng=0), np.ones(3, F32))
+
+
 def test_keyword_that_the_activation_does_not_take_is_refused():
     z = np.ones((2, 3))
     with pytest.raises(TypeError, match=r"^alpha: swish takes parameter$"):

@@ -21,6 +21,7 @@ from numba import njit, types
 from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.errors import UnsupportedError
 from numba.core.ir_utils import get_definition, guard
 from numba.core.untyped_passes import IRProcessing
 from numba.extending import intrinsic
@@ -236,6 +237,8 @@ class _Vectorise(FunctionPass):  # type: ignore[misc]
     def run_pass(self, state: Any) -> bool:
         changed = False
         for block in state.func_ir.blocks.values():
+            if any(True for _ in block.find_insts(ir.Raise)):
+                raise UnsupportedError("it raises an exception, for which C has no place")
             for assignment in block.find_insts(ir.Assign):
                 named = _named(state.func_ir, assignment.value)
                 if not callable(named) or not any(named is function for function in _VECTORISED):
