@@ -27,7 +27,7 @@ class CustomActivation:
         defaults: the keywords that calls and layers take: {"parameter": its default}, {"slope": None} or {}.
         initial_slope: where layers start to learn the slope; None without one.
         functions: forward, derivative and, for a slope, slope_derivative.
-        compiled: the kernels so far, which `backends/custom.py` keeps here.
+        compiled: what `backends/custom.py` has made so far.
         key: a str that stands for the activation in this process, where an interface takes one: see `by_key`.
     """
 

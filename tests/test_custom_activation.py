@@ -291,7 +291,7 @@ def test_threads_that_compile_at_once_share_one_kernel():
     assert len(results) == 4
     for result in results:
         np.testing.assert_array_equal(result, 2 * z)
-    assert len(activation.compiled) == 1
+    assert len([key for key in activation.compiled if key[1] is True]) == 1
 
 
 # ---- copies, pickles and texts
@@ -466,7 +466,7 @@ def test_function_that_raises_is_refused(compiled):
 
 
 def test_linear_regions_of_a_custom_activation_are_refused():
-    with pytest.raises(TypeError, match="^model: got Linear"):
+    with pytest.raises(ValueError, match=r"^model: got Linear.* wanted layers that are piecewise linear$"):
         fa.linear_region(fa.Linear(3, 2, activation=custom.swish, rng=0), np.ones(3, F32))
 
 

@@ -43,8 +43,14 @@ def code_of(
 
     Raises what `resolve` raises for float64, and what `kernels_of` raises.
     """
-    if learns_slope(name):
-        parameters = {**parameters, "slope": np.zeros(1)}
-    act = resolve(name, 1, _FLOAT64, parameters)
-    code = act.code if act.custom is None else kernels_of(act.custom, dtype).address
-    return Code(code, act.parameter, act.saves == "z", act.slope is not None, act.custom)
+    key = (dtype.char, "code")  # a network asks at each call
+    kept = name.compiled if isinstance(name, CustomActivation) and not parameters else {}
+    found: Code | None = kept.get(key)
+    if found is None:
+        if learns_slope(name):
+            parameters = {**parameters, "slope": np.zeros(1)}
+        act = resolve(name, 1, _FLOAT64, parameters)
+        code = act.code if act.custom is None else kernels_of(act.custom, dtype).address
+        found = Code(code, act.parameter, act.saves == "z", act.slope is not None, act.custom)
+        kept[key] = found
+    return found
