@@ -49,7 +49,7 @@ ROOMS = (
     ("ops", "info"),
     ("elementwise",),
     ("nn",),
-    ("torch", "thinc", "study"),
+    ("torch", "thinc", "study", "overloads"),
     ("cli",),
     ("__main__",),
 )

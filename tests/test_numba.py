@@ -309,7 +309,7 @@ def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
 
 def test_cache_of_another_room_stamp_is_not_run(monkeypatch, cache):
     cache("nbc")
-    monkeypatch.setattr(numba_compile, "_room_stamp", lambda: "another source of vectors.py")
+    monkeypatch.setattr(numba_compile, "room_stamp", lambda: "another source of vectors.py")
     hits, messages = another_process(monkeypatch, 3.0)
     assert (hits, messages) == (0, [])
 
@@ -421,8 +421,8 @@ def test_room_stamp_changes_with_every_source(monkeypatch, tmp_path):
     package = copy_package(tmp_path, *room.glob("*.py"), Path(activations.__file__))
     folders = {"fastact": package, backend.__name__: package / "backends" / "numba"}
     monkeypatch.setattr("importlib.resources.files", folders.__getitem__)
-    stamp = numba_compile._room_stamp.__wrapped__
-    assert stamp() == numba_compile._room_stamp()
+    stamp = numba_compile.room_stamp.__wrapped__
+    assert stamp() == numba_compile.room_stamp()
     sources = list(package.rglob("*.py"))
     assert len(sources) == len(list(room.glob("*.py"))) + 1
     stamps = {stamp()}

@@ -37,7 +37,7 @@ _warned = False
 
 
 @functools.cache
-def _room_stamp() -> str:
+def room_stamp() -> str:
     """A digest of every source that a kernel's machine code depends on.
 
     A kernel includes the code of the kernels and the constants that it uses, from any file of this folder and
@@ -118,7 +118,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         # Numba's file names include the kernel's first line number, so an edit above the kernel would
         # leave the old files.  Without the number they are replaced.
         name = self._impl.filename_base.replace(f"-{locator.get_disambiguator()}.", ".")
-        self._cache_file = _CacheFiles(self._cache_path, name, (locator.get_source_stamp(), _room_stamp()))
+        self._cache_file = _CacheFiles(self._cache_path, name, (locator.get_source_stamp(), room_stamp()))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
