@@ -59,7 +59,6 @@ def _checked(default: BackendName, used: BackendName, digest: str) -> Stamp:
 @functools.cache
 def _digest(backend: BackendName) -> str:
     """A digest of what is compiled into a caller; registers the symbols that its code needs."""
-    llvm.add_symbol(_SETTINGS, settings.DEFAULTS.ctypes.data)
     room = importlib.resources.files(__package__)
     files = [file for file in room.iterdir() if file.name.endswith(".py")]
     files.append(importlib.resources.files("fastact") / "activations.py")
@@ -75,10 +74,11 @@ def _digest(backend: BackendName) -> str:
 
 @functools.cache
 def _register_kernels() -> tuple[str, ...]:
-    """Register the kernels of C; their names."""
+    """Register the kernels of C, whose names are returned, and the settings that they are called with."""
     from ..backends.c import ffi, lib
     from .table import FUNCTIONS
 
+    llvm.add_symbol(_SETTINGS, settings.DEFAULTS.ctypes.data)
     names = tuple({f"fa_{function.kernel}" for function in FUNCTIONS})
     for name in names:
         llvm.add_symbol(_symbol(name), int(ffi.cast("uintptr_t", ffi.addressof(lib, name))))
@@ -98,6 +98,7 @@ def _ctype(name: str) -> Any:
 @functools.cache
 def c_kernel(name: str) -> Any:
     """The function `name` of csrc/api/fastact.h for nopython code: arrays, or None, stand for pointers."""
+    _register_kernels()
     ctype = _ctype(name)
     result = _TYPES[ctype.result.cname]
     wanted = [None if each.kind == "pointer" else _TYPES[each.cname] for each in ctype.args]
