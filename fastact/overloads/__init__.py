@@ -1,7 +1,7 @@
 """The functional API inside `@numba.njit`: overloads of the public functions themselves.
 
-Numba loads this room by itself, through the entry point `numba_extensions`.  README.md beside this file shows how a
-call is compiled.
+Numba loads this room by itself, through the entry point `numba_extensions`.  README.md beside this file shows
+how a call is compiled.
 """
 
 from __future__ import annotations

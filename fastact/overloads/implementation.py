@@ -12,19 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.core import types
+from numba import types
 from numba.core.errors import TypingError
 
 from .. import backends
 from ..activations import NAMES, TABLE, canonical
 from ..backends import BackendName
 from ..checks import LARGEST, MAX_PIECES, shown, unknown_name
-from ..settings import check_precision, PRECISIONS
+from ..settings import PRECISIONS, check_precision
 from . import native, support
 from .table import Function
 
 _KEYWORDS = ("negative_slope", "slope", "alpha", "approximate")  # of the activations
 _LEADING = ("...", "before", "after")
+_NEVER_FAIL = ("maxout", "activation", "layer_norm", "layer_norm_backward", "max_norm")  # return no status
 _VARIES = object()  # an argument whose value is not known before the code runs
 _LARGEST = {"float32": LARGEST["f"], "float64": LARGEST["d"]}
 # The numbers among the arguments: the condition, and the words for it.  "largest" is that of the dtype.
@@ -40,7 +41,11 @@ _NUMBERS = {
 _STATUS = (
     (1, "MemoryError", "fastact: no memory for packed operands"),
     (3, "ValueError", "argmax: got an index that no piece has, wanted 0 to pieces - 1"),
-    (4, "ValueError", "labels: got a label that is neither a class nor ignore_index, wanted 0 to classes - 1"),
+    (
+        4,
+        "ValueError",
+        "labels: got neither a class nor ignore_index, wanted 0 to classes - 1",
+    ),
 )
 
 
@@ -58,7 +63,7 @@ def typing_function(function: Function) -> Callable[..., Any]:
 
 
 def _signature(public: Callable[..., Any]) -> inspect.Signature:
-    """The arguments of `public` as Numba takes them: none is keyword-only, and **parameters are written out."""
+    """The arguments of `public` as Numba takes them: none is keyword-only, **parameters are written out."""
     parameters: list[inspect.Parameter] = []
     for each in inspect.signature(public).parameters.values():
         names = _KEYWORDS if each.kind is each.VAR_KEYWORD else (each.name,)
@@ -105,6 +110,7 @@ class _Writer:
         if self.backend == "numpy":
             raise self.wrong('backend: got "numpy", wanted "c" or "numba" in nopython code')
         self.namespace: dict[str, Any] = {
+            "__name__": __name__,  # of a function without a module Numba does not save the constants
             "np": np, "math": math, "support": support, "default": native.default,
             "stamped": native.stamped(native.stamp(default, self.backend)),
         }  # fmt: skip
@@ -224,7 +230,9 @@ class _Writer:
             rows = max(self.lead - 1, 0) if sloped else 0
             self.lines.append(f"features = {self.product(rows, self.lead)}")
         elif "features" in self.known:
-            self.refuse("features == 0", "x: got no features, wanted (..., features) with at least one feature")
+            self.refuse(
+                "features == 0", "x: got no features, wanted (..., features) with at least one feature"
+            )
         elif "classes" in self.known:
             self.refuse(
                 f"classes == 0 and {self.product(0, rows)} > 0", "logits: got no classes, wanted at least one"
@@ -251,7 +259,8 @@ class _Writer:
         if named != sizes:
             self.lead = lead
             named = [*(f"lead_{i}" for i in range(lead)), *named]
-        conditions, others = [], {}
+        conditions: list[str] = []
+        others: dict[str, None] = {}
         for size, axis in zip(named, axes, strict=True):
             if size in self.known or size.isdigit():
                 others |= {self.known.get(size, ""): None}
@@ -270,14 +279,16 @@ class _Writer:
             return
         self.known["at"] = "axis"
         self.integer("axis")
-        self.refuse(f"not {-ndim} <= axis < {ndim}", f"axis: got one out of range, wanted {-ndim} to {ndim - 1}")
+        self.refuse(
+            f"not {-ndim} <= axis < {ndim}", f"axis: got another number, wanted {-ndim} to {ndim - 1}"
+        )
         self.lines.append(f"at = axis + {ndim} if axis < 0 else axis")
 
     def integer(self, name: str) -> None:
         kind = self.given[name]
         value = _constant(kind)
         kind = types.unliteral(kind) if value is _VARIES or isinstance(kind, types.Type) else kind
-        if isinstance(value, bool) or not isinstance(value, int) and not isinstance(kind, types.Integer):
+        if isinstance(value, bool) or (not isinstance(value, int) and not isinstance(kind, types.Integer)):
             raise self.wrong(f"{name}: got {kind}, wanted an int")
 
     def check_number(self, name: str) -> None:
@@ -292,7 +303,7 @@ class _Writer:
 
     def check_activation(self) -> None:
         """The activation's code and parameter, and the check of its slope."""
-        name = self.function.activation or self.literal("activation", None)
+        name: Any = self.function.activation or self.literal("activation", None)
         if canonical(name) not in NAMES:
             raise self.wrong(str(unknown_name("activation", name, NAMES)))
         name = canonical(name)
@@ -300,7 +311,7 @@ class _Writer:
         for key in _KEYWORDS:
             if key not in row.defaults and _constant(self.given.get(key)) is not None:
                 raise self.wrong(f"{key}: {name} takes {', '.join(row.defaults) or 'no parameter'}")
-        (key, default), = row.defaults.items() or (("", 0.0),)
+        ((key, default),) = row.defaults.items() or (("", 0.0),)
         given = self.given.get(key)
         self.expressions |= {"parameter": "0.0", "slope": "None", "slopes": "0"}
         if name == "prelu":
@@ -367,7 +378,7 @@ class _Writer:
         if needs is not None:
             if not isinstance(needs, tuple) or len(needs) != len(names) or not {*map(type, needs)} <= {bool}:
                 raise self.wrong(
-                    f"needs: got {shown(needs)}, wanted {len(names)} literal booleans for ({', '.join(names)})"
+                    f"needs: got {shown(needs)}, wanted {len(names)} booleans for ({', '.join(names)})"
                 )
             wants = dict(zip(names, needs, strict=True))
         return wants
@@ -391,11 +402,12 @@ class _Writer:
         names = list(wants)
         given = self.given_results(names)
         if self.function.keep and self.saves == "y" and given[1] is not None:
-            label, same = f"out[1] ({names[1]})", f"the activation saves y, wanted None or out[0]"
+            label, same = f"out[1] ({names[1]})", "the activation saves y, wanted None or out[0]"
             if given[0] is None or self.out[0] != self.out[1]:
                 raise self.wrong(f"{label}: {same}")
             self.refuse("not support.same_memory(out[0], out[1])", f"{label}: {same}")
-        allocations, earlier = [], []
+        allocations: list[str] = []
+        earlier: list[tuple[str, Any]] = []
         for i, (name, want) in enumerate(wants.items()):
             if not want:
                 self.expressions[name] = "None"
@@ -407,7 +419,8 @@ class _Writer:
                 if "accumulate" in self.given and name not in ("grad_x", "grad_z"):
                     message = f"accumulate: got True and no {label}, wanted an array to add to"
                     self.refuse("accumulate", message)
-                allocations.append(f"{name}_r = {name}_c = np.empty(({''.join(f'{axis}, ' for axis in axes)}), {dtype})")
+                sizes = "".join(f"{axis}, " for axis in axes)
+                allocations.append(f"{name}_r = {name}_c = np.empty(({sizes}), {dtype})")
             else:
                 kind = self.array(label, self.out[i], types.uint8 if name == "argmax" else self.dtype)
                 if kind.ndim != len(axes):
@@ -438,7 +451,9 @@ class _Writer:
         if kind.layout == other_kind.layout == "C":
             condition = f"support.contiguous_overlap({array}, {other})"
         else:  # an array of no axes is contiguous
-            array, other = (f"{a}.reshape(1)" if k.ndim == 0 else a for a, k in ((array, kind), (other, other_kind)))
+            array, other = (
+                f"{a}.reshape(1)" if k.ndim == 0 else a for a, k in ((array, kind), (other, other_kind))
+            )
             condition = f"support.overlap({array}, {other})"
         if may_equal:
             condition = f"not support.same_memory({array}, {other}) and {condition}"
@@ -471,7 +486,10 @@ class _Writer:
         if self.function.loss == "stored":
             self.lines.append("loss_c = np.empty(1)")
             self.expressions["loss"] = "loss_c"
-        arguments = [self.expressions.get(name, "None" if name in ("bias", "weight", "grad_slope", "slope") else name) for name in self.arguments]
+        absent = ("bias", "weight", "grad_slope")  # where they are not given
+        arguments = [
+            self.expressions.get(name, "None" if name in absent else name) for name in self.arguments
+        ]
         if self.backend == "c":
             dtype = "0" if self.dtype == types.float32 else "1"
             after = ["default(0)", *([self.expressions["precision"]] if self.function.precision else [])]
@@ -481,7 +499,7 @@ class _Writer:
         call = f"kernel({', '.join(arguments)})"
         if self.function.loss == "returned":
             self.lines.append(f"loss = {call}")
-        elif self.function.kernel in ("maxout", "activation", "layer_norm", "layer_norm_backward", "max_norm"):
+        elif self.function.kernel in _NEVER_FAIL:
             self.lines.append(call)
         else:
             self.lines.append(f"status = {call}")
@@ -502,15 +520,19 @@ class _Writer:
             self.lines.append(f"return {', '.join(returned)}")
 
     def flattened(self, name: str, expression: str) -> str:
-        """An argument of a Numba kernel: as for C, but arrays have rows, and an empty array stands for None."""
+        """An argument of a Numba kernel: arrays have rows, and an empty array stands for None."""
         shape = {**self.function.inputs, **self.function.results, "slope": "slopes"}.get(name)
         if shape is None:
             return expression
-        alone = "rows, features" if "features" in self.arguments else "size" if "size" in self.arguments else "rows"
-        sizes = {"...": alone, "before after": "outer, inner", "before pieces after": "outer, pieces, inner"}.get(
-            shape.removesuffix(" or None")
-        ) or ", ".join(shape.removesuffix(" or None").replace("...", "rows").split())
+        shape = shape.removesuffix(" or None")
+        if shape == "..." and "size" in self.arguments:
+            shape = "size"
+        elif shape == "..." and "features" in self.arguments:
+            shape = "... features"
+        for marker, size in (("...", "rows"), ("before", "outer"), ("after", "inner")):
+            shape = shape.replace(marker, size)
+        axes = ", ".join(shape.split())
         if expression != "None":
-            return f"{expression}.reshape({sizes})"
+            return f"{expression}.reshape({axes})"
         dtype = "np.uint8" if name == "argmax" else "DTYPE"
-        return f"np.empty(({'0, ' * (sizes.count(',') + 1)}), {dtype})"
+        return f"np.empty(({'0, ' * len(shape.split())}), {dtype})"

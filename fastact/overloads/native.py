@@ -14,7 +14,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.core.typing import signature
 from numba.extending import intrinsic
 
@@ -163,4 +164,3 @@ def default(typing_context: Any, index: Any) -> Any:
         return builder.load(builder.gep(memory, [int32(0), builder.trunc(values[0], int32)]))
 
     return types.int32(types.int64), codegen
-

@@ -60,8 +60,9 @@ def overlap(a, b):
 
 @register_jitable
 def scaled_mse(y, target, grad, loss):
-    """The loss of `mse`, and grad, where squares overflow or underflow; flat arrays, as `nn.losses` does it."""
-    if y.size == 0 or math.isnan(loss) or np.finfo(y.dtype).tiny / np.finfo(y.dtype).eps <= loss < math.inf:
+    """The loss of `mse`, and grad, where squares overflow or underflow; arrays are flat."""
+    smallest = np.finfo(y.dtype).tiny / np.finfo(y.dtype).eps
+    if y.size == 0 or math.isnan(loss) or smallest <= loss < math.inf:
         return loss
     half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
     largest = 0.0

@@ -1,8 +1,9 @@
 """The table of the functions that nopython code can call: their arrays, results and kernels.
 
 A shape is the names of its sizes.  "..." stands for any sizes, the same ones in each array of a function;
-"before pieces after" for those of "before after" with an axis of pieces among them, at the argument `axis`.  " or None" marks an array that may be left out.
-Names and defaults of the arguments are those of the public function.
+"before pieces after" for those of "before after" with an axis of pieces among them, at the argument `axis`.
+" or None" marks an array that may be left out.  Names and defaults of the arguments are those of the public
+function.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class Function(NamedTuple):
 
     public: Callable[..., Any]
     kernel: str  # its name in csrc/api/fastact.h without fa_, and in backends/numba/calls.py
-    arguments: str  # of that kernel, in order; in C, `dtype` stands before them, threads and precision after them
+    arguments: (
+        str  # of that kernel, in order; in C, `dtype` stands before them, threads and precision after them
+    )
     inputs: Mapping[str, str]  # the shape of each array, the one that defines a size first
     results: Mapping[str, str] = {}
     keep: str = ""  # the flag that, as False, leaves out the second result
@@ -37,9 +40,7 @@ _FORWARD = {"z": "..."}
 
 def _activation(public: Callable[..., Any], name: str = "") -> Function:
     arguments = f"rows features {_ACTIVATION} z y"
-    return Function(
-        public, "activation", arguments, _FORWARD, {"y": "..."}, in_place=("z",), activation=name
-    )
+    return Function(public, "activation", arguments, _FORWARD, {"y": "..."}, in_place=("z",), activation=name)
 
 
 def _activation_backward(public: Callable[..., Any], name: str = "") -> Function:

@@ -1,7 +1,8 @@
 """The operations for nopython code: what the functions of this backend do, on the calling thread alone.
 
-The arguments are those of the C kernels in csrc/api/fastact.h without dtype, threads and precision.  Arrays are
-as kernels take them; an empty one stands for NULL.  A function that can fail returns a status of that header.
+The arguments are those of the C kernels in csrc/api/fastact.h without dtype, threads and precision.  Arrays
+are as kernels take them; an empty one stands for NULL.  A function that can fail returns a status of that
+header.
 """
 
 # Kernels are typed by Numba.
@@ -13,11 +14,17 @@ import math
 
 import numpy as np
 
-from . import activations, gather, layer_norm as norm, linear, losses, maximum, optim
+from .activations import _activation_backward_cells, _activation_cells, _grad_slopes_cells, _slope_sums_cells
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CELL, CUT
 from .compile import compiled
+from .gather import _TABLES_AT_ONCE, _grad_weight_cells, _grad_x_cells, _max_cell_outputs
+from .layer_norm import _CUTS, _MIN_CUT_ROWS, _layer_norm_backward_cells, _layer_norm_cells
+from .linear import _grad_bias_cells, _linear_activation_cells, _linear_maxout_cells, _max_outputs
+from .losses import _count_used, _cross_entropy_cells, _sum
+from .maximum import _cell_size, _maxout_backward_cells, _maxout_cells
+from .optim import _max_norm_cells
 from .product import DOT_ROWS, product_cells
-from .vectors import VECTOR_BYTES
+from .vectors import GATHER_VECTORS, VECTOR_BYTES
 
 OK, BAD_ARGMAX, BAD_LABEL = 0, 3, 4
 
@@ -30,19 +37,15 @@ def _count(length, size):
 
 @compiled
 def _argmax_fits(argmax, pieces):
-    flat = argmax.reshape(argmax.size)
-    for i in range(flat.size):
-        if flat[i] >= pieces:
-            return False
-    return True
+    return argmax.size == 0 or argmax.max() < pieces
 
 
 @compiled
 def linear_maxout(rows, in_features, out_features, pieces, x, weight, bias, y, argmax):
     units = out_features * pieces
-    cells = _count(out_features, linear._max_outputs(pieces)) * _count(rows, BLOCK_ROWS)
+    cells = _count(out_features, _max_outputs(pieces)) * _count(rows, BLOCK_ROWS)
     flat = weight.reshape(units, in_features)
-    linear._linear_maxout_cells(x, flat, pieces, bias.reshape(bias.size), y, argmax, DOT_ROWS, 0, cells)
+    _linear_maxout_cells(x, flat, pieces, bias.reshape(bias.size), y, argmax, DOT_ROWS, 0, cells)
     return OK
 
 
@@ -55,15 +58,13 @@ def linear_maxout_backward(
         return BAD_ARGMAX
     units = out_features * pieces
     if grad_x.size:
-        columns = gather._TABLES_AT_ONCE * gather.GATHER_VECTORS * VECTOR_BYTES // x.itemsize
+        columns = _TABLES_AT_ONCE * GATHER_VECTORS * VECTOR_BYTES // x.itemsize
         cells = _count(in_features, columns) * _count(rows, BLOCK_ROWS)
-        gather._grad_x_cells(
-            grad_y, weight.reshape(units, in_features), pieces, argmax, grad_x, 0, cells
-        )
+        _grad_x_cells(grad_y, weight.reshape(units, in_features), pieces, argmax, grad_x, 0, cells)
     if grad_weight.size or grad_bias.size:
-        cells = _count(out_features, gather._max_cell_outputs(pieces))
+        cells = _count(out_features, _max_cell_outputs(pieces))
         columns = in_features if grad_weight.size else 0
-        gather._grad_weight_cells(
+        _grad_weight_cells(
             grad_y,
             x,
             argmax,
@@ -79,16 +80,16 @@ def linear_maxout_backward(
 
 @compiled
 def maxout(outer, pieces, inner, z, y, argmax):
-    rows, count = maximum._cell_size(inner)
-    maximum._maxout_cells(z, y, argmax, 0, _count(outer, rows) * _count(inner, count))
+    rows, count = _cell_size(inner)
+    _maxout_cells(z, y, argmax, 0, _count(outer, rows) * _count(inner, count))
 
 
 @compiled
 def maxout_backward(outer, pieces, inner, grad_y, argmax, grad_z):
     if not _argmax_fits(argmax, pieces):
         return BAD_ARGMAX
-    rows, count = maximum._cell_size(inner)
-    maximum._maxout_backward_cells(grad_y, argmax, grad_z, 0, _count(outer, rows) * _count(inner, count))
+    rows, count = _cell_size(inner)
+    _maxout_backward_cells(grad_y, argmax, grad_z, 0, _count(outer, rows) * _count(inner, count))
     return OK
 
 
@@ -101,9 +102,7 @@ def _parameters(parameter, slope):
 @compiled
 def activation(rows, features, code, parameter, slope, slopes, z, y):
     parameters = _parameters(parameter, slope)
-    activations._activation_cells(
-        code, parameters, z.reshape(z.size), y.reshape(y.size), 0, _count(z.size, CELL)
-    )
+    _activation_cells(code, parameters, z.reshape(z.size), y.reshape(y.size), 0, _count(z.size, CELL))
 
 
 @compiled
@@ -114,17 +113,15 @@ def activation_backward(
     cells = _count(saved.size, CELL)
     if grad_slope.size == 1:
         totals = np.empty(cells)
-        activations._slope_sums_cells(flat_grad, flat_saved, totals, 0, cells)
+        _slope_sums_cells(flat_grad, flat_saved, totals, 0, cells)
         total = np.empty(1, grad_slope.dtype)
         total[0] = totals.sum()
         grad_slope[0] = total[0] + grad_slope[0] if accumulate else total[0]
     elif grad_slope.size:
         columns = _count(grad_slope.size, CUT)
-        activations._grad_slopes_cells(grad_y, saved, grad_slope, accumulate != 0, 0, columns)
+        _grad_slopes_cells(grad_y, saved, grad_slope, accumulate != 0, 0, columns)
     parameters = _parameters(parameter, slope)
-    activations._activation_backward_cells(
-        code, parameters, flat_grad, flat_saved, grad_z.reshape(grad_z.size), 0, cells
-    )
+    _activation_backward_cells(code, parameters, flat_grad, flat_saved, grad_z.reshape(grad_z.size), 0, cells)
     return OK
 
 
@@ -134,7 +131,7 @@ def linear_activation(
 ):
     cells = _count(out_features, BLOCK_COLUMNS) * _count(rows, BLOCK_ROWS)
     parameters = _parameters(parameter, slope)
-    linear._linear_activation_cells(x, weight, bias, code, parameters, y, saved, DOT_ROWS, 0, cells)
+    _linear_activation_cells(x, weight, bias, code, parameters, y, saved, DOT_ROWS, 0, cells)
     return OK
 
 
@@ -154,7 +151,7 @@ def linear_activation_backward(
         cells = _count(in_features, BLOCK_COLUMNS) * _count(out_features, BLOCK_ROWS)
         product_cells(grad_z, True, x, grad_weight, accumulate != 0, 0, cells)
     if grad_bias.size:
-        linear._grad_bias_cells(grad_z, grad_bias, accumulate != 0, 0, _count(out_features, CUT))
+        _grad_bias_cells(grad_z, grad_bias, accumulate != 0, 0, _count(out_features, CUT))
     return OK
 
 
@@ -162,7 +159,7 @@ def linear_activation_backward(
 def layer_norm(rows, features, eps, x, weight, bias, y, saved):
     if rows:
         cell = max(1, CELL // features)
-        norm._layer_norm_cells(cell, x, weight, bias, eps, y, saved, 0, _count(rows, cell))
+        _layer_norm_cells(cell, x, weight, bias, eps, y, saved, 0, _count(rows, cell))
 
 
 @compiled
@@ -177,17 +174,14 @@ def _add_up(sums, part, grad, accumulate):
 
 
 @compiled
-def layer_norm_backward(
-    rows, features, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate
-):
-    cell = min(CUT, max(norm._MIN_CUT_ROWS, _count(rows, norm._CUTS)))
+def layer_norm_backward(rows, features, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate):
+    cell = min(CUT, max(_MIN_CUT_ROWS, _count(rows, _CUTS)))
     cells = _count(rows, cell)
     sums = np.empty((cells, 2, features if grad_weight.size or grad_bias.size else 0))
     if cells:
-        norm._layer_norm_backward_cells(cell, grad_y, x, weight, saved, grad_x, sums, 0, cells)
+        _layer_norm_backward_cells(cell, grad_y, x, weight, saved, grad_x, sums, 0, cells)
     _add_up(sums, 0, grad_weight, accumulate)
     _add_up(sums, 1, grad_bias, accumulate)
-    return OK
 
 
 @compiled
@@ -202,14 +196,14 @@ def _share(size):
 @compiled
 def softmax_cross_entropy(rows, classes, logits, labels, label_smoothing, ignore_index, grad, loss):
     loss[0] = 0.0
-    used = losses._count_used(labels, ignore_index, classes)
+    used = _count_used(labels, ignore_index, classes)
     if used < 0:
         return BAD_LABEL
     if grad.size:
         share = _share(rows)
         cell, count = max(1, CELL // classes), max(used, 1)
         terms = np.empty(rows)
-        losses._cross_entropy_cells(
+        _cross_entropy_cells(
             cell,
             logits,
             labels,
@@ -223,7 +217,7 @@ def softmax_cross_entropy(rows, classes, logits, labels, label_smoothing, ignore
             0,
             _count(rows, cell),
         )
-        loss[0] = losses._sum(terms) / count / share
+        loss[0] = _sum(terms) / count / share
     return OK
 
 
@@ -280,4 +274,4 @@ def huber(size, y, target, delta, grad):
 def max_norm(rows, in_features, max_norm, weight):
     if rows and in_features:
         flat = weight.reshape(weight.size)
-        optim._max_norm_cells(1, in_features, weight.dtype.type(max_norm), flat, 0, rows)
+        _max_norm_cells(1, in_features, weight.dtype.type(max_norm), flat, 0, rows)
