@@ -49,6 +49,16 @@ _STATUS = (
 )
 
 
+class PerBackend(dict[Any, Any]):
+    """Numba's dict of what it compiled for the types of a call, with the backend in force in each key."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((backends.get_backend(), key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((backends.get_backend(), key), value)
+
+
 def typing_function(function: Function) -> Callable[..., Any]:
     """What `numba.extending.overload` takes: types in, the function to compile out."""
     signature = _signature(function.public)
