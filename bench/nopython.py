@@ -16,6 +16,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 import fastact as fa
 from fastact import overloads
@@ -74,9 +75,24 @@ def overhead(shape: tuple[int, int, int, int]) -> dict[str, float]:
     return least
 
 
+def descend(parameter: Any, gradient: Any, lr: Any) -> None:
+    parameter -= lr * gradient
+
+
+@overload(descend)
+def _descend(parameter: Any, gradient: Any, lr: Any) -> Any:
+    """One pass in nopython code, without a temporary array."""
+
+    def descended(parameter: Any, gradient: Any, lr: Any) -> None:
+        flat, flat_gradient = parameter.reshape(parameter.size), gradient.reshape(gradient.size)
+        for i in range(flat.size):
+            flat[i] -= lr * flat_gradient[i]
+
+    return descended
+
+
 def epoch(x: Any, labels: Any, w1: Any, b1: Any, w2: Any, b2: Any, lr: Any, losses: Any) -> None:
     """An epoch of SGD on a network of two maxout layers, in place."""
-    flat_w1, flat_w2 = w1.reshape(w1.size), w2.reshape(w2.size)  # Numba makes vector code of one axis alone
     grad_w1, grad_w2 = np.empty_like(w1), np.empty_like(w2)
     for step, i in enumerate(range(0, len(x), BATCH)):
         rows = x[i : i + BATCH]
@@ -87,10 +103,10 @@ def epoch(x: Any, labels: Any, w1: Any, b1: Any, w2: Any, b2: Any, lr: Any, loss
         _, _, grad_b1 = fa.linear_maxout_backward(
             grad_h, rows, w1, a1, needs=(False, True, True), out=(None, grad_w1, None)
         )
-        flat_w1 -= lr * grad_w1.reshape(w1.size)
-        flat_w2 -= lr * grad_w2.reshape(w2.size)
-        b1 -= lr * grad_b1
-        b2 -= lr * grad_b2
+        descend(w1, grad_w1, lr)
+        descend(w2, grad_w2, lr)
+        descend(b1, grad_b1, lr)
+        descend(b2, grad_b2, lr)
 
 
 compiled_epoch = numba.njit(nogil=True, cache=True)(epoch)
