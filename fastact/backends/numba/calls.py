@@ -23,7 +23,7 @@ from .linear import _grad_bias_cells, _linear_activation_cells, _linear_maxout_c
 from .losses import _count_used, _cross_entropy_cells, _sum
 from .maximum import _cell_size, _maxout_backward_cells, _maxout_cells
 from .optim import _max_norm_cells
-from .product import DOT_ROWS, product_cells
+from .product import DOT_ROWS, count_product_cells, product_cells
 from .vectors import GATHER_VECTORS, VECTOR_BYTES
 
 OK, BAD_ARGMAX, BAD_LABEL = 0, 3, 4
@@ -145,10 +145,10 @@ def linear_activation_backward(
         rows, out_features, code, parameter, slope, slopes, grad_y, saved, grad_z, grad_slope, accumulate
     )
     if grad_x.size:
-        cells = _count(in_features, BLOCK_COLUMNS) * _count(rows, BLOCK_ROWS)
+        cells = count_product_cells(rows, in_features, out_features)
         product_cells(grad_z, False, weight, grad_x, False, 0, cells)
     if grad_weight.size:
-        cells = _count(in_features, BLOCK_COLUMNS) * _count(out_features, BLOCK_ROWS)
+        cells = count_product_cells(out_features, in_features, rows)
         product_cells(grad_z, True, x, grad_weight, accumulate != 0, 0, cells)
     if grad_bias.size:
         _grad_bias_cells(grad_z, grad_bias, accumulate != 0, 0, _count(out_features, CUT))

@@ -12,7 +12,7 @@ import importlib.resources
 import os
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from numba import config, njit
@@ -32,6 +32,9 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=global_compiler_lock.release,
         after_in_child=global_compiler_lock.release,
     )
+
+REASSOCIATE = frozenset({"reassoc", "contract", "nsz"})  # change the order of sums, which lets it use vectors
+CONTRACT = frozenset({"contract"})  # make one FMA of a product and a sum
 
 _warned = False
 
@@ -145,13 +148,12 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         )
 
 
-def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
+def compiled(function: Callable[..., Any], fastmath: Set[str] = frozenset()) -> Any:
     """The kernel `function`: it is compiled, or loaded from the cache, when it is first called.
 
-    With `reassociate`, LLVM may change the order of sums, which lets it use vectors.
+    `fastmath` is what LLVM may do: REASSOCIATE or CONTRACT.
     """
-    fastmath = {"reassoc", "contract", "nsz"} if reassociate else False
-    kernel = njit(function, nogil=True, error_model="numpy", fastmath=fastmath)
+    kernel = njit(function, nogil=True, error_model="numpy", fastmath=set(fastmath))
     try:
         cache = _Cache(function)
     except (RuntimeError, OSError) as error:

@@ -17,12 +17,12 @@ import numpy as np
 from ...activations import Activation
 from ...settings import Precision
 from . import pool
-from .activations import activate, activation_backward, parameters_of
+from .activations import activate_row, activation_backward, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled
 from .maximum import maximum_row
-from .product import DOT_ROWS, block_buffers, preactivations, product_cells
+from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
 
 Array = np.ndarray[Any, Any]
 
@@ -100,12 +100,10 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
         step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, dot_rows)
         for n in range(row, stop):
             at = (n - row) * step
-            for j in range(count):
-                parameter = np.float64(parameters[(output + j) % parameters.size])
-                y[n, output + j] = activate(code, parameter, np.float64(sums[at + j]))
+            row_sums, end = sums[at : at + count], output + count
+            activate_row(code, parameters, output, row_sums, y[n, output:end])
             if z.size:
-                for j in range(count):
-                    z[n, output + j] = sums[at + j]
+                z[n, output:end] = row_sums
 
 
 @compiled
@@ -174,10 +172,10 @@ def linear_activation_backward(
     grad_z = np.empty_like(grad_y)
     activation_backward(grad_y, saved, act, grad_z, grad_slope, accumulate, threads)
     if grad_x is not None:
-        cells = pool.count_cells((in_features, BLOCK_COLUMNS), (len(x), BLOCK_ROWS))
+        cells = count_product_cells(len(x), in_features, out_features)
         pool.run(product_cells, cells, work, threads, grad_z, False, as_carray(weight), grad_x, False)
     if grad_weight is not None:
-        cells = pool.count_cells((in_features, BLOCK_COLUMNS), (out_features, BLOCK_ROWS))
+        cells = count_product_cells(out_features, in_features, len(x))
         pool.run(product_cells, cells, work, threads, grad_z, True, as_carray(x), grad_weight, accumulate)
     if grad_bias is not None:
         cells = pool.count_cells((out_features, CUT))
