@@ -416,6 +416,23 @@ def test_kernels_import_from_their_room_and_activations_alone():
     assert used == {"fastact.activations"}
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_compilation_is_said_on_a_terminal_once(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(numba_compile, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    for method in ("load_overload", "save_overload"):
+        monkeypatch.setattr(numba_compile._Cache, method, lambda *_: None)
+
+    def inner(x):
+        return x + 1
+
+    kernel = numba_compile.compiled(inner)
+    outer = numba_compile.compiled(lambda x: kernel(x) * 2)
+    assert outer(1.0) == 4.0
+    said = capsys.readouterr().err.count("fastact: Numba compiles kernels")
+    assert said == terminal
+
+
 def test_room_stamp_changes_with_every_source(monkeypatch, tmp_path):
     room = Path(numba_compile.__file__).parent
     package = copy_package(tmp_path, *room.glob("*.py"), Path(activations.__file__))

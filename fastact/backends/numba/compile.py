@@ -11,11 +11,14 @@ import hashlib
 import importlib.resources
 import os
 import pickle
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Set
 from typing import Any
 
 from numba import config, njit
+from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -35,6 +38,8 @@ if hasattr(os, "register_at_fork"):
 
 REASSOCIATE = frozenset({"reassoc", "contract", "nsz"})  # change the order of sums, which lets it use vectors
 CONTRACT = frozenset({"contract"})  # make one FMA of a product and a sum
+
+PATIENCE = 2.0  # seconds of a compilation without a message
 
 _warned = False
 
@@ -146,6 +151,38 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             "are compiled in each process. Make its files readable and writable, delete them, or set "
             "NUMBA_CACHE_DIR to another folder"
         )
+
+
+class _Progress(event.Listener):  # type: ignore[misc]
+    """Says on a terminal that kernels are being compiled, if that takes longer than PATIENCE.
+
+    Numba compiles in one thread at a time; a kernel that another kernel calls is compiled within it.
+    """
+
+    def __init__(self) -> None:
+        self.kernels = 0
+        self.timer: threading.Timer | None = None
+
+    def on_start(self, compilation: Any) -> None:
+        if isinstance(compilation.data["dispatcher"]._cache, _Cache):
+            self.kernels += 1
+            if self.kernels == 1 and sys.stderr is not None and sys.stderr.isatty():
+                self.timer = threading.Timer(PATIENCE, self.say)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def on_end(self, compilation: Any) -> None:
+        if isinstance(compilation.data["dispatcher"]._cache, _Cache):
+            self.kernels -= 1
+            if self.kernels == 0 and self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+    def say(self) -> None:
+        print("fastact: Numba compiles kernels; the next process loads them from the cache", file=sys.stderr)
+
+
+event.register("numba:compile", _Progress())
 
 
 def compiled(function: Callable[..., Any], fastmath: Set[str] = frozenset()) -> Any:

@@ -242,7 +242,9 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
                     grad_y, argmax, row, min(_TABLE_ROWS, rows - row), output,
                     winner_bits[b, :count], block_scale, partial[:count],
                 )  # fmt: skip
-                bias_sums[:count] += partial[:count]
+                for j in range(count):
+                    for k in range(pieces):
+                        bias_sums[j, k] += partial[j, k]
             if not few:
                 subtotals[:] = 0
                 sums = subtotals if start else totals

@@ -23,6 +23,7 @@ from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled
 from .maximum import maximum_row
 from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
+from .vectors import copy_elements
 
 Array = np.ndarray[Any, Any]
 
@@ -92,7 +93,7 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
     _, outputs = split_evenly(out_features, BLOCK_COLUMNS)
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
     buffers = block_buffers(block_rows, outputs, x.shape[1], x)
-    sums = buffers[0]
+    sums, flat_y, flat_z = buffers[0], y.reshape(y.size), z.reshape(z.size)
     for cell in range(first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
@@ -100,10 +101,10 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
         step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, dot_rows)
         for n in range(row, stop):
             at = (n - row) * step
-            row_sums, end = sums[at : at + count], output + count
-            activate_row(code, parameters, output, row_sums, y[n, output:end])
+            result = n * out_features + output
+            activate_row(code, parameters, output, sums[at : at + count], flat_y[result : result + count])
             if z.size:
-                z[n, output:end] = row_sums
+                copy_elements(sums, at, flat_z, result, count)
 
 
 @compiled

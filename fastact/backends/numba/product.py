@@ -128,8 +128,9 @@ def _add_dots(x, row, rows, weight, starts, units, sums, step):
     """
     in_features = weight.shape[1]
     flat_x, flat_weight = x.reshape(x.size), weight.reshape(weight.size)
-    for start in range(0, in_features, SUBTOTAL):
-        depth = min(SUBTOTAL, in_features - start)
+    most = min(SUBTOTAL, CUT * lanes_of(weight))  # each lane has a running sum
+    for start in range(0, in_features, most):
+        depth = min(most, in_features - start)
         for u in range(0, units, DOT_UNITS):
             for r in range(0, rows, DOT_TILE_ROWS):
                 add_dot_tile(

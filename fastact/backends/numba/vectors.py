@@ -1,4 +1,4 @@
-"""Numba intrinsics in LLVM's vector types: the micro-tile, the gathers, a transpose, a maximum, a copy."""
+"""Numba intrinsics in LLVM's vector types: micro-tile, dot products, gathers, transpose, maximum, copy."""
 
 # Kernels are typed by Numba, which fills in an intrinsic's first parameter itself.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, disable-error-code="call-arg"
