@@ -447,9 +447,9 @@ class _Writer:
                 for other, other_kind in earlier:
                     self.refuse_overlap(f"{name}_r", kind, other, other_kind, False, label, "another of out")
                 earlier.append((f"{name}_r", kind))
-                allocations += self.copied(f"{name}_r", f"{name}_c", kind, dtype)
+                allocations.append(f"{name}_c = {self.copied(f'{name}_r', kind)}")
                 if not self.readable(kind):
-                    self.deliveries.append(f"{name}_r[...] = {name}_c")
+                    self.deliveries.append(f"support.copy({name}_c, {name}_r)")
             self.expressions[name] = f"{name}_c"
         self.lines += allocations
         return wants
@@ -469,23 +469,22 @@ class _Writer:
             condition = f"not support.same_memory({array}, {other}) and {condition}"
         self.refuse(condition, f"{label}: got an array that overlaps {what}, wanted a separate one")
 
-    def copied(self, array: str, target: str, kind: Any, dtype: str) -> list[str]:
-        """The lines that make `target` an array that a kernel can read, `array` itself if it can."""
-        if self.readable(kind) and (array != "labels" or kind.dtype == types.int64):
-            return [f"{target} = {array}"]
-        return [f"{target} = np.empty({array}.shape, {dtype})", f"{target}[...] = {array}"]
+    def copied(self, array: str, kind: Any) -> str:
+        """The expression of an array that a kernel can read: `array` itself if it can, else a copy."""
+        if array == "labels" and kind.dtype != types.int64:
+            return "labels.copy().astype(np.int64)"  # astype alone keeps Fortran's order
+        return array if self.readable(kind) else f"{array}.copy()"
 
     def copy_operands(self) -> None:
         for name, kind in self.arrays.items():
-            dtype = {"argmax": "np.uint8", "labels": "np.int64"}.get(name, "DTYPE")
-            self.lines += self.copied(name, f"{name}_c", kind, dtype)
+            self.lines.append(f"{name}_c = {self.copied(name, kind)}")
             self.expressions[name] = f"{name}_c"
         if self.function.kernel == "max_norm":
             kind = self.arrays["weight"]
             if not kind.mutable:
                 raise self.wrong("weight: got a read-only array, wanted a writeable one")
             if not self.readable(kind):
-                self.deliveries.append("weight[...] = weight_c")
+                self.deliveries.append("support.copy(weight_c, weight)")
 
     def call(self, wants: dict[str, bool]) -> None:
         """Write the call of the kernel, and what follows it."""
