@@ -44,9 +44,10 @@ from .vectors import (
 # bench/tuning: numba-dot-rows
 DOT_ROWS = 16
 _DOT_COLUMNS = 8  # up to this many units dot products, whatever the rows: panels would be mostly padding
-# Up to this many rows, or terms of a sum, the rows of the right operand are scaled and added up in place.
-# bench/tuning: numba-few-rows
-FEW_ROWS = 8
+# Up to this many rows of a gather, or terms of a sum, rows of the other operand are scaled and added up in
+# place; and up to this many rows of a dense product.  bench/tuning: numba-few-rows
+FEW_ROWS = 16
+_FEW_DENSE_ROWS = 8
 _FEW_ROWS_COLUMNS = 1024  # the column block of few rows, whose sums stay in L1
 _FEW_TERMS_ROWS = 64  # the row block of few terms
 _TERMS_AT_ONCE = 4  # terms that are added up in registers before they are added to a row of sums
@@ -208,7 +209,7 @@ def _product_blocks(rows, columns, depth):
     most_columns, most_rows = BLOCK_COLUMNS, BLOCK_ROWS
     if depth <= FEW_ROWS:
         most_columns, most_rows = max(1, columns), _FEW_TERMS_ROWS
-    elif rows <= FEW_ROWS:
+    elif rows <= _FEW_DENSE_ROWS:
         most_columns = _FEW_ROWS_COLUMNS
     return split_evenly(columns, most_columns) + split_evenly(rows, most_rows)
 
@@ -265,7 +266,7 @@ def product_cells(a, transposed, b, out, accumulate, first, last):
     if len(b) <= FEW_ROWS:
         _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
         return
-    if rows <= FEW_ROWS:
+    if rows <= _FEW_DENSE_ROWS:
         _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last)
         return
     sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), b)
