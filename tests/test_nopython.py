@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import textwrap
@@ -25,6 +26,23 @@ from fastact.overloads.table import FUNCTIONS
 
 overloads.init()
 ROOT = Path(fa.__file__).parents[1]
+
+
+def pytest_generate_tests(metafunc):
+    """One backend and one dtype, since a call takes Numba seconds; with --full, each pair of them."""
+    if "variant" in metafunc.fixturenames:
+        pairs = list(itertools.product(COMPILED_BACKENDS[::-1], (np.float32, np.float64)))
+        pairs = pairs if metafunc.config.getoption("full") else pairs[:1]
+        names = [pytest.param(pair, id=f"{pair[0]}-{pair[1].__name__}") for pair in pairs]
+        metafunc.parametrize("variant", names, indirect=True)
+
+
+@pytest.fixture
+def variant(request):
+    """A backend that nopython code can call, in force, and a dtype."""
+    backend, dtype = request.param
+    with in_force(backend):
+        yield backend, dtype
 
 
 @pytest.fixture(params=COMPILED_BACKENDS)
@@ -91,7 +109,8 @@ def layer_norm(x, weight, bias, grad_y):
 
 @pytest.mark.parametrize("features", [1, 3, 17, 97])
 @pytest.mark.parametrize("rows", [0, 1, 3, 33])
-def test_linear_maxout_in_nopython_code_equals_python(chosen, dtype, rows, features):
+def test_linear_maxout_in_nopython_code_equals_python(variant, rows, features):
+    chosen, dtype = variant
     arrays = (
         numbers(rows, features, dtype=dtype),
         numbers(15, 3, features, dtype=dtype),
@@ -103,7 +122,8 @@ def test_linear_maxout_in_nopython_code_equals_python(chosen, dtype, rows, featu
 
 @pytest.mark.parametrize("function", [linear_activation, prelu, layer_norm])
 @pytest.mark.parametrize("rows", [0, 1, 33])
-def test_function_in_nopython_code_equals_python(chosen, dtype, function, rows):
+def test_function_in_nopython_code_equals_python(variant, function, rows):
+    chosen, dtype = variant
     arrays = (
         numbers(rows, 31, dtype=dtype),
         numbers(16, 31, dtype=dtype),
@@ -111,6 +131,38 @@ def test_function_in_nopython_code_equals_python(chosen, dtype, function, rows):
         numbers(rows, 16, dtype=dtype),
     )
     assert_alike(JITTED[function](*arrays), function(*arrays), chosen)
+
+
+def maxout_step(x, weight, bias, labels):
+    y, argmax = fa.linear_maxout(x, weight, bias)
+    loss, grad = fa.softmax_cross_entropy(y, labels)
+    return loss, grad, fa.linear_maxout_backward(grad, x, weight, argmax)
+
+
+def activation_step(x, weight, bias, labels):
+    y, saved = fa.linear_activation(x, weight[0], bias[0], "gelu")
+    loss, grad = fa.mse(y, x[:, :3])
+    return loss, fa.linear_activation_backward(grad, x, weight[0], saved, "gelu")
+
+
+def other_kernels(x, weight, bias, labels):
+    y, saved = fa.layer_norm(x, weight[0, 0], weight[0, 1])
+    grads = fa.layer_norm_backward(y, x, weight[0, 0], saved)
+    z, argmax = fa.maxout(weight)
+    bounded = weight.copy()
+    fa.max_norm_(bounded, 0.5)
+    errors = fa.huber(x, y), fa.binary_cross_entropy_with_logits(x, fa.sigmoid(y))
+    slopes = fa.prelu(x, weight[0, 0]), fa.prelu_backward(y, x, weight[0, 0])
+    return y, grads, z, fa.maxout_backward(z, argmax, weight.shape[-1]), bounded, errors, slopes
+
+
+@pytest.mark.parametrize("function", [maxout_step, activation_step, other_kernels])
+def test_each_kernel_of_numba_in_nopython_code_equals_python(function):
+    arrays = numbers(33, 17), numbers(5, 3, 17), numbers(5, 3), np.arange(33) % 5
+    with in_force("numba"):
+        for rows in (33, 1, 0):
+            few = arrays[0][:rows], arrays[1], arrays[2], arrays[3][:rows]
+            assert_alike(JITTED[function](*few), function(*few), "numba")
 
 
 class Jitted(dict):
@@ -126,19 +178,19 @@ class Jitted(dict):
 JITTED = Jitted()
 
 
-@needs_c
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "prelu"])
-def test_activation_in_nopython_code_equals_python(dtype, name):
-    forward, backward = getattr(fa, name), getattr(fa, f"{name}_backward")
-
-    def both(z, grad_y):
-        return forward(z), backward(grad_y, z)
-
+def test_every_activation_in_nopython_code_equals_python(variant):
+    chosen, dtype = variant
+    names = [name for name in NAMES if name != "prelu"]
+    calls = "".join(f"fa.{name}(z), fa.{name}_backward(grad_y, z), " for name in names)
+    namespace = {"fa": fa}
+    exec(f"def every(z, grad_y): return ({calls})", namespace)
+    every = namespace["every"]
+    compiled = numba.njit(every)
     z = np.linspace(-9, 9, 97, dtype=dtype)
     z[:4] = np.nan, np.inf, -np.inf, 0
     for arrays in ((z, z[::-1].copy()), (z[:0], z[:0])):
         with np.errstate(all="ignore"):
-            assert_alike(numba.njit(both)(*arrays), both(*arrays), "c")
+            assert_alike(compiled(*arrays), every(*arrays), chosen)
 
 
 def elementwise(z, grad_y):
@@ -155,7 +207,8 @@ def elementwise(z, grad_y):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (17,), (2, 3, 5)])
-def test_elementwise_in_nopython_code_equals_python(chosen, dtype, shape):
+def test_elementwise_in_nopython_code_equals_python(variant, shape):
+    chosen, dtype = variant
     arrays = np.asarray(numbers(*shape, dtype=dtype)), np.asarray(numbers(*shape, dtype=dtype))
     assert_alike(JITTED[elementwise](*arrays), elementwise(*arrays), chosen)
 
@@ -172,7 +225,8 @@ def pool(z, axis):
 
 @pytest.mark.parametrize("axis", [0, 1, -1, -3])
 @pytest.mark.parametrize("shape", [(4, 3, 5), (2, 31, 33), (3, 1, 1)])
-def test_maxout_in_nopython_code_equals_python(chosen, dtype, shape, axis):
+def test_maxout_in_nopython_code_equals_python(variant, shape, axis):
+    chosen, dtype = variant
     z = numbers(*shape, dtype=dtype)
     z[0, 0, 0] = np.nan
     assert_alike(JITTED[pool](z, axis), pool(z, axis), chosen)
@@ -188,12 +242,21 @@ def losses(y, target, labels):
     )
 
 
-@pytest.mark.parametrize("index", [np.int64, np.int32, np.uint64])
 @pytest.mark.parametrize("rows", [0, 1, 17])
-def test_losses_in_nopython_code_equal_python(chosen, dtype, rows, index):
-    labels = (np.arange(rows) % 5).astype(index)
+def test_losses_in_nopython_code_equal_python(variant, rows):
+    chosen, dtype = variant
+    labels = np.arange(rows) % 5
     arrays = numbers(rows, 5, dtype=dtype), numbers(rows, 5, dtype=dtype)[::-1].copy(), labels
     assert_alike(JITTED[losses](*arrays), losses(*arrays), chosen)
+
+
+@needs_c
+@pytest.mark.parametrize("index", [np.int32, np.uint64])
+def test_labels_of_another_integer_dtype_give_the_same_bits(index):
+    logits, labels = numbers(6, 5), np.arange(6).reshape(3, 2).T % 5
+    call = numba.njit(lambda logits, labels: fa.softmax_cross_entropy(logits, labels))
+    wanted = fa.softmax_cross_entropy(logits.reshape(2, 3, 5), labels)
+    assert_alike(call(logits.reshape(2, 3, 5), labels.astype(index)), wanted, "c")
 
 
 @needs_c
@@ -213,7 +276,8 @@ def bounded(weight, bound):
     return contiguous, strided
 
 
-def test_max_norm_in_nopython_code_equals_python(chosen, dtype):
+def test_max_norm_in_nopython_code_equals_python(variant):
+    chosen, dtype = variant
     weight = numbers(7, 3, 17, dtype=dtype)
     assert_alike(JITTED[bounded](weight, 0.5), bounded(weight, 0.5), chosen)
 
@@ -230,8 +294,8 @@ def test_every_function_of_the_api_is_in_the_table():
 
 @needs_c
 @pytest.mark.parametrize("layout", [backwards, misaligned, read_only, spaced, transposed])
-def test_layout_in_nopython_code_gives_the_same_bits(dtype, layout):
-    arrays = numbers(5, 7, dtype=dtype), numbers(4, 3, 7, dtype=dtype), numbers(4, 3, dtype=dtype)
+def test_layout_in_nopython_code_gives_the_same_bits(layout):
+    arrays = numbers(5, 7), numbers(4, 3, 7), numbers(4, 3)
     wanted = fa.linear_maxout(*arrays)
     call = numba.njit(lambda x, weight, bias: fa.linear_maxout(x, weight, bias))
     assert_alike(call(layout(arrays[0]), arrays[1], arrays[2]), wanted, "c")
@@ -252,7 +316,8 @@ def written(x, weight, grad_y):
     return y, argmax, grad_weight, grad_bias, z
 
 
-def test_out_and_accumulate_in_nopython_code_equal_python(chosen, dtype):
+def test_out_and_accumulate_in_nopython_code_equal_python(variant):
+    chosen, dtype = variant
     arrays = numbers(5, 7, dtype=dtype), numbers(4, 3, 7, dtype=dtype), numbers(5, 4, dtype=dtype)
     assert_alike(JITTED[written](*arrays), written(*arrays), chosen)
 
@@ -297,9 +362,9 @@ def test_wrong_value_in_nopython_code_raises_as_in_python(argument):
             call()
 
 
-@pytest.mark.parametrize("argument", ["argmax: ", "labels: "])
+@pytest.mark.parametrize("argument", ["argmax:  ", "labels: "])
 def test_wrong_index_in_nopython_code_is_found_by_each_backend(chosen, argument):
-    with pytest.raises(ValueError, match=argument):
+    with pytest.raises(ValueError, match=argument.strip()):
         numba.njit(VALUES[argument])()
 
 
@@ -424,6 +489,24 @@ def test_thread_count_and_tier_in_force_reach_nopython_code():
         fa.set_float32_matmul_precision(tier)
 
 
+LOSS = """
+import numba
+import numpy as np
+import fastact as fa
+
+@numba.njit(cache=True)
+def outer(y, target):
+    return fa.mse(y, target)[0]
+
+def run():
+    return outer(np.arange(9.0), np.ones(9)).hex()
+"""
+
+HITS = """
+def hits():
+    return sum(outer.stats.cache_hits.values())
+"""
+
 PREPARE = """
 import os, sys, warnings
 sys.path.insert(0, {folder!r})
@@ -432,7 +515,6 @@ import numpy as np
 import fastact as fa
 from fastact import overloads
 overloads.init()
-import training
 """
 
 TRAINING = """
@@ -462,15 +544,13 @@ def run(function=outer):
     rng = np.random.default_rng(0)
     x, weight = rng.random((40, 8), np.float32), rng.random((3, 2, 8), np.float32)
     return function(x, rng.integers(0, 3, 40), weight, np.zeros((3, 2), np.float32), np.float32(0.1)).hex()
-
-def hits():
-    return sum(outer.stats.cache_hits.values())
 """
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "training.py").write_text(TRAINING)
+    for name, source in {"training": TRAINING, "loss": LOSS}.items():
+        (tmp_path / f"{name}.py").write_text(source + HITS)
     return tmp_path
 
 
@@ -482,7 +562,7 @@ def run(folder, code, before="", **environment):
 
 @needs_c
 def test_second_process_starts_from_the_cache(folder):
-    code = "print(training.run(), training.run(training.outer.py_func), training.hits())"
+    code = "import training; print(training.run(), training.run(training.outer.py_func), training.hits())"
     first, plain, hits = run(folder, code)
     assert (first, hits) == (plain, "0")
     assert run(folder, code) == [first, plain, "1"]
@@ -490,7 +570,7 @@ def test_second_process_starts_from_the_cache(folder):
 
 @needs_c
 def test_cached_code_runs_for_the_backend_alone_that_it_was_compiled_for(folder):
-    code = "print(training.run(), training.hits())"
+    code = "import loss; print(loss.run(), loss.hits())"
     by_c, _ = run(folder, code)
     by_numba, hits = run(folder, code, FASTACT_BACKEND="numba")
     assert hits == "0"
@@ -504,6 +584,7 @@ def test_cached_code_runs_for_the_backend_alone_that_it_was_compiled_for(folder)
 @needs_fork
 def test_forked_child_runs_compiled_code_to_the_same_bits(folder):
     code = """
+    import training
     warnings.simplefilter("ignore", DeprecationWarning)
     fa.set_num_threads(2)
     wanted = training.run()
