@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
 
+import numpy as np
+
 from .checks import check_size, unknown_name
 
 Precision = Literal["highest", "high", "medium"]
@@ -18,6 +20,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
+# The defaults again, in memory that nopython code reads: the threads, and the tier's place in PRECISIONS.
+DEFAULTS = np.zeros(2, np.intc)
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)
 
@@ -42,7 +46,7 @@ def set_num_threads(threads: int) -> None:
     Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """
     global _default_threads
-    _default_threads = _check_threads(threads)
+    _default_threads = DEFAULTS[0] = _check_threads(threads)
 
 
 @contextmanager
@@ -84,6 +88,7 @@ def set_float32_matmul_precision(precision: Precision) -> None:
     """
     global _default_precision
     _default_precision = check_precision(precision)
+    DEFAULTS[1] = PRECISIONS.index(_default_precision)
 
 
 def get_float32_matmul_precision() -> Precision:

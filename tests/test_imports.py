@@ -50,7 +50,7 @@ ROOMS = (
     ("ops", "info"),
     ("elementwise",),
     ("nn",),
-    ("torch", "thinc", "study"),
+    ("torch", "thinc", "study", "overloads"),
     ("cli",),
     ("__main__",),
 )

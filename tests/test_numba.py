@@ -309,7 +309,7 @@ def test_cache_code_of_an_older_source_is_not_run(monkeypatch, cache):
 
 def test_cache_of_another_room_stamp_is_not_run(monkeypatch, cache):
     cache("nbc")
-    monkeypatch.setattr(numba_compile, "_room_stamp", lambda: "another source of vectors.py")
+    monkeypatch.setattr(numba_compile, "room_stamp", lambda: "another source of vectors.py")
     hits, messages = another_process(monkeypatch, 3.0)
     assert (hits, messages) == (0, [])
 
@@ -416,13 +416,30 @@ def test_kernels_import_from_their_room_and_activations_alone():
     assert used == {"fastact.activations"}
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_compilation_is_said_on_a_terminal_once(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(numba_compile, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    for method in ("load_overload", "save_overload"):
+        monkeypatch.setattr(numba_compile._Cache, method, lambda *_: None)
+
+    def inner(x):
+        return x + 1
+
+    kernel = numba_compile.compiled(inner)
+    outer = numba_compile.compiled(lambda x: kernel(x) * 2)
+    assert outer(1.0) == 4.0
+    said = capsys.readouterr().err.count("fastact: Numba compiles kernels")
+    assert said == terminal
+
+
 def test_room_stamp_changes_with_every_source(monkeypatch, tmp_path):
     room = Path(numba_compile.__file__).parent
     package = copy_package(tmp_path, *room.glob("*.py"), Path(activations.__file__))
     folders = {"fastact": package, backend.__name__: package / "backends" / "numba"}
     monkeypatch.setattr("importlib.resources.files", folders.__getitem__)
-    stamp = numba_compile._room_stamp.__wrapped__
-    assert stamp() == numba_compile._room_stamp()
+    stamp = numba_compile.room_stamp.__wrapped__
+    assert stamp() == numba_compile.room_stamp()
     sources = list(package.rglob("*.py"))
     assert len(sources) == len(list(room.glob("*.py"))) + 1
     stamps = {stamp()}

@@ -20,7 +20,15 @@ from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, SUBTOTAL, copy_rows, lanes_of, new_buffer, split_evenly, store
 from .compile import compiled
-from .vectors import GATHER_VECTORS, VECTOR_BYTES, copy_elements, gather_by_argmax, gather_by_bits
+from .product import FEW_ROWS, add_rows_in_place
+from .vectors import (
+    GATHER_VECTORS,
+    VECTOR_BYTES,
+    copy_elements,
+    gather_by_argmax,
+    gather_by_bits,
+    sum_scaled_rows,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -60,6 +68,29 @@ def _fill_tables(weight, row, rows, column, columns, width, tables):
 
 
 @compiled
+def _few_rows_cells(flat_grad, weight, pieces, argmax, grad_x, block_columns, first, last):
+    """`_grad_x_cells` for few rows: the winners are read where they are.  Cells are blocks of columns."""
+    rows, in_features = grad_x.shape
+    out_features = argmax.shape[1]
+    flat_weight, flat_grad_x = weight.reshape(weight.size), grad_x.reshape(grad_x.size)
+    starts = np.empty(rows * out_features, np.int64)
+    for n in range(rows):
+        for j in range(out_features):
+            winner = min(np.int64(argmax[n, j]), pieces - 1)  # another thread may write to argmax
+            starts[n * out_features + j] = (j * pieces + winner) * in_features
+    buffers = new_buffer(rows * block_columns, weight), new_buffer(rows * block_columns, weight)
+    for cell in range(first, last):
+        column = cell * block_columns
+        width = min(block_columns, in_features - column)
+        totals = add_rows_in_place(
+            flat_weight[column:], starts, out_features, flat_grad, out_features, out_features,
+            buffers, rows, width,
+        )  # fmt: skip
+        for n in range(rows):
+            copy_elements(totals, n * width, flat_grad_x, n * in_features + column, width)
+
+
+@compiled
 def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
     """Cells are (blocks of columns) x (blocks of rows); weight is (out_features * pieces, in_features)."""
     rows, in_features = grad_x.shape
@@ -75,6 +106,9 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
     outputs = min(max(1, out_features), max(_MIN_TABLE_OUTPUTS, outputs))
     subtotal_outputs = min(_SUBTOTAL_OUTPUTS, 128 * _MANY_PIECES // max(1, pieces))
     subtotal_outputs = max(_MIN_SUBTOTAL_OUTPUTS, subtotal_outputs)
+    if rows <= FEW_ROWS:
+        _few_rows_cells(flat_grad, weight, pieces, argmax, grad_x, block_columns, first, last)
+        return
     tables = new_buffer(outputs * pieces * block_columns, weight)
     sums = new_buffer(block_rows * block_columns, weight)
     for cell in range(first, last):
@@ -151,6 +185,24 @@ def _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vect
 
 
 @compiled
+def _few_rows_units(x, winner_bits, scale, flat_grad, at, accumulate):
+    """The units of grad_weight from `at` on, for at most FEW_ROWS rows, whose winners are in one block."""
+    outputs, pieces = winner_bits.shape
+    rows, in_features = x.shape
+    flat_x = x.reshape(x.size)
+    starts, scales = np.empty(FEW_ROWS, np.int64), np.empty(FEW_ROWS, flat_x.dtype)
+    for j in range(outputs):
+        for k in range(pieces):
+            terms = 0
+            for r in range(rows):
+                if winner_bits[j, k] >> np.uint64(r) & np.uint64(1):
+                    starts[terms], scales[terms] = r * in_features, scale[j * _TABLE_ROWS + r]
+                    terms += 1
+            unit = at + (j * pieces + k) * in_features
+            sum_scaled_rows(flat_x, starts, 0, scales, 0, terms, in_features, flat_grad, unit, accumulate)
+
+
+@compiled
 def _max_cell_outputs(pieces):
     """Most outputs of a cell of grad_weight."""
     return max(_MIN_CELL_OUTPUTS, BLOCK_COLUMNS // pieces)
@@ -167,9 +219,10 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     subtotal_rows = SUBTOTAL if pieces <= _MANY_PIECES else SUBTOTAL // 2
     blocks = max(1, min(subtotal_rows // _TABLE_ROWS, (rows + _TABLE_ROWS - 1) // _TABLE_ROWS))
 
+    few = rows <= FEW_ROWS
     flat_grad = grad_weight.reshape(grad_weight.size)
-    table = new_buffer(_TABLE_ROWS * width, x)
-    totals = new_buffer(tables * outputs * pieces * width, x)
+    table = new_buffer(0 if few else _TABLE_ROWS * width, x)
+    totals = new_buffer(0 if few else tables * outputs * pieces * width, x)
     subtotals = new_buffer(totals.size if rows > blocks * _TABLE_ROWS else 0, x)  # after the first rows
     bias_sums = np.empty((outputs, pieces), x.dtype)
     partial = np.empty((outputs, pieces), x.dtype)
@@ -189,13 +242,19 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
                     grad_y, argmax, row, min(_TABLE_ROWS, rows - row), output,
                     winner_bits[b, :count], block_scale, partial[:count],
                 )  # fmt: skip
-                bias_sums[:count] += partial[:count]
-            subtotals[:] = 0
-            sums = subtotals if start else totals
-            _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums)
-            if start:
-                store(subtotals, 0, totals, 0, totals.size, True)
-        if grad_weight.size:
+                for j in range(count):
+                    for k in range(pieces):
+                        bias_sums[j, k] += partial[j, k]
+            if not few:
+                subtotals[:] = 0
+                sums = subtotals if start else totals
+                _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums)
+                if start:
+                    store(subtotals, 0, totals, 0, totals.size, True)
+        if few and grad_weight.size:
+            at = output * pieces * in_features
+            _few_rows_units(x, winner_bits[0, :count], scale, flat_grad, at, accumulate)
+        elif grad_weight.size:
             for unit in range(count * pieces):
                 for t in range(tables):
                     at = (t * outputs * pieces + unit) * width

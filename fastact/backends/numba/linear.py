@@ -17,12 +17,13 @@ import numpy as np
 from ...activations import Activation, resolve
 from ...settings import Precision
 from . import pool
-from .activations import activate, activation, activation_backward, parameters_of
+from .activations import activate_row, activation, activation_backward, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled
 from .maximum import maximum_row
-from .product import DOT_ROWS, block_buffers, preactivations, product_cells
+from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
+from .vectors import copy_elements
 
 Array = np.ndarray[Any, Any]
 
@@ -94,7 +95,7 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
     _, outputs = split_evenly(out_features, BLOCK_COLUMNS)
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
     buffers = block_buffers(block_rows, outputs, x.shape[1], x)
-    sums = buffers[0]
+    sums, flat_y, flat_z = buffers[0], y.reshape(y.size), z.reshape(z.size)
     for cell in range(first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
@@ -102,12 +103,10 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
         step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, dot_rows)
         for n in range(row, stop):
             at = (n - row) * step
-            for j in range(count):
-                parameter = np.float64(parameters[(output + j) % parameters.size])
-                y[n, output + j] = activate(code, parameter, np.float64(sums[at + j]))
+            result = n * out_features + output
+            activate_row(code, parameters, output, sums[at : at + count], flat_y[result : result + count])
             if z.size:
-                for j in range(count):
-                    z[n, output + j] = sums[at + j]
+                copy_elements(sums, at, flat_z, result, count)
 
 
 @compiled
@@ -181,10 +180,10 @@ def linear_activation_backward(
     grad_z = np.empty_like(grad_y)
     activation_backward(grad_y, saved, act, grad_z, grad_slope, accumulate, threads)
     if grad_x is not None:
-        cells = pool.count_cells((in_features, BLOCK_COLUMNS), (len(x), BLOCK_ROWS))
+        cells = count_product_cells(len(x), in_features, out_features)
         pool.run(product_cells, cells, work, threads, grad_z, False, as_carray(weight), grad_x, False)
     if grad_weight is not None:
-        cells = pool.count_cells((in_features, BLOCK_COLUMNS), (out_features, BLOCK_ROWS))
+        cells = count_product_cells(out_features, in_features, len(x))
         pool.run(product_cells, cells, work, threads, grad_z, True, as_carray(x), grad_weight, accumulate)
     if grad_bias is not None:
         cells = pool.count_cells((out_features, CUT))

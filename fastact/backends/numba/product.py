@@ -1,16 +1,17 @@
-"""Products: blocks packed into panels and multiplied by the micro-tile, or dot products for a row or two.
+"""Products: blocks packed into panels and multiplied by the micro-tile, or few rows without packing.
 
 A block of the result, BLOCK_ROWS x BLOCK_COLUMNS (MC x NC), is summed in a buffer.  For each depth block
 (KC), rows of the left operand and panels of the right one are copied to buffers, and micro-tiles (MR x NR)
 pass over them.
+
+With few rows, a pass over the weights takes longer than the arithmetic.  Then weights are read once, where
+they are: a forward takes dot products, a gradient adds up scaled rows.
 """
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
-
-from functools import partial
 
 import numpy as np
 
@@ -28,11 +29,28 @@ from .blocks import (
     store,
 )
 from .compile import compiled
-from .vectors import TILE_ROWS, copy_elements, multiply_micro_tile, transpose_square
+from .vectors import (
+    DOT_TILE_ROWS,
+    DOT_UNITS,
+    TILE_ROWS,
+    add_dot_tile,
+    copy_elements,
+    multiply_micro_tile,
+    sum_scaled_rows,
+    transpose_square,
+)
 
 # Up to this many rows, use dot products on unpacked weights; packing would not pay off.
 # bench/tuning: numba-dot-rows
-DOT_ROWS = 2
+DOT_ROWS = 16
+_DOT_COLUMNS = 8  # up to this many units dot products, whatever the rows: panels would be mostly padding
+# Up to this many rows of a gather, or terms of a sum, rows of the other operand are scaled and added up in
+# place; and up to this many rows of a dense product.  bench/tuning: numba-few-rows
+FEW_ROWS = 16
+_FEW_DENSE_ROWS = 8
+_FEW_ROWS_COLUMNS = 1024  # the column block of few rows, whose sums stay in L1
+_FEW_TERMS_ROWS = 64  # the row block of few terms
+_TERMS_AT_ONCE = 4  # terms that are added up in registers before they are added to a row of sums
 
 
 @compiled
@@ -103,27 +121,45 @@ def _multiply_block(
         store(subtotal, 0, sums, 0, rows * step, True)
 
 
-@partial(compiled, reassociate=True)
-def _dot(a, b):
-    total = a.dtype.type(0)
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
-
-
 @compiled
 def _add_dots(x, row, rows, weight, starts, units, sums, step):
     """Add x[row : row + rows] @ weight.T to the block `sums`, its rows `step` apart.
 
-    The units of unpacked weight begin at `starts`.
+    The units of unpacked weight begin at `starts`, which has whole tiles of them.
     """
     in_features = weight.shape[1]
-    flat = weight.reshape(weight.size)
-    for u in range(units):
-        for r in range(rows):
-            for first in range(0, in_features, SUBTOTAL):
-                stop = min(first + SUBTOTAL, in_features)
-                sums[r * step + u] += _dot(x[row + r, first:stop], flat[starts[u] + first : starts[u] + stop])
+    flat_x, flat_weight = x.reshape(x.size), weight.reshape(weight.size)
+    most = min(SUBTOTAL, CUT * lanes_of(weight))  # each lane has a running sum
+    for start in range(0, in_features, most):
+        depth = min(most, in_features - start)
+        for u in range(0, units, DOT_UNITS):
+            for r in range(0, rows, DOT_TILE_ROWS):
+                add_dot_tile(
+                    flat_x, (row + r) * in_features + start, rows - r, in_features,
+                    flat_weight, start, starts, u, depth, sums, r * step + u, step,
+                )  # fmt: skip
+
+
+@compiled
+def add_rows_in_place(flat, starts, starts_step, scales, scales_step, terms, buffers, rows, columns):
+    """Return buffers[0], (rows, columns): for each row n, the sum of the scaled rows of `flat`.
+
+    Term i of row n is scales[n * scales_step + i] times the columns from starts[n * starts_step + i] on.  All
+    arrays are flat; each of the two buffers has room for rows * columns.
+    """
+    totals, partial = buffers
+    totals[: rows * columns] = 0
+    for first in range(0, terms, CUT):
+        last = min(first + CUT, terms)
+        for i in range(first, last, _TERMS_AT_ONCE):
+            count = min(_TERMS_AT_ONCE, last - i)
+            for n in range(rows):
+                sum_scaled_rows(
+                    flat, starts, n * starts_step + i, scales, n * scales_step + i, count, columns,
+                    partial, n * columns, i > first,
+                )  # fmt: skip
+        store(partial, 0, totals, 0, rows * columns, True)
+    return totals
 
 
 @compiled
@@ -156,7 +192,7 @@ def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers,
                 bias_row[k * outputs + j] = bias[(output + j) * pieces + k]
     for r in range(rows):
         copy_elements(bias_row, 0, sums, r * step, step)
-    if rows <= dot_rows:
+    if rows <= dot_rows or outputs * pieces <= _DOT_COLUMNS:
         _add_dots(x, row, rows, weight, starts, outputs * pieces, sums, step)
         return step
     for start in range(0, in_features, CUT):
@@ -168,14 +204,71 @@ def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers,
 
 
 @compiled
+def _product_blocks(rows, columns, depth):
+    """The number of blocks along the columns, the columns of a block, and the same of the rows."""
+    most_columns, most_rows = BLOCK_COLUMNS, BLOCK_ROWS
+    if depth <= FEW_ROWS:
+        most_columns, most_rows = max(1, columns), _FEW_TERMS_ROWS
+    elif rows <= _FEW_DENSE_ROWS:
+        most_columns = _FEW_ROWS_COLUMNS
+    return split_evenly(columns, most_columns) + split_evenly(rows, most_rows)
+
+
+@compiled
+def count_product_cells(rows, columns, depth):
+    """The cells of `product_cells`, for a product of (rows, depth) and (depth, columns)."""
+    column_blocks, _, row_blocks, _ = _product_blocks(rows, columns, depth)
+    return column_blocks * row_blocks if rows * columns else 0
+
+
+@compiled
+def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last):
+    """`product_cells` where b has few rows: each row of out is a sum of a few scaled rows of b."""
+    rows, columns = out.shape
+    flat, flat_out = b.reshape(b.size), out.reshape(out.size)
+    starts, scales = columns * np.arange(len(b)), np.empty(len(b), b.dtype)
+    for r in range(first * block_rows, min(last * block_rows, rows)):
+        for d in range(len(b)):
+            scales[d] = a[d, r] if transposed else a[r, d]
+        sum_scaled_rows(flat, starts, 0, scales, 0, len(b), columns, flat_out, r * columns, accumulate)
+
+
+@compiled
+def _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last):
+    """`product_cells` where out has few rows: b is read once, where it is."""
+    rows, columns = out.shape
+    flat, flat_out = b.reshape(b.size), out.reshape(out.size)
+    starts, scales = columns * np.arange(len(b)), np.empty((rows, len(b)), b.dtype)
+    buffers = new_buffer(rows * block_columns, b), new_buffer(rows * block_columns, b)
+    for d in range(len(b)):
+        for r in range(rows):
+            scales[r, d] = a[d, r] if transposed else a[r, d]
+    for cell in range(first, last):
+        column = cell * block_columns
+        width = min(block_columns, columns - column)
+        totals = add_rows_in_place(
+            flat[column:], starts, 0, scales.reshape(scales.size), len(b), len(b), buffers, rows, width
+        )
+        for r in range(rows):
+            store(totals, r * width, flat_out, r * columns + column, width, accumulate)
+
+
+@compiled
 def product_cells(a, transposed, b, out, accumulate, first, last):
     """out (rows, columns) = a @ b, of a (rows, depth) or, transposed, (depth, rows); b is (depth, columns).
 
-    Cells are (blocks of columns) x (blocks of rows).
+    Cells are (blocks of columns) x (blocks of rows), as many as `count_product_cells` says.
     """
+    if first == last:
+        return
     rows, columns = out.shape
-    _, block_columns = split_evenly(columns, BLOCK_COLUMNS)
-    row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
+    _, block_columns, row_blocks, block_rows = _product_blocks(rows, columns, len(b))
+    if len(b) <= FEW_ROWS:
+        _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
+        return
+    if rows <= _FEW_DENSE_ROWS:
+        _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last)
+        return
     sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), b)
     flat_out = out.reshape(out.size)
     for cell in range(first, last):

@@ -1,4 +1,4 @@
-"""Numba intrinsics in LLVM's vector types: the micro-tile, the gathers, a transpose, a maximum, a copy."""
+"""Numba intrinsics in LLVM's vector types: micro-tile, dot products, gathers, transpose, maximum, copy."""
 
 # Kernels are typed by Numba, which fills in an intrinsic's first parameter itself.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, disable-error-code="call-arg"
@@ -31,6 +31,9 @@ TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 register
 # Height of the remainder tile.  A lower tile is no faster: it is bound by FMA latency.
 # bench/tuning: numba-low-tile
 _LOW_TILE_ROWS = 4
+_SCALED_VECTORS = 8  # vectors of a sum of scaled rows, in registers
+# Rows and units of a tile of dot products: 4 x 4 sums and 5 operands need more than 16 registers.
+DOT_TILE_ROWS, DOT_UNITS = 4 if VECTOR_BYTES == 64 else 2, 4
 # Most vectors in a row of a gathered table: their sums are in registers.  bench/tuning: gather-vectors
 GATHER_VECTORS = 12
 
@@ -38,10 +41,10 @@ GATHER_VECTORS = 12
 class Vectors:
     """Loads, stores and multiply-adds on vectors of an array's dtype."""
 
-    def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
+    def __init__(self, context: Any, builder: Any, dtype: Any, lanes: int = 0) -> None:
         self.builder = builder
         self.itemsize = dtype.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.itemsize
+        self.lanes = lanes or VECTOR_BYTES // self.itemsize
         self.type = ir.VectorType(context.get_value_type(dtype), self.lanes)
         name = f"llvm.fmuladd.v{self.lanes}f{dtype.bitwidth}"  # one FMA where the CPU has it
         signature = ir.FunctionType(self.type, [self.type] * 3)
@@ -76,6 +79,15 @@ class Vectors:
 
     def multiply_add(self, a: Any, b: Any, total: Any) -> None:
         self.builder.store(self.builder.call(self._fmuladd, [a, b, self.builder.load(total)]), total)
+
+    def sum(self, vector: Any) -> Any:
+        """The sum of the lanes."""
+        element = self.type.element
+        bits = self.itemsize * 8
+        signature = ir.FunctionType(element, [element, self.type])
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f{bits}"
+        reduce = cgutils.get_or_insert_function(self.builder.module, signature, name)
+        return self.builder.call(reduce, [element(0.0), vector], fastmath=("reassoc",))
 
     def fence(self) -> None:
         """A point that no load moves across.
@@ -144,6 +156,130 @@ def multiply_micro_tile(
                 multiply(_LOW_TILE_ROWS)
             with otherwise:
                 multiply(TILE_ROWS)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def add_dot_tile(
+    typing, x, x_at, rows, x_step, weight, weight_at, starts, first, depth, sums, sums_at, sums_step
+):
+    """Add the dot products of DOT_UNITS units of weight and of `rows` of x, DOT_TILE_ROWS at most, to `sums`.
+
+    All arrays are flat.  A dot product has `depth` terms.  Row r of x begins at x_at + r * x_step, unit u at
+    weight_at + starts[first + u]; its sum is at sums_at + r * sums_step + u.
+    """
+    signature = types.void(
+        x, x_at, rows, x_step, weight, weight_at, starts, first, depth, sums, sums_at, sums_step
+    )
+
+    def generate(context, builder, signature, arguments):
+        arg_types = signature.args
+        vectors = Vectors(context, builder, x.dtype)
+        _, x_at, rows, x_step, _, weight_at, _, first, depth, _, sums_at, sums_step = arguments
+        integer = depth.type
+        x_pointer = _pointer(context, builder, arg_types[0], arguments[0], x_at)
+        weight_pointer = _pointer(context, builder, arg_types[4], arguments[4], weight_at)
+        starts_pointer = _pointer(context, builder, arg_types[6], arguments[6], first)
+        sums_pointer = _pointer(context, builder, arg_types[9], arguments[9], sums_at)
+        units = [
+            builder.gep(weight_pointer, [builder.load(builder.gep(starts_pointer, [integer(u)]))])
+            for u in range(DOT_UNITS)
+        ]
+        lanes = integer(vectors.lanes)
+        whole = builder.mul(builder.sdiv(depth, lanes), lanes)
+
+        def dots(height):
+            x_rows = [builder.gep(x_pointer, [builder.mul(x_step, integer(r))]) for r in range(height)]
+            totals = [[vectors.zero() for _ in units] for _ in x_rows]
+            with cgutils.for_range_slice(builder, integer(0), whole, lanes, integer) as (d, _):
+                weights = [vectors.load(builder.gep(unit, [d])) for unit in units]
+                for x_row, row_totals in zip(x_rows, totals, strict=True):
+                    value = vectors.load(builder.gep(x_row, [d]))
+                    for weight, total in zip(weights, row_totals, strict=True):
+                        vectors.multiply_add(value, weight, total)
+            scalars = [
+                [cgutils.alloca_once_value(builder, vectors.sum(builder.load(total))) for total in row_totals]
+                for row_totals in totals
+            ]
+            with cgutils.for_range_slice(builder, whole, depth, integer(1), integer) as (d, _):
+                for x_row, row_scalars in zip(x_rows, scalars, strict=True):
+                    value = builder.load(builder.gep(x_row, [d]))
+                    for unit, scalar in zip(units, row_scalars, strict=True):
+                        product = builder.fmul(value, builder.load(builder.gep(unit, [d])))
+                        builder.store(builder.fadd(builder.load(scalar), product), scalar)
+            for r, row_scalars in enumerate(scalars):
+                out = builder.gep(sums_pointer, [builder.mul(sums_step, integer(r))])
+                for u, scalar in enumerate(row_scalars):
+                    place = builder.gep(out, [integer(u)])
+                    builder.store(builder.fadd(builder.load(place), builder.load(scalar)), place)
+
+        done = builder.append_basic_block("dots_done")
+        most = builder.append_basic_block(f"dots{DOT_TILE_ROWS}")
+        cases = builder.switch(rows, most)
+        for height in range(1, DOT_TILE_ROWS + 1):
+            block = most if height == DOT_TILE_ROWS else builder.append_basic_block(f"dots{height}")
+            if height < DOT_TILE_ROWS:
+                cases.add_case(integer(height), block)
+            builder.position_at_end(block)
+            dots(height)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def sum_scaled_rows(
+    typing, source, starts, starts_at, scales, scales_at, terms, columns, out, out_at, accumulate
+):
+    """out = the sum over i < terms of scales[scales_at + i] * source[starts[starts_at + i] :][: columns].
+
+    All arrays are flat; `out` begins at out_at.  With `accumulate`, the sum is added to it.
+    """
+    signature = types.void(
+        source, starts, starts_at, scales, scales_at, terms, columns, out, out_at, accumulate
+    )
+
+    def generate(context, builder, signature, arguments):
+        arg_types = signature.args
+        vectors = Vectors(context, builder, source.dtype)
+        _, _, starts_at, _, scales_at, terms, columns, _, out_at, accumulate = arguments
+        integer = columns.type
+        source_pointer = make_array(arg_types[0])(context, builder, arguments[0]).data
+        starts_pointer = _pointer(context, builder, arg_types[1], arguments[1], starts_at)
+        scales_pointer = _pointer(context, builder, arg_types[3], arguments[3], scales_at)
+        out_pointer = _pointer(context, builder, arg_types[7], arguments[7], out_at)
+
+        def sum_columns(begin, end, count, vectors):
+            """The columns [begin, end), `count` vectors at once."""
+            step = integer(count * vectors.lanes)
+            with cgutils.for_range_slice(builder, begin, end, step, integer) as (column, _):
+                places = [builder.add(column, integer(v * vectors.lanes)) for v in range(count)]
+                sums = [vectors.zero() for _ in places]
+                with cgutils.for_range(builder, terms) as loop:
+                    start = builder.load(builder.gep(starts_pointer, [loop.index]))
+                    row = builder.gep(source_pointer, [start])
+                    scale = vectors.broadcast(builder.load(builder.gep(scales_pointer, [loop.index])))
+                    for place, total in zip(places, sums, strict=True):
+                        vectors.multiply_add(scale, vectors.load(builder.gep(row, [place])), total)
+                with builder.if_else(accumulate) as (then, otherwise):
+                    with then:
+                        for place, total in zip(places, sums, strict=True):
+                            vectors.add_to(builder.gep(out_pointer, [place]), total)
+                    with otherwise:
+                        for place, total in zip(places, sums, strict=True):
+                            vectors.store(builder.load(total), builder.gep(out_pointer, [place]))
+
+        begin = integer(0)
+        one_lane = Vectors(context, builder, source.dtype, 1)
+        for count, kind in ((_SCALED_VECTORS, vectors), (1, vectors), (1, one_lane)):
+            step = integer(count * kind.lanes)
+            end = builder.mul(builder.sdiv(columns, step), step)
+            sum_columns(begin, end, count, kind)
+            begin = end
         return context.get_dummy_value()
 
     return signature, generate
@@ -314,6 +450,18 @@ def maximum_vector(typing, z, at, step, pieces, y, y_at, argmax, argmax_at):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def power_of_two(typing, shifted):
+    """2 to the power n, |n| < 1023, of `shifted`, which is n + 1.5 * 2^52 in float64."""
+
+    def generate(context, builder, signature, arguments):
+        integer = ir.IntType(64)
+        exponent = builder.shl(builder.bitcast(arguments[0], integer), integer(52))
+        return builder.bitcast(builder.add(exponent, integer(1023 << 52)), arguments[0].type)
+
+    return types.float64(types.float64), generate
 
 
 @intrinsic
