@@ -13,7 +13,9 @@ enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
 
 /* What a step of a network is.  FA_BRANCH and FA_SUM stand before and after the layers of a residual, whose sum is
- * the input of the branch plus the output of its last layer. */
+ * the input of the branch plus the output of its last layer.  FA_WINDOW stands before a FA_LINEAR or FA_MAXOUT, whose
+ * input is then each row with its neighbours: of `window` rows before it, the row itself and `window` rows after it,
+ * side by side in their order, those beyond the first and the last row are zeros. */
 enum fa_layer {
   FA_LINEAR = 0,
   FA_MAXOUT = 1,
@@ -21,11 +23,15 @@ enum fa_layer {
   FA_DROPOUT = 3,
   FA_LAYER_NORM = 4,
   FA_BRANCH = 5,
-  FA_SUM = 6
+  FA_SUM = 6,
+  FA_WINDOW = 7
 };
 
 /* The most residuals inside each other that a call takes. */
 enum { FA_MAX_BRANCHES = 16 };
+
+/* The largest window: rows on each side. */
+enum { FA_MAX_WINDOW = 64 };
 
 /* The instruction set in force; those of this build, best first; whether this CPU supports one. */
 const char *fa_isa(void);

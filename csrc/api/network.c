@@ -42,12 +42,14 @@ struct drawing {
   int64_t step, n;
 };
 
-/* A network as Python describes it.  `held` owns a reference to every object that the steps need. */
+/* A network as Python describes it.  `window` is that of the next step, 0 for none.  `held` owns a reference to every
+ * object that the steps need. */
 struct network {
   PyObject *objects;
   int type, dtype;
   int usable; /* nothing was found that only the layers themselves can deal with */
   int64_t rows, count;
+  int window;
   struct fa_step *steps;
   const struct fa_step **pointers;
   PyObject **held;
@@ -211,16 +213,16 @@ static void read_slope(struct network *n, struct fa_step *s, PyObject *slope, in
   if (gradients) s->grad_slope = gradient_of(n, slope, 1, &count);
 }
 
-/* The weight (units, in_features) or (units, pieces, in_features), the bias, and their gradients. */
+/* The weight (units, depth) or (units, pieces, depth), the bias, and their gradients. */
 static void read_product(struct network *n, struct fa_step *s, PyObject *weight, PyObject *bias, int axes,
                          int gradients) {
   int64_t shape[3] = {0};
   PyArrayObject *data = data_of_parameter(n, weight, axes);
   if (!data) return;
   for (int axis = 0; axis < axes; axis++) shape[axis] = PyArray_DIM(data, axis);
-  n->usable &= shape[axes - 1] == s->in_features && shape[0] > 0;
+  n->usable &= shape[axes - 1] == depth_of(s) && shape[0] > 0;
   s->weight = PyArray_DATA(data);
-  s->unit_stride = s->in_features;
+  s->unit_stride = depth_of(s);
   s->out_features = shape[0];
   if (axes == 3) {
     n->usable &= shape[1] >= 1 && shape[1] <= MAX_PIECES;
@@ -260,6 +262,13 @@ static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyOb
   n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
 }
 
+/* The rows on each side that the next step, a product, takes with each row. */
+static void read_window(struct network *n, PyObject *size) {
+  long window = PyLong_CheckExact(size) ? PyLong_AsLong(size) : 0;
+  n->usable &= window >= 1 && window <= FA_MAX_WINDOW;
+  n->window = n->usable ? (int)window : 0;
+}
+
 /* Reads (layer, object, names of its attributes), a step that takes `features`; the exception that may be set tells
  * that it is not usable. */
 static void read_step(struct network *n, struct fa_step *s, PyObject *part, int64_t features, int precision,
@@ -275,7 +284,10 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
                         .precision = FA_HIGHEST,
                         .in_features = features,
                         .out_features = features,
+                        .window = n->window,
                         .pieces = 1};
+  n->usable &= !n->window || s->layer == FA_LINEAR || s->layer == FA_MAXOUT;
+  n->window = 0;
   switch (s->layer) {
   case FA_LINEAR:
     s->precision = tier_of(n, value[0], precision);
@@ -293,6 +305,7 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
     break;
   case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
+  case FA_WINDOW: read_window(n, value[0]); break;
   default: break;
   }
 }
@@ -302,8 +315,8 @@ static int attribute_failed(void) {
   return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
 }
 
-/* Reads all the steps, of inference without its dropouts.  With `gradients`, the places of the gradients too.  Returns
- * 0 with an exception set. */
+/* Reads all the steps, a window and its product as one, and inference without its dropouts.  With `gradients`, the
+ * places of the gradients too.  Returns 0 with an exception set. */
 static int read_steps(struct network *n, PyObject *parts, int64_t features, int training, int precision,
                       int gradients) {
   Py_ssize_t described = PyTuple_Size(parts);
@@ -326,9 +339,9 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
     n->usable &= depth <= FA_MAX_BRANCHES;
     features = s->out_features;
     n->pointers[n->count] = s;
-    n->count += s->layer != FA_DROPOUT || training;
+    n->count += s->layer != FA_WINDOW && (s->layer != FA_DROPOUT || training);
   }
-  n->usable &= n->count > 0;
+  n->usable &= n->count > 0 && !n->window;
   return 1;
 }
 

@@ -57,11 +57,48 @@ static void drop(const struct call *call, int64_t n, double factor, const uint8_
   share_tasks(ceil_div(n, BLOCK), threads_for(call->threads, n), drop_block, &e);
 }
 
+/* ---- windows */
+
+/* The step that takes the output of step i, or for i = -1 the network's x; NULL after the last one. */
+static const struct fa_step *reader_of(const struct fa_step *const *steps, int64_t count, int64_t i) {
+  do i++;
+  while (i < count && steps[i]->layer == FA_BRANCH);
+  return i < count ? steps[i] : NULL;
+}
+
+/* The elements before and after the output of step i that its reader's window takes. */
+static int64_t margin_of(const struct fa_step *const *steps, int64_t count, int64_t i) {
+  const struct fa_step *reader = reader_of(steps, count, i);
+  return reader ? reader->window * reader->in_features : 0;
+}
+
+/* The largest of these; 0 without windows. */
+static int64_t widest_margin(const struct fa_step *const *steps, int64_t count) {
+  int64_t widest = 0;
+  for (int64_t i = -1; i < count; i++) widest = larger(widest, margin_of(steps, count, i));
+  return widest;
+}
+
+/* Zeros before and after an array of n elements. */
+static void clear_margins(char *array, int64_t n, int64_t margin, int itemsize) {
+  size_t bytes = (size_t)(margin * itemsize);
+  if (bytes == 0) return; /* the array may be NULL */
+  memset(array - bytes, 0, bytes);
+  memset(element(array, n, itemsize), 0, bytes);
+}
+
+/* x (n) -> to, between zeros.  Returns `to`. */
+static const char *copy_between_margins(const char *x, int64_t n, int64_t margin, int itemsize, char *to) {
+  memcpy(to, x, (size_t)(n * itemsize));
+  clear_margins(to, n, margin, itemsize);
+  return to;
+}
+
 /* ---- buffers between the steps */
 
 /* Buffers of equal size, and a stack of arrays that a residual needs again; some of the arrays are buffers. */
 struct buffers {
-  char *memory;
+  char *memory; /* the first buffer's array, with its margin before it */
   size_t bytes; /* of a buffer */
   int branches;
   const char *branch[FA_MAX_BRANCHES];
@@ -74,18 +111,21 @@ static int64_t widest_input(const struct fa_step *const *steps, int64_t count, i
   return widest;
 }
 
-/* Buffers for arrays of `bytes` between the steps, the same for any number of steps: one for the array at hand, one for
- * the next, and one for each residual inside another.  Without memory, 0 is returned. */
-static int get_buffers(struct buffers *b, const struct fa_step *const *steps, int64_t count, size_t bytes) {
+/* Buffers for arrays of `bytes` between the steps with margins of margin_bytes, the same for any number of steps: one
+ * for the array at hand, one for the next, and one for each residual inside another.  Without memory, 0 is returned. */
+static int get_buffers(struct buffers *b, const struct fa_step *const *steps, int64_t count, size_t bytes,
+                       size_t margin_bytes) {
   int depth = 0, most = 0;
   for (int64_t i = 0; i < count; i++) {
     depth += (steps[i]->layer == FA_BRANCH) - (steps[i]->layer == FA_SUM);
     if (depth > most) most = depth;
   }
-  b->bytes = aligned(bytes);
+  size_t before = aligned(margin_bytes);
+  b->bytes = before + aligned(bytes + margin_bytes);
   b->branches = 0;
-  b->memory = workspace(WORKSPACE_HIDDEN, (size_t)(most + 2) * b->bytes);
-  return b->memory != NULL;
+  char *memory = workspace(WORKSPACE_HIDDEN, (size_t)(most + 2) * b->bytes);
+  b->memory = memory + before;
+  return memory != NULL;
 }
 
 static void push(struct buffers *b, const char *array) { b->branch[b->branches++] = array; }
@@ -105,7 +145,10 @@ static char *free_buffer(const struct buffers *b, const char *current) {
 
 static int infer_rows(const struct call *call, const struct fa_step *const *steps, int64_t count, int64_t rows,
                       const char *x, char *y, struct buffers *buffers) {
+  const int itemsize = call->kernels->itemsize;
+  int64_t margin = margin_of(steps, count, -1), n = rows * steps[0]->in_features;
   int status = FA_OK;
+  if (margin) x = copy_between_margins(x, n, margin, itemsize, free_buffer(buffers, x));
   for (int64_t i = 0; i < count && status == FA_OK; i++) {
     const struct fa_step *s = steps[i];
     struct call own = *call;
@@ -122,6 +165,7 @@ static int infer_rows(const struct call *call, const struct fa_step *const *step
     case FA_LAYER_NORM: layer_norm(&own, rows, s->in_features, s->eps, x, s->weight, s->bias, to, NULL); break;
     default: add_arrays(&own, rows * s->in_features, x, pop(buffers), to);
     }
+    clear_margins(to, rows * s->out_features, margin_of(steps, count, i), itemsize);
     x = to;
   }
   return status;
@@ -131,12 +175,15 @@ int infer(const struct call *call, const struct fa_step *const *steps, int64_t c
           char *y) {
   const int itemsize = call->kernels->itemsize;
   int64_t in_features = steps[0]->in_features, out_features = steps[count - 1]->out_features;
-  int64_t row_bytes = widest_input(steps, count, 1) * itemsize;
+  int64_t margin = widest_margin(steps, count), row_bytes = widest_input(steps, count, margin ? 0 : 1) * itemsize;
   int64_t most = larger(HIDDEN_BYTES / row_bytes / HIDDEN_ROWS * HIDDEN_ROWS, HIDDEN_ROWS);
-  int64_t blocks = ceil_div(rows, HIDDEN_STEP), parts = count == 1 ? 1 : ceil_div(rows, most);
+  int64_t blocks = ceil_div(rows, HIDDEN_STEP), parts = count == 1 || margin ? 1 : ceil_div(rows, most);
   most = smaller(rows, ceil_div(blocks, parts) * HIDDEN_STEP);
+  if (most > MOST_BYTES / (FA_MAX_BRANCHES + 2) / row_bytes) return FA_NO_MEMORY;
   struct buffers buffers = {0};
-  if (count > 1 && !get_buffers(&buffers, steps, count, (size_t)(most * row_bytes))) return FA_NO_MEMORY;
+  if ((count > 1 || margin) &&
+      !get_buffers(&buffers, steps, count, (size_t)(most * row_bytes), (size_t)(margin * itemsize)))
+    return FA_NO_MEMORY;
   int status = FA_OK;
   for (int64_t part = 0; part < parts && status == FA_OK; part++) {
     int64_t row = part_start(blocks, parts, part) * HIDDEN_STEP;
@@ -159,29 +206,34 @@ struct saved saved_by(const struct fa_step *s, int itemsize) {
   }
 }
 
-/* (rows, columns) more of a tape whose arrays end at *end -> the offset of their start.  An end beyond MOST_BYTES,
- * more than any memory, stays MOST_BYTES. */
-static int64_t take(int64_t *end, int64_t rows, int64_t columns, int itemsize) {
-  int64_t start = *end;
-  int too_large = rows > (MOST_BYTES - start) / itemsize / columns;
-  *end = too_large ? MOST_BYTES : start + (int64_t)aligned((size_t)(rows * columns * itemsize));
+/* (rows, columns) more, between margins, of a tape whose arrays end at *end -> the offset of their start.  An end
+ * beyond MOST_BYTES, more than any memory, stays MOST_BYTES. */
+static int64_t take(int64_t *end, int64_t rows, int64_t columns, int itemsize, int64_t margin) {
+  size_t margin_bytes = (size_t)(margin * itemsize);
+  int64_t start = *end + (int64_t)aligned(margin_bytes);
+  int too_large = rows > (MOST_BYTES - start - (int64_t)margin_bytes) / itemsize / columns;
+  *end = too_large ? MOST_BYTES : start + (int64_t)aligned((size_t)(rows * columns * itemsize) + margin_bytes);
   return start;
 }
 
 int64_t lay_out_tape(int dtype, int itemsize, int64_t rows, const struct fa_step *const *steps, int64_t count,
                      struct tape *tape) {
   int64_t end = (int64_t)aligned(sizeof(struct tape) + (size_t)count * sizeof(struct tape_step));
+  int64_t margin = margin_of(steps, count, -1), x = 0;
+  if (margin) x = take(&end, rows, steps[0]->in_features, itemsize, margin);
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *s = steps[i];
-    int64_t y = i + 1 < count && s->layer != FA_BRANCH ? take(&end, rows, s->out_features, itemsize) : 0;
+    int held = i + 1 < count && s->layer != FA_BRANCH;
+    int64_t y = held ? take(&end, rows, s->out_features, itemsize, margin_of(steps, count, i)) : 0;
     const struct saved beside = saved_by(s, itemsize);
-    int64_t saved = beside.columns ? take(&end, rows, beside.columns, beside.itemsize) : 0;
+    int64_t saved = beside.columns ? take(&end, rows, beside.columns, beside.itemsize, 0) : 0;
     if (tape) tape->steps[i] = (struct tape_step){*s, y, saved};
   }
   if (tape) {
     tape->bytes = end;
     tape->rows = rows;
     tape->count = count;
+    tape->x = x;
     tape->dtype = dtype;
   }
   return end;
@@ -192,7 +244,8 @@ int tape_fits(const struct tape *tape, int dtype, const struct fa_step *const *s
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *a = &tape->steps[i].step, *b = steps[i];
     if (a->layer != b->layer || a->in_features != b->in_features || a->out_features != b->out_features ||
-        a->pieces != b->pieces || a->activation.code != b->activation.code || a->saves_z != b->saves_z)
+        a->window != b->window || a->pieces != b->pieces || a->activation.code != b->activation.code ||
+        a->saves_z != b->saves_z)
       return 0;
   }
   return 1;
@@ -200,13 +253,18 @@ int tape_fits(const struct tape *tape, int dtype, const struct fa_step *const *s
 
 static char *in_tape(const struct tape *tape, int64_t offset) { return (char *)tape + offset; }
 
+/* The x that the steps take: the copy of it, if there is one. */
+static const char *input_of(const struct tape *tape, const char *x) { return tape->x ? in_tape(tape, tape->x) : x; }
+
 uint8_t *tape_keeps(struct tape *tape, int64_t index) { return (uint8_t *)in_tape(tape, tape->steps[index].saved); }
 
 int train_forward(const struct call *call, const struct fa_step *const *steps, struct tape *tape, const char *x,
                   char *y) {
-  int64_t rows = tape->rows;
+  const int itemsize = call->kernels->itemsize;
+  int64_t rows = tape->rows, margin = margin_of(steps, tape->count, -1), n = rows * steps[0]->in_features;
   struct buffers stack = {0};
   int status = FA_OK;
+  if (tape->x) x = copy_between_margins(x, n, margin, itemsize, in_tape(tape, tape->x));
   for (int64_t i = 0; i < tape->count && status == FA_OK; i++) {
     const struct fa_step *s = steps[i];
     struct call own = *call;
@@ -222,6 +280,7 @@ int train_forward(const struct call *call, const struct fa_step *const *steps, s
     case FA_BRANCH: push(&stack, x); continue;
     default: add_arrays(&own, rows * s->in_features, x, pop(&stack), to);
     }
+    clear_margins(to, rows * s->out_features, margin_of(steps, tape->count, i), itemsize);
     x = to;
   }
   return status;
@@ -246,8 +305,9 @@ int train_backward(const struct call *call, const struct fa_step *const *steps, 
                    const char *y, const char *grad_y, char *grad_x, int accumulate) {
   int64_t rows = tape->rows, count = tape->count, first = first_needed(steps, count, grad_x);
   struct buffers buffers;
+  x = input_of(tape, x);
   size_t bytes = (size_t)(rows * widest_input(steps, count, first) * call->kernels->itemsize);
-  if (!get_buffers(&buffers, steps, count, bytes)) return FA_NO_MEMORY;
+  if (!get_buffers(&buffers, steps, count, bytes, 0)) return FA_NO_MEMORY;
   const char *grad = grad_y;
   int status = FA_OK;
   for (int64_t i = count - 1; i >= first && status == FA_OK; i--) {

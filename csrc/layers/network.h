@@ -15,12 +15,14 @@ int infer(const struct call *call, const struct fa_step *const *steps, int64_t c
  * what its backward needs beside: z, argmax, or the byte of each number of x that says whether a dropout keeps it. */
 struct tape_step {
   struct fa_step step; /* the addresses in it are those of the forward, and are not used */
-  int64_t y, saved;    /* offsets from the tape's start; 0 for memory that the tape does not hold */
+  int64_t y, saved;    /* offsets from the tape's start; 0 for memory that the tape does not hold.  y for a window
+                          stands between the zeros that the window reads */
 };
 
 struct tape {
   int64_t bytes; /* of the tape with its arrays */
   int64_t rows, count;
+  int64_t x; /* the offset of a copy of x, for a window that takes x; else 0 */
   int dtype;
   struct tape_step steps[];
 };
