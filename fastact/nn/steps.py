@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import activations, settings
-from .network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
+from .network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, WINDOW
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +23,7 @@ ATTRIBUTES = {
     ACTIVATION: ("activation", "keywords", "slope"),
     LAYER_NORM: ("eps", "weight", "bias"),
     DROPOUT: ("p", "factor", "keep"),
+    WINDOW: ("window_size",),
 }
 TIERS = {tier: number for number, tier in enumerate(settings.PRECISIONS)}
 
@@ -46,6 +47,7 @@ class StepLayer:
         eps: of a layer normalisation.
         p, factor, keep: of a dropout: the share that is dropped, what the rest is multiplied by, and for each
             number one byte, 0 where it is dropped.
+        window_size: of a window: the number of rows on each side.
     """
 
     precision = slope = None
@@ -55,6 +57,7 @@ class StepLayer:
     bias: StepParameter | None = None
     eps = p = factor = 0.0
     keep: Array | None = None
+    window_size = 0
 
 
 def objects_of(codes: Mapping[Any, tuple[int, float, bool] | None]) -> tuple[Any, ...]:

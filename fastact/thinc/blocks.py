@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from thinc.layers.chain import forward as thinc_chain
 from thinc.layers.dropout import forward as thinc_dropout
+from thinc.layers.expand_window import forward as thinc_window
 from thinc.layers.gelu import forward as thinc_gelu
 from thinc.layers.layernorm import forward as thinc_layer_norm
 from thinc.layers.linear import forward as thinc_linear
@@ -26,7 +27,7 @@ from thinc.layers.relu import forward as thinc_relu
 from thinc.layers.residual import forward as thinc_residual
 
 from .. import activations, backends, checks, settings
-from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM
+from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
 from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
 from .fused import MAXOUT_METHODS, AnyModel, own_methods
@@ -79,6 +80,7 @@ _KINDS: dict[Any, Kind] = {
     fused.forward: Kind(MAXOUT, MAXOUT_METHODS),
     thinc_layer_norm: Kind(LAYER_NORM, frozenset({"asarray_f"})),
     thinc_dropout: Kind(DROPOUT, frozenset({"get_dropout_mask"})),
+    thinc_window: Kind(WINDOW, frozenset({"seq2col", "backprop_seq2col"})),
     thinc_linear: _dense("identity"),
     thinc_relu: _dense("relu", "affine", "relu", "backprop_relu"),
     thinc_mish: _dense("mish", "mish", "backprop_mish"),
@@ -87,14 +89,16 @@ _KINDS: dict[Any, Kind] = {
 _BRANCH, _SUM = Kind(BRANCH, frozenset()), Kind(SUM, frozenset())
 
 
-
 # ---- structure
 
 
 def steps_of(node: AnyModel) -> list[Step]:
-    """The steps of a node in order; none unless C has all of them."""
+    """The steps of a node in order; none unless C has all of them.
+
+    A window may be the last step.  Elsewhere a product follows it, the only step that C gives a window to.
+    """
     steps: list[Step] = []
-    return steps if _add_steps(node, steps) else []
+    return steps if _add_steps(node, steps) and _windows_fit(steps) else []
 
 
 def _add_steps(node: AnyModel, steps: list[Step]) -> bool:
@@ -115,24 +119,44 @@ def _add_steps(node: AnyModel, steps: list[Step]) -> bool:
     return True
 
 
+def _windows_fit(steps: list[Step]) -> bool:
+    return all(
+        after.kind.step in (LINEAR, MAXOUT)
+        for before, after in itertools.pairwise(steps)
+        if before.kind.step == WINDOW
+    )
+
+
 def runs_of(layers: Sequence[AnyModel]) -> list[Run]:
     """The layers of a chain, cut into runs."""
     runs: list[Run] = []
     for layer in layers:
         steps = steps_of(layer)
         if steps and runs and runs[-1].steps:
-            runs[-1].layers.append(layer)
-            runs[-1].steps.extend(steps)
-        else:
-            runs.append(Run([layer], steps))
-    return runs
+            together = runs[-1].steps + steps
+            if _windows_fit(together):
+                runs[-1] = Run([*runs[-1].layers, layer], together)
+                continue
+        runs.append(Run([layer], steps))
+    return [part for run in runs for part in _cut_at_last_window(run)]
+
+
+def _cut_at_last_window(run: Run) -> list[Run]:
+    """The run; as two if its last step is a window, which needs a product after it."""
+    layers, steps = run
+    if len(layers) == 1 or steps[-1].kind.step != WINDOW:
+        return [run]
+    last = steps_of(layers[-1])
+    return [Run(layers[:-1], steps[: -len(last)]), Run(layers[-1:], last)]
 
 
 def sizes_text(node: AnyModel) -> str:
     """The dimensions of a layer as in "nO=96, nP=3, nI=288", with a "?" for what is not set."""
     names = [name for name in ("nO", "nP", "nI") if name in node.dim_names]
     sizes = (node.maybe_get_dim(name) for name in names)
-    return ", ".join(f"{name}={'?' if size is None else size}" for name, size in zip(names, sizes, strict=True))
+    return ", ".join(
+        f"{name}={'?' if size is None else size}" for name, size in zip(names, sizes, strict=True)
+    )
 
 
 def describe(steps: Sequence[Step]) -> str:
@@ -150,6 +174,8 @@ def describe(steps: Sequence[Step]) -> str:
             texts.append("layer norm")
         elif kind.step == DROPOUT:
             texts.append("dropout")
+        elif kind.step == WINDOW:
+            texts.append(f"window {node.attrs['window_size']}")
         else:
             name = {"identity": "Linear", "relu": "Relu", "mish": "Mish", "gelu": "Gelu"}[kind.activation]
             texts.append(f"{'Maxout' if kind.step == MAXOUT else name}({sizes_text(node)})")
@@ -196,6 +222,8 @@ class _Network:
                 return False
         elif kind.step == DROPOUT:
             return self._add_dropout(node)
+        elif kind.step == WINDOW:
+            return self._add_window(node)
         elif not self._add_parameters(kind, node):
             return False
         if kind.step in (BRANCH, SUM):
@@ -237,6 +265,16 @@ class _Network:
         parameter = StepParameter(array)
         self.places.append((node, name, parameter))
         return parameter
+
+    def _add_window(self, node: AnyModel) -> bool:
+        size = node.attrs["window_size"]
+        if type(size) is not int or size < 1:
+            return False
+        layer = StepLayer()
+        layer.window_size = size
+        self.parts.append((WINDOW, layer, ATTRIBUTES[WINDOW]))
+        self.features *= 2 * size + 1
+        return True
 
     def _add_dropout(self, node: AnyModel) -> bool:
         rate = node.attrs["dropout_rate"]
