@@ -150,6 +150,21 @@ def _cut_at_last_window(run: Run) -> list[Run]:
     return [Run(layers[:-1], steps[: -len(last)]), Run(layers[-1:], last)]
 
 
+def blocks_of(node: AnyModel) -> list[Run]:
+    """The layers of a node in runs; a run that the node's forward can do in one call has steps."""
+    func = node._func
+    if func is thinc_chain or func is chain_forward:
+        return [run if run.is_block else Run(run.layers, []) for run in runs_of(node.layers)]
+    steps = steps_of(node) if func is thinc_residual or func is residual_forward else []
+    has_parameters = any(step.node.param_names for step in steps)
+    return [Run(node.layers, steps if has_parameters else [])]
+
+
+def left_to_ops(steps: Sequence[Step]) -> bool:
+    """Whether Ops of a layer have a method of their own for which a step would stand in."""
+    return any(not kind.methods.isdisjoint(own_methods(node.ops)) for kind, node in steps)
+
+
 def sizes_text(node: AnyModel) -> str:
     """The dimensions of a layer as in "nO=96, nP=3, nI=288", with a "?" for what is not set."""
     names = [name for name in ("nO", "nP", "nI") if name in node.dim_names]

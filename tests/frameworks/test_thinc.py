@@ -24,6 +24,7 @@ from thinc.api import (
     NumpyOps,
     Ops,
     Relu,
+    Softmax,
     chain,
     clone,
     fix_random_seed,
@@ -373,11 +374,13 @@ def test_accelerate_reports_and_restore_undoes():
     model = chain(model, own)
     report = accelerate(model)
     assert repr(report).splitlines() == [
+        "1 block in one call",
+        "  1 x encoder of 2 blocks (Maxout(nO=8, nP=3, nI=8), layer norm, dropout, residual), Linear(nO=5, nI=8)",
         "2 maxout layers now fused",
         "  2 x Maxout(nO=8, nP=3, nI=8)",
         "1 maxout layer left alone, with a forward of its own",
         "  1 x Maxout(nO=?, nP=?, nI=?)",
-        "3 other layers left alone: accelerate fuses maxout layers alone",
+        "3 other layers fused",
         "  1 x linear",
         "  2 x layernorm",
     ]
@@ -393,19 +396,21 @@ def test_report_of_a_model_without_maxout_layers_names_its_layers():
     model = chain(Relu(4, 6), Mish(4, 4), Gelu(4, 4), Dropout(0.1), Linear(2, 4))
     report = accelerate(model)
     assert repr(report).splitlines() == [
-        "0 maxout layers now fused",
-        "4 other layers left alone: accelerate fuses maxout layers alone",
+        "1 block in one call",
+        "  1 x Relu(nO=4, nI=6), Mish(nO=4, nI=4), Gelu(nO=4, nI=4), dropout, Linear(nO=2, nI=4)",
+        "4 other layers fused",
         "  1 x relu",
         "  1 x mish",
         "  1 x gelu",
         "  1 x linear",
-        '  gelu, mish, relu: use_ops("fastact") runs the activation on its kernels, unfused',
     ]
-    assert [layer.name for layer in report.others] == ["relu", "mish", "gelu", "linear"]
-    assert repr(accelerate(Dropout(0.1))).splitlines() == [
+    assert [layer.name for layer in report.fused] == ["relu", "mish", "gelu", "linear"]
+    assert repr(accelerate(Softmax(4, 6))).splitlines() == [
         "0 maxout layers now fused",
-        "no layer with parameters was found",
+        "1 other layer left alone: fastact has no forward for it",
+        "  1 x softmax",
     ]
+    assert repr(accelerate(Dropout(0.1))) == "no layer with parameters was found"
 
 
 def test_nodes_with_equal_ids_are_both_fused():
