@@ -97,6 +97,10 @@ int fa_layer_norm_backward(int dtype, int64_t rows, int64_t features, const void
                            const void *weight, const void *saved, void *grad_x, void *grad_weight, void *grad_bias,
                            int accumulate, int threads);
 
+/* keep (n) = 1 where a random number of 32 bits is at least rint(2^32 p), else 0; 0 <= p < 1.  Number i is word i % 4
+ * of Philox4x32-10 with the counter i / 4 and the seed as its key, low words first. */
+void fa_dropout_keep(int64_t n, uint64_t seed, double p, uint8_t *keep, int threads);
+
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
  * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
  * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */

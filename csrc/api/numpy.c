@@ -205,6 +205,22 @@ static PyObject *py_layer_norm_backward(PyObject *module, PyObject *const *argum
   return PyLong_FromLong(status);
 }
 
+static PyObject *py_dropout_keep(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  uint64_t seed = PyLong_AsUnsignedLongLong(arguments[0]);
+  double p = number_of(&c, 1);
+  int64_t n = size_of(array_of(&c, 2));
+  uint8_t *keep = elements_of(&c, 2, NPY_UINT8, n);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_dropout_keep(n, seed, p, keep, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
 static PyObject *py_run_frozen(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
   (void)module;
   if (wrong_count(count, 8)) return NULL;
@@ -302,6 +318,7 @@ static PyMethodDef methods[] = {
     {"linear_activation_backward", (PyCFunction)(void (*)(void))py_linear_activation_backward, METH_FASTCALL, NULL},
     {"layer_norm", (PyCFunction)(void (*)(void))py_layer_norm, METH_FASTCALL, NULL},
     {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
+    {"dropout_keep", (PyCFunction)(void (*)(void))py_dropout_keep, METH_FASTCALL, NULL},
     {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
     {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
     {"binary_cross_entropy", (PyCFunction)(void (*)(void))py_binary_cross_entropy, METH_FASTCALL, NULL},

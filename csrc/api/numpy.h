@@ -17,6 +17,7 @@
  *                              grad_slope, accumulate, threads, precision)
  *   layer_norm(eps, x, weight, bias, y, saved, threads)
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
+ *   dropout_keep(seed, p, keep, threads)    keep: bytes of any shape; seed: 0 to 2^64 - 1
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *
  *   mse(y, target, grad, threads)    binary_cross_entropy(logits, target, grad, threads)
@@ -55,8 +56,8 @@
  *   FA_MAXOUT        precision, weight, bias
  *   FA_ACTIVATION    its name, its keywords, slope
  *   FA_LAYER_NORM    eps, weight, bias
- *   FA_DROPOUT       p, rescale, a generator; or, for a caller who has drawn: p, the factor of the numbers that are
- *                    kept, an array of bytes: 1 for each number of x that is kept
+ *   FA_DROPOUT       p, rescale, a generator; or p, the factor of the numbers that are kept, and either an array of
+ *                    bytes: 1 for each number of x that is kept; or an int, the seed of dropout_keep
  *
  * A parameter whose `grad` is False needs no gradient.
  *

@@ -10,6 +10,7 @@
 
 #if REAL_BITS == 64 /* arrays of floats in lanes of doubles */
 #include "kernels/exp_double.h"
+#include "kernels/philox.h"
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "kernels/real.h"
@@ -82,6 +83,7 @@ const struct kernels KERNELS = {
     .cross_entropy = {cross_entropy_f32, cross_entropy_f64},
     .binary_cross_entropy = {binary_cross_entropy_f32, binary_cross_entropy_f64},
     .huber = {huber_f32, huber_f64},
+    .dropout_keep = dropout_keep,
 #endif
     .sgd = sgd,
     .adam = adam,

@@ -281,6 +281,9 @@ struct kernels {
   void (*scale)(int64_t n, const void *factor, const void *x, int accumulate, void *to);
   /* y (n) = x keep factor, where keep is 0 or 1; y may be x */
   void (*dropout)(int64_t n, double factor, const uint8_t *keep, const void *x, void *y);
+  /* keep (n) = whether the random numbers [first, first + n) of the seed, of 32 bits, are at least the threshold; first
+   * is divisible by 4; in the tables for float64 alone */
+  void (*dropout_keep)(int64_t first, int64_t n, uint64_t seed, uint64_t threshold, uint8_t *keep);
   /* sums (columns) = the sums over `rows` rows of x, `stride` apart */
   void (*sum_columns)(int64_t rows, int64_t columns, int64_t stride, const void *x, void *sums);
   /* grad_slope (slopes) = sums over cuts and over columns `slopes` apart of partial (cuts, width), added in double; or

@@ -359,6 +359,13 @@ def layer_norm_backward(
         _check(status)
 
 
+# ---- dropout
+
+
+def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
+    _native.dropout_keep(seed, p, keep, threads)
+
+
 # ---- losses
 
 

@@ -157,6 +157,15 @@ class Backend(Protocol):
     ) -> None:
         """The gradients."""
 
+    # ---- dropout
+
+    def dropout_keep(self, seed: int, p: float, keep: Array, threads: int = 0) -> None:
+        """keep, uint8 of any shape = 1 where a random number is at least p, else 0; 0 <= p < 1.
+
+        Number i is word i % 4 of Philox4x32-10 with the counter i // 4 and the key `seed`, 0 to 2**64 - 1;
+        it is compared with p 2^32, rounded to the nearest whole number, to even if halfway.
+        """
+
     # ---- losses: the mean, 0 where there is nothing, and `grad`, its derivatives
 
     def softmax_cross_entropy(

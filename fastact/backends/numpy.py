@@ -247,6 +247,34 @@ def layer_norm_backward(
         _store(grad_bias, grad_y.sum(axis=0), accumulate)
 
 
+# ---- dropout
+
+
+def philox4x32(counters: Array, key: int) -> Array:
+    """Philox4x32-10 of counters (n, 4) and a key of 64 bits -> (n, 4), all uint32, low words first.
+
+    A generator of random numbers without a state: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
+    easy as 1, 2, 3", 2011.
+    """
+    c0, c1, c2, c3 = np.asarray(counters, np.uint64).T
+    key0, key1 = key & 0xFFFFFFFF, key >> 32
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        first, second = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1 = (second >> half) ^ c1 ^ np.uint64(key0), second & low
+        c2, c3 = (first >> half) ^ c3 ^ np.uint64(key1), first & low
+        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack((c0, c1, c2, c3), axis=1).astype(np.uint32)
+
+
+def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
+    counter = np.arange(-(-keep.size // 4), dtype=np.uint64)
+    counters = np.zeros((len(counter), 4), np.uint64)
+    counters[:, 0], counters[:, 1] = counter & np.uint64(0xFFFFFFFF), counter >> np.uint64(32)
+    numbers = philox4x32(counters, seed).ravel()[: keep.size]
+    keep[...] = (numbers.astype(np.uint64) >= round(p * 2**32)).reshape(keep.shape)
+
+
 # ---- losses
 
 
