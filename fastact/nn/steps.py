@@ -45,8 +45,8 @@ class StepLayer:
         activation: a key of the activations that `objects_of` was given.
         weight, bias: of a product or a layer normalisation; the bias may be None.
         eps: of a layer normalisation.
-        p, factor, keep: of a dropout: the share that is dropped, what the rest is multiplied by, and for each
-            number one byte, 0 where it is dropped.
+        p, factor, keep: of a dropout: the share that is dropped, what the rest is multiplied by, and either
+            one byte for each number, 0 where it is dropped, or the seed of `dropout_keep`.
         window_size: of a window: the number of rows on each side.
     """
 
@@ -56,7 +56,7 @@ class StepLayer:
     weight: StepParameter | None = None
     bias: StepParameter | None = None
     eps = p = factor = 0.0
-    keep: Array | None = None
+    keep: Array | int | None = None
     window_size = 0
 
 

@@ -19,8 +19,10 @@ from .fused import AnyModel, fusible
 _log = logging.getLogger("fastact.thinc")
 
 # Each forward of fastact's, and that of Thinc's in whose place it is.
-_ORIGINALS = {fused.forward: thinc_maxout, **blocks.ORIGINALS}
-_FORWARDS = {thinc: ours for ours, thinc in _ORIGINALS.items()}
+_EXCHANGED = {fused.forward: thinc_maxout, **blocks.ORIGINALS}
+_FORWARDS = {thinc: ours for ours, thinc in _EXCHANGED.items()}
+_SAME_DRAWS = {thinc: ours for ours, thinc in blocks.SAME_DRAWS.items()}
+_ORIGINALS = _EXCHANGED | blocks.SAME_DRAWS
 
 
 class Layer(NamedTuple):
@@ -197,11 +199,15 @@ def _find_blocks(model: AnyModel) -> list[tuple[AnyModel, list[blocks.Step]]]:
     return found
 
 
-def accelerate(model_or_nlp: Any) -> Report:
+def accelerate(model_or_nlp: Any, same_draws: bool = False) -> Report:
     """Run the layers of a model or a pipeline fused, in inference and in training; `restore` undoes it.
+
+    The mask of a dropout is as random as Thinc's, but another one, which costs less.  Its seed is one draw
+    from NumPy's global generator, so that `thinc.api.fix_random_seed` makes a training run reproducible.
 
     Args:
         model_or_nlp: a Thinc model, or a spaCy pipeline, whose present components are searched.
+        same_draws: draw the masks that Thinc draws, for a training run that is compared with Thinc's.
 
     Returns:
         A report of what was replaced and what was left alone, and why.  A layer with a forward other than
@@ -214,6 +220,12 @@ def accelerate(model_or_nlp: Any) -> Report:
     inside = _exchange_blocks(model_or_nlp, found)
     for component, node in _nodes(model_or_nlp):
         _exchange_layer(component, node, id(node) in inside, found)
+        original = _original(node)
+        if original in _SAME_DRAWS:
+            node.replace_callbacks(_SAME_DRAWS[original] if same_draws else original, init=node.init)
+    linker = _linker_of(model_or_nlp)
+    if linker is not None:
+        linker.same_draws = same_draws
     return Report(**{kind: tuple(layers) for kind, layers in found.items()})
 
 
@@ -269,12 +281,17 @@ def restore(model_or_nlp: Any) -> None:
         original = _original(node)
         if original is not None and original is not node._func:
             node.replace_callbacks(original, init=node.init)
-    if isinstance(getattr(model_or_nlp, "_link_components", None), FusingLinker):
+    if _linker_of(model_or_nlp) is not None:
         del model_or_nlp._link_components
 
 
-def accelerate_and_log(nlp: Any) -> None:
-    report = accelerate(nlp)
+def _linker_of(model_or_nlp: Any) -> FusingLinker | None:
+    linker = getattr(model_or_nlp, "_link_components", None)
+    return linker if isinstance(linker, FusingLinker) else None
+
+
+def accelerate_and_log(nlp: Any, same_draws: bool = False) -> None:
+    report = accelerate(nlp, same_draws)
     if report.replaced:
         _log.info("%s", report)
 
@@ -287,13 +304,14 @@ class FusingLinker:
     would keep itself alive until the next collection of cycles.
     """
 
-    def __init__(self, nlp: Any) -> None:
+    def __init__(self, nlp: Any, same_draws: bool = False) -> None:
         self._nlp = weakref.ref(nlp)
+        self.same_draws = same_draws
 
     def __call__(self) -> None:
         nlp: Any = self._nlp()
         type(nlp)._link_components(nlp)
-        accelerate_and_log(nlp)
+        accelerate_and_log(nlp, self.same_draws)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FusingLinker, (self._nlp(),)
+        return FusingLinker, (self._nlp(), self.same_draws)

@@ -30,7 +30,7 @@ from .. import activations, backends, checks, settings
 from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
 from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
-from .fused import MAXOUT_METHODS, AnyModel, own_methods
+from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden
 from .ops import same_float_arrays
 
 Array = np.ndarray[Any, Any]
@@ -98,33 +98,39 @@ def steps_of(node: AnyModel) -> list[Step]:
     A window may be the last step.  Elsewhere a product follows it, the only step that C gives a window to.
     """
     steps: list[Step] = []
-    return steps if _add_steps(node, steps) and _windows_fit(steps) else []
+    return steps if _add_steps(node, steps) else []
 
 
 def _add_steps(node: AnyModel, steps: list[Step]) -> bool:
     func = node._func
     if type(func) is not FunctionType:
         return False
-    if func is thinc_chain or func is chain_forward:
-        return all(_add_steps(layer, steps) for layer in node.layers)
-    if func is thinc_residual or func is residual_forward:
-        steps.append(Step(_BRANCH, node))
-        inside = _add_steps(node.layers[0], steps)
-        steps.append(Step(_SUM, node))
-        return inside
     kind = _KINDS.get(func)
-    if kind is None:
+    if kind is not None:
+        return _add_step(kind, node, steps)
+    if func is thinc_chain or func is chain_forward:
+        for layer in node.layers:  # noqa: SIM110, all() is slower
+            if not _add_steps(layer, steps):
+                return False
+        return True
+    if func is thinc_residual or func is residual_forward:
+        return (
+            _add_step(_BRANCH, node, steps)
+            and _add_steps(node.layers[0], steps)
+            and _add_step(_SUM, node, steps)
+        )
+    return False
+
+
+def _add_step(kind: Kind, node: AnyModel, steps: list[Step]) -> bool:
+    if steps and not _may_follow(steps[-1].kind, kind):
         return False
     steps.append(Step(kind, node))
     return True
 
 
-def _windows_fit(steps: list[Step]) -> bool:
-    return all(
-        after.kind.step in (LINEAR, MAXOUT)
-        for before, after in itertools.pairwise(steps)
-        if before.kind.step == WINDOW
-    )
+def _may_follow(before: Kind, after: Kind) -> bool:
+    return before.step != WINDOW or after.step == MAXOUT or after.step == LINEAR
 
 
 def runs_of(layers: Sequence[AnyModel]) -> list[Run]:
@@ -132,12 +138,12 @@ def runs_of(layers: Sequence[AnyModel]) -> list[Run]:
     runs: list[Run] = []
     for layer in layers:
         steps = steps_of(layer)
-        if steps and runs and runs[-1].steps:
-            together = runs[-1].steps + steps
-            if _windows_fit(together):
-                runs[-1] = Run([*runs[-1].layers, layer], together)
-                continue
-        runs.append(Run([layer], steps))
+        last = runs[-1] if runs else None
+        if steps and last and last.steps and _may_follow(last.steps[-1].kind, steps[0].kind):
+            last.layers.append(layer)
+            last.steps.extend(steps)
+        else:
+            runs.append(Run([layer], steps))
     return [part for run in runs for part in _cut_at_last_window(run)]
 
 
@@ -162,7 +168,7 @@ def blocks_of(node: AnyModel) -> list[Run]:
 
 def left_to_ops(steps: Sequence[Step]) -> bool:
     """Whether Ops of a layer have a method of their own for which a step would stand in."""
-    return any(not kind.methods.isdisjoint(own_methods(node.ops)) for kind, node in steps)
+    return not all(may_stand_in(kind.methods, node.ops) for kind, node in steps)
 
 
 def sizes_text(node: AnyModel) -> str:
@@ -223,12 +229,12 @@ class _Network:
         self._dtype, self._training = x.dtype, training
         self._branches: list[int] = []
         self._drops: list[tuple[StepLayer, AnyModel, int]] = []
-        self._own: dict[Any, set[str]] = {}
+        self._own: dict[type, set[str]] = {}  # methods of the classes of Ops
 
     def add(self, step: Step) -> bool:
         """Add a step; False if C does not take it as it is now."""
         kind, node = step
-        if kind.methods and not kind.methods.isdisjoint(self._own_methods(node.ops)):
+        if kind.methods and not self._may_stand_in(kind, node.ops):
             return False
         if kind.step == BRANCH:
             self._branches.append(self.features)
@@ -246,11 +252,11 @@ class _Network:
         self.reads_y = kind.step == LINEAR and kind.activation == "relu"  # C saves z for the others
         return True
 
-    def _own_methods(self, ops: Any) -> set[str]:
-        own = self._own.get(id(ops))
+    def _may_stand_in(self, kind: Kind, node_ops: Any) -> bool:
+        own = self._own.get(type(node_ops))
         if own is None:
-            own = self._own[id(ops)] = own_methods(ops)
-        return own
+            own = self._own[type(node_ops)] = overridden(type(node_ops))
+        return kind.methods.isdisjoint(own) and kind.methods.isdisjoint(vars(node_ops))
 
     def _add_parameters(self, kind: Kind, node: AnyModel) -> bool:
         weight = self._parameter(node, "G" if kind.step == LAYER_NORM else "W")
@@ -305,10 +311,13 @@ class _Network:
         return True
 
     def draw(self) -> None:
-        """Draw the masks of the dropouts, in the order of the layers."""
+        """Draw a mask for each dropout, or the seed of one, in the order of the layers."""
         for layer, node, features in self._drops:
-            mask: Any = node.ops.get_dropout_mask((self.rows, features), layer.p)
-            layer.keep = (mask != 0).view(np.uint8)
+            if node._func is same_draws_dropout:
+                mask: Any = node.ops.get_dropout_mask((self.rows, features), layer.p)
+                layer.keep = (mask != 0).view(np.uint8)
+            else:
+                layer.keep = int(np.random.randint(0, 2**63))  # noqa: NPY002
 
 
 @functools.cache
@@ -496,6 +505,11 @@ def gelu_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback
     return _forward(thinc_gelu, model, X, is_train)
 
 
+def same_draws_dropout(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+    """The forward of Thinc's Dropout.  In a block it says that the masks are those which Thinc draws."""
+    return thinc_dropout(model, X, is_train)
+
+
 ORIGINALS: dict[Any, Any] = {
     chain_forward: thinc_chain,
     residual_forward: thinc_residual,
@@ -504,4 +518,5 @@ ORIGINALS: dict[Any, Any] = {
     mish_forward: thinc_mish,
     gelu_forward: thinc_gelu,
 }
-_KINDS.update({ours: _KINDS[theirs] for ours, theirs in ORIGINALS.items() if theirs in _KINDS})
+SAME_DRAWS = {same_draws_dropout: thinc_dropout}
+_KINDS.update({ours: _KINDS[theirs] for ours, theirs in (ORIGINALS | SAME_DRAWS).items() if theirs in _KINDS})

@@ -41,20 +41,22 @@ _KNOWN_METHODS = {
 MAXOUT_METHODS = frozenset(("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f"))
 
 
-def own_methods(model_ops: Any) -> set[str]:
-    """Which methods that fused forwards stand in for are the Ops' own, and have to be called.
+def overridden(kind: type) -> set[str]:
+    """Which of the methods that fused forwards stand in for a class of Ops overrides."""
+    return {name for name, known in _KNOWN_METHODS.items() if getattr(kind, name, None) not in known}
 
-    Ops override them in the class or on the instance.
+
+def may_stand_in(methods: frozenset[str], model_ops: Any) -> bool:
+    """Whether a fused kernel may stand in for these methods of Ops.
+
+    Those that Ops override, in the class or on the instance, have to be called instead.
     """
-    kind = type(model_ops)
-    own = {name for name, known in _KNOWN_METHODS.items() if getattr(kind, name, None) not in known}
-    own.update(_KNOWN_METHODS.keys() & vars(model_ops).keys())
-    return own
+    return methods.isdisjoint(overridden(type(model_ops))) and methods.isdisjoint(vars(model_ops))
 
 
 def fusible(model: AnyModel) -> bool:
     """Whether a fused kernel may stand in for the methods that Thinc's Maxout calls on the model's Ops."""
-    return MAXOUT_METHODS.isdisjoint(own_methods(model.ops))
+    return may_stand_in(MAXOUT_METHODS, model.ops)
 
 
 def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:
