@@ -375,7 +375,8 @@ def test_accelerate_reports_and_restore_undoes():
     report = accelerate(model)
     assert repr(report).splitlines() == [
         "1 block in one call",
-        "  1 x encoder of 2 blocks (Maxout(nO=8, nP=3, nI=8), layer norm, dropout, residual), Linear(nO=5, nI=8)",
+        "  1 x encoder of 2 blocks (Maxout(nO=8, nP=3, nI=8), layer norm, dropout, residual), "
+        "Linear(nO=5, nI=8)",
         "2 maxout layers now fused",
         "  2 x Maxout(nO=8, nP=3, nI=8)",
         "1 maxout layer left alone, with a forward of its own",
