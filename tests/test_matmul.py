@@ -86,6 +86,17 @@ def test_matmul_takes_read_only_operands(backend, dtype, rng):
         np.testing.assert_array_equal(product(x, y, trans1, trans2), exact(x, y, trans1, trans2)[0])
 
 
+def test_matmul_of_operands_without_elements_takes_no_time_and_no_memory(backend, dtype):
+    long = 2**40
+    for x, y, trans1, trans2 in (
+        ((0, 3), (3, 0), False, False),
+        ((0, long), (0, long), False, True),
+        ((0, 0), (long, 0), False, True),
+        ((long, 0), (long, 0), True, False),
+    ):
+        assert product(np.empty(x, dtype), np.empty(y, dtype), trans1, trans2).size == 0
+
+
 @needs_c
 def test_matmul_of_arrays_that_do_not_fit_raises_and_writes_nothing(rng):
     x, y = operands(rng, 4, 5, 6, False, False, np.float32)
