@@ -130,6 +130,8 @@ def backend_calls():
             [y, y.copy(), y.copy(), flat_bias],
             lambda a: c.activation_backward(a[0], a[1], prelu, *a[2:]),
         ),
+        "matmul": ([x, flat, y], lambda a: c.matmul(a[0], a[1], False, True, a[2])),
+        "matmul_of_the_transpose": ([x, y, flat.T], lambda a: c.matmul(a[0], a[1], True, False, a[2])),
         "layer_norm": (
             [x, x[0].copy(), x[1].copy(), x.copy(), np.ones((len(x), 2), F32)],
             lambda a: c.layer_norm(*a[:3], 1e-5, *a[3:]),

@@ -85,6 +85,25 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
+/* c (rows, columns) = alpha op(a) @ op(b) + beta c, where op(a) is a (rows, depth), or the transpose of a (depth, rows)
+ * where trans_a is not 0; likewise op(b) (depth, columns).  Rows of a, b and c are a_stride, b_stride and c_stride
+ * elements apart.  If beta is 0, c is not read; if alpha is 0, neither are a and b. */
+int fa_matmul(int dtype, int trans_a, int trans_b, int64_t rows, int64_t columns, int64_t depth, double alpha,
+              const void *a, int64_t a_stride, const void *b, int64_t b_stride, double beta, void *c, int64_t c_stride,
+              int threads, int precision);
+
+/* fa_matmul for programs that call BLAS through a pointer: float32, on the calling thread.  A lack of memory, which
+ * this signature cannot report, ends the process, as in BLIS. */
+void fa_sgemm(int trans_a, int trans_b, int rows, int columns, int depth, float alpha, const float *a, int a_stride,
+              const float *b, int b_stride, float beta, float *c, int c_stride);
+
+/* y += alpha x, of n elements: element i of x is x[i x_step], that of y is y[i y_step].  The functions are those of the
+ * instruction set in force. */
+typedef void (*fa_saxpy)(int n, float alpha, const float *x, int x_step, float *y, int y_step);
+typedef void (*fa_daxpy)(int n, double alpha, const double *x, int x_step, double *y, int y_step);
+fa_saxpy fa_saxpy_in_force(void);
+fa_daxpy fa_daxpy_in_force(void);
+
 /* x (rows, features), features >= 1, weight and bias (features), each or NULL
  * -> y = (x - mean) / sqrt(variance + eps) weight + bias for each row, which may be x, and saved (rows, 2) or NULL: the
  * mean and 1 / sqrt(variance + eps) */

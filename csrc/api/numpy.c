@@ -165,6 +165,27 @@ static PyObject *py_linear_activation_backward(PyObject *module, PyObject *const
   return PyLong_FromLong(status);
 }
 
+static PyObject *py_matmul(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 7)) return NULL;
+  struct arrays c = arrays_of(arguments, 4);
+  int64_t x[2], out[2];
+  int status;
+  read_shape(&c, 0, 2, x);
+  read_shape(&c, 4, 2, out);
+  int trans1 = flag_of(&c, 2), trans2 = flag_of(&c, 3), threads = int_of(&c, 5), precision = int_of(&c, 6);
+  int64_t rows = out[0], columns = out[1], depth = x[!trans1];
+  const void *left = trans1 ? matrix(&c, 0, depth, rows) : matrix(&c, 0, rows, depth);
+  const void *right = trans2 ? matrix(&c, 1, columns, depth) : matrix(&c, 1, depth, columns);
+  void *to = matrix(&c, 4, rows, columns);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_matmul(c.dtype, trans1, trans2, rows, columns, depth, 1, left, x[1], right, trans2 ? depth : columns, 0,
+                     to, columns, threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
 static PyObject *py_layer_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
   (void)module;
   if (wrong_count(count, 7)) return NULL;
@@ -316,6 +337,7 @@ static PyMethodDef methods[] = {
     {"activation_backward", (PyCFunction)(void (*)(void))py_activation_backward, METH_FASTCALL, NULL},
     {"linear_activation", (PyCFunction)(void (*)(void))py_linear_activation, METH_FASTCALL, NULL},
     {"linear_activation_backward", (PyCFunction)(void (*)(void))py_linear_activation_backward, METH_FASTCALL, NULL},
+    {"matmul", (PyCFunction)(void (*)(void))py_matmul, METH_FASTCALL, NULL},
     {"layer_norm", (PyCFunction)(void (*)(void))py_layer_norm, METH_FASTCALL, NULL},
     {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
     {"dropout_keep", (PyCFunction)(void (*)(void))py_dropout_keep, METH_FASTCALL, NULL},

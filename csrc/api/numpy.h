@@ -15,6 +15,7 @@
  *   linear_activation(code, parameter, slope, x, weight, bias, y, z, threads, precision)
  *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
  *                              grad_slope, accumulate, threads, precision)
+ *   matmul(x, y, trans1, trans2, out, threads, precision)    flags; out = op(x) @ op(y)
  *   layer_norm(eps, x, weight, bias, y, saved, threads)
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
  *   dropout_keep(seed, p, keep, threads)    keep: bytes of any shape; seed: 0 to 2^64 - 1

@@ -75,6 +75,7 @@ const struct kernels KERNELS = {
     .scatter_columns = scatter_columns,
     .add = add,
     .scale = scale,
+    .axpy = (void (*)(void))axpy,
     .dropout = dropout,
     .sum_columns = sum_columns,
     .sum_slopes = sum_slopes,

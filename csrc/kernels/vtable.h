@@ -279,6 +279,8 @@ struct kernels {
   void (*add)(int64_t n, const void *terms, void *sums);
   /* to (n) = factor x, or added to it; `factor` points to one element */
   void (*scale)(int64_t n, const void *factor, const void *x, int accumulate, void *to);
+  /* The fa_saxpy or fa_daxpy of api/fastact.h: its callers have no table, and call the function alone. */
+  void (*axpy)(void);
   /* y (n) = x keep factor, where keep is 0 or 1; y may be x */
   void (*dropout)(int64_t n, double factor, const uint8_t *keep, const void *x, void *y);
   /* keep (n) = whether the random numbers [first, first + n) of the seed, of 32 bits, are at least the threshold; first

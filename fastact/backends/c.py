@@ -318,6 +318,33 @@ def activation_backward(
         _check(status)
 
 
+# ---- a product alone
+
+
+def matmul(
+    x: Array,
+    y: Array,
+    trans1: bool,
+    trans2: bool,
+    out: Array,
+    threads: int = 0,
+    precision: Precision = "highest",
+) -> None:
+    status = _native.matmul(x, y, trans1, trans2, out, threads, _PRECISION[precision])
+    if status:
+        _check(status)
+
+
+def blas_addresses() -> tuple[int, int, int]:
+    """The addresses of sgemm, saxpy and daxpy, as csrc/api/fastact.h declares them.
+
+    saxpy and daxpy are those of the instruction set in force.
+    """
+    functions = ffi.addressof(lib, "fa_sgemm"), lib.fa_saxpy_in_force(), lib.fa_daxpy_in_force()
+    sgemm, saxpy, daxpy = (int(_cast("uintptr_t", function)) for function in functions)
+    return sgemm, saxpy, daxpy
+
+
 # ---- layer norm
 
 

@@ -128,6 +128,20 @@ class Backend(Protocol):
     ) -> None:
         """grad_z, which may be grad_y or saved; and grad_slope, summed over rows or over everything."""
 
+    # ---- a product alone
+
+    def matmul(
+        self,
+        x: Array,
+        y: Array,
+        trans1: bool,
+        trans2: bool,
+        out: Array,
+        threads: int = 0,
+        precision: Precision = "highest",
+    ) -> None:
+        """out (rows, columns) = x @ y, of x.T where trans1, and y.T where trans2; zeros for a depth of 0."""
+
     # ---- layer norm: x, y and their gradients (rows, features), features >= 1; weight and bias (features,)
     # or None; saved (rows, 2) holds the mean and 1 / sqrt(variance + eps) of each row
 

@@ -191,6 +191,22 @@ def activation_backward(
     grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
 
+# ---- a product alone
+
+
+@np.errstate(all="ignore")
+def matmul(
+    x: Array,
+    y: Array,
+    trans1: bool,
+    trans2: bool,
+    out: Array,
+    threads: int = 0,
+    precision: Precision = "highest",
+) -> None:
+    np.matmul(x.T if trans1 else x, y.T if trans2 else y, out=out)
+
+
 # ---- layer norm
 
 

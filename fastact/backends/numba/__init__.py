@@ -8,7 +8,7 @@ from ..numpy import binary_cross_entropy_with_logits, dropout_keep, huber, mse
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
 from .layer_norm import layer_norm, layer_norm_backward
-from .linear import linear_activation, linear_activation_backward, linear_maxout
+from .linear import linear_activation, linear_activation_backward, linear_maxout, matmul
 from .losses import softmax_cross_entropy
 from .maximum import maxout, maxout_backward
 from .optim import adam, clip_grad_norm, max_norm, sgd
@@ -27,6 +27,7 @@ __all__ = [
     "linear_activation_backward",
     "linear_maxout",
     "linear_maxout_backward",
+    "matmul",
     "max_norm",
     "maxout",
     "maxout_backward",
