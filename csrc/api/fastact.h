@@ -172,3 +172,14 @@ double fa_vector_norm(int dtype, int64_t n, const void *data, int threads);
 
 /* data (n) *= factor, in double and rounded once */
 void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);
+
+/* A step of Adam over data (n), or with a mean of NULL of SGD, and all that goes with it, in two passes:
+ *
+ *   g = grad + decay data;  g = max_norm / |g| g if max_norm is not 0 and |g|, from a sum of squares rounded to the
+ *   dtype, is max_norm or more
+ *   the step as above: fa_adam's for an unbias of 1 and a keep of 1, with betas rounded to the dtype
+ *   data = data - shrink data,  average = average + new_share (data - average), unless average is NULL
+ *   grad = 0, but 0 g after SGD */
+void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, double rate, double beta1, double beta2,
+                         double eps, double shrink, double new_share, void *grad, void *mean, void *square, void *data,
+                         void *average, int threads);

@@ -37,6 +37,13 @@
  *   sgd(types, parameters, velocity, lr, momentum, nesterov, weight_decay, threads)     velocity is kept for momentum 0
  *   adam(types, parameters, mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)
  *
+ * A step of one parameter checks everything itself too, and returns False, and writes nothing, unless data and grad are
+ * as there, of at least one axis, and writeable, average is like them or None, mean and square are vectors of as many
+ * numbers or both None, no two of them overlap, and the numbers are ints or floats within the range of the dtype:
+ *
+ *   update_parameter(types, data, grad, mean, square, average, max_norm, decay, rate, beta1, beta2, eps, shrink,
+ *                    new_share, threads)
+ *
  * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has been
  * written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it does
  * not fit, it overlaps another one.  An interrupt or a lack of memory is raised.

@@ -172,6 +172,15 @@ struct adam {
   double rate, beta1, beta2, unbias, eps, decay, keep;
 };
 
+/* What a step does beside its rule, in the same pass. */
+struct beside {
+  double clip;      /* the factor of the gradient, decay included: 1 for none */
+  double shrink;    /* after the rule data -= shrink data */
+  double new_share; /* then average += new_share (data - average) */
+  char *average;    /* or NULL */
+  char *cleared;    /* the gradient, which becomes 0, or NULL */
+};
+
 /* ---- costs */
 
 /* Numbers fitted to the CPU that an ISA was measured on.  Costs are in tenths of the time of one term (a multiply-add
@@ -301,9 +310,10 @@ struct kernels {
   double (*binary_cross_entropy[2])(const struct pairs *);
   double (*huber[2])(const struct pairs *);
 
-  /* arrays of n; velocity may be NULL */
-  void (*sgd)(int64_t n, const struct sgd *, const void *grad, void *velocity, void *data);
-  void (*adam)(int64_t n, const struct adam *, const void *grad, void *mean, void *square, void *data);
+  /* arrays of n; velocity may be NULL.  The step of SGD clears a gradient that is not finite to NaN. */
+  void (*sgd)(int64_t n, const struct sgd *, const struct beside *, const void *grad, void *velocity, void *data);
+  void (*adam)(int64_t n, const struct adam *, const struct beside *, const void *grad, void *mean, void *square,
+               void *data);
   /* scales a vector of n down to max_norm if its norm is larger */
   void (*limit_norm)(int64_t n, double max_norm, void *data);
   /* the sum of the squares of factor data [n], in double */

@@ -464,6 +464,42 @@ def adam(
         _check_updated(_native.adam(ARRAYS, checked(), *arguments))
 
 
+def update_parameter(
+    data: Any,
+    grad: Any,
+    mean: Any,
+    square: Any,
+    average: Any,
+    max_norm: float,
+    decay: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    new_share: float,
+    threads: int = 0,
+) -> bool:
+    updated: bool = _native.update_parameter(
+        ARRAYS,
+        data,
+        grad,
+        mean,
+        square,
+        average,
+        max_norm,
+        decay,
+        rate,
+        beta1,
+        beta2,
+        eps,
+        shrink,
+        new_share,
+        threads,
+    )
+    return updated
+
+
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _native.max_norm(max_norm, data, threads)
 

@@ -244,6 +244,41 @@ class Backend(Protocol):
         First data *= keep, where the parameter decays: 1 for Adam, 1 - lr * weight_decay for AdamW.
         """
 
+    def update_parameter(
+        self,
+        data: Any,
+        grad: Any,
+        mean: Any,
+        square: Any,
+        average: Any,
+        max_norm: float,
+        decay: float,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        shrink: float,
+        new_share: float,
+        threads: int = 0,
+    ) -> bool:
+        """A step of Adam, or of SGD where `mean` is None, and all that goes with it, for one parameter.
+
+            g = grad + decay * data
+            g *= max_norm / |g|                         if max_norm is not 0 and |g| >= max_norm
+            mean = beta1 * mean + (1 - beta1) * g       the betas are rounded to data's dtype before
+            square = beta2 * square + (1 - beta2) * g²
+            data -= rate * mean / (sqrt(square) + eps)  SGD: data -= rate * g
+            data -= shrink * data
+            average += new_share * (data - average)     unless average is None
+            grad = 0                                    SGD: 0 * g, which a NaN or an infinity makes NaN
+
+        |g| is the root of a sum in float64, which is then rounded to data's dtype: beyond its range |g| is
+        infinite.  Returns False, and changes nothing, unless the arguments are as follows.  The arrays are
+        NumPy's own, of one dtype, float32 or float64, C-contiguous, aligned, writeable, and share no memory.
+        data has an axis or more, grad and average have its shape, mean and square are vectors of its size,
+        or both None.  The numbers are ints or floats, finite in data's dtype.
+        """
+
     def max_norm(self, data: Array, max_norm: float, threads: int = 0) -> None:
         """Scale down each data[..., :] that is longer than `max_norm`."""
 

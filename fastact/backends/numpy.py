@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import TABLE, Activation
-from ..checks import label_error
+from ..checks import ARRAYS, LARGEST, label_error
 from ..settings import Precision
 from .interface import Update
 
@@ -423,6 +423,75 @@ def _average(old: Array, beta: float, new: Array) -> None:
         old += new
     else:
         old[...] = new
+
+
+@np.errstate(all="ignore")
+def update_parameter(
+    data: Any,
+    grad: Any,
+    mean: Any,
+    square: Any,
+    average: Any,
+    max_norm: float,
+    decay: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    new_share: float,
+    threads: int = 0,
+) -> bool:
+    numbers = (max_norm, decay, rate, beta1, beta2, eps, shrink, new_share)
+    if not can_update((data, grad, mean, square, average), numbers):
+        return False
+    max_norm, decay, rate, beta1, beta2, eps, shrink, new_share = map(float, numbers)
+    if decay:
+        grad += decay * data
+    norm = clipped_norm(grad.dtype, float(np.square(grad, dtype=np.float64).sum()))
+    if max_norm and norm >= max_norm:
+        grad *= max_norm / norm
+    if mean is None:
+        data -= rate * grad
+        grad *= 0
+    else:
+        beta1, beta2 = float(data.dtype.type(beta1)), float(data.dtype.type(beta2))
+        mean, square = mean.reshape(data.shape), square.reshape(data.shape)
+        _average(mean, beta1, (1 - beta1) * grad)
+        _average(square, beta2, (1 - beta2) * grad * grad)
+        data -= rate * mean / (np.sqrt(square) + eps)
+        grad[...] = 0
+    if shrink:
+        data -= shrink * data
+    if average is not None:
+        average += new_share * (data - average)
+    return True
+
+
+def can_update(arrays: tuple[Any, ...], numbers: tuple[Any, ...]) -> bool:
+    """Whether `update_parameter` takes these: data, grad, mean, square and average, and its numbers."""
+    data, grad, mean, square, average = arrays
+    present = [data, grad, *(array for array in arrays[2:] if array is not None)]
+    if not all(type(array) in ARRAYS and array.dtype == data.dtype for array in present):
+        return False
+    if (
+        data.dtype.char not in LARGEST
+        or not data.ndim
+        or not all(array.flags.carray and array.dtype.isnative for array in present)
+        or any(array is not None and array.shape != data.shape for array in (grad, average))
+        or (mean is None) != (square is None)
+        or any(array is not None and array.shape != (data.size,) for array in (mean, square))
+        or any(np.shares_memory(a, b) for i, a in enumerate(present) for b in present[:i])
+    ):
+        return False
+    most = LARGEST[data.dtype.char]
+    return all(isinstance(number, float | int) and abs(number) <= most for number in numbers)
+
+
+@np.errstate(over="ignore")
+def clipped_norm(dtype: np.dtype[Any], squares: float) -> float:
+    """The norm that `update_parameter` compares with its bound, of a sum of squares."""
+    return math.sqrt(dtype.type(squares))
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:

@@ -11,7 +11,7 @@ from .layer_norm import layer_norm, layer_norm_backward
 from .linear import linear_activation, linear_activation_backward, linear_maxout, matmul
 from .losses import softmax_cross_entropy
 from .maximum import maxout, maxout_backward
-from .optim import adam, clip_grad_norm, max_norm, sgd
+from .optim import adam, clip_grad_norm, max_norm, sgd, update_parameter
 
 __all__ = [
     "activation",
@@ -34,4 +34,5 @@ __all__ = [
     "mse",
     "sgd",
     "softmax_cross_entropy",
+    "update_parameter",
 ]
