@@ -13,13 +13,15 @@ from thinc.api import Model
 from thinc.layers.maxout import forward as thinc_maxout
 
 from .. import backends, checks
-from . import blocks, fused
+from . import blocks, fused, layer_norm
 from .fused import AnyModel, fusible
+from .ops import FastactOps, with_fast_ops, with_plain_ops
+from .optimizer import fuse_updates, restore_updates
 
 _log = logging.getLogger("fastact.thinc")
 
 # Each forward of fastact's, and that of Thinc's in whose place it is.
-_EXCHANGED = {fused.forward: thinc_maxout, **blocks.ORIGINALS}
+_EXCHANGED = {fused.forward: thinc_maxout, **blocks.ORIGINALS, **layer_norm.ORIGINALS}
 _FORWARDS = {thinc: ours for ours, thinc in _EXCHANGED.items()}
 _SAME_DRAWS = {thinc: ours for ours, thinc in blocks.SAME_DRAWS.items()}
 _ORIGINALS = _EXCHANGED | blocks.SAME_DRAWS
@@ -90,6 +92,7 @@ class Report(NamedTuple):
         fused: other layers that run fused, in a block or alone.
         blocks: layers that run in one call, on the C backend.
         deferred_blocks: blocks whose layers run one by one, because their Ops have methods of their own.
+        ops: how many nodes, those without parameters too, have a `FastactOps`.
     """
 
     replaced: tuple[Layer, ...]
@@ -100,14 +103,15 @@ class Report(NamedTuple):
     fused: tuple[OtherLayer, ...] = ()
     blocks: tuple[Block, ...] = ()
     deferred_blocks: tuple[Block, ...] = ()
+    ops: int = 0
 
     def __repr__(self) -> str:
-        if not any(self):
+        if not any(self[:-1]):
             return "no layer with parameters was found"
         lines = []
         if self.blocks:
             how = "in one call" if len(self.blocks) == 1 else "in one call each"
-            if not hasattr(backends.active(), "network_forward"):
+            if not _c_is_active():
                 how = "layer by layer, as the C backend is not active"
             lines += [f"{_counted(len(self.blocks), 'block')} {how}", *_lines(self.blocks)]
         if self.deferred_blocks:
@@ -131,6 +135,8 @@ class Report(NamedTuple):
             lines += [
                 f"  {', '.join(sorted(seen & names))}: {note}" for names, note in _NOTES if seen & names
             ]
+        if self.ops:
+            lines.append(f"{_counted(self.ops, 'node')} with fastact's Ops")
         return "\n".join(lines)
 
 
@@ -139,6 +145,10 @@ _NOTES = (
     ({"precomputable_affine"}, "the maxout layer that is compiled into spaCy's parser"),
     ({"pytorch"}, "fastact.torch.accelerate takes the PyTorch model inside"),
 )
+
+
+def _c_is_active() -> bool:
+    return hasattr(backends.active(), "network_forward")
 
 
 def _counted(count: int, kind: str) -> str:
@@ -216,17 +226,23 @@ def accelerate(model_or_nlp: Any, same_draws: bool = False) -> Report:
     Raises:
         TypeError: `model_or_nlp` is neither a Thinc model nor a spaCy pipeline.
     """
-    found: dict[str, list[Any]] = {kind: [] for kind in Report._fields}
+    found: dict[str, list[Any]] = {kind: [] for kind in Report._fields[:-1]}
+    ops = 0
     inside = _exchange_blocks(model_or_nlp, found)
     for component, node in _nodes(model_or_nlp):
         _exchange_layer(component, node, id(node) in inside, found)
         original = _original(node)
         if original in _SAME_DRAWS:
             node.replace_callbacks(_SAME_DRAWS[original] if same_draws else original, init=node.init)
+        if _c_is_active():
+            with_fast_ops(node)
+        ops += isinstance(node.ops, FastactOps)
+    for _, model in _models(model_or_nlp):
+        fuse_updates(model)
     linker = _linker_of(model_or_nlp)
     if linker is not None:
         linker.same_draws = same_draws
-    return Report(**{kind: tuple(layers) for kind, layers in found.items()})
+    return Report(**{kind: tuple(layers) for kind, layers in found.items()}, ops=ops)
 
 
 def _exchange_blocks(model_or_nlp: Any, found: dict[str, list[Any]]) -> set[int]:
@@ -269,7 +285,7 @@ def _exchange(node: AnyModel) -> None:
 
 
 def restore(model_or_nlp: Any) -> None:
-    """Give every node Thinc's own forward again.
+    """Give every node its own forward and Ops again, and every model Thinc's own update of its parameters.
 
     A pipeline with the callback "fastact.accelerate.v1" no longer fuses the components that are added to
     it later; a pipeline that is loaded from its config does.
@@ -281,6 +297,9 @@ def restore(model_or_nlp: Any) -> None:
         original = _original(node)
         if original is not None and original is not node._func:
             node.replace_callbacks(original, init=node.init)
+        with_plain_ops(node)
+    for _, model in _models(model_or_nlp):
+        restore_updates(model)
     if _linker_of(model_or_nlp) is not None:
         del model_or_nlp._link_components
 

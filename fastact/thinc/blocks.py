@@ -31,6 +31,7 @@ from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDO
 from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
 from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden
+from .layer_norm import layer_norm_forward
 from .ops import same_float_arrays
 
 Array = np.ndarray[Any, Any]
@@ -79,6 +80,7 @@ _KINDS: dict[Any, Kind] = {
     thinc_maxout: Kind(MAXOUT, MAXOUT_METHODS),
     fused.forward: Kind(MAXOUT, MAXOUT_METHODS),
     thinc_layer_norm: Kind(LAYER_NORM, frozenset({"asarray_f"})),
+    layer_norm_forward: Kind(LAYER_NORM, frozenset({"asarray_f"})),
     thinc_dropout: Kind(DROPOUT, frozenset({"get_dropout_mask"})),
     thinc_window: Kind(WINDOW, frozenset({"seq2col", "backprop_seq2col"})),
     thinc_linear: _dense("identity"),

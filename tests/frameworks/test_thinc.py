@@ -384,6 +384,7 @@ def test_accelerate_reports_and_restore_undoes():
         "3 other layers fused",
         "  1 x linear",
         "  2 x layernorm",
+        "17 nodes with fastact's Ops",
     ]
     again = accelerate(model)
     assert (len(again.replaced), len(again.already), len(again.skipped)) == (0, 2, 1)
@@ -404,12 +405,14 @@ def test_report_of_a_model_without_maxout_layers_names_its_layers():
         "  1 x mish",
         "  1 x gelu",
         "  1 x linear",
+        "6 nodes with fastact's Ops",
     ]
     assert [layer.name for layer in report.fused] == ["relu", "mish", "gelu", "linear"]
     assert repr(accelerate(Softmax(4, 6))).splitlines() == [
         "0 maxout layers now fused",
         "1 other layer left alone: fastact has no forward for it",
         "  1 x softmax",
+        "1 node with fastact's Ops",
     ]
     assert repr(accelerate(Dropout(0.1))) == "no layer with parameters was found"
 
@@ -533,7 +536,7 @@ def test_layer_passes_more_than_256_pieces_to_thinc():
     X = arrays(5, 4, 3)[0]
     wanted = model.predict(X)
     assert len(accelerate(model).deferred) == 1
-    np.testing.assert_array_equal(model.predict(X), wanted)
+    assert_within(model.predict(X), wanted, 2 * bound(abs(X).sum(-1, keepdims=True), 5))  # |W| < 1, b = 0
 
 
 def test_ops_pass_more_than_256_pieces_to_thinc():
