@@ -284,7 +284,8 @@ def murmur_hash(ids: Array, seed: int) -> Array:
     def mix(h: Array) -> Array:
         h = (h ^ h >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
         h = (h ^ h >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
-        return h ^ h >> np.uint64(33)
+        h ^= h >> np.uint64(33)
+        return h
 
     h1 = np.asarray(ids, np.uint64) * np.uint64(0x87C37B91114253D5)
     h1 = (h1 << np.uint64(31) | h1 >> np.uint64(33)) * np.uint64(0x4CF5AD432745937F)
