@@ -50,8 +50,9 @@ static void hash_embed(const struct hash_embed *e) {
   const vec zero = vec_set1(0);
   for (int64_t first = 0; first < e->rows; first += KEYED_ROWS) {
     const int64_t count = e->rows - first < KEYED_ROWS ? e->rows - first : KEYED_ROWS;
-    uint32_t *keys = e->keys + 4 * first;
+    uint32_t block[4 * KEYED_ROWS], *keys = block; /* another thread may write to e->keys */
     hash_keys(count, e->ids + first * e->id_stride, e->id_stride, e->seed, e->table_rows, keys);
+    memcpy(e->keys + 4 * first, keys, (size_t)count * 4 * sizeof *keys);
     real *y = (real *)e->y + first * e->stride;
     for (int64_t i = 0; i < count; i++, keys += 4, y += e->stride) {
       const real *row[4];
@@ -79,7 +80,7 @@ static void hash_embed_backward(const struct hash_embed_backward *b) {
     const real *grad_y = b->grad_y;
     for (int64_t i = 0; i < b->rows; i++, grad_y += b->grad_stride) {
       const uint32_t key = b->keys[4 * i + k];
-      if (key >= b->table_rows) continue; /* another thread may write to keys meanwhile */
+      if (key >= b->table_rows) continue; /* another thread has written to keys */
       real *grad = (real *)b->grad + key * b->stride;
       int64_t j = 0;
       for (; j + LANES <= b->columns; j += LANES) {
