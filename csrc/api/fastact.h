@@ -120,6 +120,25 @@ int fa_layer_norm_backward(int dtype, int64_t rows, int64_t features, const void
  * of Philox4x32-10 with the counter i / 4 and the seed as its key, low words first. */
 void fa_dropout_keep(int64_t n, uint64_t seed, double p, uint8_t *keep, int threads);
 
+/* One of several hash embeddings side by side, each for a column of the ids; or its gradient. */
+struct fa_hash_table {
+  void *data;    /* (rows, columns) */
+  uint32_t rows; /* at least 1 */
+  uint32_t seed;
+  int64_t columns, id_column;
+  const void *scale; /* (columns), or NULL */
+};
+
+/* ids (rows, id_columns) -> y (rows, the sum of the tables' columns): for each table, the sum of the four rows that a
+ * hash of the id chooses, times scale; and keys (count, rows, 4), the numbers of these rows */
+void fa_hash_embed(int dtype, int64_t rows, int64_t id_columns, const uint64_t *ids, int64_t count,
+                   const struct fa_hash_table *tables, void *y, uint32_t *keys, int threads);
+
+/* grad_y, like y, times scale is added to the rows that the keys name of each table's gradient, of which none overlap.
+ * Only the keys count of the ids, columns and seeds. */
+void fa_hash_embed_backward(int dtype, int64_t rows, const void *grad_y, const uint32_t *keys, int64_t count,
+                            const struct fa_hash_table *tables, int threads);
+
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
  * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
  * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */

@@ -19,6 +19,9 @@
  *   layer_norm(eps, x, weight, bias, y, saved, threads)
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
  *   dropout_keep(seed, p, keep, threads)    keep: bytes of any shape; seed: 0 to 2^64 - 1
+ *   hash_embed(ids, tables, y, keys, threads)    ids: uint64; tables: a tuple of at least one tuple (table, column of
+ *                            the ids, seed, scale or None); keys: uint32
+ *   hash_embed_backward(grad_y, keys, tables, threads)    tables with the gradients in the place of the tables
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *
  *   mse(y, target, grad, threads)    binary_cross_entropy(logits, target, grad, threads)

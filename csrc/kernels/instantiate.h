@@ -34,6 +34,7 @@ const struct double_lanes DOUBLE_LANES = {gelu_tanh_forward_f32, mish_forward_f3
 #include "kernels/epilogue_batch.h"
 #include "kernels/gather.h"
 #include "kernels/grad_bias.h"
+#include "kernels/hash_embed.h"
 #include "kernels/layer_norm.h"
 #include "kernels/losses.h"
 #include "kernels/maxout.h"
@@ -68,6 +69,8 @@ const struct kernels KERNELS = {
     .add_slope_terms = add_slope_terms,
     .layer_norm = layer_norm,
     .layer_norm_backward = layer_norm_backward,
+    .hash_embed = hash_embed,
+    .hash_embed_backward = hash_embed_backward,
     .maxout_rows = maxout_rows,
     .maxout_columns = maxout_columns,
     .maxout_narrow = maxout_narrow,

@@ -161,6 +161,34 @@ struct pairs {
   void *grad;          /* = scale times the derivative with respect to y */
 };
 
+/* A hash embedding of some ids, id_stride apart: y = (the sum of the rows keys[0 .. 3] of the table) scale.  The keys
+ * are hashes of an id and the seed, modulo table_rows. */
+struct hash_embed {
+  int64_t rows;
+  const uint64_t *ids;
+  int64_t id_stride;
+  uint32_t seed;
+  const void *table; /* (table_rows, columns) */
+  uint32_t table_rows;
+  int64_t columns;
+  const void *scale; /* (columns), or NULL */
+  uint32_t *keys;    /* (rows, 4) */
+  void *y;           /* (rows, columns), rows `stride` apart */
+  int64_t stride;
+};
+
+/* Its backward for some columns: the rows keys[0 .. 3] of grad += grad_y scale.  Keys beyond table_rows are ignored. */
+struct hash_embed_backward {
+  int64_t rows, columns;
+  const uint32_t *keys; /* (rows, 4) */
+  const void *grad_y;   /* (rows, columns), rows grad_stride apart */
+  int64_t grad_stride;
+  const void *scale; /* (columns), or NULL */
+  void *grad;        /* (table_rows, columns), rows `stride` apart */
+  uint32_t table_rows;
+  int64_t stride;
+};
+
 /* Hyper-parameters of the optimisers' steps, as in api/fastact.h. */
 struct sgd {
   double lr, momentum;
@@ -271,6 +299,9 @@ struct kernels {
   void (*layer_norm)(int64_t rows, int64_t n, double eps, const void *x, const void *weight, const void *bias, void *y,
                      void *saved);
   void (*layer_norm_backward)(const struct norm_backward *);
+
+  void (*hash_embed)(const struct hash_embed *);
+  void (*hash_embed_backward)(const struct hash_embed_backward *);
 
   /* z (n, pieces), z (pieces, inner) of which n columns, z (outer, pieces, inner) with inner < lanes */
   void (*maxout_rows)(int64_t pieces, int64_t n, const void *z, void *y, uint8_t *argmax);

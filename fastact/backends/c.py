@@ -18,7 +18,7 @@ import numpy as np
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
 from ..settings import Precision
-from .interface import Update
+from .interface import HashTable, Update
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
@@ -391,6 +391,17 @@ def layer_norm_backward(
 
 def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
     _native.dropout_keep(seed, p, keep, threads)
+
+
+# ---- hash embeddings
+
+
+def hash_embed(ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0) -> None:
+    _native.hash_embed(ids, tables, y, keys, threads)
+
+
+def hash_embed_backward(grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0) -> None:
+    _native.hash_embed_backward(grad_y, keys, tables, threads)
 
 
 # ---- losses

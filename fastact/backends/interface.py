@@ -26,6 +26,15 @@ class Update(NamedTuple):
     max_norm: float | None  # after the step no data[..., :] is longer
 
 
+class HashTable(NamedTuple):
+    """One of several hash embeddings side by side, or its gradient."""
+
+    data: Array  # (rows, columns), 1 <= rows < 2**32
+    column: int  # of the ids
+    seed: int  # 0 to 2**32 - 1
+    scale: Array | None  # (columns,), a factor of each column of the result
+
+
 class Backend(Protocol):
     """The functions of a backend.
 
@@ -178,6 +187,26 @@ class Backend(Protocol):
 
         Number i is word i % 4 of Philox4x32-10 with the counter i // 4 and the key `seed`, 0 to 2**64 - 1;
         it is compared with p 2^32, rounded to the nearest whole number, to even if halfway.
+        """
+
+    # ---- hash embeddings: ids (rows, columns), uint64; y and grad_y (rows, the sum of the tables' columns);
+    # keys (tables, rows, 4), uint32, which a backward takes as its forward wrote them; at least one table
+
+    def hash_embed(
+        self, ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0
+    ) -> None:
+        """y = for each table (0 + data[k0] + data[k1] + data[k2] + data[k3]) * scale, side by side.
+
+        k0 to k3, the keys, are the 32-bit words of MurmurHash3 of the id with the seed, modulo the table's
+        rows.  The hash is that of 128 bits for x64, over the id's 8 bytes, as in Thinc's HashEmbed.
+        """
+
+    def hash_embed_backward(
+        self, grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0
+    ) -> None:
+        """Add grad_y * scale to the rows `keys` of each table's gradient: all k0, then all k1, k2, k3.
+
+        The gradients do not overlap.
         """
 
     # ---- losses: the mean, 0 where there is nothing, and `grad`, its derivatives

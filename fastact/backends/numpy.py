@@ -15,7 +15,7 @@ import numpy as np
 from ..activations import TABLE, Activation
 from ..checks import ARRAYS, LARGEST, label_error
 from ..settings import Precision
-from .interface import Update
+from .interface import HashTable, Update
 
 Array = np.ndarray[Any, Any]
 
@@ -289,6 +289,57 @@ def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
     counters[:, 0], counters[:, 1] = counter & np.uint64(0xFFFFFFFF), counter >> np.uint64(32)
     numbers = philox4x32(counters, seed).ravel()[: keep.size]
     keep[...] = (numbers.astype(np.uint64) >= round(p * 2**32)).reshape(keep.shape)
+
+
+# ---- hash embeddings
+
+
+def murmur_hash(ids: Array, seed: int) -> Array:
+    """MurmurHash3 of 128 bits for x64, of ids (n,), 8 bytes each -> (n, 4) words, uint32."""
+
+    def mix(h: Array) -> Array:
+        h = (h ^ h >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
+        h = (h ^ h >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
+        h ^= h >> np.uint64(33)
+        return h
+
+    h1 = np.asarray(ids, np.uint64) * np.uint64(0x87C37B91114253D5)
+    h1 = (h1 << np.uint64(31) | h1 >> np.uint64(33)) * np.uint64(0x4CF5AD432745937F)
+    h2 = np.full_like(h1, seed ^ 8)  # 8 is the number of bytes
+    h1 = (h1 ^ np.uint64(seed ^ 8)) + h2
+    h2 += h1
+    h1, h2 = mix(h1), mix(h2)
+    h1 += h2
+    h2 += h1
+    words: Array = np.stack((h1, h1 >> np.uint64(32), h2, h2 >> np.uint64(32)), axis=1)
+    return words.astype(np.uint32)  # the low halves
+
+
+@np.errstate(all="ignore")
+def hash_embed(ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0) -> None:
+    start = 0
+    for table, table_keys in zip(tables, keys, strict=True):
+        rows, columns = table.data.shape
+        table_keys[...] = murmur_hash(ids[:, table.column], table.seed) % np.uint32(rows)
+        part = y[:, start : start + columns]
+        part[...] = 0
+        for k in range(4):
+            part += table.data[table_keys[:, k]]
+        if table.scale is not None:
+            part *= table.scale
+        start += columns
+
+
+@np.errstate(all="ignore")
+def hash_embed_backward(grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0) -> None:
+    start = 0
+    for table, table_keys in zip(tables, keys, strict=True):
+        part = grad_y[:, start : start + table.data.shape[1]]
+        if table.scale is not None:
+            part = part * table.scale
+        for k in range(4):
+            np.add.at(table.data, table_keys[:, k], part)
+        start += table.data.shape[1]
 
 
 # ---- losses

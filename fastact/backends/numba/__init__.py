@@ -4,7 +4,14 @@ README.md beside this file shows how a call runs, and where each part is.
 """
 
 # a few passes over arrays, for which NumPy is as fast
-from ..numpy import binary_cross_entropy_with_logits, dropout_keep, huber, mse
+from ..numpy import (
+    binary_cross_entropy_with_logits,
+    dropout_keep,
+    hash_embed,
+    hash_embed_backward,
+    huber,
+    mse,
+)
 from .activations import activation, activation_backward
 from .gather import linear_maxout_backward
 from .layer_norm import layer_norm, layer_norm_backward
@@ -20,6 +27,8 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "clip_grad_norm",
     "dropout_keep",
+    "hash_embed",
+    "hash_embed_backward",
     "huber",
     "layer_norm",
     "layer_norm_backward",
