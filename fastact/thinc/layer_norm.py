@@ -9,7 +9,7 @@ import numpy as np
 from thinc.layers.layernorm import forward as thinc_forward
 from thinc.types import Floats2d
 
-from .. import backends, settings
+from .. import backends, checks, settings
 from .fused import AnyModel
 from .ops import same_float_arrays
 
@@ -21,7 +21,7 @@ def _takes(X: Any, *vectors: Any) -> bool:
         same_float_arrays(X, *vectors)
         and X.ndim == 2
         and X.shape[1] > 0
-        and all(vector.shape == X.shape[1:] and vector.flags.c_contiguous for vector in vectors)
+        and all(vector.shape == X.shape[1:] for vector in vectors)
     )
 
 
@@ -37,7 +37,7 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
     b: Any = model.get_param("b")
     if not _takes(x, G, b):
         return thinc_forward(model, X, is_train)
-    x = np.ascontiguousarray(x)
+    x, G, b = (checks.contiguous(array) for array in (x, G, b))
     Y: Any = np.empty_like(x)
     saved = np.empty((len(x), 2), x.dtype)
     backends.active().layer_norm(x, G, b, _EPS, Y, saved, settings.requested_threads())
@@ -50,7 +50,7 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
         accumulate = all(grad is not None for grad in sums)
         dG, db = sums if accumulate else np.empty((2, len(G)), x.dtype)
         backends.active().layer_norm_backward(
-            np.ascontiguousarray(dY), x, G, saved, dX, dG, db, accumulate, settings.requested_threads()
+            checks.contiguous(dY), x, G, saved, dX, dG, db, accumulate, settings.requested_threads()
         )
         if not accumulate:
             model.inc_grad("G", dG)

@@ -76,8 +76,8 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         in_place = target is not None and target.flags.carray
         product = target if in_place else np.empty(shape, left.dtype)
         backends.active().matmul(
-            np.ascontiguousarray(left),
-            np.ascontiguousarray(right),
+            checks.contiguous(left),
+            checks.contiguous(right),
             bool(trans1),
             bool(trans2),
             product,
@@ -103,9 +103,9 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
             return super().affine(X, W, b)  # type: ignore[no-any-return]
         Y: Any = np.empty((len(x), len(weight)), x.dtype)
         backends.active().linear_activation(
-            np.ascontiguousarray(x),
-            np.ascontiguousarray(weight),
-            np.ascontiguousarray(bias),
+            checks.contiguous(x),
+            checks.contiguous(weight),
+            checks.contiguous(bias),
             _IDENTITY,
             Y,
             None,

@@ -1,17 +1,20 @@
-"""A pytest plugin that puts fastact's Ops and Maxout in the place of Thinc's, for Thinc's own tests."""
+"""A pytest plugin that runs Thinc's own tests with fastact's Ops, Maxout and layer norm."""
 
 from typing import Any
 
 import thinc.api
 import thinc.backends
+import thinc.layers.layernorm
 from thinc.api import registry, set_current_ops
 
 from fastact.thinc import FastactOps, Maxout
+from fastact.thinc.layer_norm import layer_norm_forward
 
 # The tests build their Ops and layers from these names, or from what is current or registered.
 thinc.api.NumpyOps = thinc.backends.NumpyOps = FastactOps
 thinc.api.Maxout = Maxout
 registry.layers("Maxout.v1", func=Maxout)
+thinc.layers.layernorm.forward = layer_norm_forward
 set_current_ops(FastactOps())
 
 

@@ -44,6 +44,14 @@ def exact(x, y, trans1, trans2):
     return left @ right, abs(left) @ abs(right)
 
 
+def misaligned(array):
+    """A copy in C order, whose memory begins a byte beside an element."""
+    memory = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    copied = memory.view(array.dtype).reshape(array.shape)
+    copied[...] = array
+    return copied
+
+
 # ---- gemm and affine
 
 
@@ -73,6 +81,8 @@ def test_gemm_takes_strided_read_only_and_empty_operands(trans1, trans2):
     x, y = np.asfortranarray(x), np.repeat(y, 2, axis=1)[:, ::2]
     x.flags.writeable = y.flags.writeable = False
     assert_same_bits(FAST.gemm(x, y, trans1=trans1, trans2=trans2), wanted)
+    out = misaligned(np.zeros_like(wanted))
+    assert_same_bits(FAST.gemm(misaligned(x), misaligned(y), out, trans1, trans2).copy(), wanted)
     for rows, columns, depth in ((0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)):
         x, y = operands(trans1, trans2, "float32", rows, columns, depth)
         got = FAST.gemm(x, y, trans1=trans1, trans2=trans2)
@@ -124,12 +134,14 @@ def test_gemm_of_a_wrong_out_raises_and_writes_nothing():
 @pytest.mark.parametrize("rows", [0, 1, 7, 1000])
 def test_affine_is_within_the_error_bound(rows, dtype):
     X, W, b = normal((rows, 96), dtype), normal((17, 96), dtype, 1), normal(17, dtype, 2)
-    Y = FAST.affine(X, W, b)
     magnitude = abs(X.astype("f8")) @ abs(W.T.astype("f8")) + abs(b)
     wanted = X.astype("f8") @ W.T.astype("f8") + b
+    bound = sum_bound(magnitude, 97, np.dtype(dtype), backends.get_backend())
+    Y = FAST.affine(X, W, b)
     assert Y.dtype == dtype
-    assert_within(Y, wanted, sum_bound(magnitude, 97, np.dtype(dtype), backends.get_backend()))
-    assert_same_bits(FAST.affine(X[::-1], np.asfortranarray(W), np.repeat(b, 2)[::2]), Y[::-1].copy())
+    assert_within(Y, wanted, bound)
+    assert_within(FAST.affine(X[::-1], np.asfortranarray(W), np.repeat(b, 2)[::2]), wanted[::-1], bound[::-1])
+    assert_within(FAST.affine(misaligned(X), misaligned(W), misaligned(b)), wanted, bound)
 
 
 @pytest.mark.parametrize(
@@ -528,15 +540,18 @@ def test_layer_norm_backprop_of_another_dtype_or_shape_is_thincs(shape):
     np.testing.assert_equal(*results)
 
 
-def test_layer_norm_takes_strided_and_read_only_inputs():
+def test_layer_norm_takes_arrays_of_any_layout():
     model, x, grad_y = layer_norm(8), normal((9, 8)), normal((9, 8), seed=1)
     y, backprop = model(x, is_train=True)
     grad_x = backprop(grad_y)
     wide, tall = np.repeat(x, 2, axis=1)[:, ::2], np.asfortranarray(grad_y)
     wide.flags.writeable = tall.flags.writeable = False
-    strided, backprop = model(wide, is_train=True)
-    assert_same_bits(strided, y)
-    assert_same_bits(backprop(tall), grad_x)
+    for other_x, other_grad_y in ((wide, tall), (misaligned(x), misaligned(grad_y))):
+        other_y, backprop = model(other_x, is_train=True)
+        assert_same_bits(other_y, y)
+        assert_same_bits(backprop(other_grad_y), grad_x)
+        for name in ("G", "b"):
+            model.set_param(name, np.repeat(model.get_param(name), 2)[::2])
 
 
 def test_layer_norm_survives_copies_and_gives_thincs_forward_back():
