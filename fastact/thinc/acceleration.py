@@ -10,10 +10,11 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from thinc.api import Model
+from thinc.layers.concatenate import forward as thinc_concatenate
 from thinc.layers.maxout import forward as thinc_maxout
 
 from .. import backends, checks
-from . import blocks, fused, layer_norm
+from . import blocks, embedding, fused, layer_norm
 from .fused import AnyModel, fusible
 from .ops import FastactOps, with_fast_ops, with_plain_ops
 from .optimizer import fuse_updates, restore_updates
@@ -21,7 +22,12 @@ from .optimizer import fuse_updates, restore_updates
 _log = logging.getLogger("fastact.thinc")
 
 # Each forward of fastact's, and that of Thinc's in whose place it is.
-_EXCHANGED = {fused.forward: thinc_maxout, **blocks.ORIGINALS, **layer_norm.ORIGINALS}
+_EXCHANGED = {
+    fused.forward: thinc_maxout,
+    **blocks.ORIGINALS,
+    **layer_norm.ORIGINALS,
+    **embedding.ORIGINALS,
+}
 _FORWARDS = {thinc: ours for ours, thinc in _EXCHANGED.items()}
 _SAME_DRAWS = {thinc: ours for ours, thinc in blocks.SAME_DRAWS.items()}
 _ORIGINALS = _EXCHANGED | blocks.SAME_DRAWS
@@ -249,6 +255,13 @@ def _exchange_blocks(model_or_nlp: Any, found: dict[str, list[Any]]) -> set[int]
     """Exchange the forwards of the nodes that run blocks; returns which layers are in blocks."""
     inside: set[int] = set()
     for component, model in _models(model_or_nlp):
+        for node in model.walk():
+            embeddings = embedding.embeddings_of(node) if _original(node) is thinc_concatenate else []
+            if embeddings and id(node) not in inside:
+                _exchange(node)
+                text = f"concatenation of {len(embeddings)} hash embeddings"
+                found["blocks"].append(Block(component, text, len(embeddings)))
+                inside.add(id(node))
         for node, steps in _find_blocks(model):
             _exchange(node)
             if id(steps[0].node) in inside:  # of a node that two components share

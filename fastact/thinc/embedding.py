@@ -54,11 +54,11 @@ def concatenate_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, C
 
     Thinc's own forward runs if another layer is among them, and for what C does not take.
     """
-    embeddings = _embeddings_of(model)
+    embeddings = embeddings_of(model)
     return (embeddings and _run(embeddings, X, is_train)) or thinc_concatenate(model, X, is_train)
 
 
-def _embeddings_of(model: AnyModel) -> list[Embedding]:
+def embeddings_of(model: AnyModel) -> list[Embedding]:
     """The layers of a concatenation, if all are hash embeddings, of columns or else of whole ids; or []."""
     found = []
     for layer in model.layers:
