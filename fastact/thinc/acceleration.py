@@ -135,7 +135,7 @@ class Report(NamedTuple):
         if self.fused:
             lines += [f"{_counted(len(self.fused), 'other layer')} fused", *_lines(self.fused)]
         if self.others:
-            why = f"fastact has no forward for {'it' if len(self.others) == 1 else 'them'}"
+            why = "fastact has no forward of that kind"
             lines += [f"{_counted(len(self.others), 'other layer')} left alone: {why}", *_lines(self.others)]
             seen = {layer.name for layer in self.others}
             lines += [

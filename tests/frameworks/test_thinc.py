@@ -46,6 +46,7 @@ from thinc.util import data_validation
 
 import fastact
 import fastact.thinc
+from fastact import backends
 from fastact.backends import get_backend
 from fastact.thinc import FastactOps, Maxout, accelerate, restore
 
@@ -368,6 +369,17 @@ def test_uninitialised_dimensions_are_inferred_later():
     assert backprop(grad_y).shape == x.shape
 
 
+@pytest.fixture
+def _c_backend():
+    """Reports say what runs on the C backend."""
+    if reason := backends.why_c_is_missing():
+        pytest.skip(f"needs the C extension: {reason}")
+    fastact.set_backend("c")
+    yield
+    fastact.set_backend(None)
+
+
+@pytest.mark.usefixtures("_c_backend")
 def test_accelerate_reports_and_restore_undoes():
     model = window_model()
     own = Model("maxout", lambda model, X, is_train: (X, None))
@@ -394,6 +406,7 @@ def test_accelerate_reports_and_restore_undoes():
     assert forwards == [thinc_forward, thinc_forward]
 
 
+@pytest.mark.usefixtures("_c_backend")
 def test_report_of_a_model_without_maxout_layers_names_its_layers():
     model = chain(Relu(4, 6), Mish(4, 4), Gelu(4, 4), Dropout(0.1), Linear(2, 4))
     report = accelerate(model)
@@ -410,7 +423,7 @@ def test_report_of_a_model_without_maxout_layers_names_its_layers():
     assert [layer.name for layer in report.fused] == ["relu", "mish", "gelu", "linear"]
     assert repr(accelerate(Softmax(4, 6))).splitlines() == [
         "0 maxout layers now fused",
-        "1 other layer left alone: fastact has no forward for it",
+        "1 other layer left alone: fastact has no forward of that kind",
         "  1 x softmax",
         "1 node with fastact's Ops",
     ]
