@@ -24,6 +24,8 @@ Callback = Callable[[Any], Any]
 _METHODS = ("as_contig", "gather_add", "get_dropout_mask", "hash", "scatter_add")
 _KNOWN_METHODS = {name: {getattr(NumpyOps, name), getattr(FastactOps, name)} for name in _METHODS}
 
+_UINT64 = np.dtype(np.uint64)
+
 # Forwards of a chain.  A chain of `ints_getitem` and a hash embedding is an embedding of a column.
 CHAIN_FORWARDS: list[Any] = [thinc_chain]
 
@@ -89,38 +91,29 @@ def _run(embeddings: Sequence[Embedding], ids: Any, is_train: bool) -> tuple[Any
         return None
     rows, dtype = len(ids), tables[0].data.dtype
     if is_train and rows:
-        tables = tuple(
-            table._replace(scale=_drawn_scale(node, table))
-            for (node, _), table in zip(embeddings, tables, strict=True)
-        )
-    matrix = np.require(ids if ids.ndim == 2 else ids[:, None], np.uint64, ["C", "A"])
-    if matrix.dtype.num != np.dtype(np.uint64).num:  # C tells "unsigned long long" from it
-        matrix = matrix.astype(np.uint64)
+        tables = [_with_dropout(table, node) for (node, _), table in zip(embeddings, tables, strict=True)]
+    matrix = _contiguous(ids if ids.ndim == 2 else ids[:, None], _UINT64)
     y = np.empty((rows, sum(table.data.shape[1] for table in tables)), dtype)
     keys = np.empty((len(tables), rows, 4), np.uint32)
-    backends.get("c").hash_embed(matrix, tables, y, keys, settings.requested_threads())
+    backends.get("c").hash_embed(matrix, tuple(tables), y, keys, settings.requested_threads())
     shape, ids_dtype, y_shape = ids.shape, ids.dtype, y.shape
 
     def backprop(d_output: Any) -> Any:
         if np.shape(d_output) != y_shape:
             raise ValueError(f"d_output: got shape {np.shape(d_output)}, wanted {y_shape}")
-        _add_gradients(embeddings, tables, np.require(d_output, dtype, ["C", "A"]), keys)
+        _add_gradients(embeddings, tables, _contiguous(np.asarray(d_output), dtype), keys)
         ops = embeddings[0].node.ops
         return ops.alloc1i(rows) if len(shape) == 1 else ops.alloc(shape, dtype=ids_dtype)
 
     return y, backprop
 
 
-def _tables_of(embeddings: Sequence[Embedding], ids: Any) -> tuple[HashTable, ...] | None:
+def _tables_of(embeddings: Sequence[Embedding], ids: Any) -> list[HashTable] | None:
     """The parameters and attributes of the embeddings; None unless C takes all of them, and the ids."""
-    columns = [embedding.column for embedding in embeddings]
+    axes = 1 if embeddings[0].column is None else 2
     if backends.get_backend() != "c" or type(ids) is not np.ndarray or ids.dtype.kind not in "iu":
         return None
-    if ids.ndim != (1 if columns[0] is None else 2):
-        return None
-    if not all(
-        _is_known(model_ops) for model_ops in {id(node.ops): node.ops for node, _ in embeddings}.values()
-    ):
+    if ids.ndim != axes or not _are_known([node.ops for node, _ in embeddings]):
         return None
     vectors = [node.get_param("E") for node, _ in embeddings]
     if not same_float_arrays(*vectors):
@@ -139,23 +132,29 @@ def _tables_of(embeddings: Sequence[Embedding], ids: Any) -> tuple[HashTable, ..
         ):
             return None
         tables.append(HashTable(data, column or 0, seed, None))
-    return tuple(tables)
+    return tables
 
 
-def _is_known(model_ops: Any) -> bool:
-    """Whether the methods that C stands in for are Thinc's or fastact's own."""
-    kind = type(model_ops)
-    return _KNOWN_METHODS.keys().isdisjoint(vars(model_ops)) and all(
-        getattr(kind, name, None) in known for name, known in _KNOWN_METHODS.items()
-    )
+def _are_known(all_ops: list[Any]) -> bool:
+    """Whether the methods of Ops that C stands in for are Thinc's or fastact's own."""
+    for kind in set(map(type, all_ops)):
+        if any(getattr(kind, name, None) not in known for name, known in _KNOWN_METHODS.items()):
+            return False
+    return all(_KNOWN_METHODS.keys().isdisjoint(vars(model_ops)) for model_ops in all_ops)
 
 
-def _drawn_scale(node: AnyModel, table: HashTable) -> Any:
-    """The dropout mask of a table's columns, drawn as Thinc draws it; None without dropout."""
+def _contiguous(array: Any, dtype: np.dtype[Any]) -> Any:
+    """`array` as C takes it, which tells "unsigned long long" from uint64."""
+    return array if array.dtype is dtype and array.flags.carray else array.astype(dtype, order="C")
+
+
+def _with_dropout(table: HashTable, node: AnyModel) -> HashTable:
+    """The table with the mask of its columns, drawn as Thinc draws it, if the layer has a dropout."""
     rate = node.attrs.get("dropout_rate")
     if rate is None or rate <= 0:
-        return None
-    return np.require(node.ops.get_dropout_mask((table.data.shape[1],), rate), table.data.dtype, ["C", "A"])
+        return table
+    mask = node.ops.get_dropout_mask((table.data.shape[1],), rate)
+    return table._replace(scale=_contiguous(mask, table.data.dtype))
 
 
 def _add_gradients(
@@ -171,7 +170,7 @@ def _add_gradients(
             grad = np.zeros(table.data.shape, table.data.dtype)
             fresh.append((node, grad))
         grads.append(grad)
-    named = tuple(table._replace(data=grad) for table, grad in zip(tables, grads, strict=True))
+    named = tuple(HashTable(grad, 0, 0, table.scale) for table, grad in zip(tables, grads, strict=True))
     backends.get("c").hash_embed_backward(d_output, keys, named, settings.requested_threads())
     for node, grad in fresh:
         node.inc_grad("E", grad)
