@@ -20,6 +20,9 @@ struct beside_factors {
   real *average, *cleared;
 };
 
+/* Nothing beside the rule. */
+static const struct beside_factors alone = {.clip = 1};
+
 static ALWAYS_INLINE struct beside_factors beside_in_real(const struct beside *beside) {
   return (struct beside_factors){(real)beside->clip, (real)beside->shrink, (real)beside->new_share,
                                  (real *)beside->average, (real *)beside->cleared};
@@ -63,13 +66,21 @@ static ALWAYS_INLINE void sgd_vector(int64_t i, int64_t n, const struct sgd_fact
   finish(beside, i, n, vec_mul(g, vec_set1(0)), stepped, values);
 }
 
+static ALWAYS_INLINE void sgd_vectors(int64_t n, const struct sgd_factors *how, const struct beside_factors *beside,
+                                      const real *grads, real *velocities, real *values) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) sgd_vector(i, LANES, how, beside, grads, velocities, values);
+  if (i < n) sgd_vector(i, n - i, how, beside, grads, velocities, values);
+}
+
 static void sgd(int64_t n, const struct sgd *step, const struct beside *besides, const void *grad, void *velocity,
                 void *data) {
   const struct sgd_factors how = {(real)step->lr, (real)step->momentum, step->nesterov, (real)step->decay};
-  const struct beside_factors beside = beside_in_real(besides);
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) sgd_vector(i, LANES, &how, &beside, grad, velocity, data);
-  if (i < n) sgd_vector(i, n - i, &how, &beside, grad, velocity, data);
+  if (besides) {
+    const struct beside_factors beside = beside_in_real(besides);
+    sgd_vectors(n, &how, &beside, grad, velocity, data);
+  } else
+    sgd_vectors(n, &how, &alone, grad, velocity, data);
 }
 
 struct adam_factors {
@@ -101,6 +112,13 @@ static ALWAYS_INLINE void adam_vector(int64_t i, int64_t n, const struct adam_fa
   finish(beside, i, n, vec_set1(0), stepped, values);
 }
 
+static ALWAYS_INLINE void adam_vectors(int64_t n, const struct adam_factors *how, const struct beside_factors *beside,
+                                       const real *grads, real *means, real *squares, real *values) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) adam_vector(i, LANES, how, beside, grads, means, squares, values);
+  if (i < n) adam_vector(i, n - i, how, beside, grads, means, squares, values);
+}
+
 static void adam(int64_t n, const struct adam *step, const struct beside *besides, const void *grad, void *mean,
                  void *square, void *data) {
   const struct adam_factors how = {
@@ -114,10 +132,11 @@ static void adam(int64_t n, const struct adam *step, const struct beside *beside
       .decay = (real)step->decay,
       .keep = (real)step->keep,
   };
-  const struct beside_factors beside = beside_in_real(besides);
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) adam_vector(i, LANES, &how, &beside, grad, mean, square, data);
-  if (i < n) adam_vector(i, n - i, &how, &beside, grad, mean, square, data);
+  if (besides) {
+    const struct beside_factors beside = beside_in_real(besides);
+    adam_vectors(n, &how, &beside, grad, mean, square, data);
+  } else
+    adam_vectors(n, &how, &alone, grad, mean, square, data);
 }
 
 /* The sum of the squares of data [n], or with `scaled` of factor data. */

@@ -206,7 +206,7 @@ struct beside {
   double shrink;    /* after the rule data -= shrink data */
   double new_share; /* then average += new_share (data - average) */
   char *average;    /* or NULL */
-  char *cleared;    /* the gradient, which becomes 0, or NULL */
+  char *cleared;    /* the gradient, which becomes 0 */
 };
 
 /* ---- costs */
@@ -341,7 +341,7 @@ struct kernels {
   double (*binary_cross_entropy[2])(const struct pairs *);
   double (*huber[2])(const struct pairs *);
 
-  /* arrays of n; velocity may be NULL.  The step of SGD clears a gradient that is not finite to NaN. */
+  /* arrays of n; velocity and struct beside may be NULL.  SGD clears a gradient that is not finite to NaN. */
   void (*sgd)(int64_t n, const struct sgd *, const struct beside *, const void *grad, void *velocity, void *data);
   void (*adam)(int64_t n, const struct adam *, const struct beside *, const void *grad, void *mean, void *square,
                void *data);

@@ -22,24 +22,26 @@ struct update {
   int64_t n, length;
   const char *grad;
   char *velocity, *mean, *square, *data;
-  struct beside beside; /* of SGD and Adam */
+  const struct beside *beside; /* of SGD and Adam, or NULL */
 };
-
-static const struct beside nothing_beside = {.clip = 1};
 
 static void update_block(void *context, int64_t task) {
   const struct update *u = context;
   const int itemsize = u->kernels->itemsize;
   int64_t i = task * u->length, count = smaller(u->length, u->n - i);
   char *data = element(u->data, i, itemsize);
-  struct beside beside = u->beside;
-  if (beside.average) beside.average = element(beside.average, i, itemsize);
-  if (beside.cleared) beside.cleared = element(beside.cleared, i, itemsize);
+  struct beside beside, *besides = NULL;
+  if (u->beside) {
+    beside = *u->beside;
+    if (beside.average) beside.average = element(beside.average, i, itemsize);
+    beside.cleared = element(beside.cleared, i, itemsize);
+    besides = &beside;
+  }
   if (u->sgd)
-    u->kernels->sgd(count, u->sgd, &beside, element(u->grad, i, itemsize),
+    u->kernels->sgd(count, u->sgd, besides, element(u->grad, i, itemsize),
                     u->velocity ? element(u->velocity, i, itemsize) : NULL, data);
   if (u->adam)
-    u->kernels->adam(count, u->adam, &beside, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
+    u->kernels->adam(count, u->adam, besides, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
                      element(u->square, i, itemsize), data);
   if (u->factor) u->kernels->shrink(count, *u->factor, data);
   if (u->max_norm < INFINITY) u->kernels->limit_norm(count, u->max_norm, data);
@@ -60,12 +62,7 @@ void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum
             double max_norm, const void *grad, void *velocity, void *data, int threads) {
   const struct sgd step = {lr, momentum, nesterov, decay};
   run_update(dtype, rows, columns, threads,
-             &(struct update){.sgd = &step,
-                              .max_norm = max_norm,
-                              .grad = grad,
-                              .velocity = velocity,
-                              .data = data,
-                              .beside = nothing_beside});
+             &(struct update){.sgd = &step, .max_norm = max_norm, .grad = grad, .velocity = velocity, .data = data});
 }
 
 void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1, double beta2, double unbias,
@@ -73,13 +70,8 @@ void fa_adam(int dtype, int64_t rows, int64_t columns, double rate, double beta1
              void *data, int threads) {
   const struct adam step = {rate, beta1, beta2, unbias, eps, decay, keep};
   run_update(dtype, rows, columns, threads,
-             &(struct update){.adam = &step,
-                              .max_norm = max_norm,
-                              .grad = grad,
-                              .mean = mean,
-                              .square = square,
-                              .data = data,
-                              .beside = nothing_beside});
+             &(struct update){
+                 .adam = &step, .max_norm = max_norm, .grad = grad, .mean = mean, .square = square, .data = data});
 }
 
 void fa_max_norm(int dtype, int64_t rows, int64_t columns, double max_norm, void *data, int threads) {
@@ -157,9 +149,8 @@ void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, do
   if (max_norm > 0 && n > 0) {
     if (decay != 0) {
       const struct sgd add = {.lr = -decay};
-      run_update_on(
-          kernels, 1, n, threads,
-          &(struct update){.sgd = &add, .max_norm = INFINITY, .grad = data, .data = grad, .beside = nothing_beside});
+      run_update_on(kernels, 1, n, threads,
+                    &(struct update){.sgd = &add, .max_norm = INFINITY, .grad = data, .data = grad});
       decay = 0;
     }
     beside.clip = clip_factor(kernels, n, grad, max_norm, threads);
@@ -178,5 +169,5 @@ void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, do
                                  .mean = mean,
                                  .square = square,
                                  .data = data,
-                                 .beside = beside});
+                                 .beside = &beside});
 }
