@@ -448,8 +448,10 @@ print((peak() - before) * 2**20 / x.nbytes - kept / x.nbytes)
 @needs_proc
 @pytest.mark.parametrize(("training", "arrays"), [(False, 2), (True, 4)])
 def test_windows_allocate_no_matrix_of_windows(training, arrays, variant):
-    """Arrays of all the rows beside the results and the tape: two between segments; three gradients, and grad_y
-    as grad_weight reads it.  A matrix of windows would be 7 more."""
+    """Beside the results and the tape: two arrays between segments; three gradients, and a copy of grad_y.
+
+    A matrix of windows would be 7 arrays more.
+    """
     if variant == f"c-{c.supported_isas()[0]}":
         assert float(output_of(MEMORY.format(training=training))) < arrays + 0.5
 
