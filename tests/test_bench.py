@@ -386,7 +386,7 @@ def test_bench_checks_out_before_the_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["ab", "activations", "bits", "ppo", "spacy_tagger", "torch_networks", "torch_step", "ulp"]
+    "name", ["ab", "activations", "bits", "ppo", "spacy_pipelines", "torch_networks", "torch_step", "ulp"]
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
     if name in ("ppo", "torch_networks", "torch_step"):
