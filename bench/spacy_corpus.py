@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 from collections.abc import Callable
 from functools import partial
@@ -119,8 +120,6 @@ def build(contender: str, name: str, corpus: list[Sentence]) -> Pipeline:
     fastact is what `accelerate` alone makes of it after `initialize`.
     """
     import spacy
-    from spacy.tokens import Doc
-    from spacy.training import Example
     from thinc.api import NumpyOps, fix_random_seed, set_current_ops
 
     from fastact.thinc import accelerate
@@ -133,11 +132,19 @@ def build(contender: str, name: str, corpus: list[Sentence]) -> Pipeline:
     components = PIPELINES[name]
     for component in components:
         nlp.add_pipe(component, config=_listener(component) if components[0] == "tok2vec" else {})
-    examples = [Example.from_dict(Doc(nlp.vocab, words=words), gold) for words, gold in corpus]
+    examples = examples_of(nlp, corpus)
     optimizer = nlp.initialize(lambda: examples)
     if contender == "fastact":
         accelerate(nlp)
     return Pipeline(nlp, optimizer, ops, examples)
+
+
+def examples_of(nlp: Any, corpus: list[Sentence]) -> list[Any]:
+    """spaCy's examples of these sentences."""
+    from spacy.tokens import Doc
+    from spacy.training import Example
+
+    return [Example.from_dict(Doc(nlp.vocab, words=words), gold) for words, gold in corpus]
 
 
 def _listener(component: str) -> dict[str, Any]:
@@ -145,3 +152,15 @@ def _listener(component: str) -> dict[str, Any]:
     if component == "tok2vec":
         return {}
     return {"model": {"tok2vec": {"@architectures": "spacy.Tok2VecListener.v1", "width": 96}}}
+
+
+def add_pipelines(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--pipelines`."""
+    parser.add_argument(
+        "--pipelines",
+        nargs="+",
+        choices=PIPELINES,
+        default=["tagger", "ner"],
+        metavar="NAME",
+        help=f"of {', '.join(PIPELINES)} (tagger ner)",
+    )

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from fastact.cli.arguments import positive
 
 from . import machine, records, spacy_corpus, threads
-from .spacy_corpus import BATCH_WORDS, CONTENDERS, PIPELINES
+from .spacy_corpus import BATCH_WORDS, CONTENDERS
 from .timing import summarise
 
 TASKS = ("train", "predict")
@@ -83,14 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=positive, default=11, help="of each contender, in turn (%(default)s)"
     )
-    parser.add_argument(
-        "--pipelines",
-        nargs="+",
-        choices=PIPELINES,
-        default=["tagger", "ner"],
-        metavar="NAME",
-        help=f"of {', '.join(PIPELINES)} (tagger ner)",
-    )
+    spacy_corpus.add_pipelines(parser)
     records.add_out(parser)
     options = parser.parse_args(arguments)
     records.check_option(parser, options.out, ("spacy", "words", "results"))
