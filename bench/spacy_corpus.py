@@ -80,10 +80,10 @@ class Pipeline(NamedTuple):
 
         set_current_ops(self.ops)
 
-    def train(self, sgd: Any = None) -> None:
-        """Train once on each example, with its optimiser or `sgd` in its place."""
+    def train(self) -> None:
+        """Train once on each example."""
         for batch in batches(self.examples):
-            self.nlp.update(batch, sgd=sgd or self.optimizer, drop=DROPOUT)
+            self.nlp.update(batch, sgd=self.optimizer, drop=DROPOUT)
 
     def docs(self) -> list[Any]:
         """The documents without annotations; the NER would keep those of an earlier pass."""
