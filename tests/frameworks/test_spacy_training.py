@@ -28,6 +28,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from support.spacy_examples import make_examples, texts, without_fastact
 from thinc.api import NumpyOps, fix_random_seed, set_current_ops, use_ops
+from threadpoolctl import threadpool_limits
 
 from fastact import settings
 from fastact.thinc import accelerate, restore
@@ -38,9 +39,9 @@ DROPOUT = 0.1
 
 
 @pytest.fixture(autouse=True)
-def kept_ops() -> Iterator[None]:
-    """NumPy's Ops are current, as in a program that never heard of fastact; what was current comes back."""
-    with use_ops("numpy"):
+def one_thread() -> Iterator[None]:
+    """One thread, as in spaCy's processes: these batches are small.  The current Ops come back."""
+    with use_ops("numpy"), settings.num_threads(1), threadpool_limits(1):
         yield
 
 
