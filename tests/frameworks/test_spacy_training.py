@@ -433,8 +433,11 @@ def test_disabled_components_of_an_accelerated_pipeline_stay_out(nlp):
         assert all(token[1] == "" and token[8] == "" for doc in found for token in doc["tokens"])
     assert annotations(nlp.pipe(texts())) == plain
     before = {(node.id, name): node.get_param(name).copy() for node, name in weights(nlp)}
-    with nlp.select_pipes(enable=["tok2vec", "spancat"]):  # spaCy trains the tok2vec with its last listener
-        nlp.update(make_examples(nlp, 20), sgd=nlp.resume_training(), drop=DROPOUT)
+    optimizer = nlp.resume_training()
+    # spaCy trains the tok2vec with its last listener, and by the gradient of the update before
+    with nlp.select_pipes(enable=["tok2vec", "spancat"]):
+        for _ in range(2):
+            nlp.update(make_examples(nlp, 20), sgd=optimizer, drop=DROPOUT)
     enabled = {node.id for name in ("tok2vec", "spancat") for node in nlp.get_pipe(name).model.walk()}
     changed = {
         node.id for node, name in weights(nlp) if (node.get_param(name) != before[node.id, name]).any()
