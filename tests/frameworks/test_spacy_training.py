@@ -272,9 +272,10 @@ def test_losses_of_thirty_updates_equal_thincs_within_rounding(case):
 def test_predictions_of_a_trained_pipeline_are_thincs(case):
     _, nlp = trained(case._replace(rate=2e-3))
     plain = annotations(nlp.pipe(texts()))
+    alone = annotations(map(nlp, texts()))  # a textcat scores an empty document by itself as 0
     accelerate(nlp)
     assert annotations(nlp.pipe(texts())) == plain
-    assert annotations(map(nlp, texts())) == plain  # one document at a time
+    assert annotations(map(nlp, texts())) == alone
     restore(nlp)
     assert annotations(nlp.pipe(texts())) == plain
 
