@@ -385,8 +385,11 @@ def test_bench_checks_out_before_the_work(tmp_path, monkeypatch):
         run.run([1], [str(SMALL)], True, path, False)
 
 
+SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_train")
+
+
 @pytest.mark.parametrize(
-    "name", ["ab", "activations", "bits", "ppo", "spacy_tagger", "torch_networks", "torch_step", "ulp"]
+    "name", ["ab", "activations", "bits", "ppo", *SPACY_SCRIPTS, "torch_networks", "torch_step", "ulp"]
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
     if name in ("ppo", "torch_networks", "torch_step"):

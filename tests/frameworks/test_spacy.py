@@ -1,10 +1,8 @@
 """spaCy pipelines with fused maxout layers: the same predictions, before and after saving and loading."""
 
 import copy
-import functools
 import gc
 import json
-import os
 import pickle
 import random
 import re
@@ -21,6 +19,7 @@ import spacy.cli
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
+from support.spacy_examples import make_examples, sentence, texts, without_fastact
 from thinc.api import (
     Config,
     ConfigValidationError,
@@ -35,41 +34,6 @@ from thinc.layers.maxout import forward as thinc_forward
 import fastact
 from fastact.thinc import FastactOps, accelerate, blocks, restore
 from fastact.thinc.fused import forward as fused_forward
-
-# ---- a small corpus: word, tag, distance to the head, dependency label
-
-
-def noun_phrase(rng: random.Random, label: str, head: int) -> list[tuple[str, str, int, str]]:
-    """A name, or a determiner, perhaps an adjective, and a noun; `head` tokens from its end is its head."""
-    if rng.random() < 0.3:
-        first, last = rng.choice(["Anna", "Boris", "Chen", "Dora"]), rng.choice(["Berg", "Okoye", "Silva"])
-        return [(first, "PROPN", 1, "compound"), (last, "PROPN", head, label)]
-    adjective = [(rng.choice(["old", "green", "quick"]), "ADJ", 1, "amod")] * int(rng.random() < 0.5)
-    noun = (rng.choice(["dog", "river", "house", "teacher", "song"]), "NOUN", head, label)
-    return [("the", "DET", 1 + len(adjective), "det"), *adjective, noun]
-
-
-def sentence(rng: random.Random) -> tuple[list[str], dict]:
-    subject = noun_phrase(rng, "nsubj", 1)
-    verb = (rng.choice(["sees", "likes", "hears", "paints"]), "VERB", 0, "ROOT")
-    phrase = noun_phrase(rng, "dobj", 0)
-    tokens = [*subject, verb, *phrase, (".", "PUNCT", -1 - len(phrase), "punct")]
-    last = len(tokens) - 2
-    heads = [i + distance for i, (_, _, distance, _) in enumerate(tokens)]
-    heads[last] = len(subject)
-    words, tags, _, deps = zip(*tokens, strict=True)
-    entities = ["O"] * len(words)
-    for i, dep in enumerate(deps):
-        if dep == "compound":  # the first word of a name of two
-            entities[i : i + 2] = ["B-PERSON", "L-PERSON"]
-    return list(words), {"tags": tags, "heads": heads, "deps": deps, "entities": entities}
-
-
-def make_examples(nlp: Language, count: int) -> list[Example]:
-    rng = random.Random(0)
-    sentences = [sentence(rng) for _ in range(count)]
-    return [Example.from_dict(Doc(nlp.vocab, words=words), gold) for words, gold in sentences]
-
 
 COMPONENTS = ("tagger", "parser", "ner")
 
@@ -99,13 +63,6 @@ def nlp(trained) -> Language:
     for name in COMPONENTS:
         nlp.add_pipe(name)
     return nlp.from_bytes(trained)
-
-
-def texts() -> list[str]:
-    """New sentences of many lengths, an empty text, one token, words never seen."""
-    rng = random.Random(1)
-    joined = [" ".join(word for _ in range(n) for word in sentence(rng)[0]) for n in (1, 1, 2, 5, 20)]
-    return [*joined, "", "dog", " ", "Anna Berg zorkifies the quixotic wug !", ""]
 
 
 def annotations(docs) -> list:
@@ -311,23 +268,6 @@ def predict_elsewhere(path: Path, *arguments: str, prepare: str = "", pipe: str 
 
 def brief(docs) -> list:
     return [[[t.tag_, t.head.i, t.dep_, t.ent_type_] for t in doc] for doc in docs]
-
-
-@functools.cache
-def site_without_fastact(directory: Path) -> Path:
-    """A directory of links to all that is installed, but for fastact and what says that it is."""
-    site = directory / "site"
-    site.mkdir()
-    for place in {Path(spacy.__file__).parents[1], Path(np.__file__).parents[1]}:
-        for entry in place.iterdir():
-            if "fastact" not in entry.name.lower() and not (site / entry.name).exists():
-                (site / entry.name).symlink_to(entry)
-    return site
-
-
-def without_fastact(directory: Path) -> dict:
-    # -S leaves out the site directories, and with them any .pth file that an editable install made
-    return {"flags": ("-S",), "env": os.environ | {"PYTHONPATH": str(site_without_fastact(directory))}}
 
 
 def test_pipeline_saved_after_accelerate_loads_with_and_without_fastact(nlp, tmp_path):
