@@ -385,11 +385,15 @@ def test_bench_checks_out_before_the_work(tmp_path, monkeypatch):
         run.run([1], [str(SMALL)], True, path, False)
 
 
+SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_train")
+
+
 @pytest.mark.parametrize(
     "name",
     [
         *("ab", "activations", "bits", "custom_activation", "ppo"),
-        *("spacy_tagger", "torch_networks", "torch_step", "ulp"),
+        *SPACY_SCRIPTS,
+        *("torch_networks", "torch_step", "ulp"),
     ],
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):

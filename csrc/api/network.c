@@ -35,19 +35,22 @@ struct extent {
   int written;
 };
 
-/* A dropout, and the generator that it draws from, or the bytes that are drawn already. */
+/* A dropout, and what says which numbers it keeps: a generator, the seed of a counter-based one, or bytes. */
 struct drawing {
-  PyObject *generator;
+  PyObject *source;
+  uint64_t seed;
   double p;
   int64_t step, n;
 };
 
-/* A network as Python describes it.  `held` owns a reference to every object that the steps need. */
+/* A network as Python describes it.  `window` is that of the next step, 0 for none.  `held` owns a reference to every
+ * object that the steps need. */
 struct network {
   PyObject *objects;
   int type, dtype;
   int usable; /* nothing was found that only the layers themselves can deal with */
   int64_t rows, count;
+  int window;
   struct fa_step *steps;
   const struct fa_step **pointers;
   PyObject **held;
@@ -217,16 +220,16 @@ static void read_sloped(struct network *n, struct fa_step *s, PyObject *const *v
   if (gradients) s->grad_slope = gradient_of(n, slope, 1, &count);
 }
 
-/* The weight (units, in_features) or (units, pieces, in_features), the bias, and their gradients. */
+/* The weight (units, depth) or (units, pieces, depth), the bias, and their gradients. */
 static void read_product(struct network *n, struct fa_step *s, PyObject *weight, PyObject *bias, int axes,
                          int gradients) {
   int64_t shape[3] = {0};
   PyArrayObject *data = data_of_parameter(n, weight, axes);
   if (!data) return;
   for (int axis = 0; axis < axes; axis++) shape[axis] = PyArray_DIM(data, axis);
-  n->usable &= shape[axes - 1] == s->in_features && shape[0] > 0;
+  n->usable &= shape[axes - 1] == depth_of(s) && shape[0] > 0;
   s->weight = PyArray_DATA(data);
-  s->unit_stride = s->in_features;
+  s->unit_stride = depth_of(s);
   s->out_features = shape[0];
   if (axes == 3) {
     n->usable &= shape[1] >= 1 && shape[1] <= MAX_PIECES;
@@ -256,14 +259,28 @@ static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
   return PyArray_TYPE(array) == NPY_UINT8 && can_be_read(array) && size_of(array) == count;
 }
 
-static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *generator) {
+static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *source) {
   double dropped = PyFloat_CheckExact(p) ? PyFloat_AsDouble(p) : -1;
   int64_t count = n->rows * s->in_features;
   n->usable &= dropped >= 0 && dropped < 1;
-  n->usable &= PyBool_Check(rescale) ? is_exactly(n, generator, GENERATOR_TYPE)
-                                     : PyFloat_CheckExact(rescale) && is_bytes(n, generator, count);
+  uint64_t seed = 0;
+  if (PyBool_Check(rescale))
+    n->usable &= is_exactly(n, source, GENERATOR_TYPE);
+  else if (!PyFloat_CheckExact(rescale))
+    n->usable = 0;
+  else if (PyLong_CheckExact(source))
+    seed = PyLong_AsUnsignedLongLong(source);
+  else
+    n->usable &= is_bytes(n, source, count);
   s->factor = rescale == Py_True ? 1 / (1 - dropped) : rescale == Py_False ? 1 : PyFloat_AsDouble(rescale);
-  n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
+  n->drawings[n->drawing_count++] = (struct drawing){source, seed, dropped, n->count, count};
+}
+
+/* The rows on each side that the next step, a product, takes with each row. */
+static void read_window(struct network *n, PyObject *size) {
+  long window = PyLong_CheckExact(size) ? PyLong_AsLong(size) : 0;
+  n->usable &= window >= 1 && window <= FA_MAX_WINDOW;
+  n->window = n->usable ? (int)window : 0;
 }
 
 /* Reads (layer, object, names of its attributes), a step that takes `features`; the exception that may be set tells
@@ -281,7 +298,10 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
                         .precision = FA_HIGHEST,
                         .in_features = features,
                         .out_features = features,
+                        .window = n->window,
                         .pieces = 1};
+  n->usable &= !n->window || s->layer == FA_LINEAR || s->layer == FA_MAXOUT;
+  n->window = 0;
   switch (s->layer) {
   case FA_LINEAR:
     s->precision = tier_of(n, value[0], precision);
@@ -295,6 +315,7 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
   case FA_ACTIVATION: read_sloped(n, s, value, gradients); break;
   case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
+  case FA_WINDOW: read_window(n, value[0]); break;
   default: break;
   }
 }
@@ -304,8 +325,8 @@ static int attribute_failed(void) {
   return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
 }
 
-/* Reads all the steps, of inference without its dropouts.  With `gradients`, the places of the gradients too.  Returns
- * 0 with an exception set. */
+/* Reads all the steps, a window and its product as one, and inference without its dropouts.  With `gradients`, the
+ * places of the gradients too.  Returns 0 with an exception set. */
 static int read_steps(struct network *n, PyObject *parts, int64_t features, int training, int precision,
                       int gradients) {
   Py_ssize_t described = PyTuple_Size(parts);
@@ -325,12 +346,12 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
       return 1;
     }
     depth += (s->layer == FA_BRANCH) - (s->layer == FA_SUM);
-    n->usable &= depth <= FA_MAX_BRANCHES;
+    n->usable &= depth >= 0 && depth <= FA_MAX_BRANCHES;
     features = s->out_features;
     n->pointers[n->count] = s;
-    n->count += s->layer != FA_DROPOUT || training;
+    n->count += s->layer != FA_WINDOW && (s->layer != FA_DROPOUT || training);
   }
-  n->usable &= n->count > 0;
+  n->usable &= n->count > 0 && !n->window;
   return 1;
 }
 
@@ -453,14 +474,19 @@ static int draw_from(PyObject *generator, int64_t n, double p, uint8_t *keep) {
   return drawn;
 }
 
-static int draw_dropouts(const struct network *n, struct tape *tape) {
+static int draw_dropouts(const struct network *n, struct tape *tape, int threads) {
   for (int64_t i = 0; i < n->drawing_count; i++) {
     const struct drawing *d = &n->drawings[i];
     uint8_t *keep = tape_keeps(tape, d->step);
-    if (is_bytes(n, d->generator, d->n))
-      memcpy(keep, PyArray_DATA((PyArrayObject *)d->generator), (size_t)d->n);
-    else if (!draw_from(d->generator, d->n, d->p, keep))
+    if (PyLong_CheckExact(d->source)) {
+      Py_BEGIN_ALLOW_THREADS;
+      fa_dropout_keep(d->n, d->seed, d->p, keep, threads);
+      Py_END_ALLOW_THREADS;
+    } else if (is_bytes(n, d->source, d->n)) {
+      memcpy(keep, PyArray_DATA((PyArrayObject *)d->source), (size_t)d->n);
+    } else if (!draw_from(d->source, d->n, d->p, keep)) {
       return 0;
+    }
   }
   return 1;
 }
@@ -486,7 +512,7 @@ static PyObject *py_network_forward(PyObject *module, PyObject *const *arguments
     int64_t bytes = lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, NULL);
     tape_object = tape_array(&n, given, bytes);
     if (tape_object) lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, tape_in(tape_object));
-    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object))) {
+    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object), threads)) {
       Py_XDECREF(tape_object);
       Py_DECREF(y_object);
       return raised(&n);

@@ -39,7 +39,7 @@ static void gather_weight_block(const struct maxout_backward *b, int64_t output,
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
   int64_t units = outputs * b->pieces, blocks = row_blocks(b);
-  char *gradient = element(b->grad_weight, output * b->pieces * b->in_features + tile.start, itemsize);
+  char *gradient = element(b->grad_weight, output * b->pieces * b->depth + tile.start, itemsize);
   for (int64_t block = 0; block < blocks; block++) {
     int64_t row = block_start(b, block), rows = block_start(b, block + 1) - row;
     kernels->pack_table(rows, tile.count, element(b->x, row * b->in_features + tile.start, itemsize), b->in_features,
@@ -50,7 +50,7 @@ static void gather_weight_block(const struct maxout_backward *b, int64_t output,
         .table = memory->table,
         .grad = element(winners->grad, block * outputs * TABLE_ROWS, itemsize),
         .rows = winners->won + block * units,
-        .sums = gather_sums_to(b, memory, block, blocks, tile, b->accumulate, gradient),
+        .sums = gather_sums_to(memory, block, blocks, tile, b->accumulate, gradient, b->depth),
     });
   }
 }
@@ -85,22 +85,22 @@ static void scale_x_task(void *context, int64_t output) {
   const int itemsize = kernels->itemsize;
   int64_t winner = b->argmax ? smaller(b->argmax[output], b->pieces - 1) : 0; /* another thread may write there */
   for (int64_t k = 0; k < b->pieces; k++) {
-    char *unit = element(b->grad_weight, (output * b->pieces + k) * b->in_features, itemsize);
+    char *unit = element(b->grad_weight, (output * b->pieces + k) * b->depth, itemsize);
     if (k == winner)
-      kernels->scale(b->in_features, element(b->grad_y, output, itemsize), b->x, b->accumulate, unit);
+      kernels->scale(b->depth, element(b->grad_y, output, itemsize), b->x, b->accumulate, unit);
     else if (!b->accumulate)
-      memset(unit, 0, (size_t)(b->in_features * itemsize));
+      memset(unit, 0, (size_t)(b->depth * itemsize));
   }
 }
 
 int gather_grad_weight(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
-  const struct column_tiling tiling = column_tiling(b);
+  const struct column_tiling tiling = column_tiling(kernels, b->depth);
   if (b->rows == 0 && !b->accumulate)
-    memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->in_features * itemsize));
+    memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->depth * itemsize));
   if (tiling.count * b->rows * b->out_features == 0) return FA_OK;
-  int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * b->out_features * b->in_features);
+  int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * b->out_features * b->depth);
   if (b->rows == 1) {
     share_tasks(b->out_features, threads, scale_x_task, (void *)b);
     return FA_OK;

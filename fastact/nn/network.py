@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 Step = tuple[int, tuple[str, ...]]
 Part = tuple[int, Layer, tuple[str, ...]]  # a step of a run, with the layer that has the attributes
 
-LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM = range(7)  # enum fa_layer
+LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM, WINDOW = range(8)  # enum fa_layer
 
 _TIERS: dict[Precision | None, int] = {tier: i for i, tier in enumerate(settings.PRECISIONS)}
 _TIERS[None] = -1  # the one in force
