@@ -10,19 +10,19 @@ loops of its own, which LLVM turns into vector code: relu, and gelu of float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from ...activations import SELU_ALPHA, SELU_SCALE, TABLE, Activation
+from ...activations import CUSTOM, SELU_ALPHA, SELU_SCALE, TABLE, Activation
 from ..custom import kernels_of
 from . import pool
 from .arguments import as_carray
 from .blocks import CELL, CUT, store
 from .compile import CONTRACT, compiled
+from .custom import ADD_SLOPE_TERMS, BACKWARD, FORWARD, call_kernel, table_of
 from .vectors import power_of_two
 
 Array = np.ndarray[Any, Any]
@@ -233,9 +233,29 @@ def propagate(code, parameter, saved, grad):
 
 
 @compiled
+def _custom_row(place, code, slopes, first, arrays):
+    """Run a kernel of the table at the address `code` on flat arrays; slopes repeat as for `activate_row`."""
+    size, period = arrays[0].size, slopes.size
+    if period == 1:
+        call_kernel(code, place, slopes, 0, 0, arrays, 0, size)
+        return
+    start = 0
+    while start < size:
+        at = (first + start) % period
+        count = min(period - at, size - start)
+        call_kernel(code, place, slopes, at, 1, arrays, start, count)
+        start += count
+
+
+@compiled
 def activate_row(code, parameters, first, z, y):
-    """y = the activation of z, both flat; the parameter of element i is parameters[(first + i) % size]."""
-    if code == _RELU:
+    """y = the activation of z, both flat; the parameter of element i is parameters[(first + i) % size].
+
+    A code above CUSTOM is the address of a custom activation's table, and parameters are its slopes.
+    """
+    if code > CUSTOM:
+        _custom_row(FORWARD, code, parameters, first, (z, y))
+    elif code == _RELU:
         zero = y.dtype.type(0)
         for i in range(z.size):
             y[i] = z[i] if not z[i] <= 0 else zero
@@ -249,8 +269,10 @@ def activate_row(code, parameters, first, z, y):
 
 @compiled
 def _propagate_row(code, parameters, first, grad_y, saved, grad_z):
-    """grad_z of flat arrays; parameters as for `activate_row`."""
-    if code == _RELU:
+    """grad_z of flat arrays; code and parameters as for `activate_row`."""
+    if code > CUSTOM:
+        _custom_row(BACKWARD, code, parameters, first, (grad_y, saved, grad_z))
+    elif code == _RELU:
         zero = grad_z.dtype.type(0)
         for i in range(saved.size):
             grad_z[i] = zero if saved[i] <= 0 else grad_y[i]
@@ -273,6 +295,14 @@ def _activation_cells(code, parameters, z, y, first, last):
 def _activation_backward_cells(code, parameters, grad_y, saved, grad_z, first, last):
     start, stop = first * CELL, min(last * CELL, saved.size)
     _propagate_row(code, parameters, start, grad_y[start:stop], saved[start:stop], grad_z[start:stop])
+
+
+@compiled
+def _custom_slope_cells(code, slopes, grad_y, saved, terms, first, last):
+    """The terms of a custom activation's slopes, added to `terms`; all are flat."""
+    start, stop = first * CELL, min(last * CELL, saved.size)
+    arrays = (grad_y[start:stop], saved[start:stop], terms[start:stop])
+    _custom_row(ADD_SLOPE_TERMS, code, slopes, start, arrays)
 
 
 @compiled
@@ -313,27 +343,29 @@ def _slope_sums_cells(grad_y, saved, totals, first, last):
             totals[cell] += partial
 
 
+def code_of(act: Activation, dtype: np.dtype[Any]) -> tuple[int, Array | None]:
+    """The code that `activate_row` takes, and the table that it is the address of, or None."""
+    if act.custom is None:
+        return act.code, None
+    table = table_of(kernels_of(act.custom, dtype), act.parameter)
+    return table.ctypes.data, table
+
+
 def parameters_of(act: Activation, dtype: np.dtype[Any]) -> Array:
     """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
     return np.array([act.parameter], dtype) if act.slope is None else as_carray(act.slope)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    parameters = parameters_of(act, z.dtype)
-    flat = as_carray(z).reshape(z.size)
-    work = float(_ELEMENT_WORK * z.size)
-    if act.custom is not None:
-        arrays = (flat, y.reshape(y.size))
-        _run_custom(kernels_of(act.custom, z.dtype).forward, act.parameter, parameters, arrays, work, threads)
-        return
+    code, _table = code_of(act, z.dtype)
     pool.run(
         _activation_cells,
         pool.count_cells((z.size, CELL)),
-        work,
+        float(_ELEMENT_WORK * z.size),
         threads,
-        act.code,
-        parameters,
-        flat,
+        code,
+        parameters_of(act, z.dtype),
+        as_carray(z).reshape(z.size),
         y.reshape(y.size),
     )
 
@@ -349,66 +381,27 @@ def activation_backward(
 ) -> None:
     grad_y, saved = as_carray(grad_y), as_carray(saved)
     work = float(_ELEMENT_WORK * saved.size)
-    if act.custom is not None:
-        _custom_backward(grad_y, saved, act, grad_z, grad_slope, accumulate, work, threads)
-        return
-    if grad_slope is not None:
-        _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
-    pool.run(
-        _activation_backward_cells,
-        pool.count_cells((saved.size, CELL)),
-        work,
-        threads,
-        act.code,
-        parameters_of(act, saved.dtype),
-        grad_y.reshape(saved.size),
-        saved.reshape(saved.size),
-        grad_z.reshape(saved.size),
-    )
-
-
-def _run_custom(
-    kernel: Callable[..., None],
-    parameter: float,
-    slopes: Array,
-    arrays: tuple[Array, ...],
-    work: float,
-    threads: int,
-) -> None:
-    """Run a kernel of a custom activation over flat arrays, in cells of whole repetitions of the slopes."""
-    n = arrays[0].size
-    length = max(1, CELL // slopes.size) * slopes.size
-
-    def run_cells(first: int, last: int) -> None:
-        kernel(parameter, slopes, *(array[first * length : last * length] for array in arrays))
-
-    pool.run(run_cells, pool.count_cells((n, length)), work, threads)
-
-
-def _custom_backward(
-    grad_y: Array,
-    saved: Array,
-    act: Activation,
-    grad_z: Array,
-    grad_slope: Array | None,
-    accumulate: bool,
-    work: float,
-    threads: int,
-) -> None:
-    kernels, slopes = kernels_of(act.custom, saved.dtype), parameters_of(act, saved.dtype)  # type: ignore[arg-type]
+    cells = pool.count_cells((saved.size, CELL))
+    code, _table = code_of(act, saved.dtype)
+    parameters = parameters_of(act, saved.dtype)
     inputs = (grad_y.reshape(saved.size), saved.reshape(saved.size))
-    if grad_slope is not None:
+    if grad_slope is not None and act.custom is None:
+        _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
+    elif grad_slope is not None:
         terms = np.zeros_like(saved)
-        arrays = (*inputs, terms.reshape(saved.size))
-        _run_custom(kernels.add_slope_terms, act.parameter, slopes, arrays, work, threads)
-        with np.errstate(all="ignore"):
-            total = (
-                terms.sum(axis=0, dtype=np.float64) if grad_slope.size != 1 else terms.sum(dtype=np.float64)
-            )
-            total = np.asarray(total).astype(grad_slope.dtype)
-            np.add(total, grad_slope if accumulate else 0, out=grad_slope)
-    arrays = (*inputs, grad_z.reshape(saved.size))
-    _run_custom(kernels.backward, act.parameter, slopes, arrays, work, threads)
+        pool.run(
+            _custom_slope_cells, cells, work, threads, code, parameters, *inputs, terms.reshape(saved.size)
+        )
+        _sum_terms(terms, grad_slope, accumulate)
+    outputs = (grad_z.reshape(saved.size),)
+    pool.run(_activation_backward_cells, cells, work, threads, code, parameters, *inputs, *outputs)
+
+
+@np.errstate(all="ignore")
+def _sum_terms(terms: Array, grad_slope: Array, accumulate: bool) -> None:
+    """The sums of the columns, or of all, rounded once."""
+    total = terms.sum(axis=None if grad_slope.size == 1 else 0, dtype=np.float64)
+    np.add(np.asarray(total).astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
 
 
 @np.errstate(all="ignore")

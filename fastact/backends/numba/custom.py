@@ -1,4 +1,4 @@
-"""The kernels of a user's own activation, made from scalar functions for arrays of one dtype.
+"""The kernels of a user's own activation, made from scalar functions for arrays of one dtype, and their call.
 
 A kernel computes each element in float64 and rounds once.  With `vectorised`, exponentials and logarithms
 are those of `scalar_math`, which LLVM vectorises; without it they are the C library's, as the NumPy backend
@@ -14,8 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 from .scalar_math import VectorMath, inlined
 
@@ -38,7 +41,8 @@ class Kernels:
                 backward(parameter, slope, grad_y, saved, grad_z),
                 add_slope_terms(parameter, slope, grad_y, saved, sums),
             where slope repeats along the others; with one element it is for all, and without a slope unused.
-        address: of a struct fa_custom of csrc/api/fastact.h; 0 if the kernels are not vectorised.
+        struct: the addresses in a struct fa_custom of csrc/api/fastact.h; none unless kernels are vectorised.
+        address: of that struct.
 
     Raises:
         TypeError: Numba cannot compile a function, or its result is not a real number.
@@ -59,15 +63,18 @@ class Kernels:
         self.forward = _forward(of_two["forward"], learned)
         self.backward = _backward(of_two["derivative"], learned)
         self.add_slope_terms: Any = _add_slope_terms(of_two["slope_derivative"]) if learned else None
-        self.address = 0
+        self._callbacks: list[Any] = []
         if vectorised:
             real = from_dtype(dtype)
-            callbacks = [_forward_callback(self.forward, real), _backward_callback(self.backward, real)]
+            self._callbacks += [
+                _forward_callback(self.forward, real),
+                _backward_callback(self.backward, real),
+            ]
             if learned:
-                callbacks.append(_backward_callback(self.add_slope_terms, real))
-            self._callbacks = callbacks
-            self._struct = np.array([c.address for c in callbacks] + [0] * (3 - len(callbacks)), np.uintp)
-            self.address = self._struct.ctypes.data
+                self._callbacks.append(_backward_callback(self.add_slope_terms, real))
+        addresses = [callback.address for callback in self._callbacks]
+        self.struct = np.array(addresses + [0] * (not learned) if addresses else [], np.uintp)
+        self.address = self.struct.ctypes.data
 
 
 def _scalar(name: str, function: Function, arguments: int, vectorised: bool) -> Any:
@@ -173,3 +180,45 @@ def _backward_callback(backward: Any, real: Any) -> Any:
     pointer = types.CPointer(real)
     signature = types.void(types.float64, pointer, types.int64, pointer, pointer, pointer, types.int64)
     return cfunc(signature, error_model="numpy")(callback)
+
+
+# ---- for this backend: the struct with the parameter behind it
+
+FORWARD, BACKWARD, ADD_SLOPE_TERMS, _PARAMETER = range(4)  # the places in the table of `table_of`
+
+
+def table_of(kernels: Kernels, parameter: float) -> np.ndarray[Any, Any]:
+    """What `call_kernel` takes the address of."""
+    return np.append(kernels.struct, np.array([parameter]).view(np.uintp))
+
+
+@intrinsic  # type: ignore[misc]
+def call_kernel(_context, table, place, slopes, slope_at, slope_step, arrays, start, n):
+    """Call the kernel at a place of the table at an address, for n elements of flat arrays, a tuple."""
+
+    def codegen(context, builder, signature, arguments):
+        table, place, slopes, slope_at, slope_step, arrays, start, n = arguments
+        byte, double, word = ir.IntType(8).as_pointer(), ir.DoubleType(), n.type
+
+        def pointer(kind, array, at):
+            elements = make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(elements, [at]), byte)
+
+        entries = builder.inttoptr(table, word.as_pointer())
+        kernel, parameter = (builder.load(builder.gep(entries, [at])) for at in (place, word(_PARAMETER)))
+        values = [
+            builder.bitcast(parameter, double),
+            pointer(signature.args[2], slopes, slope_at),
+            slope_step,
+            *(
+                pointer(kind, builder.extract_value(arrays, i), start)
+                for i, kind in enumerate(signature.args[5])
+            ),
+            n,
+        ]
+        kernel_type = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(kernel, kernel_type.as_pointer()), values)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(integer, integer, slopes, integer, integer, arrays, integer, integer), codegen

@@ -17,7 +17,7 @@ import numpy as np
 from ...activations import Activation, resolve
 from ...settings import Precision
 from . import pool
-from .activations import activate_row, activation, activation_backward, parameters_of
+from .activations import activate_row, activation_backward, code_of, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled
@@ -140,11 +140,7 @@ def linear_activation(
 ) -> None:
     """As in `Backend`; `dot_rows` as in linear_maxout."""
     out_features, in_features = weight.shape
-    if act.custom is not None:  # the kernel of a custom activation follows the product
-        product = y if z is None else z
-        linear_activation(x, weight, bias, _IDENTITY, product, None, threads, precision, dot_rows=dot_rows)
-        activation(product, act, y, threads)
-        return
+    code, _table = code_of(act, x.dtype)
     pool.run(
         _linear_activation_cells,
         pool.count_cells((out_features, BLOCK_COLUMNS), (len(x), BLOCK_ROWS)),
@@ -153,7 +149,7 @@ def linear_activation(
         as_carray(x),
         as_carray(weight),
         as_carray(or_empty(bias, x.dtype, 1)),
-        act.code,
+        code,
         parameters_of(act, x.dtype),
         y,
         or_empty(z, x.dtype, 2),
