@@ -111,16 +111,11 @@ def _reduce(x):
     shifted = _fma(x, _LOG2_E, _ROUND)
     n = shifted - _ROUND
     r = _fma(n, -_LN2_LOW, _fma(n, -_LN2_HIGH, x))
-    p = _fma(_E11, r, _E10)
-    p = _fma(p, r, _E9)
-    p = _fma(p, r, _E8)
-    p = _fma(p, r, _E7)
-    p = _fma(p, r, _E6)
-    p = _fma(p, r, _E5)
-    p = _fma(p, r, _E4)
-    p = _fma(p, r, _E3)
-    p = _fma(p, r, _E2)
-    return _bits(shifted) - _ROUND_BITS, _fma(p, r * r, r)
+    r2 = r * r
+    r4 = r2 * r2
+    low = _fma(_fma(_E5, r, _E4), r2, _fma(_E3, r, _E2))
+    high = _fma(_fma(_E11, r, _E10), r4, _fma(_fma(_E9, r, _E8), r2, _fma(_E7, r, _E6)))
+    return _bits(shifted) - _ROUND_BITS, _fma(_fma(high, r4, low), r2, r)
 
 
 @inlined
@@ -153,12 +148,9 @@ def _log_of_product(k, m, error):
     f = (m - 1.0) + error
     s = f / (2.0 + f)
     w = s * s
-    p = _fma(_L7, w, _L6)
-    p = _fma(p, w, _L5)
-    p = _fma(p, w, _L4)
-    p = _fma(p, w, _L3)
-    p = _fma(p, w, _L2)
-    p = _fma(p, w, _L1)
+    w2 = w * w
+    low = _fma(_fma(_L4, w, _L3), w2, _fma(_L2, w, _L1))
+    p = _fma(_fma(_L7, w2, _fma(_L6, w, _L5)), w2 * w2, low)
     half = 0.5 * f * f
     return _fma(k, _LN2_HIGH, f - (half - _fma(s, half + p * w, k * _LN2_LOW)))
 
