@@ -401,6 +401,19 @@ def test_wrong_type_in_nopython_code_is_a_typing_error_that_names_the_argument(m
     assert f"fastact: {message}" in str(caught.value)
 
 
+swish = fa.custom_activation("swish", lambda z: z / (1 + math.exp(-z)), lambda z: 1.0)
+
+
+@needs_c
+def test_custom_activation_in_nopython_code_is_a_typing_error_that_names_the_variable():
+    with pytest.raises(
+        TypingError, match=r"global name 'swish': Cannot determine Numba type of .*CustomActivation"
+    ):
+        numba.njit(lambda z: fa.activation(z, swish))(X)
+    with pytest.raises(TypingError, match=r"argument 1: Cannot determine Numba type of .*CustomActivation"):
+        numba.njit(lambda z, activation: fa.activation(z, activation))(X, swish)
+
+
 def half_of_itself(z):
     fa.relu(z[1:], out=z[:-1])
 
