@@ -204,6 +204,19 @@ def test_linear_activation_is_the_product_then_the_activation(backend, dtype, th
         assert_same_bits(grads, (*identity, *grad_slope))
 
 
+def test_another_activation_compiles_none_of_the_kernels_of_numba_anew(rng):
+    from fastact.backends.numba import activations, linear
+
+    x, weight = numbers(rng, (5, 4), F32), numbers(rng, (3, 4), F32)
+    kernels = linear._linear_activation_cells, activations._activation_backward_cells
+    compiled = []
+    for activation in ("silu", custom.swish2, custom.bent, custom.squash):
+        _, saved = fa.linear_activation(x, weight, None, activation, backend="numba")
+        fa.linear_activation_backward(x[:, :3], x, weight, saved, activation, backend="numba")
+        compiled.append([len(kernel.signatures) for kernel in kernels])
+    assert compiled == compiled[:1] * len(compiled)
+
+
 @pytest.fixture
 def in_one_call(monkeypatch):
     """A test fails if a network does not run in one call on the C backend."""
