@@ -20,7 +20,7 @@ from . import pool
 from .activations import activate_row, activation_backward, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
-from .compile import compiled
+from .compile import compiled, inlined
 from .maximum import maximum_row
 from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
 from .vectors import copy_elements
@@ -28,7 +28,7 @@ from .vectors import copy_elements
 Array = np.ndarray[Any, Any]
 
 
-@compiled
+@inlined
 def _max_outputs(pieces):
     """Most outputs of a cell."""
     return max(1, BLOCK_COLUMNS // pieces)
