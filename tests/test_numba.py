@@ -369,7 +369,7 @@ def test_cache_after_an_edit_of_a_called_file_is_compiled_again(tmp_path):
 
     value, hits, files = run()
     assert (value, hits) == (3, 0)
-    assert len(files[0]) > 1
+    assert files[0]
     assert run() == (3, 1, files)
     source = (room / "vectors.py").read_text()
     larger = 'builder.fcmp_unordered(">", value, largest)'
@@ -551,7 +551,7 @@ def test_cache_with_every_file_damaged_warns_in_one_process_alone(tmp_path):
         outputs.append(run_maxout(tmp_path).communicate(timeout=120))
         if len(outputs) == 1:
             files = [*cached_files(tmp_path, "nbi"), *cached_files(tmp_path, "nbc")]
-            assert len(files) > 5
+            assert len(files) == 3  # an index, and the code for each dtype
             for file in files:
                 os.truncate(file, file.stat().st_size * 2 // 3)
     assert [out for out, _ in outputs] == [f"[3.] [1]\n[3.] [1]\nfrom the cache: {n}\n" for n in (0, 0, 2)]

@@ -127,9 +127,7 @@ class _Writer:
         if self.backend == "c":
             self.namespace["kernel"] = native.c_kernel(f"fa_{function.kernel}")
         else:
-            from ..backends.numba import calls
-
-            self.namespace["kernel"] = getattr(calls, function.kernel)
+            self.namespace["kernel"] = native.numba_kernel(function.kernel, len(self.arguments))
 
     # ---- helpers
 

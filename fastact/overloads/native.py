@@ -1,4 +1,4 @@
-"""How compiled code reaches the C kernels and the settings, and when cached code may be used.
+"""How compiled code reaches the kernels and the settings, and when cached code may be used.
 
 Compiled code names the kernels; their addresses, other ones in each process, are registered with LLVM by
 name.  Every function that calls one keeps a `Stamp` among its constants, which Numba saves beside the machine
@@ -118,10 +118,7 @@ def c_kernel(name: str) -> Any:
 
         return signature(result, *arguments), codegen
 
-    names = ", ".join(f"argument{i}" for i in range(len(wanted)))
-    namespace: dict[str, Any] = {"typed": typed}
-    exec(f"def {name}(typing_context, {names}): return typed(({names}))", namespace)
-    return intrinsic(namespace[name])
+    return _intrinsic(name, len(wanted), typed)
 
 
 def _lowered(context: Any, builder: Any, kind: Any, value: Any) -> Any:
@@ -134,6 +131,72 @@ def _lowered(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return value
 
 
+class Address:
+    """A kernel of Numba, compiled for the types of its arguments; LLVM knows its address by `symbol`."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        from ..backends.numba import calls
+
+        self.facts = (name, arguments)
+        self.symbol = _symbol(f"{name}_{hashlib.sha256(repr(arguments).encode()).hexdigest()}")
+        kernel = getattr(calls, name)
+        kernel.compile(arguments)
+        compiled = kernel.overloads[arguments]
+        self.result = compiled.signature.return_type
+        llvm.add_symbol(self.symbol, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return address, self.facts
+
+
+@functools.cache
+def address(name: str, arguments: tuple[Any, ...]) -> Address:
+    """The function `name` of backends/numba/calls.py, for arguments of these types."""
+    return Address(name, arguments)
+
+
+@functools.cache
+def numba_kernel(name: str, count: int) -> Any:
+    """The function `name` of backends/numba/calls.py, of `count` arguments, for nopython code.
+
+    Called as it is, Numba would link its code into the caller and optimise it there again, for a second.
+    """
+
+    def typed(given: tuple[Any, ...]) -> Any:
+        arguments = tuple(types.unliteral(kind) for kind in given)
+        kernel = address(name, arguments)
+
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            _keep(context, builder, kernel)
+            of = context.call_conv.get_function_type(sig.return_type, sig.args)
+            function = cgutils.get_or_insert_function(builder.module, of, kernel.symbol)
+            status, returned = context.call_conv.call_function(
+                builder, function, sig.return_type, sig.args, values
+            )
+            with cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+            return returned
+
+        return signature(kernel.result, *arguments), codegen
+
+    return _intrinsic(name, count, typed)
+
+
+def _intrinsic(name: str, count: int, typed: Any) -> Any:
+    """The intrinsic `name` of `count` arguments; typed(their types) is its signature and its generator."""
+    names = ", ".join(f"argument{i}" for i in range(count))
+    namespace: dict[str, Any] = {"typed": typed}
+    exec(f"def {name}(typing_context, {names}): return typed(({names}))", namespace)
+    return intrinsic(namespace[name])
+
+
+def _keep(context: Any, builder: Any, mark: Any) -> None:
+    """Keep `mark` among the constants of the function that is compiled."""
+    context.declare_env_global(builder.module, context.get_env_name(context.fndesc))
+    if mark not in context.environment.consts:
+        context.environment.consts.append(mark)
+
+
 @functools.cache
 def stamped(mark: Stamp) -> Any:
     """A function for nopython code that keeps `mark` with the code of its caller."""
@@ -141,9 +204,7 @@ def stamped(mark: Stamp) -> Any:
     @intrinsic
     def keep(typing_context: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            context.declare_env_global(builder.module, context.get_env_name(context.fndesc))
-            if mark not in context.environment.consts:
-                context.environment.consts.append(mark)
+            _keep(context, builder, mark)
             return context.get_dummy_value()
 
         return types.none(), codegen

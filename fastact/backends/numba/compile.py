@@ -206,3 +206,11 @@ def compiled(function: Callable[..., Any], fastmath: Set[str] = frozenset()) -> 
             f"in {cache.cache_path}. Delete what is there, or set NUMBA_CACHE_DIR to another folder"
         )
     return kernel
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """The helper `function`: Numba copies it into each kernel that calls it, and compiles the whole.
+
+    A helper that is a kernel of its own takes longer, since LLVM optimises it again in each of its callers.
+    """
+    return njit(function, nogil=True, error_model="numpy", inline="always")

@@ -19,10 +19,11 @@ from ..numpy import check_argmax
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, SUBTOTAL, copy_rows, lanes_of, new_buffer, split_evenly, store
-from .compile import compiled
+from .compile import compiled, inlined
 from .product import FEW_ROWS, add_rows_in_place
 from .vectors import (
     GATHER_VECTORS,
+    TABLE_VECTORS,
     VECTOR_BYTES,
     copy_elements,
     gather_by_argmax,
@@ -42,7 +43,6 @@ _MIN_SUBTOTAL_OUTPUTS = 64  # least outputs in a subtotal, even for many pieces
 
 # Tables of rows of x, for grad_weight.
 _TABLE_ROWS = 64  # as many as the bits of a word
-_TABLE_VECTORS = 8  # most vectors in a row of a table.  bench/tuning: numba-table-vectors
 _MIN_CELL_OUTPUTS = 16  # even for many pieces, since each cell reads all of x
 
 # Above this many pieces each table has few terms of a sum, so a subtotal takes fewer tables, for accuracy.
@@ -50,14 +50,14 @@ _MIN_CELL_OUTPUTS = 16  # even for many pieces, since each cell reads all of x
 _MANY_PIECES = 8
 
 
-@compiled
+@inlined
 def _table_width(columns, like, limit):
     """The number of tables that hold `columns`, and the vectors in a row of each, at most `limit`."""
     lanes = lanes_of(like)
     return split_evenly((columns + lanes - 1) // lanes, limit)
 
 
-@compiled
+@inlined
 def _fill_tables(weight, row, rows, column, columns, width, tables):
     """Copy weight[row : row + rows, column : column + columns] to tables (columns / width, rows, width)."""
     flat = weight.reshape(weight.size)
@@ -67,7 +67,7 @@ def _fill_tables(weight, row, rows, column, columns, width, tables):
             copy_elements(flat, at + first, tables, first * rows + r * width, min(width, columns - first))
 
 
-@compiled
+@inlined
 def _few_rows_cells(flat_grad, weight, pieces, argmax, grad_x, block_columns, first, last):
     """`_grad_x_cells` for few rows: the winners are read where they are.  Cells are blocks of columns."""
     rows, in_features = grad_x.shape
@@ -141,7 +141,7 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
             grad_x[:] = 0
 
 
-@compiled
+@inlined
 def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
     """Find the winner of each row and output, for rows [row, row + rows) and the outputs from `output` on.
 
@@ -162,7 +162,7 @@ def _find_winners(grad_y, argmax, row, rows, output, winner_bits, scale, sums):
             sums[j, k] += grad
 
 
-@compiled
+@inlined
 def _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vectors, sums):
     """Add to each unit of `count` outputs grad_y times x over the rows of [start, stop) that it wins.
 
@@ -184,7 +184,7 @@ def _gather_units(x, start, stop, winner_bits, count, scale, table, tables, vect
                         gather_by_bits(table, bits, scale, scale_at, vectors, sums, at)
 
 
-@compiled
+@inlined
 def _few_rows_units(x, winner_bits, scale, flat_grad, at, accumulate):
     """The units of grad_weight from `at` on, for at most FEW_ROWS rows, whose winners are in one block."""
     outputs, pieces = winner_bits.shape
@@ -202,7 +202,7 @@ def _few_rows_units(x, winner_bits, scale, flat_grad, at, accumulate):
             sum_scaled_rows(flat_x, starts, 0, scales, 0, terms, in_features, flat_grad, unit, accumulate)
 
 
-@compiled
+@inlined
 def _max_cell_outputs(pieces):
     """Most outputs of a cell of grad_weight."""
     return max(_MIN_CELL_OUTPUTS, BLOCK_COLUMNS // pieces)
@@ -214,7 +214,7 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     rows, in_features = x.shape
     out_features = grad_y.shape[1]
     _, outputs = split_evenly(out_features, _max_cell_outputs(pieces))
-    tables, vectors = _table_width(in_features if grad_weight.size else 0, x, _TABLE_VECTORS)
+    tables, vectors = _table_width(in_features if grad_weight.size else 0, x, TABLE_VECTORS)
     width = vectors * lanes_of(x)
     subtotal_rows = SUBTOTAL if pieces <= _MANY_PIECES else SUBTOTAL // 2
     blocks = max(1, min(subtotal_rows // _TABLE_ROWS, (rows + _TABLE_ROWS - 1) // _TABLE_ROWS))

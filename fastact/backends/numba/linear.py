@@ -20,7 +20,7 @@ from . import pool
 from .activations import activate_row, activation_backward, code_of, parameters_of
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
-from .compile import compiled
+from .compile import compiled, inlined
 from .maximum import maximum_row
 from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
 from .vectors import copy_elements
@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 _IDENTITY = resolve("identity", 1, np.dtype(np.float32), {})
 
 
-@compiled
+@inlined
 def _max_outputs(pieces):
     """Most outputs of a cell."""
     return max(1, BLOCK_COLUMNS // pieces)

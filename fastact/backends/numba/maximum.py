@@ -13,13 +13,13 @@ from ..numpy import check_argmax
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import CELL, lanes_of
-from .compile import compiled
+from .compile import compiled, inlined
 from .vectors import maximum_vector
 
 Array = np.ndarray[Any, Any]
 
 
-@compiled
+@inlined
 def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
     """y[y_at], argmax[argmax_at] = the winner of z[at + k * step], k < pieces, and its k.
 
@@ -34,7 +34,7 @@ def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
     argmax[argmax_at] = index
 
 
-@compiled
+@inlined
 def maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
     """`_maximum_scalar` for `count` neighbours: of z[at + k * step + i] for each i < count."""
     lanes = lanes_of(z)
@@ -45,7 +45,7 @@ def maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
         _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
 
 
-@compiled
+@inlined
 def _cell_size(inner):
     """The size of a cell, along outer and along inner, of a maxout over (outer, pieces, inner)."""
     return max(1, CELL // max(1, inner)), max(1, min(inner, CELL))

@@ -28,7 +28,7 @@ from .blocks import (
     split_evenly,
     store,
 )
-from .compile import compiled
+from .compile import compiled, inlined
 from .vectors import (
     DOT_TILE_ROWS,
     DOT_UNITS,
@@ -53,7 +53,7 @@ _FEW_TERMS_ROWS = 64  # the row block of few terms
 _TERMS_AT_ONCE = 4  # terms that are added up in registers before they are added to a row of sums
 
 
-@compiled
+@inlined
 def _pack_columns(source, row, depth, column, columns, width, panels):
     """Pack source[row : row + depth, column : column + columns] to panels (columns / width, depth, width)."""
     flat = source.reshape(source.size)
@@ -65,7 +65,7 @@ def _pack_columns(source, row, depth, column, columns, width, panels):
         copy_elements(flat, at + whole, panels, whole * depth + d * width, columns - whole)
 
 
-@compiled
+@inlined
 def _unit_starts(weight, pieces, output, outputs):
     """The index at which each unit begins in the flat weight, of the outputs [output, output + outputs).
 
@@ -80,7 +80,7 @@ def _unit_starts(weight, pieces, output, outputs):
     return starts
 
 
-@compiled
+@inlined
 def _pack_units(weight, starts, column, depth, panels):
     """Pack columns [column, column + depth) of the units to panels (units / width, depth, width)."""
     flat = weight.reshape(weight.size)
@@ -95,7 +95,7 @@ def _pack_units(weight, starts, column, depth, panels):
                 panels[target + d * width + i] = flat[starts[first + i] + column + d]
 
 
-@compiled
+@inlined
 def _multiply_block(
     left, rows, row_step, depth_step, panels, columns, start, depth, total_depth, sums, subtotal, step
 ):
@@ -121,7 +121,7 @@ def _multiply_block(
         store(subtotal, 0, sums, 0, rows * step, True)
 
 
-@compiled
+@inlined
 def _add_dots(x, row, rows, weight, starts, units, sums, step):
     """Add x[row : row + rows] @ weight.T to the block `sums`, its rows `step` apart.
 
@@ -140,7 +140,7 @@ def _add_dots(x, row, rows, weight, starts, units, sums, step):
                 )  # fmt: skip
 
 
-@compiled
+@inlined
 def add_rows_in_place(flat, starts, starts_step, scales, scales_step, terms, buffers, rows, columns):
     """Return buffers[0], (rows, columns): for each row n, the sum of the scaled rows of `flat`.
 
@@ -162,7 +162,7 @@ def add_rows_in_place(flat, starts, starts_step, scales, scales_step, terms, buf
     return totals
 
 
-@compiled
+@inlined
 def block_buffers(rows, columns, depth, like):
     """Buffers for one block: its sums, their subtotal, rows of the left operand, panels of the right one.
 
@@ -175,7 +175,7 @@ def block_buffers(rows, columns, depth, like):
     return sums, subtotal, new_buffer(rows * CUT, like), new_buffer(columns * CUT, like)
 
 
-@compiled
+@inlined
 def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, dot_rows):
     """Compute the pre-activations of a block to buffers[0], (rows, pieces, outputs); return its row step.
 
@@ -203,7 +203,7 @@ def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers,
     return step
 
 
-@compiled
+@inlined
 def _product_blocks(rows, columns, depth):
     """The number of blocks along the columns, the columns of a block, and the same of the rows."""
     most_columns, most_rows = BLOCK_COLUMNS, BLOCK_ROWS
@@ -221,7 +221,7 @@ def count_product_cells(rows, columns, depth):
     return column_blocks * row_blocks if rows * columns else 0
 
 
-@compiled
+@inlined
 def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last):
     """`product_cells` where b has few rows: each row of out is a sum of a few scaled rows of b."""
     rows, columns = out.shape
@@ -233,7 +233,7 @@ def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
         sum_scaled_rows(flat, starts, 0, scales, 0, len(b), columns, flat_out, r * columns, accumulate)
 
 
-@compiled
+@inlined
 def _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last):
     """`product_cells` where out has few rows: b is read once, where it is."""
     rows, columns = out.shape

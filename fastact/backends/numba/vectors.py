@@ -36,6 +36,7 @@ _SCALED_VECTORS = 8  # vectors of a sum of scaled rows, in registers
 DOT_TILE_ROWS, DOT_UNITS = 4 if VECTOR_BYTES == 64 else 2, 4
 # Most vectors in a row of a gathered table: their sums are in registers.  bench/tuning: gather-vectors
 GATHER_VECTORS = 12
+TABLE_VECTORS = 8  # the same, of a table of rows of x.  bench/tuning: numba-table-vectors
 
 
 class Vectors:
@@ -285,15 +286,15 @@ def sum_scaled_rows(
     return signature, generate
 
 
-def _sum_rows(builder, vectors, row_vectors, out, walk):
+def _sum_rows(builder, vectors, row_vectors, most, out, walk):
     """Add the sum of some rows of a table, each times a number, to the memory at `out`.
 
-    A row has `row_vectors` vectors, 1 to GATHER_VECTORS.  Registers are allocated at compile time, so each
+    A row has `row_vectors` vectors, 1 to `most`.  Registers are allocated at compile time, so each
     width has a loop of its own: `walk(width, add)` generates it, and calls add(row pointer, scale).
     """
     done = builder.append_basic_block("summed")
     cases = builder.switch(row_vectors, done)
-    for width in range(1, GATHER_VECTORS + 1):
+    for width in range(1, most + 1):
         block = builder.append_basic_block(f"sum{width}")
         cases.add_case(row_vectors.type(width), block)
         builder.position_at_end(block)
@@ -339,7 +340,7 @@ def gather_by_argmax(typing, table, pieces, argmax, scale, at, count, row_vector
                 row = builder.gep(table_pointer, [builder.mul(row, integer(width * vectors.lanes))])
                 add(row, vectors.broadcast(builder.load(builder.gep(scale_pointer, [loop.index]))))
 
-        _sum_rows(builder, vectors, row_vectors, out_pointer, walk)
+        _sum_rows(builder, vectors, row_vectors, GATHER_VECTORS, out_pointer, walk)
         return context.get_dummy_value()
 
     return signature, generate
@@ -349,7 +350,8 @@ def gather_by_argmax(typing, table, pieces, argmax, scale, at, count, row_vector
 def gather_by_bits(typing, table, winner_bits, scale, at, row_vectors, out, out_at):
     """Add to `out` the sum over the bits r that are set in `winner_bits` of scale[at + r] * table[r].
 
-    All arrays are flat; a row of the table has `row_vectors` vectors.  At least one bit is set.
+    All arrays are flat; a row of the table has `row_vectors` vectors, TABLE_VECTORS at most.  At
+    least one bit is set.
     """
     signature = types.void(table, winner_bits, scale, at, row_vectors, out, out_at)
 
@@ -378,7 +380,7 @@ def gather_by_bits(typing, table, winner_bits, scale, at, row_vectors, out, out_
             builder.cbranch(builder.icmp_unsigned("!=", rest, integer(0)), body, after)
             builder.position_at_end(after)
 
-        _sum_rows(builder, vectors, row_vectors, out_pointer, walk)
+        _sum_rows(builder, vectors, row_vectors, TABLE_VECTORS, out_pointer, walk)
         return context.get_dummy_value()
 
     return signature, generate
