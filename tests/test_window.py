@@ -7,8 +7,9 @@ import pytest
 from support.differences import TOLERANCE, differences
 from support.inputs import double, integers, maxout_inputs, normal, reference
 from support.linear_maxout import assert_forward
+from support.processes import output_of
 from support.tolerance import assert_same_bits, assert_within, sum_bound
-from support.variants import COMPILED, in_force
+from support.variants import COMPILED, in_force, needs_proc
 
 import fastact as fa
 from fastact import backends, settings
@@ -391,6 +392,70 @@ def test_network_has_the_bits_of_its_steps_one_by_one(name, rows, features, dtyp
     )
 
 
+@pytest.mark.parametrize("name", ["encoder2", "nested"])
+@pytest.mark.parametrize("features", [1, 33, 96])
+@pytest.mark.parametrize("tier", ["highest", "high", "medium"])
+def test_inference_of_a_large_batch_has_the_bits_of_training(name, features, tier, dtype, rng):
+    parts = [p for p in NETWORKS[name](rng, 3100, features, dtype) if p[0] != DROPOUT]
+    net, x = Network(*parts), normal(rng, (3100, features), dtype)
+    x[2000, 0] = np.inf  # not representable on a tier
+    with np.errstate(all="ignore"):
+        expected = net.forward(x, training=True, tier=tier)
+        for threads in (1, 2, 3):
+            with settings.num_threads(threads):
+                assert_same_bits(net.forward(x, tier=tier), expected)
+
+
+MEMORY = """
+import numpy as np, fastact as fa
+from pathlib import Path
+from types import SimpleNamespace
+from fastact import backends
+from fastact.nn import network
+
+def peak():
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024  # MB
+
+def parameter(values):
+    return fa.Parameter(values.astype(np.float32), "parameter")
+
+c, objects, parts = backends.get("c"), network._objects(), ()
+for _ in range(3):
+    weight = parameter(np.ones((48, 2, 7 * 48)))
+    maxout = SimpleNamespace(precision=None, weight=weight, bias=None)
+    norm = SimpleNamespace(eps=1e-5, weight=parameter(np.ones(48)), bias=None)
+    parts += (
+        (network.BRANCH, None, ()),
+        (network.WINDOW, SimpleNamespace(window_size=3), ("window_size",)),
+        (network.MAXOUT, maxout, ("precision", "weight", "bias")),
+        (network.LAYER_NORM, norm, ("eps", "weight", "bias")),
+        (network.SUM, None, ()),
+    )
+x = np.ones((60000, 48), np.float32)
+c.network_forward(objects, parts, x[:2000], False, None, 0, 1)
+before = peak()
+if {training}:
+    y, tape = c.network_forward(objects, parts, x, True, None, 0, 1)
+    c.network_backward(objects, parts, x, y, tape, x, False, True, 1)
+    kept = 2 * y.nbytes + tape.nbytes  # y, grad_x, the tape
+else:
+    kept = c.network_forward(objects, parts, x, False, None, 0, 1).nbytes
+print((peak() - before) * 2**20 / x.nbytes - kept / x.nbytes)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize(("training", "arrays"), [(False, 2), (True, 4)])
+def test_windows_allocate_no_matrix_of_windows(training, arrays, variant):
+    """Beside the results and the tape: two arrays between segments; three gradients, and a copy of grad_y.
+
+    A matrix of windows would be 7 arrays more.
+    """
+    if variant == f"c-{c.supported_isas()[0]}":
+        assert float(output_of(MEMORY.format(training=training))) < arrays + 0.5
+
+
 def test_tape_of_another_network_is_used_again(rng):
     """Margins are zeros again in memory that held other numbers."""
     parts = encoder(rng, 2, 40, 8, 3, 2, F32)
@@ -446,6 +511,7 @@ def test_window_size_that_is_not_an_int_in_range_is_not_usable(size):
         [PRODUCT],
         [window(2), PRODUCT],
         [part(WINDOW), PRODUCT],
+        [window(1), PRODUCT, part(SUM)],
     ],
     ids=lambda parts: "-".join(str(kind) for kind, _, _ in parts),
 )

@@ -344,7 +344,7 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
       return 1;
     }
     depth += (s->layer == FA_BRANCH) - (s->layer == FA_SUM);
-    n->usable &= depth <= FA_MAX_BRANCHES;
+    n->usable &= depth >= 0 && depth <= FA_MAX_BRANCHES;
     features = s->out_features;
     n->pointers[n->count] = s;
     n->count += s->layer != FA_WINDOW && (s->layer != FA_DROPOUT || training);

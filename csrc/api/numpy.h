@@ -69,6 +69,9 @@
  *   FA_LAYER_NORM    eps, weight, bias
  *   FA_DROPOUT       p, rescale, a generator; or p, the factor of the numbers that are kept, and either an array of
  *                    bytes: 1 for each number of x that is kept; or an int, the seed of dropout_keep
+ *   FA_WINDOW        rows on each side, an int from 1 to FA_MAX_WINDOW; the next part is a FA_LINEAR or FA_MAXOUT,
+ *                    whose weight has 2 window + 1 times as many inputs as x has columns; the two are one step
+ *   FA_BRANCH, FA_SUM    none
  *
  * A parameter whose `grad` is False needs no gradient.
  *

@@ -149,8 +149,9 @@ static int64_t widest_input(const struct fa_step *const *steps, int64_t count, i
   return widest;
 }
 
-/* ---- segments: steps of which each row of the last one's output depends on the same row of what comes before them,
- * but for the window of the first.  They run for some rows at a time, so that what is between them stays in cache. */
+/* ---- segments: steps without a window, but for that of the first product.  A row of the last step's output depends on
+ * the window of that row alone, so a segment runs for some rows at a time, and what is between its steps stays in
+ * cache. */
 
 /* Whether step i needs all the rows of its input: for a window, its own or that of a step before the sum of the branch
  * that it is. */
@@ -286,7 +287,7 @@ static int run_segments(const struct forward *f, const char *x, char *y) {
                                : free_buffer(&f->whole, &branches, x);
     clear_margins(to, f->rows * f->steps[end - 1]->out_features, margin_of(f->steps, f->count, end - 1), itemsize);
     status = run_segment(f, first, end, x, to, &branches);
-    for (int64_t i = first; i < end; i++) {
+    for (int64_t i = first; i < end; i++) { /* a branch that the segment does not sum is its input */
       if (f->steps[i]->layer == FA_BRANCH) push(&branches, x, f->steps[i]->in_features);
       if (f->steps[i]->layer == FA_SUM) pop(&branches);
     }

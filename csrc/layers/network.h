@@ -1,5 +1,8 @@
 /* Layers that run one after the other in one call.
  *
+ * A window is a part of the product that it stands before.  An array that a window takes has zeros before its first row
+ * and after its last: those of the tape and of the workspace do, and a caller's x is copied once.
+ *
  * A step takes what the step before it returns.  Steps of inference have no FA_DROPOUT.  Rows are above 0, and so are
  * the sizes of training. */
 #ifndef FA_NETWORK_H

@@ -24,7 +24,9 @@ from thinc.layers.linear import forward as thinc_linear
 from thinc.layers.maxout import forward as thinc_maxout
 from thinc.layers.mish import forward as thinc_mish
 from thinc.layers.relu import forward as thinc_relu
+from thinc.layers.residual import InT as ResidualT
 from thinc.layers.residual import forward as thinc_residual
+from thinc.types import Floats2d
 
 from .. import activations, backends, checks, settings
 from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
@@ -454,7 +456,7 @@ def _add_gradient(node: AnyModel, name: str, gradient: Array) -> None:
         node.set_grad(name, gradient)  # inc_grad would copy it
 
 
-# ---- forwards in the place of Thinc's
+# ---- forwards in the place of Thinc's; X is annotated as there
 
 
 def chain_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
@@ -482,27 +484,27 @@ def _forward(original: Any, model: AnyModel, X: Any, is_train: bool) -> tuple[An
     return run(steps_of(model), X, is_train) or original(model, X, is_train)
 
 
-def residual_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+def residual_forward(model: AnyModel, X: ResidualT, is_train: bool) -> tuple[ResidualT, Callback]:
     """The forward of Thinc's residual, in one call if C has all that is inside."""
     return _forward(thinc_residual, model, X, is_train)
 
 
-def linear_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+def linear_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callback]:
     """The forward of Thinc's Linear: product and bias in one pass."""
     return _forward(thinc_linear, model, X, is_train)
 
 
-def relu_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+def relu_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callback]:
     """The forward of Thinc's Relu: product, bias and activation in one pass."""
     return _forward(thinc_relu, model, X, is_train)
 
 
-def mish_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+def mish_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callback]:
     """The forward of Thinc's Mish: product, bias and activation in one pass."""
     return _forward(thinc_mish, model, X, is_train)
 
 
-def gelu_forward(model: AnyModel, X: Any, is_train: bool) -> tuple[Any, Callback]:
+def gelu_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callback]:
     """The forward of Thinc's Gelu: product, bias and activation in one pass."""
     return _forward(thinc_gelu, model, X, is_train)
 
