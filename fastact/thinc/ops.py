@@ -34,7 +34,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
 
     Arrays that fastact does not take go to Thinc's own Ops, and so does what fastact computes no faster.  A
     layer calls the product and the activation apart, so these Ops fuse nothing; `accelerate` and the layer
-    `Maxout` do.  Parameters are annotated as in Thinc's `Ops`.
+    `Maxout` do.  The active backend computes.  Parameters are annotated as in Thinc's `Ops`.
     """
 
     name = "fastact"
