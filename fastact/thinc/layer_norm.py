@@ -29,8 +29,8 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
     """The forward of Thinc's LayerNorm.
 
     X (rows, nI), the parameters G and b (nI,) -> Y (rows, nI) and a callback that takes dY (rows, nI), adds
-    to the gradients of G and b and returns dX (rows, nI).  Thinc's own steps run for what fastact does not
-    take: a GPU's arrays, other or mixed dtypes, shapes that do not agree.
+    to the gradients of G and b and returns dX (rows, nI).  The active backend computes.  Thinc's own steps
+    run for what fastact does not take: a GPU's arrays, other or mixed dtypes, shapes that do not agree.
     """
     x: Any = X
     G: Any = model.get_param("G")
