@@ -35,9 +35,10 @@ struct extent {
   int written;
 };
 
-/* A dropout, and the generator that it draws from, or the bytes that are drawn already. */
+/* A dropout, and what says which numbers it keeps: a generator, the seed of a counter-based one, or bytes. */
 struct drawing {
-  PyObject *generator;
+  PyObject *source;
+  uint64_t seed;
   double p;
   int64_t step, n;
 };
@@ -252,14 +253,21 @@ static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
   return PyArray_TYPE(array) == NPY_UINT8 && can_be_read(array) && size_of(array) == count;
 }
 
-static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *generator) {
+static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *source) {
   double dropped = PyFloat_CheckExact(p) ? PyFloat_AsDouble(p) : -1;
   int64_t count = n->rows * s->in_features;
   n->usable &= dropped >= 0 && dropped < 1;
-  n->usable &= PyBool_Check(rescale) ? is_exactly(n, generator, GENERATOR_TYPE)
-                                     : PyFloat_CheckExact(rescale) && is_bytes(n, generator, count);
+  uint64_t seed = 0;
+  if (PyBool_Check(rescale))
+    n->usable &= is_exactly(n, source, GENERATOR_TYPE);
+  else if (!PyFloat_CheckExact(rescale))
+    n->usable = 0;
+  else if (PyLong_CheckExact(source))
+    seed = PyLong_AsUnsignedLongLong(source);
+  else
+    n->usable &= is_bytes(n, source, count);
   s->factor = rescale == Py_True ? 1 / (1 - dropped) : rescale == Py_False ? 1 : PyFloat_AsDouble(rescale);
-  n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
+  n->drawings[n->drawing_count++] = (struct drawing){source, seed, dropped, n->count, count};
 }
 
 /* The rows on each side that the next step, a product, takes with each row. */
@@ -464,14 +472,19 @@ static int draw_from(PyObject *generator, int64_t n, double p, uint8_t *keep) {
   return drawn;
 }
 
-static int draw_dropouts(const struct network *n, struct tape *tape) {
+static int draw_dropouts(const struct network *n, struct tape *tape, int threads) {
   for (int64_t i = 0; i < n->drawing_count; i++) {
     const struct drawing *d = &n->drawings[i];
     uint8_t *keep = tape_keeps(tape, d->step);
-    if (is_bytes(n, d->generator, d->n))
-      memcpy(keep, PyArray_DATA((PyArrayObject *)d->generator), (size_t)d->n);
-    else if (!draw_from(d->generator, d->n, d->p, keep))
+    if (PyLong_CheckExact(d->source)) {
+      Py_BEGIN_ALLOW_THREADS;
+      fa_dropout_keep(d->n, d->seed, d->p, keep, threads);
+      Py_END_ALLOW_THREADS;
+    } else if (is_bytes(n, d->source, d->n)) {
+      memcpy(keep, PyArray_DATA((PyArrayObject *)d->source), (size_t)d->n);
+    } else if (!draw_from(d->source, d->n, d->p, keep)) {
       return 0;
+    }
   }
   return 1;
 }
@@ -497,7 +510,7 @@ static PyObject *py_network_forward(PyObject *module, PyObject *const *arguments
     int64_t bytes = lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, NULL);
     tape_object = tape_array(&n, given, bytes);
     if (tape_object) lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, tape_in(tape_object));
-    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object))) {
+    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object), threads)) {
       Py_XDECREF(tape_object);
       Py_DECREF(y_object);
       return raised(&n);

@@ -15,8 +15,13 @@
  *   linear_activation(code, parameter, slope, x, weight, bias, y, z, threads, precision)
  *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
  *                              grad_slope, accumulate, threads, precision)
+ *   matmul(x, y, trans1, trans2, out, threads, precision)    flags; out = op(x) @ op(y)
  *   layer_norm(eps, x, weight, bias, y, saved, threads)
  *   layer_norm_backward(grad_y, x, weight, saved, grad_x, grad_weight, grad_bias, accumulate, threads)
+ *   dropout_keep(seed, p, keep, threads)    keep: bytes of any shape; seed: 0 to 2^64 - 1
+ *   hash_embed(ids, tables, y, keys, threads)    ids: uint64; tables: a tuple of at least one tuple (table, column of
+ *                            the ids, seed, scale or None); keys: uint32
+ *   hash_embed_backward(grad_y, keys, tables, threads)    tables with the gradients in the place of the tables
  *   run_frozen(layers, count, type, in_features, out_features, x, y, threads)    layers: an address; type: dtype.num
  *
  *   mse(y, target, grad, threads)    binary_cross_entropy(logits, target, grad, threads)
@@ -34,6 +39,13 @@
  *
  *   sgd(types, parameters, velocity, lr, momentum, nesterov, weight_decay, threads)     velocity is kept for momentum 0
  *   adam(types, parameters, mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)
+ *
+ * A step of one parameter checks everything itself too, and returns False, and writes nothing, unless data and grad are
+ * as there, of at least one axis, and writeable, average is like them or None, mean and square are vectors of as many
+ * numbers or both None, no two of them overlap, and the numbers are ints or floats within the range of the dtype:
+ *
+ *   update_parameter(types, data, grad, mean, square, average, max_norm, decay, rate, beta1, beta2, eps, shrink,
+ *                    new_share, threads)
  *
  * A network reads the attributes of its layers, and checks everything itself.  It returns None, and nothing has been
  * written or drawn, where only the layers themselves can deal with an array or a step: it is no plain array, it does
@@ -55,10 +67,10 @@
  *   FA_MAXOUT        precision, weight, bias
  *   FA_ACTIVATION    its name, its keywords, slope
  *   FA_LAYER_NORM    eps, weight, bias
- *   FA_DROPOUT       p, rescale, a generator; or, for a caller who has drawn: p, the factor of the numbers that are
- *                    kept, an array of bytes: 1 for each number of x that is kept
+ *   FA_DROPOUT       p, rescale, a generator; or p, the factor of the numbers that are kept, and either an array of
+ *                    bytes: 1 for each number of x that is kept; or an int, the seed of dropout_keep
  *   FA_WINDOW        rows on each side, an int from 1 to FA_MAX_WINDOW; the next part is a FA_LINEAR or FA_MAXOUT,
- * whose weight has 2 window + 1 times as many inputs as x has columns.  The two are one step FA_BRANCH, FA_SUM    none
+ *                    whose weight has 2 window + 1 times as many inputs as x has columns: the two are one step
  *
  * A parameter whose `grad` is False needs no gradient.
  *

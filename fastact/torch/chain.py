@@ -19,29 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import activations, backends, settings
-from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
+from ..nn.network import DROPOUT, LAYER_NORM, LINEAR, MAXOUT
+from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
 from .operators import OperatorFunction, check_first_derivative
 from .tensors import FLOATS, NUMPY_DTYPES, as_array, as_rows, thread_count
 
 Array = np.ndarray[Any, Any]
 
-# What C reads of the layer of a step: see csrc/api/numpy.h.
-_ATTRIBUTES = {
-    LINEAR: ("precision", "weight", "bias", "activation", "keywords", "slope"),
-    MAXOUT: ("precision", "weight", "bias"),
-    ACTIVATION: ("activation", "keywords", "slope"),
-    LAYER_NORM: ("eps", "weight", "bias"),
-    DROPOUT: ("p", "factor", "keep"),
-}
 _HAVE_PLACES = (LINEAR, MAXOUT, LAYER_NORM)  # a weight and a bias
-_TIERS = {tier: number for number, tier in enumerate(settings.PRECISIONS)}
-_OBJECTS = (  # the first of what C needs, in the order of api/network.c
-    np.random.Generator,
-    np.ndarray,
-    np.empty,
-    *map(np.dtype, (np.float32, np.float64, np.uint8)),
-    {None: -1},  # the tier of a layer: the one in force
-)
 # What a chain saves in a call that records gradients, and what it costs, in microseconds of one machine; only
 # their ratios count.  bench/tuning: torch-chain-gain
 MODULE_GAIN, NUMBER_GAIN, CHEAP_NUMBER_GAIN, RECORDED_COST = 12.0, 0.003, 0.0005, 100.0
@@ -88,38 +73,14 @@ class Link(NamedTuple):
 # ---- what C reads
 
 
-class _Parameter:
-    """A weight or a bias; `grad` is False where no gradient is needed."""
-
-    __slots__ = ("data", "grad")
-
-    def __init__(self) -> None:
-        self.data: Array | None = None
-        self.grad: Array | bool = False
-
-
-class _Layer:
-    """The attributes of a step."""
-
-    precision = slope = None
-
-    def __init__(self, activation: int) -> None:
-        self.activation = activation  # a key of the activations that its chain gives to C
-        self.keywords: dict[str, Any] = {}
-        self.weight: _Parameter | None = None
-        self.bias: _Parameter | None = None
-        self.p = self.factor = self.eps = 0.0
-        self.keep: Array | None = None
-
-
 class _Place:
     """A weight or a bias of a step, and the array of the tensor that was seen there last."""
 
     __slots__ = ("_layer", "_name", "_parameter", "_pieces", "array")
 
-    def __init__(self, layer: _Layer, name: str, pieces: int) -> None:
+    def __init__(self, layer: StepLayer, name: str, pieces: int) -> None:
         self._layer, self._name, self._pieces = layer, name, pieces
-        self._parameter = _Parameter()
+        self._parameter = StepParameter()
         self.array: Array | None = None
 
     def take(self, tensor: Any, dtype: torch.dtype) -> bool:
@@ -161,11 +122,12 @@ class _Parts:
 
     def __init__(self, links: Sequence[Link], active: tuple[bool, ...]) -> None:
         self.places: list[_Place] = []
-        self.dropouts: list[tuple[_Layer, Link]] = []
+        self.dropouts: list[tuple[StepLayer, Link]] = []
         parts = []
         switches = iter(active)
         for index, link in enumerate(links):
-            layer = _Layer(index)
+            layer = StepLayer()
+            layer.activation = index
             if link.kind in _HAVE_PLACES:
                 self.places += [_Place(layer, name, link.pieces) for name in ("weight", "bias")]
             if link.kind == LAYER_NORM:
@@ -174,7 +136,7 @@ class _Parts:
                 if not next(switches):
                     continue
                 self.dropouts.append((layer, link))
-            parts.append((link.kind, layer, _ATTRIBUTES[link.kind]))
+            parts.append((link.kind, layer, ATTRIBUTES[link.kind]))
         self.parts = tuple(parts)
         self._dtype: torch.dtype | None = None
         self._known: list[Tensor | None] = []
@@ -234,7 +196,7 @@ class Chain:
         self._dropouts = [link.modules[0].__dict__ for link in links if link.kind == DROPOUT]
         self._ranks = max(link.ranks[0] for link in links), min(link.ranks[1] for link in links)
         codes = {index: link.activation for index, link in enumerate(links)}
-        self.objects = (_Parameter, *_OBJECTS, codes, activations.code_of)
+        self.objects = objects_of(codes)
         self._free: dict[tuple[bool, ...], list[_Parts]] = {}
         # from these rows on it is quicker than the modules in a call that records gradients
         self.fewest_rows = _fewest_rows(links)
@@ -281,7 +243,7 @@ class Chain:
         if parts.dropouts and not self._draw(parts, x, tensors):
             return None
         training = records or len(parts.dropouts) > 0
-        tier = _TIERS[settings.precision_in_force(None)]
+        tier = TIERS[settings.precision_in_force(None)]
         done = backend.network_forward(
             self.objects, parts.parts, rows_of(x), training, None, tier, thread_count()
         )
