@@ -32,7 +32,7 @@ from .. import activations, backends, checks, settings
 from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
 from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
-from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden
+from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden, own_gradient
 from .layer_norm import layer_norm_forward
 from .ops import same_float_arrays
 
@@ -424,8 +424,8 @@ class _Backward:
         known = set()
         missing = []
         for node, name, parameter in self._places:
-            gradient: Any = node.get_grad(name) if in_place and node.has_grad(name) else None
-            if _fits(gradient, parameter.data) and id(gradient) not in known:
+            gradient = own_gradient(node, name, parameter.data) if in_place else None
+            if gradient is not None and id(gradient) not in known:
                 parameter.grad = gradient
                 known.add(id(gradient))
             else:
@@ -436,17 +436,6 @@ class _Backward:
             gradient = parameter.grad = make(parameter.data)
             new.append((node, name, gradient))
         return new, bool(known)
-
-
-def _fits(gradient: Any, data: Any) -> bool:
-    """Whether C can add to a gradient."""
-    return (
-        type(gradient) is np.ndarray
-        and gradient.dtype == data.dtype
-        and gradient.shape == data.shape
-        and _is_plain(gradient)
-        and gradient.flags.writeable
-    )
 
 
 def _add_gradient(node: AnyModel, name: str, gradient: Array) -> None:

@@ -14,6 +14,7 @@ import pytest
 from thinc.api import (
     Dropout,
     Gelu,
+    HashEmbed,
     LayerNorm,
     Linear,
     Maxout,
@@ -25,6 +26,7 @@ from thinc.api import (
     add,
     chain,
     clone,
+    concatenate,
     expand_window,
     fix_random_seed,
     list2ragged,
@@ -548,6 +550,49 @@ def test_gradients_that_c_can_not_add_to_are_added_to(missing):
     for (owner, name), first, second in zip(names, once, twice, strict=True):
         factor = 1 if missing == "one" and (owner is node and name == "W") else 2
         np.testing.assert_allclose(second, factor * first, rtol=1e-6)
+
+
+class Proxy:
+    """Parameters and gradients of another process, as Thinc takes them."""
+
+    def __init__(self, params: dict):
+        self.params, self.grads = params, {}
+
+    def get_param(self, model_id: int, name: str) -> np.ndarray:
+        return self.params[model_id, name]
+
+    def inc_grad(self, model_id: int, name: str, value: np.ndarray) -> None:
+        self.grads[model_id, name] = self.grads.get((model_id, name), 0) + value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: encoder(2),
+        lambda: LayerNorm(WIDTH),
+        lambda: HashEmbed(WIDTH, 20, seed=1),
+        lambda: concatenate(HashEmbed(WIDTH, 20, seed=1), HashEmbed(WIDTH, 30, seed=2)),
+    ],
+    ids=["block", "layer norm", "hash embedding", "concatenation"],
+)
+def test_gradients_go_to_a_proxy_that_comes_after_the_first_of_them(make):
+    embeds = "embed" in make().name
+    model = make().initialize() if embeds else prepared(make)
+    X = np.arange(9, dtype="u8") if embeds else np.random.default_rng(0).standard_normal((9, WIDTH), "f")
+    accelerate(model)
+    params = [(node, name) for node in model.walk() for name in node.param_names]
+    Y, backprop = model(X, True)
+    backprop(np.ones_like(Y))
+    first = [node.get_grad(name).copy() for node, name in params]
+    assert len(params) == len(first) > 0
+    proxy = Proxy({(node.id, name): node.get_param(name) for node, name in params})
+    for node, _ in params:
+        node._params.proxy = proxy
+    Y, backprop = model(X, True)
+    backprop(np.ones_like(Y))
+    for (node, name), expected in zip(params, first, strict=True):
+        np.testing.assert_array_equal(proxy.grads[node.id, name], expected)
+        np.testing.assert_array_equal(node.get_grad(name), expected)
 
 
 def test_layer_that_is_twice_in_a_block_gets_both_gradients():
