@@ -30,7 +30,7 @@ from thinc.types import Floats2d
 
 from .. import activations, backends, checks, settings
 from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
-from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
+from ..nn.steps import ATTRIBUTES, MAX_BRANCHES, MAX_WINDOW, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
 from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden, own_gradient
 from .layer_norm import layer_norm_forward
@@ -223,7 +223,10 @@ def _counted(texts: list[str]) -> list[str]:
 
 
 class _Network:
-    """The steps of one call, with parameters and attributes as they are now."""
+    """The steps of one call, with parameters and attributes as they are now.
+
+    C takes what `add` took: a mask that was drawn for a call that C refuses would be drawn again.
+    """
 
     def __init__(self, x: Array, training: bool) -> None:
         self.rows, self.features = x.shape
@@ -242,6 +245,8 @@ class _Network:
             return False
         if kind.step == BRANCH:
             self._branches.append(self.features)
+            if len(self._branches) > MAX_BRANCHES:
+                return False
         elif kind.step == SUM:
             if self._branches.pop() != self.features:
                 return False
@@ -293,7 +298,7 @@ class _Network:
 
     def _add_window(self, node: AnyModel) -> bool:
         size = node.attrs["window_size"]
-        if type(size) is not int or size < 1:
+        if type(size) is not int or not 1 <= size <= MAX_WINDOW:
             return False
         layer = StepLayer()
         layer.window_size = size

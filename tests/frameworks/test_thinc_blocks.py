@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import pickle
 import threading
@@ -39,6 +40,7 @@ from thinc.layers.residual import forward as thinc_residual
 
 import fastact
 from fastact import backends
+from fastact.nn.steps import MAX_BRANCHES, MAX_WINDOW
 from fastact.thinc import FastactOps, accelerate, blocks, restore
 
 pytestmark = pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="blocks run on the C backend")
@@ -202,6 +204,31 @@ def test_same_draws_are_thincs_masks_and_factors(rate):
     fix_random_seed(3)
     np.testing.assert_array_equal(model(X, True)[0], thinc)
     assert np.random.random() == after  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: chain(Dropout(0.3), expand_window(MAX_WINDOW + 1), Linear(3, (2 * MAX_WINDOW + 3) * WIDTH)),
+        lambda: functools.reduce(
+            lambda layer, _: residual(layer), range(MAX_BRANCHES + 1), Maxout(WIDTH, WIDTH, 2, dropout=0.3)
+        ),
+    ],
+    ids=["window", "residuals"],
+)
+def test_same_draws_beyond_the_limits_of_a_block_are_thincs(make):
+    model = prepared(make)
+    expected = results(model, 5)
+    state = np.random.get_state()[2]  # noqa: NPY002
+    accelerate(model, same_draws=True)
+    for got, wanted in zip(results(model, 5), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    assert np.random.get_state()[2] == state  # noqa: NPY002
+
+
+def test_limits_of_a_block_are_those_of_c():
+    lib = backends.get("c").lib
+    assert (MAX_BRANCHES, MAX_WINDOW) == (lib.FA_MAX_BRANCHES, lib.FA_MAX_WINDOW)
 
 
 def test_mask_is_reproducible_and_differs_from_layer_to_layer_and_call_to_call():
