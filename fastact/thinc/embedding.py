@@ -165,7 +165,7 @@ def _add_gradients(
     fresh = []
     for (node, _), table in zip(embeddings, tables, strict=True):
         grad = own_gradient(node, "E", table.data)
-        if grad is None or any(grad is other for other in grads):  # of a layer that is there twice
+        if grad is None or any(np.may_share_memory(grad, other) for other in grads):  # threads write to both
             grad = np.zeros(table.data.shape, table.data.dtype)
             fresh.append((node, grad))
         grads.append(grad)
