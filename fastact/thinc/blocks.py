@@ -375,7 +375,9 @@ class _Backward:
     """The callback of a block: dY (rows, nO) -> dX (rows, nI); it adds to the gradients of the parameters.
 
     dY of another dtype is converted to that of X, whose dtype dX has.  The parameters are the arrays of the
-    forward.  Raises ValueError for a dY of another shape, and then leaves the gradients as they are.
+    forward.  After the forward of a prediction, which saves nothing, another one runs first: it reads what X
+    and the parameters' arrays hold by then.  Raises ValueError for a dY of another shape, and then leaves the
+    gradients as they are.
     """
 
     def __init__(
