@@ -25,6 +25,7 @@ ATTRIBUTES = {
     DROPOUT: ("p", "factor", "keep"),
     WINDOW: ("window_size",),
 }
+MAX_BRANCHES, MAX_WINDOW = 16, 64  # as in csrc/api/fastact.h
 TIERS = {tier: number for number, tier in enumerate(settings.PRECISIONS)}
 
 

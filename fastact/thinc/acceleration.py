@@ -329,7 +329,7 @@ def accelerate_and_log(nlp: Any, same_draws: bool = False) -> None:
 
 
 class FusingLinker:
-    """A pipeline's `_link_components`, which fuses its maxout layers as well.
+    """A pipeline's `_link_components`, which accelerates its components as well.
 
     spaCy calls this method of a pipeline whenever components were added, replaced, renamed, initialised
     or loaded, so no other method has to be exchanged.  The reference is weak: with a strong one a pipeline
