@@ -2,13 +2,18 @@
 
 import json
 import random
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 from support.variants import needs_proc
 from thinc.api import Linear, Model, chain, use_ops
+
+# `bench` is not installed: it is found from the repository's root
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from bench import spacy_corpus, spacy_memory, spacy_pipelines, spacy_profile, spacy_train
 
