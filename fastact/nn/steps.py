@@ -1,4 +1,4 @@
-"""What C reads of a network's steps, for adapters whose layers are objects of another package.
+"""The objects that C reads of a network's steps, for adapters whose layers are objects of another package.
 
 An adapter describes a step as (kind, `StepLayer`, ATTRIBUTES[kind]), with the arrays of its own layer in
 `StepParameter`s, and passes `objects_of(...)` as the first argument of a call: see csrc/api/numpy.h.

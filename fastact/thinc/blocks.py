@@ -43,7 +43,7 @@ _EPS = 1e-8  # of Thinc's layer normalisation
 
 
 class Kind(NamedTuple):
-    """What C runs for a layer of Thinc.
+    """The step that C runs for a layer of Thinc.
 
     Attributes:
         step: a member of enum fa_layer.

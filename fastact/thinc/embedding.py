@@ -175,7 +175,7 @@ def _add_gradients(
         node.inc_grad("E", grad)
 
 
-# What `accelerate` exchanges: a forward, and Thinc's.
+# The forwards that `accelerate` exchanges: fastact's, and Thinc's.
 ORIGINALS: dict[Any, Any] = {
     hash_embed_forward: thinc_hash_embed,
     concatenate_forward: thinc_concatenate,
