@@ -109,7 +109,7 @@ def compared(ours: Sequence[float], others: Sequence[float], words: int) -> dict
         "thinc": round(float(np.mean(others)), 5),
         "difference": round(difference, 5),
         "allowed": round(float(allowed), 5),
-        "same": abs(difference) <= allowed,
+        "same": bool(abs(difference) <= allowed),  # JSON takes no NumPy bool
     }
 
 

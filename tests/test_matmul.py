@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from support.inputs import integers, normal
+from support.processes import output_of
 from support.tolerance import assert_same_bits, assert_within, sum_bound
-from support.variants import COMPILED, in_force, needs_c
+from support.variants import COMPILED, in_force, needs_c, needs_proc
 
 from fastact import backends, settings
 
@@ -181,6 +182,48 @@ def test_c_matmul_with_alpha_and_beta_has_the_same_bits_for_any_number_of_thread
         c_matmul(dtype, False, False, 0.3, a, b, -0.7, results[-1], threads)
     assert_same_bits(results[1], results[0])
     assert_same_bits(results[2], results[0])
+
+
+WITHOUT_MEMORY = """
+import resource
+from pathlib import Path
+import numpy as np
+from fastact import backends
+
+lib, ffi = backends.get("c").lib, backends.get("c").ffi
+rows, columns, depth = 130, 257, 700
+
+def pointer(array):
+    return ffi.cast("float *", array.ctypes.data)
+
+rng = np.random.default_rng(0)
+runs = []
+for trans_a in (0, 1):
+    for trans_b in (0, 1):
+        a = rng.integers(-9, 10, (depth, rows) if trans_a else (rows, depth)).astype("f")
+        b = rng.integers(-9, 10, (columns, depth) if trans_b else (depth, columns)).astype("f")
+        product = (a.T if trans_a else a) @ (b.T if trans_b else b)
+        for alpha, beta in ((1, 0), (1, 1), (2, -3), (0, 2)):
+            c = np.full((rows, columns), np.nan if beta == 0 else 5, "f")
+            wanted = alpha * product + (0 if beta == 0 else 5 * beta)
+            numbers = trans_a, trans_b, rows, columns, depth, alpha
+            strides = pointer(a), a.shape[1], pointer(b), b.shape[1], beta, pointer(c), columns
+            runs.append((numbers + strides, c, wanted, a, b))
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+status = lib.fa_matmul(lib.FA_FLOAT32, *runs[0][0], 1, lib.FA_HIGHEST)
+for arguments, *_ in runs:
+    lib.fa_sgemm(*arguments)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(status == lib.FA_NO_MEMORY, all((c == wanted).all() for _, c, wanted, *_ in runs))
+"""
+
+
+@needs_c
+@needs_proc
+def test_sgemm_without_memory_computes_the_product():
+    # Without freed memory that malloc keeps, each buffer is new.
+    assert output_of(WITHOUT_MEMORY, MALLOC_MMAP_THRESHOLD_="65536") == "True True\n"
 
 
 AXPY_SIZES = (*SIZES, 64, 128, 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import itertools
 import mmap
 import os
 import pickle
@@ -368,6 +369,78 @@ def test_layer_of_a_network_has_a_backward_of_its_own_after_the_networks_forward
         RuntimeError, match=r"layers\[4\], Linear\(5, 3, activation='relu'\): backward without"
     ):
         model.backward(y)
+
+
+def backward_of_each(model, grad):
+    """As `model.backward`, from the backwards of its layers."""
+    for layer in reversed(model.layers):
+        grad = layer.backward(grad)
+    return grad
+
+
+def assert_backwards_agree(model, x, calls):
+    """Of the network, of its layers after its forward, and of layers that ran one by one: the same bits."""
+    models = model, copy.deepcopy(model), copy.deepcopy(model)
+    given = x.copy()
+    ys = [each(x, training=True) for each in models[:2]]
+    with calls.one_by_one():
+        ys.append(models[2](x, training=True))
+        wanted = models[2].backward(ys[2])
+    grads = [models[0].backward(ys[0]), backward_of_each(models[1], ys[1])]
+    for each, y, grad_x in zip(models, ys, grads, strict=False):
+        np.testing.assert_array_equal(y, ys[2])
+        np.testing.assert_array_equal(grad_x, wanted)
+        for a, b in zip(each.parameters(), models[2].parameters(), strict=True):
+            np.testing.assert_array_equal(a.grad, b.grad)
+    np.testing.assert_array_equal(x, given)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_layers_of_a_random_network_have_backwards_of_their_own(seed, calls):
+    rng = np.random.default_rng(seed)
+    dtype = (F32, F64)[seed % 2]
+    features = int(rng.choice(SIZES))
+    model, _out = random_network(rng, features, dtype)
+    x = rng.standard_normal((int(rng.choice(ROWS)), features)).astype(dtype)
+    with np.errstate(all="ignore"):
+        assert_backwards_agree(model, x, calls)
+
+
+KINDS = {
+    "linear": lambda: fa.Linear(5, 5, rng=0),
+    "saves y": lambda: fa.Linear(5, 5, activation="relu", rng=1),
+    "saves z": lambda: fa.Linear(5, 5, activation="gelu", rng=2),
+    "maxout": lambda: fa.Maxout(5, 5, 3, rng=3),
+    "tanh": lambda: fa.Activation("tanh"),
+    "silu": lambda: fa.Activation("silu"),
+    "prelu": lambda: fa.PReLU(5),
+    "dropout": lambda: fa.Dropout(0.4, rng=4),
+    "layer norm": lambda: fa.LayerNorm(5),
+    "residual": lambda: fa.Residual(fa.Dropout(0.2, rng=5)),
+    "empty residual": lambda: fa.Residual(fa.Sequential()),
+}
+
+
+@pytest.mark.parametrize("first", KINDS)
+def test_layers_in_any_order_have_backwards_of_their_own(first, calls, rng):
+    """Before, inside and after a residual, with dropouts and sums in place where they may be."""
+    x = rng.standard_normal((3, 5)).astype(F32)
+    for second, third in itertools.product(KINDS, repeat=2):
+        a, b, c = KINDS[first], KINDS[second], KINDS[third]
+        model = fa.Sequential(a(), b(), fa.Residual(fa.Sequential(b(), c())), a(), c())
+        assert_backwards_agree(model, x, calls)
+
+
+@pytest.mark.parametrize("first", KINDS)
+def test_dropout_takes_the_array_of_an_output_that_no_backward_reads(first, calls):
+    x = np.ones((3, 5), F32)
+    model = fa.Sequential(KINDS[first](), fa.Dropout(0.5, rng=0), fa.Linear(5, 5, rng=1))
+    model(x, training=True)
+    before, dropout, linear = (place[0] for place in c.network_tape(model[-1]._saved.take())[-3:])
+    assert (before == dropout) == (first not in {"saves y", "tanh"})
+    assert min(before, dropout) >= 0
+    assert linear == -1
+    np.testing.assert_array_equal(x, np.ones((3, 5), F32))
 
 
 def test_layer_used_by_two_networks_keeps_the_arrays_of_the_last_forward(rng):

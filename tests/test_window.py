@@ -456,6 +456,22 @@ def test_windows_allocate_no_matrix_of_windows(training, arrays, variant):
         assert float(output_of(MEMORY.format(training=training))) < arrays + 0.5
 
 
+def test_tape_of_an_encoder_has_two_arrays_for_each_block(rng):
+    """What maxout returns, and what layer norm, dropout and sum do; the last block's sum is y."""
+    depth, rows, features = 3, 1000, 48
+    net = Network(*encoder(rng, depth, rows, features, 3, 1, F32))
+    y = net.forward(normal(rng, (rows, features), F32), training=True)
+    places = [place[0] for place in c.network_tape(net.tape)]
+    for block in range(depth):
+        maxout, *others = places[5 * block + 1 : 5 * block + 5]  # after the branch
+        assert len(set(others)) == 1
+        assert maxout != others[0]
+    assert set(others) == {-1}
+    bytes_and_norms = depth * (2 * rows * features + 8 * rows)
+    arrays = 2 * depth * y.nbytes  # with the copy of x
+    assert 0 < net.tape.nbytes - arrays - bytes_and_norms < 10000  # margins and the description of the steps
+
+
 def test_tape_of_another_network_is_used_again(rng):
     """Margins are zeros again in memory that held other numbers."""
     parts = encoder(rng, 2, 40, 8, 3, 2, F32)

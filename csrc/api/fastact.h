@@ -106,8 +106,8 @@ int fa_matmul(int dtype, int trans_a, int trans_b, int64_t rows, int64_t columns
               const void *a, int64_t a_stride, const void *b, int64_t b_stride, double beta, void *c, int64_t c_stride,
               int threads, int precision);
 
-/* fa_matmul for programs that call BLAS through a pointer: float32, on the calling thread.  A lack of memory, which
- * this signature cannot report, ends the process, as in BLIS. */
+/* fa_matmul for programs that call BLAS through a pointer: float32, on the calling thread.  Without memory for
+ * packed operands the product is slow, as this signature cannot report it. */
 void fa_sgemm(int trans_a, int trans_b, int rows, int columns, int depth, float alpha, const float *a, int a_stride,
               const float *b, int b_stride, float beta, float *c, int c_stride);
 

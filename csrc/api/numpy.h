@@ -56,7 +56,8 @@
  *   network_backward(objects, parts, x, y, tape, grad_y, accumulate, needs_input_grad, threads)    -> grad_x, or True
  *   network_tape(tape)    -> for each step (offset of y, columns of y, offset of what it saved, columns of that, bytes
  *                            of an element of that, precision, factor of a dropout); offsets in bytes from the array's
- *                            start, -1 for an array that the tape does not hold
+ *                            start, -1 for an array that the tape does not hold.  A dropout or a sum in place has the
+ *                            offset of the step before it, whose numbers are gone: no backward reads them
  *
  * `objects` is a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64 and uint8, a dict of the
  * tiers' numbers, a dict of activations, a function for those with keywords or not in it); api/network.c says more.

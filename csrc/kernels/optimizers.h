@@ -28,7 +28,7 @@ static ALWAYS_INLINE struct beside_factors beside_in_real(const struct beside *b
                                  (real *)beside->average, (real *)beside->cleared};
 }
 
-/* What follows the rule, for the n <= LANES numbers from index i on: stores `data` and the rest of struct beside. */
+/* The end of a step, for the n <= LANES numbers from index i on: stores `data` and the rest of struct beside. */
 static ALWAYS_INLINE void finish(const struct beside_factors *how, int64_t i, int64_t n, vec cleared, vec data,
                                  real *values) {
   real *average = how->average ? how->average + i : NULL, *grad = how->cleared ? how->cleared + i : NULL;

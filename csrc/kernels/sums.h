@@ -37,7 +37,8 @@ static void axpy(int n, real alpha, const real *x, int x_step, real *y, int y_st
     const vec factor = vec_set1(alpha);
     int i = 0;
     for (; i + LANES <= n; i += LANES) vec_store(y + i, vec_fma(factor, vec_load(x + i), vec_load(y + i)));
-    if (i < n) store_rest(y + i, vec_fma(factor, load_rest(x + i, n - i), load_rest(y + i, n - i)), n - i);
+    if (i < n)
+      vec_store_first(y + i, vec_fma(factor, vec_load_first(x + i, n - i), vec_load_first(y + i, n - i)), n - i);
     return;
   }
   for (int64_t i = 0; i < n; i++) y[i * y_step] += alpha * x[i * x_step];

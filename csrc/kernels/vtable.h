@@ -200,7 +200,7 @@ struct adam {
   double rate, beta1, beta2, unbias, eps, decay, keep;
 };
 
-/* What a step does beside its rule, in the same pass. */
+/* The work of a step beside its rule, in the same pass. */
 struct beside {
   double clip;      /* the factor of the gradient, decay included: 1 for none */
   double shrink;    /* after the rule data -= shrink data */

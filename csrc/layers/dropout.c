@@ -8,7 +8,7 @@
 #define BLOCK 4096
 
 /* The cost of a random number, relative to one copied element, for threads_for. */
-#define NUMBER_WORK 2
+#define DRAW_WORK 2
 
 struct keep_job {
   const struct kernels *kernels;
@@ -31,5 +31,5 @@ void fa_dropout_keep(int64_t n, uint64_t seed, double p, uint8_t *keep, int thre
       .threshold = (uint64_t)rint(p * 0x1p32),
       .keep = keep,
   };
-  share_tasks(ceil_div(n, BLOCK), threads_for(threads, NUMBER_WORK * n), keep_block, &job);
+  share_tasks(ceil_div(n, BLOCK), threads_for(threads, DRAW_WORK * n), keep_block, &job);
 }

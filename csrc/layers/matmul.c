@@ -1,6 +1,3 @@
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "engine/product.h"
 #include "engine/sizes.h"
 #include "engine/workspace.h"
@@ -74,13 +71,26 @@ int fa_matmul(int dtype, int trans_a, int trans_b, int64_t rows, int64_t columns
   return end_call(run_product(&call, &product));
 }
 
+/* fa_sgemm, slow and without any memory of its own. */
+static void sgemm_in_place(int trans_a, int trans_b, int rows, int columns, int depth, float alpha, const float *a,
+                           int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
+  for (int64_t i = 0; i < rows; i++) {
+    for (int64_t j = 0; j < columns; j++) {
+      const float *left = a + i * (trans_a ? 1 : a_stride), *right = b + j * (trans_b ? b_stride : 1);
+      float *to = c + i * c_stride + j, sum = 0;
+      for (int64_t k = 0; k < depth; k++)
+        sum += left[k * (trans_a ? a_stride : 1)] * right[k * (trans_b ? 1 : b_stride)];
+      *to = alpha * sum + (beta == 0 ? 0 : beta * *to);
+    }
+  }
+}
+
 void fa_sgemm(int trans_a, int trans_b, int rows, int columns, int depth, float alpha, const float *a, int a_stride,
               const float *b, int b_stride, float beta, float *c, int c_stride) {
   int status = fa_matmul(FA_FLOAT32, trans_a, trans_b, rows, columns, depth, (double)alpha, a, a_stride, b, b_stride,
                          (double)beta, c, c_stride, 1, FA_HIGHEST);
-  if (status == FA_OK) return;
-  fputs("fastact: no memory for packed operands of sgemm\n", stderr);
-  abort();
+  if (status != FA_OK)
+    sgemm_in_place(trans_a, trans_b, rows, columns, depth, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
 }
 
 fa_saxpy fa_saxpy_in_force(void) { return (fa_saxpy)begin_call(FA_FLOAT32, FA_HIGHEST, 1).kernels->axpy; }

@@ -3,6 +3,7 @@
 #include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/workspace.h"
+#include "kernels/activation_list.h"
 #include "layers/layer_norm.h"
 
 /* A large batch of inference goes through hidden layers in parts, so that what is between the layers stays in the
@@ -243,7 +244,8 @@ static int run_part(const struct forward *f, int64_t first, int64_t end, int64_t
     }
     char *to = y, *saved = NULL;
     if (f->tape && f->tape->steps[i].saved) saved = in_tape(f->tape, f->tape->steps[i].saved);
-    if (i + 1 < end) to = f->tape ? in_tape(f->tape, f->tape->steps[i].y) : free_buffer(&f->parts, &branches, x);
+    if (f->tape && f->tape->steps[i].y) to = in_tape(f->tape, f->tape->steps[i].y);
+    if (!f->tape && i + 1 < end) to = free_buffer(&f->parts, &branches, x);
     status = run_step(f, s, rows, x, &branches, to, saved);
     x = to;
   }
@@ -327,15 +329,31 @@ static int64_t take(int64_t *end, int64_t rows, int64_t columns, int itemsize, i
   return start;
 }
 
+/* Whether step i writes over its input: a dropout or a sum, whose backward reads neither, after a step whose backward
+ * does not read its output.  No branch begins between the two. */
+static int in_place(const struct fa_step *const *steps, int64_t i) {
+  if (i == 0 || (steps[i]->layer != FA_DROPOUT && steps[i]->layer != FA_SUM)) return 0;
+  const struct fa_step *before = steps[i - 1];
+  switch (before->layer) {
+  case FA_LINEAR: return before->saves_z || before->activation.code == FA_IDENTITY;
+  case FA_ACTIVATION: return before->saves_z;
+  default: return before->layer != FA_BRANCH;
+  }
+}
+
 int64_t lay_out_tape(int dtype, int itemsize, int64_t rows, const struct fa_step *const *steps, int64_t count,
                      struct tape *tape) {
   int64_t end = (int64_t)aligned(sizeof(struct tape) + (size_t)count * sizeof(struct tape_step));
-  int64_t margin = margin_of(steps, count, -1), x = 0;
+  int64_t margin = margin_of(steps, count, -1), x = 0, y = 0;
   if (margin) x = take(&end, rows, steps[0]->in_features, itemsize, margin);
   for (int64_t i = 0; i < count; i++) {
     const struct fa_step *s = steps[i];
-    int held = i + 1 < count && s->layer != FA_BRANCH;
-    int64_t y = held ? take(&end, rows, s->out_features, itemsize, margin_of(steps, count, i)) : 0;
+    int64_t last = i; /* of the steps that write to the same array */
+    while (last + 1 < count && in_place(steps, last + 1)) last++;
+    if (s->layer == FA_BRANCH || last + 1 == count)
+      y = 0;
+    else if (!in_place(steps, i))
+      y = take(&end, rows, s->out_features, itemsize, margin_of(steps, count, last));
     const struct saved beside = saved_by(s, itemsize);
     int64_t saved = beside.columns ? take(&end, rows, beside.columns, beside.itemsize, 0) : 0;
     if (tape) tape->steps[i] = (struct tape_step){*s, y, saved};
@@ -378,11 +396,11 @@ static int64_t first_needed(const struct fa_step *const *steps, int64_t count, c
   return i;
 }
 
-/* The output of step i, which the next one takes; x for i = -1. */
+/* The array of the output of step i, which the next one takes; x for i = -1. */
 static const char *output_of(const struct tape *tape, int64_t i, const char *x, const char *y) {
   while (i >= 0 && tape->steps[i].step.layer == FA_BRANCH) i--;
   if (i < 0) return x;
-  return i + 1 < tape->count ? in_tape(tape, tape->steps[i].y) : y;
+  return tape->steps[i].y ? in_tape(tape, tape->steps[i].y) : y;
 }
 
 int train_backward(const struct call *call, const struct fa_step *const *steps, const struct tape *tape, const char *x,

@@ -15,7 +15,8 @@ int infer(const struct call *call, const struct fa_step *const *steps, int64_t c
           char *y);
 
 /* The memory that a training forward fills for its backward: for each step its output, but for the last one's y, and
- * what its backward needs beside: z, argmax, or the byte of each number of x that says whether a dropout keeps it. */
+ * what its backward needs beside: z, argmax, or the byte of each number of x that says whether a dropout keeps it.
+ * Where no backward reads the output of a step, a dropout or a sum after it works in place: the two have one array. */
 struct tape_step {
   struct fa_step step; /* the addresses in it are those of the forward, and are not used */
   int64_t y, saved;    /* offsets from the tape's start; 0 for memory that the tape does not hold.  y for a window

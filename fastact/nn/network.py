@@ -161,12 +161,12 @@ class Run:
         dtype = tape.x.dtype
         x = tape.x.reshape(*tape.shape, -1)
         places = backend.network_tape(memory)
-        for i, ((kind, layer, _), place) in enumerate(zip(self._parts, places, strict=True)):
+        for (kind, layer, _), place in zip(self._parts, places, strict=True):
             y_at, columns, saved_at, saved_columns, itemsize, tier, factor = place
             if y_at >= 0:
                 y = view(y_at, columns, dtype)
-            else:  # the caller's y, and of a branch its input
-                y = tape.y.reshape(*tape.shape, -1) if i == len(places) - 1 else x
+            else:  # of a branch its input, else the caller's y
+                y = x if kind == BRANCH else tape.y.reshape(*tape.shape, -1)
             saved = (
                 None
                 if saved_at < 0

@@ -1,4 +1,4 @@
-"""What C reads of a network's steps, for adapters whose layers are objects of another package.
+"""The objects that C reads of a network's steps, for adapters whose layers are objects of another package.
 
 An adapter describes a step as (kind, `StepLayer`, ATTRIBUTES[kind]), with the arrays of its own layer in
 `StepParameter`s, and passes `objects_of(...)` as the first argument of a call: see csrc/api/numpy.h.
@@ -27,6 +27,7 @@ ATTRIBUTES = {
     DROPOUT: ("p", "factor", "keep"),
     WINDOW: ("window_size",),
 }
+MAX_BRANCHES, MAX_WINDOW = 16, 64  # as in csrc/api/fastact.h
 TIERS = {tier: number for number, tier in enumerate(settings.PRECISIONS)}
 
 

@@ -240,8 +240,8 @@ def accelerate(model_or_nlp: Any, same_draws: bool = False) -> Report:
         original = _original(node)
         if original in _SAME_DRAWS:
             node.replace_callbacks(_SAME_DRAWS[original] if same_draws else original, init=node.init)
-        if _c_is_active():
-            with_fast_ops(node)
+        if _c_is_active() or isinstance(node.ops, FastactOps):
+            with_fast_ops(node, same_draws)
         ops += isinstance(node.ops, FastactOps)
     for _, model in _models(model_or_nlp):
         fuse_updates(model)
@@ -329,7 +329,7 @@ def accelerate_and_log(nlp: Any, same_draws: bool = False) -> None:
 
 
 class FusingLinker:
-    """A pipeline's `_link_components`, which fuses its maxout layers as well.
+    """A pipeline's `_link_components`, which accelerates its components as well.
 
     spaCy calls this method of a pipeline whenever components were added, replaced, renamed, initialised
     or loaded, so no other method has to be exchanged.  The reference is weak: with a strong one a pipeline

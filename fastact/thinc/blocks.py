@@ -30,9 +30,9 @@ from thinc.types import Floats2d
 
 from .. import activations, backends, checks, settings
 from ..nn.network import BRANCH, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, SUM, WINDOW
-from ..nn.steps import ATTRIBUTES, TIERS, StepLayer, StepParameter, objects_of
+from ..nn.steps import ATTRIBUTES, MAX_BRANCHES, MAX_WINDOW, TIERS, StepLayer, StepParameter, objects_of
 from . import fused
-from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden
+from .fused import MAXOUT_METHODS, AnyModel, may_stand_in, overridden, own_gradient
 from .layer_norm import layer_norm_forward
 from .ops import same_float_arrays
 
@@ -43,7 +43,7 @@ _EPS = 1e-8  # of Thinc's layer normalisation
 
 
 class Kind(NamedTuple):
-    """What C runs for a layer of Thinc.
+    """The step that C runs for a layer of Thinc.
 
     Attributes:
         step: a member of enum fa_layer.
@@ -223,7 +223,10 @@ def _counted(texts: list[str]) -> list[str]:
 
 
 class _Network:
-    """The steps of one call, with parameters and attributes as they are now."""
+    """The steps of one call, with parameters and attributes as they are now.
+
+    C takes what `add` took: a mask that was drawn for a call that C refuses would be drawn again.
+    """
 
     def __init__(self, x: Array, training: bool) -> None:
         self.rows, self.features = x.shape
@@ -242,6 +245,8 @@ class _Network:
             return False
         if kind.step == BRANCH:
             self._branches.append(self.features)
+            if len(self._branches) > MAX_BRANCHES:
+                return False
         elif kind.step == SUM:
             if self._branches.pop() != self.features:
                 return False
@@ -293,7 +298,7 @@ class _Network:
 
     def _add_window(self, node: AnyModel) -> bool:
         size = node.attrs["window_size"]
-        if type(size) is not int or size < 1:
+        if type(size) is not int or not 1 <= size <= MAX_WINDOW:
             return False
         layer = StepLayer()
         layer.window_size = size
@@ -370,7 +375,9 @@ class _Backward:
     """The callback of a block: dY (rows, nO) -> dX (rows, nI); it adds to the gradients of the parameters.
 
     dY of another dtype is converted to that of X, whose dtype dX has.  The parameters are the arrays of the
-    forward.  Raises ValueError for a dY of another shape, and then leaves the gradients as they are.
+    forward.  After the forward of a prediction, which saves nothing, another one runs first: it reads what X
+    and the parameters' arrays hold by then.  Raises ValueError for a dY of another shape, and then leaves the
+    gradients as they are.
     """
 
     def __init__(
@@ -424,8 +431,8 @@ class _Backward:
         known = set()
         missing = []
         for node, name, parameter in self._places:
-            gradient: Any = node.get_grad(name) if in_place and node.has_grad(name) else None
-            if _fits(gradient, parameter.data) and id(gradient) not in known:
+            gradient = own_gradient(node, name, parameter.data) if in_place else None
+            if gradient is not None and id(gradient) not in known:
                 parameter.grad = gradient
                 known.add(id(gradient))
             else:
@@ -436,17 +443,6 @@ class _Backward:
             gradient = parameter.grad = make(parameter.data)
             new.append((node, name, gradient))
         return new, bool(known)
-
-
-def _fits(gradient: Any, data: Any) -> bool:
-    """Whether C can add to a gradient."""
-    return (
-        type(gradient) is np.ndarray
-        and gradient.dtype == data.dtype
-        and gradient.shape == data.shape
-        and _is_plain(gradient)
-        and gradient.flags.writeable
-    )
 
 
 def _add_gradient(node: AnyModel, name: str, gradient: Array) -> None:

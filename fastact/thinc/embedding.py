@@ -15,7 +15,7 @@ from thinc.types import Floats2d, Ints1d
 
 from .. import backends, settings
 from ..backends.interface import HashTable
-from .fused import AnyModel
+from .fused import AnyModel, own_gradient
 from .ops import FastactOps, same_float_arrays
 
 Callback = Callable[[Any], Any]
@@ -164,9 +164,8 @@ def _add_gradients(
     grads: list[Any] = []
     fresh = []
     for (node, _), table in zip(embeddings, tables, strict=True):
-        grad: Any = node.get_grad("E") if node.has_grad("E") else None
-        taken = any(grad is other for other in grads)  # of a layer that is there twice
-        if taken or not _is_plain(grad, table.data):
+        grad = own_gradient(node, "E", table.data)
+        if grad is None or any(np.may_share_memory(grad, other) for other in grads):  # threads write to both
             grad = np.zeros(table.data.shape, table.data.dtype)
             fresh.append((node, grad))
         grads.append(grad)
@@ -176,12 +175,7 @@ def _add_gradients(
         node.inc_grad("E", grad)
 
 
-def _is_plain(grad: Any, data: Any) -> bool:
-    """Whether C can add to `grad`, the gradient of `data`."""
-    return same_float_arrays(data, grad) and grad.shape == data.shape and grad.flags.carray
-
-
-# What `accelerate` exchanges: a forward, and Thinc's.
+# The forwards that `accelerate` exchanges: fastact's, and Thinc's.
 ORIGINALS: dict[Any, Any] = {
     hash_embed_forward: thinc_hash_embed,
     concatenate_forward: thinc_concatenate,

@@ -59,6 +59,18 @@ def fusible(model: AnyModel) -> bool:
     return may_stand_in(MAXOUT_METHODS, model.ops)
 
 
+def own_gradient(model: AnyModel, name: str, like: Any) -> Any:
+    """The gradient of the parameter `like` if sums may be added to it where it is, else None.
+
+    With a proxy, Thinc's mechanism for parameters of another process, gradients go to that by `inc_grad`.
+    """
+    if model._params.proxy is not None or not model.has_grad(name):
+        return None
+    grad: Any = model.get_grad(name)
+    fits = type(grad) is np.ndarray and grad.dtype == like.dtype and grad.shape == like.shape
+    return grad if fits and grad.flags.carray else None
+
+
 def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:
     """The forward of Thinc's Maxout, with the product, bias and maximum in one pass.
 

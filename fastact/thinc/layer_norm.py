@@ -10,7 +10,7 @@ from thinc.layers.layernorm import forward as thinc_forward
 from thinc.types import Floats2d
 
 from .. import backends, checks, settings
-from .fused import AnyModel
+from .fused import AnyModel, own_gradient
 from .ops import same_float_arrays
 
 _EPS = 1e-8  # what Thinc adds to the variance
@@ -29,8 +29,8 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
     """The forward of Thinc's LayerNorm.
 
     X (rows, nI), the parameters G and b (nI,) -> Y (rows, nI) and a callback that takes dY (rows, nI), adds
-    to the gradients of G and b and returns dX (rows, nI).  Thinc's own steps run for what fastact does not
-    take: a GPU's arrays, other or mixed dtypes, shapes that do not agree.
+    to the gradients of G and b and returns dX (rows, nI).  The active backend computes.  Thinc's own steps
+    run for what fastact does not take: a GPU's arrays, other or mixed dtypes, shapes that do not agree.
     """
     x: Any = X
     G: Any = model.get_param("G")
@@ -46,7 +46,7 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
         if not (same_float_arrays(x, dY) and dY.shape == x.shape):
             return thinc_forward(model, x, True)[1](dY)
         dX = np.empty_like(x)
-        sums = [_own_gradient(model, name, G) for name in ("G", "b")]
+        sums = [own_gradient(model, name, G) for name in ("G", "b")]
         accumulate = all(grad is not None for grad in sums)
         dG, db = sums if accumulate else np.empty((2, len(G)), x.dtype)
         backends.active().layer_norm_backward(
@@ -58,15 +58,6 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
         return dX
 
     return Y, backprop
-
-
-def _own_gradient(model: AnyModel, name: str, like: Any) -> Any:
-    """The gradient of a parameter if sums may be added to it where it is, else None."""
-    if not model.has_grad(name):
-        return None
-    grad: Any = model.get_grad(name)
-    fits = same_float_arrays(like, grad) and grad.shape == like.shape and grad.flags.carray
-    return grad if fits else None
 
 
 ORIGINALS = {layer_norm_forward: thinc_forward}

@@ -34,10 +34,11 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
 
     Arrays that fastact does not take go to Thinc's own Ops, and so does what fastact computes no faster.  A
     layer calls the product and the activation apart, so these Ops fuse nothing; `accelerate` and the layer
-    `Maxout` do.  Parameters are annotated as in Thinc's `Ops`.
+    `Maxout` do.  The active backend computes.  Parameters are annotated as in Thinc's `Ops`.
     """
 
     name = "fastact"
+    _same_draws = True  # whether the masks of a dropout are those that Thinc draws
     _stands_for: NumpyOps | None = None  # the Ops that with_fast_ops has replaced
 
     def cblas(self) -> Any:
@@ -170,10 +171,21 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         return _gradient("mish", dY, X, inplace)
 
     def get_dropout_mask(self, shape: Shape, drop: Optional[float]) -> FloatsXd:  # noqa: UP045
-        """The very mask of Thinc, from the same numbers of NumPy's global generator."""
+        """0 with the probability `drop`, else 1 / (1 - drop), float32.
+
+        The mask is Thinc's, from the same numbers of NumPy's global generator.  With the Ops that
+        `accelerate` gives a node without `same_draws`, one draw from that generator is the seed of the mask.
+        Either is reproducible after `thinc.api.fix_random_seed`.
+        """
         if drop is None or not 0 < drop < 1:
             return super().get_dropout_mask(shape, drop)  # type: ignore[no-any-return]
-        kept = np.random.random_sample(shape) >= drop  # noqa: NPY002
+        kept: Any
+        if self._same_draws:
+            kept = np.random.random_sample(shape) >= drop  # noqa: NPY002
+        else:
+            kept = np.empty(shape, np.uint8)
+            seed = int(np.random.randint(0, 2**63))  # noqa: NPY002
+            backends.active().dropout_keep(seed, drop, kept, settings.requested_threads())
         return np.multiply(kept, np.float32(1 / (1 - drop)), dtype=np.float32)  # type: ignore[return-value]
 
     def adam(
@@ -208,16 +220,20 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         return weights, gradient, mom1, mom2
 
 
-def with_fast_ops(node: Any) -> bool:
+def with_fast_ops(node: Any, same_draws: bool = False) -> bool:
     """Give a node whose Ops are a plain NumpyOps a FastactOps; returns whether that was done.
 
     Ops of another class stay, and so do Ops on which an attribute was set, such as a method of a test.
+    The masks of the new Ops are Thinc's if `same_draws`.  So are those of the Ops of an earlier call.
     """
     plain = node.ops
+    if type(plain) is FastactOps and plain._stands_for is not None:
+        plain._same_draws = same_draws
     if type(plain) is not NumpyOps or vars(plain).keys() != vars(NumpyOps(use_blis=False)).keys():
         return False
     node.ops = FastactOps(plain.device_type, plain.device_id, use_blis=plain.use_blis)
     node.ops._stands_for = plain
+    node.ops._same_draws = same_draws
     return True
 
 

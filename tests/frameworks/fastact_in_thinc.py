@@ -1,7 +1,8 @@
 """A pytest plugin that runs Thinc's own tests with fastact in it.
 
 --fastact=ops puts fastact's Ops and Maxout in the place of Thinc's.  --fastact=accelerate accelerates each
-model before its first forward.  Without the option Thinc is as it comes.  --outcomes names a JSON file:
+model before its first forward.  Without the option Thinc is as it comes.  --only names a JSON file: a list of
+the tests to run.  --outcomes names a JSON file to write:
 {"outcomes": {test: "passed", "failed" or "skipped"}, "given": [test that was given fastact's Ops],
 "exchanged": number of nodes that `accelerate` changed}.
 """
@@ -54,6 +55,7 @@ def accelerate_each_model() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fastact", choices=["ops", "accelerate"])
+    parser.addoption("--only", type=Path)
     parser.addoption("--outcomes", type=Path)
 
 
@@ -63,7 +65,15 @@ def pytest_configure(config: pytest.Config) -> None:
         {"ops": put_ops_in_place, "accelerate": accelerate_each_model}[how]()
 
 
-def pytest_collection_modifyitems(items: list[Any]) -> None:
+def name_of(nodeid: str) -> str:
+    """A test's name, the same with Thinc's Ops and with fastact's."""
+    return nodeid.replace("FastactOps", "NumpyOps")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+    if config.getoption("only"):
+        wanted = set(json.loads(config.getoption("only").read_text()))
+        items[:] = [item for item in items if name_of(item.nodeid) in wanted]
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and type(callspec.params.get("ops")) is FastactOps:
@@ -72,7 +82,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Of a test's three phases, the first that is not passed counts."""
-    name = report.nodeid.replace("FastactOps", "NumpyOps")
+    name = name_of(report.nodeid)
     if found["outcomes"].get(name, "passed") == "passed":
         found["outcomes"][name] = report.outcome
 

@@ -1,13 +1,19 @@
 """The benchmarks of spaCy's pipelines: their corpus, the profile by part, the comparison of scores."""
 
+import json
 import random
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 from support.variants import needs_proc
 from thinc.api import Linear, Model, chain, use_ops
+
+# `bench` is not installed: it is found from the repository's root
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from bench import spacy_corpus, spacy_memory, spacy_pipelines, spacy_profile, spacy_train
 
@@ -37,7 +43,8 @@ def test_batches_have_every_example_in_order():
 
 @pytest.mark.parametrize("name", ["tagger", pytest.param("shared", marks=pytest.mark.full)])
 def test_measure_times_each_contender(name):
-    result = spacy_pipelines.measure(name, 300, 2, Console(quiet=True))
+    # with fewer words spaCy's parser has no moves of some kinds, and raises
+    result = spacy_pipelines.measure(name, 1000, 2, Console(quiet=True))
     assert set(result) == {"train", "predict"}
     for figures in result.values():
         times = figures["microseconds_per_word"]
@@ -124,7 +131,7 @@ def test_peak_of_a_call_is_what_it_holds_at_once():
 
 def test_scores_are_the_same_within_their_spread_over_seeds():
     thinc = [0.90, 0.91, 0.92]
-    assert spacy_train.compared(thinc, thinc, 1000)["same"]
+    assert json.loads(json.dumps(spacy_train.compared(thinc, thinc, 1000)))["same"]
     assert spacy_train.compared([0.92, 0.90, 0.93], thinc, 1000)["same"]
     assert not spacy_train.compared([0.85, 0.86, 0.84], thinc, 1000)["same"]
     assert spacy_train.compared([0.9, 0.9], [0.9, 0.9], 1000)["allowed"] == 0.001

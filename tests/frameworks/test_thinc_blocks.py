@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import pickle
 import threading
@@ -14,6 +15,7 @@ import pytest
 from thinc.api import (
     Dropout,
     Gelu,
+    HashEmbed,
     LayerNorm,
     Linear,
     Maxout,
@@ -25,6 +27,7 @@ from thinc.api import (
     add,
     chain,
     clone,
+    concatenate,
     expand_window,
     fix_random_seed,
     list2ragged,
@@ -37,6 +40,7 @@ from thinc.layers.residual import forward as thinc_residual
 
 import fastact
 from fastact import backends
+from fastact.nn.steps import MAX_BRANCHES, MAX_WINDOW
 from fastact.thinc import FastactOps, accelerate, blocks, restore
 
 pytestmark = pytest.mark.skipif(backends.why_c_is_missing() is not None, reason="blocks run on the C backend")
@@ -200,6 +204,31 @@ def test_same_draws_are_thincs_masks_and_factors(rate):
     fix_random_seed(3)
     np.testing.assert_array_equal(model(X, True)[0], thinc)
     assert np.random.random() == after  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: chain(Dropout(0.3), expand_window(MAX_WINDOW + 1), Linear(3, (2 * MAX_WINDOW + 3) * WIDTH)),
+        lambda: functools.reduce(
+            lambda layer, _: residual(layer), range(MAX_BRANCHES + 1), Maxout(WIDTH, WIDTH, 2, dropout=0.3)
+        ),
+    ],
+    ids=["window", "residuals"],
+)
+def test_same_draws_beyond_the_limits_of_a_block_are_thincs(make):
+    model = prepared(make)
+    expected = results(model, 5)
+    state = np.random.get_state()[2]  # noqa: NPY002
+    accelerate(model, same_draws=True)
+    for got, wanted in zip(results(model, 5), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    assert np.random.get_state()[2] == state  # noqa: NPY002
+
+
+def test_limits_of_a_block_are_those_of_c():
+    lib = backends.get("c").lib
+    assert (MAX_BRANCHES, MAX_WINDOW) == (lib.FA_MAX_BRANCHES, lib.FA_MAX_WINDOW)
 
 
 def test_mask_is_reproducible_and_differs_from_layer_to_layer_and_call_to_call():
@@ -548,6 +577,49 @@ def test_gradients_that_c_can_not_add_to_are_added_to(missing):
     for (owner, name), first, second in zip(names, once, twice, strict=True):
         factor = 1 if missing == "one" and (owner is node and name == "W") else 2
         np.testing.assert_allclose(second, factor * first, rtol=1e-6)
+
+
+class Proxy:
+    """Parameters and gradients of another process, as Thinc takes them."""
+
+    def __init__(self, params: dict):
+        self.params, self.grads = params, {}
+
+    def get_param(self, model_id: int, name: str) -> np.ndarray:
+        return self.params[model_id, name]
+
+    def inc_grad(self, model_id: int, name: str, value: np.ndarray) -> None:
+        self.grads[model_id, name] = self.grads.get((model_id, name), 0) + value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: encoder(2),
+        lambda: LayerNorm(WIDTH),
+        lambda: HashEmbed(WIDTH, 20, seed=1),
+        lambda: concatenate(HashEmbed(WIDTH, 20, seed=1), HashEmbed(WIDTH, 30, seed=2)),
+    ],
+    ids=["block", "layer norm", "hash embedding", "concatenation"],
+)
+def test_gradients_go_to_a_proxy_that_comes_after_the_first_of_them(make):
+    embeds = "embed" in make().name
+    model = make().initialize() if embeds else prepared(make)
+    X = np.arange(9, dtype="u8") if embeds else np.random.default_rng(0).standard_normal((9, WIDTH), "f")
+    accelerate(model)
+    params = [(node, name) for node in model.walk() for name in node.param_names]
+    Y, backprop = model(X, True)
+    backprop(np.ones_like(Y))
+    first = [node.get_grad(name).copy() for node, name in params]
+    assert len(params) == len(first) > 0
+    proxy = Proxy({(node.id, name): node.get_param(name) for node, name in params})
+    for node, _ in params:
+        node._params.proxy = proxy
+    Y, backprop = model(X, True)
+    backprop(np.ones_like(Y))
+    for (node, name), expected in zip(params, first, strict=True):
+        np.testing.assert_array_equal(proxy.grads[node.id, name], expected)
+        np.testing.assert_array_equal(node.get_grad(name), expected)
 
 
 def test_layer_that_is_twice_in_a_block_gets_both_gradients():

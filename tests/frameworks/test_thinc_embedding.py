@@ -535,3 +535,16 @@ def test_character_embed_of_spacy_equals_thincs():
     model = CharacterEmbed(16, 50, 8, 3, False)
     model.initialize(X=docs)
     assert_same_bits(spacy_outcome(accelerated(model), docs), spacy_outcome(model, docs))
+
+
+def test_gradients_that_share_memory_are_added_by_one_thread_at_a_time():
+    model = accelerated(concatenate(HashEmbed(8, 50, seed=1), HashEmbed(8, 50, seed=2)).initialize())
+    ids = np.arange(300_000, dtype="u8")
+    with fastact.num_threads(4):
+        y, backprop = model(ids, True)
+        for _ in range(10):
+            shared = np.zeros((50, 8), "f")
+            for layer in model.layers:
+                layer.set_grad("E", shared[:])
+            backprop(np.ones_like(y))
+            assert shared.sum(dtype="f8") == 2 * 4 * 8 * len(ids)  # of whole numbers below 2**24, so exact

@@ -15,13 +15,24 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from support.layer_norm import assert_backward, assert_forward
 from support.tolerance import assert_same_bits, assert_within, sum_bound
-from support.variants import needs_c
-from thinc.api import LayerNorm, Linear, Model, NumpyOps, Softmax, chain, fix_random_seed
+from support.variants import in_force, needs_c
+from thinc.api import (
+    Dropout,
+    LayerNorm,
+    Linear,
+    Model,
+    NumpyOps,
+    Softmax,
+    chain,
+    fix_random_seed,
+    use_ops,
+    with_array,
+)
 from thinc.backends import cblas
 from thinc.layers.layernorm import forward as thinc_layer_norm
 
 from fastact import backends, settings
-from fastact.thinc import FastactOps, blas
+from fastact.thinc import FastactOps, accelerate, blas, restore
 from fastact.thinc.layer_norm import ORIGINALS, layer_norm_forward
 from fastact.thinc.ops import with_fast_ops, with_plain_ops
 
@@ -191,6 +202,74 @@ def test_dropout_mask_is_thincs(shape, drop):
         assert_same_bits(a, b)
 
 
+def ops_of_a_node(same_draws):
+    node = Dropout(0.3)
+    node.ops = NumpyOps(use_blis=False)
+    assert with_fast_ops(node, same_draws)
+    return node.ops
+
+
+def seeded(draw):
+    fix_random_seed(3)
+    return draw()
+
+
+@pytest.mark.parametrize("shape", [(7, 96), (0, 3), (5,), 4, (2, 3, 4), ()], ids=str)
+@pytest.mark.parametrize("drop", [1e-9, 0.1, 0.5, 0.9999])
+def test_dropout_mask_without_same_draws_is_that_of_one_seed(shape, drop, backend):
+    ops = ops_of_a_node(same_draws=False)
+    mask = seeded(lambda: ops.get_dropout_mask(shape, drop))
+    after = np.random.random_sample()  # noqa: NPY002
+    seed = seeded(lambda: int(np.random.randint(0, 2**63)))  # noqa: NPY002
+    assert np.random.random_sample() == after  # noqa: NPY002
+    keep = np.empty(shape, np.uint8)
+    backends.get("numpy").dropout_keep(seed, drop, keep)
+    np.testing.assert_array_equal(mask, keep * np.float32(1 / (1 - drop)))
+    assert mask.dtype == np.float32
+    assert mask.shape == keep.shape
+
+
+@pytest.mark.parametrize("drop", [None, -0.5, 0.0, 1.0, 2.0])
+def test_dropout_mask_of_all_or_nothing_is_thincs_without_same_draws_too(drop):
+    assert_same_bits(
+        ops_of_a_node(False).get_dropout_mask((3, 4), drop), PLAIN.get_dropout_mask((3, 4), drop)
+    )
+
+
+@pytest.mark.parametrize("drop", [0.1, 0.5, 0.9])
+def test_dropout_mask_without_same_draws_keeps_its_share(drop):
+    mask = seeded(lambda: ops_of_a_node(False).get_dropout_mask((1000, 100), drop))
+    deviation = (drop * (1 - drop) / mask.size) ** 0.5
+    assert abs((mask != 0).mean() - (1 - drop)) < 5 * deviation  # chance of 6e-7, and the seed is fixed
+
+
+@needs_c
+def test_accelerate_chooses_the_draws_of_a_layer_outside_blocks():
+    model = with_array(Dropout(0.4))
+    draw = lambda: model(np.ones((9, 50), "f"), is_train=True)[0]  # noqa: E731
+    thincs = seeded(draw)
+    with in_force("c"):
+        for same_draws in (False, True, False):
+            accelerate(model, same_draws)
+            assert (seeded(draw) == thincs).all() == same_draws
+            assert_same_bits(seeded(draw), seeded(draw))
+    with in_force("numpy"):
+        accelerate(model, same_draws=True)
+        assert_same_bits(seeded(draw), thincs)
+    restore(model)
+    assert_same_bits(seeded(draw), thincs)
+
+
+def test_use_ops_alone_draws_the_masks_of_thinc():
+    with use_ops("fastact"):
+        model = Dropout(0.4)
+    assert type(model.ops) is FastactOps
+    accelerate(model)
+    x = np.ones((9, 50), "f")
+    mask = seeded(lambda: model(x, is_train=True)[0])
+    assert_same_bits(mask, seeded(lambda: PLAIN.get_dropout_mask(x.shape, 0.4)))
+
+
 def adam_state(n, dtype="float32"):
     weights, gradient, mom1 = (normal(n, dtype, seed) for seed in range(3))
     return weights, gradient, mom1, normal(n, dtype, 3) ** 2
@@ -344,7 +423,7 @@ def test_other_ops_stay_with_a_node():
 
 def fast(model: Model) -> Model:
     for node in model.walk():
-        with_fast_ops(node)
+        with_fast_ops(node, same_draws=True)
     return model
 
 
