@@ -7,11 +7,12 @@ whose compiled code is in the cache.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
@@ -22,7 +23,7 @@ import fastact as fa
 from fastact import overloads
 from fastact.overloads import native
 
-from . import threads
+from . import records, threads
 
 overloads.init()
 SHAPES = ((1, 8, 8, 2), (64, 288, 96, 3))  # rows, in_features, out_features, pieces
@@ -142,27 +143,53 @@ def second_process() -> float:
     return seconds
 
 
-def main() -> None:
+def measure() -> dict[str, Any]:
+    """The three figures, in nanoseconds a call, milliseconds an epoch and seconds a process."""
     from fastact.study.data import load_digits  # imports scikit-learn, which the second process does not need
 
-    fa.set_backend("c")
-    fa.set_num_threads(1)
-    for shape in SHAPES:
-        least = overhead(shape)
-        bare = least["bare kernel"]
-        for name, nanoseconds in least.items():
-            beyond = nanoseconds - bare
-            print(f"{shape!s:18} {name:20} {nanoseconds:10.1f} ns {beyond:+9.1f} ns {beyond / bare:+7.1%}")
     digits = load_digits(0)
     data = digits.x_train, digits.labels_train.astype(np.int64)
     train(compiled_epoch, *data)  # compiles
     (plain, wanted), (compiled, losses) = train(epoch, *data), train(compiled_epoch, *data)
-    equal = "equal to the bit" if (losses == wanted).all() else "NOT EQUAL"
-    print(
-        f"epoch of the digits: Python {plain * 1e3:.2f} ms, nopython {compiled * 1e3:.2f} ms, losses {equal}"
+    return {
+        "calls": [{"shape": list(shape), "nanoseconds": overhead(shape)} for shape in SHAPES],
+        "epoch": {"python": plain * 1e3, "nopython": compiled * 1e3, "equal": bool((losses == wanted).all())},
+        "second_process": second_process(),
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The figures as text."""
+    lines = []
+    for call in found["calls"]:
+        bare = call["nanoseconds"]["bare kernel"]
+        for name, each in call["nanoseconds"].items():
+            shape = "x".join(map(str, call["shape"]))
+            lines.append(
+                f"{shape:12} {name:20} {each:10.1f} ns {each - bare:+9.1f} ns {each / bare - 1:+7.1%}"
+            )
+    epochs = found["epoch"]
+    equal = "equal to the bit" if epochs["equal"] else "NOT EQUAL"
+    lines.append(
+        f"epoch of the digits: Python {epochs['python']:.2f} ms, nopython {epochs['nopython']:.2f} ms, "
+        f"losses {equal}"
     )
-    print(f"second process, imports and an epoch included: {second_process():.2f} s")
+    lines.append(f"second process, imports and an epoch included: {found['second_process']:.2f} s")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.nopython", description=__doc__.splitlines()[0])
+    records.add_out(parser)
+    options = parser.parse_args(arguments)
+    records.check_option(parser, options.out, ("threads", "calls", "epoch", "second_process"))
+    fa.set_backend("c")
+    fa.set_num_threads(1)
+    found = measure()
+    print(table(found))
+    records.save(options.out, {"threads": 1, **found})
+    return 0 if found["epoch"]["equal"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
