@@ -102,9 +102,10 @@ def custom_activation(
     The functions take and return single numbers, float64 for arrays of any dtype; results are rounded once.
     Numba compiles them at the first use with each dtype, into loops that LLVM vectorises.  Write them for
     that: `math` and NumPy's functions of a number, arithmetic, comparisons and `x if condition else y`.
-    exp, expm1, log, log1p and tanh are vectorised; others are called number by number.  Where float64
-    arithmetic has an infinity or a NaN, so have the functions: nothing raises.  `check_gradient` tells
-    whether a derivative is right.
+    exp, expm1, log, log1p and tanh are vectorised; others are called number by number.  What they call of
+    your own has to be compiled by Numba too, which takes globals and closures as they are at the first use.
+    Where float64 arithmetic has an infinity or a NaN, so have the functions: nothing raises.
+    `check_gradient` tells whether a derivative is right.
 
     Args:
         name: an identifier, for messages and reprs, and the name of the variable for pickles.
@@ -126,7 +127,7 @@ def custom_activation(
         ValueError: the name is not an identifier, `saves` is neither, both a parameter and a
             slope are given, or one is not finite.
 
-        The first use raises TypeError if Numba cannot compile a function.
+        The first use raises TypeError if Numba cannot compile a function, or if it may raise.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: got {shown(name)}, wanted a str")

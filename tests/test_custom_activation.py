@@ -8,6 +8,7 @@ import pickle
 import re
 import threading
 
+import numba
 import numpy as np
 import pytest
 from support import custom
@@ -467,15 +468,43 @@ def test_function_that_numba_cannot_compile_is_a_type_error(each_backend, argume
     assert (y == 7).all()
 
 
-def test_function_that_raises_is_refused(compiled):
-    def forward(z):
-        if z > 1e30:
-            raise ValueError("too large")
-        return z
+@numba.njit
+def limited(z):
+    if z > 1e30:
+        raise ValueError("too large")
+    return z
 
+
+@pytest.mark.parametrize("forward", [limited, lambda z: limited(z), lambda z: math.sqrt(limited(z))])
+def test_function_that_raises_is_refused(each_backend, forward):
     activation = fa.custom_activation(**GOOD | {"forward": forward})
-    with pytest.raises(TypeError, match=r"^forward: Numba cannot compile it: .*it raises an exception"):
+    with pytest.raises(TypeError, match=r"^forward: Numba cannot compile it: it raises an exception"):
         fa.activation(np.ones(3), activation)
+
+
+def test_function_that_numba_lets_raise_is_refused(compiled):
+    activation = fa.custom_activation(**GOOD | {"derivative": lambda z: (1j / (z + 1j)).real})
+    with pytest.raises(TypeError, match=r"^derivative: it may raise an exception, for which a kernel has"):
+        fa.activation(np.ones(3), activation)
+
+
+reciprocal = numba.njit(lambda z: 1 / z)
+
+
+def test_division_by_zero_is_infinite_in_each_way_to_write_it(each_backend):
+    z = np.array([-2.0, 0.0, 0.5])
+    for forward in (lambda z: 1 / z, lambda z: reciprocal(z), lambda z: z**-1):
+        y = fa.activation(z, fa.custom_activation(**GOOD | {"forward": forward}))
+        np.testing.assert_array_equal(y, [-0.5, np.inf, 2])
+
+
+def test_function_called_by_a_custom_activation_is_vectorised():
+    inner = numba.njit(lambda z: math.exp(z))
+    activation = fa.custom_activation(**GOOD | {"forward": lambda z: inner(z) ** -3})
+    forward, _ = backends.custom.kernels_of(activation, F64)._callbacks
+    assert re.search(r"<\d+ x double>", forward.inspect_llvm())
+    z = np.linspace(-9, 9, 31)
+    np.testing.assert_allclose(fa.activation(z, activation), np.exp(-3 * z), rtol=1e-14)
 
 
 def test_linear_regions_of_a_custom_activation_are_refused():

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import carray, cfunc, from_dtype, njit, types
+from numba import carray, cfunc, config, from_dtype, njit, types
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from .scalar_math import VectorMath, inlined
+from .scalar_math import ScalarMath, VectorMath, inlined
 
 Function = Callable[..., Any]
 
@@ -45,7 +45,7 @@ class Kernels:
         address: of that struct.
 
     Raises:
-        TypeError: Numba cannot compile a function, or its result is not a real number.
+        TypeError: Numba cannot compile a function, or it may raise, or its result is not a real number.
     """
 
     def __init__(
@@ -72,6 +72,9 @@ class Kernels:
             ]
             if learned:
                 self._callbacks.append(_backward_callback(self.add_slope_terms, real))
+            for name, callback in zip(functions, self._callbacks, strict=True):
+                if _may_raise(callback):
+                    raise TypeError(f"{name}: it may raise an exception, for which a kernel has no place")
         addresses = [callback.address for callback in self._callbacks]
         self.struct = np.array(addresses + [0] * (not learned) if addresses else [], np.uintp)
         self.address = self.struct.ctypes.data
@@ -79,7 +82,7 @@ class Kernels:
 
 def _scalar(name: str, function: Function, arguments: int, vectorised: bool) -> Any:
     """The function `name` as one that kernels inline."""
-    compiled = inlined(function, pipeline_class=VectorMath) if vectorised else inlined(function)
+    compiled = inlined(function, pipeline_class=VectorMath if vectorised else ScalarMath)
     try:
         compiled.compile((types.float64,) * arguments)
     except (NumbaError, NotImplementedError, AssertionError) as error:
@@ -97,6 +100,12 @@ def _shortened(error: Exception) -> str:
     said = [line for line in lines if line and not line.startswith(boilerplate)]
     text = " ".join(said[:3])
     return text if len(text) <= 240 else f"{text[:237]}..."
+
+
+def _may_raise(callback: Any) -> bool:
+    """Whether the optimised code can raise, by what it calls to make the exception."""
+    optimised = config.OPT > 0 and not config.DEBUGINFO_DEFAULT
+    return optimised and "@numba_unpickle" in callback.inspect_llvm()
 
 
 # ---- the loops, over functions of (z or y, parameter or slope)

@@ -12,7 +12,10 @@ bits in a vector and in the rest of a loop.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +24,9 @@ from numba import njit, types
 from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.dispatcher import Dispatcher
 from numba.core.errors import UnsupportedError
-from numba.core.ir_utils import get_definition, guard
+from numba.core.ir_utils import find_const, get_definition, guard, mk_unique_var
 from numba.core.untyped_passes import IRProcessing
 from numba.extending import intrinsic
 
@@ -203,50 +207,107 @@ _VECTORISED = {
 }
 
 
-# ---- the pass
+# ---- the compiler of a user's function
 
 
 def _named(func_ir: Any, value: Any) -> Any:
-    """The object that a value of Numba's representation names: a global, or an attribute of math or NumPy."""
+    """The object that a value of Numba's representation names: a global, or an attribute of a module."""
     if isinstance(value, ir.Global | ir.FreeVar):
         return value.value
     if isinstance(value, ir.Expr) and value.op == "getattr":
         module = guard(get_definition, func_ir, value.value)
-        if isinstance(module, ir.Global | ir.FreeVar) and module.value in (math, np):
+        if isinstance(module, ir.Global | ir.FreeVar) and isinstance(module.value, ModuleType):
             return getattr(module.value, value.attr, None)
     return None
 
 
-@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[misc]
-class _Vectorise(FunctionPass):  # type: ignore[misc]
-    """Replaces functions of `math` and NumPy by those of `_VECTORISED`."""
+@functools.cache
+def _called(function: Any, compiler: Any) -> Any:
+    """A function that the user has given to Numba, and that the user's own calls, compiled as that one is."""
+    return inlined(function, pipeline_class=compiler)
 
-    _name = "fastact_vectorise"
+
+@functools.cache
+def _reciprocal_power(n: int) -> Any:
+    """z -> z ** -n, which is infinite at 0; Numba's own raises there, and has no vector form."""
+
+    def reciprocal_power(z):
+        return 1.0 / z**n
+
+    return inlined(reciprocal_power)
+
+
+class _Replace(FunctionPass):  # type: ignore[misc]
+    """Replaces what a user's function calls by functions that do not raise, and have a vector form."""
+
+    compiler: Any
+    functions: dict[Any, Any]
 
     def __init__(self) -> None:
         FunctionPass.__init__(self)
 
     def run_pass(self, state: Any) -> bool:
-        changed = False
         for block in state.func_ir.blocks.values():
             if any(True for _ in block.find_insts(ir.Raise)):
-                raise UnsupportedError("it raises an exception, for which C has no place")
-            for assignment in block.find_insts(ir.Assign):
-                named = _named(state.func_ir, assignment.value)
-                if not callable(named) or not any(named is function for function in _VECTORISED):
+                raise UnsupportedError("it raises an exception, for which a kernel has no place")
+            for assignment in list(block.find_insts(ir.Assign)):
+                value = assignment.value
+                if isinstance(value, ir.Expr) and value.op == "binop" and value.fn is operator.pow:
+                    self.replace_power(state.func_ir, block, assignment)
                     continue
-                new = _VECTORISED[named]
-                assignment.value = ir.Global(new.__name__, new, assignment.loc)
-                state.func_ir._definitions[assignment.target.name] = [assignment.value]
-                changed = True
-        return changed
+                new = self.replacement(_named(state.func_ir, value))
+                if new is not None:
+                    assignment.value = ir.Global(new.__name__, new, assignment.loc)
+                    state.func_ir._definitions[assignment.target.name] = [assignment.value]
+        return True
+
+    def replacement(self, named: Any) -> Any:
+        if isinstance(named, Dispatcher):
+            return _called(named.py_func, self.compiler)
+        found = [new for function, new in self.functions.items() if named is function]
+        return found[0] if found else None
+
+    def replace_power(self, func_ir: Any, block: Any, assignment: Any) -> None:
+        power, loc = assignment.value, assignment.loc
+        exponent = guard(find_const, func_ir, power.rhs)
+        if type(exponent) is int and exponent < 0:
+            function = _reciprocal_power(-exponent)
+            variable = ir.Var(block.scope, mk_unique_var("reciprocal_power"), loc)
+            named = ir.Global(function.__name__, function, loc)
+            block.body.insert(block.body.index(assignment), ir.Assign(named, variable, loc))
+            assignment.value = ir.Expr.call(variable, [power.lhs], (), loc)
+            func_ir._definitions[variable.name] = [named]
+            func_ir._definitions[assignment.target.name] = [assignment.value]
 
 
-class VectorMath(CompilerBase):  # type: ignore[misc]
-    """Numba's compiler with the functions of this module in place of the C library's."""
+class _Compiler(CompilerBase):  # type: ignore[misc]
+    replace: type[_Replace]
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.add_pass_after(_Vectorise, IRProcessing)
+        passes.add_pass_after(self.replace, IRProcessing)
         passes.finalize()
         return [passes]
+
+
+class ScalarMath(_Compiler):
+    """Numba's compiler for a function that does not raise."""
+
+
+class VectorMath(_Compiler):
+    """`ScalarMath` with the functions of this module in place of the C library's."""
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[misc]
+class _ReplaceCalls(_Replace):
+    _name = "fastact_replace_calls"
+    compiler, functions = ScalarMath, {}
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[misc]
+class _ReplaceCallsAndMath(_Replace):
+    _name = "fastact_replace_calls_and_math"
+    compiler, functions = VectorMath, _VECTORISED
+
+
+ScalarMath.replace, VectorMath.replace = _ReplaceCalls, _ReplaceCallsAndMath
