@@ -81,7 +81,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.numba_vs_c", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--shapes", nargs="+", default=["main", "linear", "odd"], help=f"shapes or groups ({', '.join(GROUPS)})"
+        "--shapes",
+        nargs="+",
+        default=["main", "linear", "odd"],
+        help=f"shapes or groups ({', '.join(GROUPS)})",
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for one figure")
     records.add_out(parser)

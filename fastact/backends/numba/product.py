@@ -141,25 +141,40 @@ def _add_dots(x, row, rows, weight, starts, units, sums, step):
 
 
 @inlined
-def add_rows_in_place(flat, starts, starts_step, scales, scales_step, terms, buffers, rows, columns):
-    """Return buffers[0], (rows, columns): for each row n, the sum of the scaled rows of `flat`.
+def sum_buffers(count, terms, accumulate, like):
+    """The two buffers of `add_rows_in_place` for `count` sums of `terms` terms; empty if it needs none."""
+    count = count if accumulate or terms > CUT else 0
+    return new_buffer(count, like), new_buffer(count, like)
 
-    Term i of row n is scales[n * scales_step + i] times the columns from starts[n * starts_step + i] on.  All
-    arrays are flat; each of the two buffers has room for rows * columns.
+
+@inlined
+def add_rows_in_place(
+    flat, starts, starts_at, starts_step, scales, scales_at, scales_step, terms, buffers,
+    rows, columns, out, out_at, out_step, accumulate,
+):  # fmt: skip
+    """For each row n of out, (rows, columns): the sum of scaled rows of `flat`.
+
+    Term i of row n is scales[scales_at + n * scales_step + i] times the columns from
+    starts[starts_at + n * starts_step + i] on.  All arrays are flat; rows of `out` begin at out_at and are
+    out_step apart.  With `accumulate`, the sums are added to `out`.
     """
     totals, partial = buffers
-    totals[: rows * columns] = 0
-    for first in range(0, terms, CUT):
+    direct = terms <= CUT and not accumulate
+    to, to_at, to_step = (out, out_at, out_step) if direct else (partial, 0, columns)
+    for first in range(0, max(1, terms), CUT):
         last = min(first + CUT, terms)
-        for i in range(first, last, _TERMS_AT_ONCE):
+        for i in range(first, max(1, last), _TERMS_AT_ONCE):
             count = min(_TERMS_AT_ONCE, last - i)
             for n in range(rows):
                 sum_scaled_rows(
-                    flat, starts, n * starts_step + i, scales, n * scales_step + i, count, columns,
-                    partial, n * columns, i > first,
+                    flat, starts, starts_at + n * starts_step + i, scales, scales_at + n * scales_step + i,
+                    count, columns, to, to_at + n * to_step, i > first,
                 )  # fmt: skip
-        store(partial, 0, totals, 0, rows * columns, True)
-    return totals
+        if not direct:
+            store(partial, 0, totals, 0, rows * columns, first > 0)
+    if not direct:
+        for n in range(rows):
+            store(totals, n * columns, out, out_at + n * out_step, columns, accumulate)
 
 
 @inlined
@@ -226,7 +241,9 @@ def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
     """`product_cells` where b has few rows: each row of out is a sum of a few scaled rows of b."""
     rows, columns = out.shape
     flat, flat_out = b.reshape(b.size), out.reshape(out.size)
-    starts, scales = columns * np.arange(len(b)), np.empty(len(b), b.dtype)
+    starts, scales = np.empty(len(b), np.int64), np.empty(len(b), b.dtype)
+    for d in range(len(b)):
+        starts[d] = d * columns
     for r in range(first * block_rows, min(last * block_rows, rows)):
         for d in range(len(b)):
             scales[d] = a[d, r] if transposed else a[r, d]
@@ -238,19 +255,20 @@ def _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, las
     """`product_cells` where out has few rows: b is read once, where it is."""
     rows, columns = out.shape
     flat, flat_out = b.reshape(b.size), out.reshape(out.size)
-    starts, scales = columns * np.arange(len(b)), np.empty((rows, len(b)), b.dtype)
-    buffers = new_buffer(rows * block_columns, b), new_buffer(rows * block_columns, b)
-    for d in range(len(b)):
-        for r in range(rows):
-            scales[r, d] = a[d, r] if transposed else a[r, d]
+    depth = len(b)
+    starts, scales = np.empty(depth, np.int64), np.empty(rows * depth, b.dtype)
+    buffers = sum_buffers(rows * block_columns, depth, accumulate, b)
+    for r in range(rows):
+        for d in range(depth):
+            scales[r * depth + d] = a[d, r] if transposed else a[r, d]
     for cell in range(first, last):
         column = cell * block_columns
-        width = min(block_columns, columns - column)
-        totals = add_rows_in_place(
-            flat[column:], starts, 0, scales.reshape(scales.size), len(b), len(b), buffers, rows, width
-        )
-        for r in range(rows):
-            store(totals, r * width, flat_out, r * columns + column, width, accumulate)
+        for d in range(depth):
+            starts[d] = d * columns + column
+        add_rows_in_place(
+            flat, starts, 0, 0, scales, 0, depth, depth, buffers,
+            rows, min(block_columns, columns - column), flat_out, column, columns, accumulate,
+        )  # fmt: skip
 
 
 @compiled
