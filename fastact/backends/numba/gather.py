@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ...settings import Precision
-from ..numpy import check_argmax
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, SUBTOTAL, copy_rows, lanes_of, new_buffer, split_evenly, store
 from .compile import compiled, inlined
+from .maximum import check_argmax
 from .product import FEW_ROWS, add_rows_in_place, sum_buffers
 from .vectors import (
     BYTE_LANES,
@@ -65,24 +65,24 @@ def _table_width(columns, like, limit):
 
 
 @inlined
-def _fill_tables(weight, row, rows, column, columns, width, tables):
-    """Copy weight[row : row + rows, column : column + columns] to tables (columns / width, rows, width)."""
+def _fill_tables(weight, unit, units, column, columns, width, tables):
+    """Copy `columns` columns of units of weight to tables (columns / width, units, width)."""
     flat = weight.reshape(weight.size)
-    for r in range(rows):
-        at = (row + r) * weight.shape[1] + column
+    for u in range(units):
+        at = (unit + u) * weight.shape[2] + column
         for first in range(0, columns, width):
-            copy_elements(flat, at + first, tables, first * rows + r * width, min(width, columns - first))
+            copy_elements(flat, at + first, tables, first * units + u * width, min(width, columns - first))
 
 
 @inlined
-def _few_terms_cells(flat_grad, weight, pieces, flat_argmax, grad_x, grid, first, last):
+def _few_terms_cells(flat_grad, weight, flat_argmax, grad_x, grid, first, last):
     """`_grad_x_cells` for few rows or few outputs: the winners are read where they are.
 
     `grid`: the columns of a cell, the blocks of rows, and the rows of a cell.
     """
     block_columns, row_blocks, block_rows = grid
     rows, in_features = grad_x.shape
-    out_features = weight.shape[0] // pieces
+    out_features, pieces, _ = weight.shape
     flat_weight, flat_grad_x = weight.reshape(weight.size), grad_x.reshape(grad_x.size)
     most_rows = min(FEW_ROWS, block_rows)
     starts = np.empty(most_rows * out_features, np.int64)
@@ -106,10 +106,10 @@ def _few_terms_cells(flat_grad, weight, pieces, flat_argmax, grad_x, grid, first
 
 
 @compiled
-def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
-    """Cells are (blocks of columns) x (blocks of rows); weight is (out_features * pieces, in_features)."""
+def _grad_x_cells(grad_y, weight, argmax, grad_x, first, last):
+    """Cells are (blocks of columns) x (blocks of rows)."""
     rows, in_features = grad_x.shape
-    out_features = grad_y.shape[1]
+    out_features, pieces, _ = weight.shape
     flat_grad, flat_argmax = grad_y.reshape(grad_y.size), argmax.reshape(argmax.size)
     flat_grad_x = grad_x.reshape(grad_x.size)
     table_count, vectors = _table_width(in_features, weight, GATHER_VECTORS)
@@ -119,7 +119,7 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
     if rows <= FEW_ROWS or out_features <= _FEW_OUTPUTS:
         grid = block_columns, row_blocks, block_rows
-        _few_terms_cells(flat_grad, weight, pieces, flat_argmax, grad_x, grid, first, last)
+        _few_terms_cells(flat_grad, weight, flat_argmax, grad_x, grid, first, last)
         return
     outputs = min(_TABLE_OUTPUTS, _TABLE_BYTES // (pieces * width * weight.itemsize))
     outputs = min(out_features, max(_MIN_TABLE_OUTPUTS, outputs))
@@ -145,8 +145,9 @@ def _grad_x_cells(grad_y, weight, pieces, argmax, grad_x, first, last):
                 direct = ends and here == width
                 out, out_at, out_step = (to, to_at, to_step) if direct else (sums, sums_at, width)
                 for n in range(height):
+                    at = (row + n) * out_features + output
                     gather_by_argmax(
-                        table, pieces, flat_argmax, flat_grad, (row + n) * out_features + output, count, vectors,
+                        table, pieces, flat_argmax, flat_grad, at, count, vectors,
                         sums, sums_at + n * width, not begins, out, out_at + n * out_step, direct and added,
                     )  # fmt: skip
                 if ends and not direct:
@@ -258,7 +259,7 @@ def _max_cell_outputs(pieces):
 
 @compiled
 def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumulate, first, last):
-    """Cells are blocks of outputs.  grad_weight (units, in_features) or grad_bias (units,) may be empty."""
+    """Cells are blocks of outputs.  grad_weight or grad_bias may be empty."""
     rows, in_features = x.shape
     out_features = grad_y.shape[1]
     _, outputs = split_evenly(out_features, _max_cell_outputs(pieces))
@@ -268,7 +269,7 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
     blocks = max(1, min(subtotal_rows // _TABLE_ROWS, (rows + _TABLE_ROWS - 1) // _TABLE_ROWS))
 
     few, several = rows <= FEW_ROWS, rows > blocks * _TABLE_ROWS
-    flat_grad = grad_weight.reshape(grad_weight.size)
+    flat_grad, flat_grad_bias = grad_weight.reshape(grad_weight.size), grad_bias.reshape(grad_bias.size)
     table = new_buffer(0 if few else _TABLE_ROWS * width, x)
     partial = new_buffer(0 if few else outputs * pieces * width, x)
     totals = new_buffer(outputs * pieces * in_features if several and tables else 0, x)
@@ -304,7 +305,7 @@ def _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumu
         if several and grad_weight.size:
             store(totals, 0, flat_grad, at, count * pieces * in_features, accumulate)
         if grad_bias.size:
-            store(bias_sums, 0, grad_bias, output * pieces, count * pieces, accumulate)
+            store(bias_sums, 0, flat_grad_bias, output * pieces, count * pieces, accumulate)
 
 
 def linear_maxout_backward(
@@ -320,10 +321,9 @@ def linear_maxout_backward(
     precision: Precision = "highest",
 ) -> None:
     out_features, pieces, in_features = weight.shape
-    check_argmax(argmax, pieces)
-    units = out_features * pieces
-    work = 2.0 * grad_y.size * in_features
     grad_y, x, argmax = as_carray(grad_y), as_carray(x), as_carray(argmax)
+    check_argmax(argmax, pieces)
+    work = 2.0 * grad_y.size * in_features
     if grad_x is not None:
         block_columns = _TABLES_AT_ONCE * GATHER_VECTORS * VECTOR_BYTES // x.itemsize
         pool.run(
@@ -332,22 +332,21 @@ def linear_maxout_backward(
             work,
             threads,
             grad_y,
-            as_carray(weight).reshape(units, in_features),
-            pieces,
+            as_carray(weight),
             argmax,
             grad_x,
         )
     if (grad_weight is not None and grad_weight.size) or grad_bias is not None:
         pool.run(
             _grad_weight_cells,
-            pool.count_cells((out_features, _max_cell_outputs.py_func(pieces))),
+            pool.count_cells((out_features, max(_MIN_CELL_OUTPUTS, BLOCK_COLUMNS // pieces))),
             work,
             threads,
             grad_y,
             x,
             argmax,
             pieces,
-            np.empty((0, 0), x.dtype) if grad_weight is None else grad_weight.reshape(units, in_features),
-            or_empty(grad_bias, x.dtype, 2).reshape(-1),
+            or_empty(grad_weight, x.dtype, 3),
+            or_empty(grad_bias, x.dtype, 2),
             accumulate,
         )
