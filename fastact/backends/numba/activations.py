@@ -10,7 +10,7 @@ loops of its own, which LLVM turns into vector code: relu, and gelu of float32.
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,12 @@ def _tail_ratio(x: float) -> float:
 
 
 # The normal distribution's tail beyond a is exp(-a^2 / 2) t p(x), with t = 1 / (1 + _TAIL_RATE a), and p a
-# polynomial in x, to which t is mapped linearly.  The relative error is below 2e-12 up to _TAIL_END.  Beyond,
+# polynomial in x, to which t is mapped linearly.  The relative error is below 2e-8 up to _TAIL_END.  Beyond,
 # |z| times the tail is 0 in float32.
 _TAIL_END, _TAIL_RATE = 15.0, 0.2
 _LEAST_T = 1 / (1 + _TAIL_RATE * _TAIL_END)
-_TAIL = tuple(chebyshev.cheb2poly(chebyshev.chebinterpolate(np.vectorize(_tail_ratio), 13)).tolist()[::-1])
-_EXP = tuple(1 / math.factorial(n) for n in range(9, -1, -1))  # to 1e-11, up to half of ln 2
+_TAIL = tuple(chebyshev.cheb2poly(chebyshev.chebinterpolate(np.vectorize(_tail_ratio), 9)).tolist()[::-1])
+_EXP = tuple(1 / math.factorial(n) for n in range(7, -1, -1))  # to 7e-9, up to half of ln 2
 _LOG2_E, _LN_2 = 1 / math.log(2), math.log(2)
 _SHIFT = 1.5 * 2.0**52  # a number of small magnitude plus _SHIFT is rounded to an integer
 _NORMAL = 1 / math.sqrt(2 * math.pi)
@@ -90,7 +90,7 @@ _NORMAL = 1 / math.sqrt(2 * math.pi)
 
 @partial(compiled, fastmath=CONTRACT)
 def _exp_and_tail(a):
-    """exp(-a^2 / 2) and the normal distribution's tail beyond a, to 1e-11, for a from 0 to _TAIL_END."""
+    """exp(-a^2 / 2) and the normal distribution's tail beyond a, to 2e-8, for a from 0 to _TAIL_END."""
     exponent = -0.5 * a * a
     shifted = exponent * _LOG2_E + _SHIFT
     rest = exponent - (shifted - _SHIFT) * _LN_2
@@ -351,9 +351,14 @@ def code_of(act: Activation, dtype: np.dtype[Any]) -> tuple[int, Array | None]:
     return table.ctypes.data, table
 
 
+@lru_cache
+def _one_parameter(parameter: float, dtype: np.dtype[Any]) -> Array:
+    return np.array([parameter], dtype)
+
+
 def parameters_of(act: Activation, dtype: np.dtype[Any]) -> Array:
     """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
-    return np.array([act.parameter], dtype) if act.slope is None else as_carray(act.slope)
+    return _one_parameter(act.parameter, dtype) if act.slope is None else as_carray(act.slope)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:

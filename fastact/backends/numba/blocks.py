@@ -49,8 +49,8 @@ def round_up(count, multiple):
 
 @compiled
 def new_buffer(count, like):
-    """`count` zeros of like's dtype, aligned to a cache line."""
-    raw = np.zeros(count + 64 // like.itemsize, like.dtype)
+    """An array of `count` elements of like's dtype, aligned to a cache line, with any contents."""
+    raw = np.empty(count + 64 // like.itemsize, like.dtype)
     skip = -raw.ctypes.data % 64 // raw.itemsize
     return raw[skip : skip + count]
 
@@ -59,6 +59,8 @@ def new_buffer(count, like):
 def copy_rows(source, row, rows, column, columns, block, step):
     """Copy source[row : row + rows, column : column + columns] to a flat block, its rows `step` apart."""
     flat = source.reshape(source.size)
+    if columns == step == source.shape[1]:
+        rows, columns = 1, rows * columns  # which is one long row
     for r in range(rows):
         copy_elements(flat, (row + r) * source.shape[1] + column, block, r * step, columns)
 

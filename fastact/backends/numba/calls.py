@@ -21,7 +21,7 @@ from .gather import _TABLES_AT_ONCE, _grad_weight_cells, _grad_x_cells, _max_cel
 from .layer_norm import _CUTS, _MIN_CUT_ROWS, _layer_norm_backward_cells, _layer_norm_cells
 from .linear import _grad_bias_cells, _linear_activation_cells, _linear_maxout_cells, _max_outputs
 from .losses import _count_used, _cross_entropy_cells, _sum
-from .maximum import _cell_size, _maxout_backward_cells, _maxout_cells
+from .maximum import _cell_size, _maxout_backward_cells, _maxout_cells, argmax_fits
 from .optim import _max_norm_cells
 from .product import DOT_ROWS, count_product_cells, product_cells
 from .vectors import GATHER_VECTORS, VECTOR_BYTES
@@ -36,16 +36,9 @@ def _count(length, size):
 
 
 @compiled
-def _argmax_fits(argmax, pieces):
-    return argmax.size == 0 or argmax.max() < pieces
-
-
-@compiled
 def linear_maxout(rows, in_features, out_features, pieces, x, weight, bias, y, argmax):
-    units = out_features * pieces
     cells = _count(out_features, _max_outputs(pieces)) * _count(rows, BLOCK_ROWS)
-    flat = weight.reshape(units, in_features)
-    _linear_maxout_cells(x, flat, pieces, bias.reshape(bias.size), y, argmax, DOT_ROWS, 0, cells)
+    _linear_maxout_cells(x, weight, bias, y, argmax, DOT_ROWS, 0, cells)
     return OK
 
 
@@ -54,27 +47,15 @@ def linear_maxout_backward(
     rows, in_features, out_features, pieces,
     grad_y, x, weight, argmax, grad_x, grad_weight, grad_bias, accumulate,
 ):  # fmt: skip
-    if not _argmax_fits(argmax, pieces):
+    if not argmax_fits(argmax, pieces):
         return BAD_ARGMAX
-    units = out_features * pieces
     if grad_x.size:
         columns = _TABLES_AT_ONCE * GATHER_VECTORS * VECTOR_BYTES // x.itemsize
         cells = _count(in_features, columns) * _count(rows, BLOCK_ROWS)
-        _grad_x_cells(grad_y, weight.reshape(units, in_features), pieces, argmax, grad_x, 0, cells)
+        _grad_x_cells(grad_y, weight, argmax, grad_x, 0, cells)
     if grad_weight.size or grad_bias.size:
         cells = _count(out_features, _max_cell_outputs(pieces))
-        columns = in_features if grad_weight.size else 0
-        _grad_weight_cells(
-            grad_y,
-            x,
-            argmax,
-            pieces,
-            grad_weight.reshape(units if columns else 0, columns),
-            grad_bias.reshape(grad_bias.size),
-            accumulate != 0,
-            0,
-            cells,
-        )
+        _grad_weight_cells(grad_y, x, argmax, pieces, grad_weight, grad_bias, accumulate != 0, 0, cells)
     return OK
 
 
@@ -86,7 +67,7 @@ def maxout(outer, pieces, inner, z, y, argmax):
 
 @compiled
 def maxout_backward(outer, pieces, inner, grad_y, argmax, grad_z):
-    if not _argmax_fits(argmax, pieces):
+    if not argmax_fits(argmax, pieces):
         return BAD_ARGMAX
     rows, count = _cell_size(inner)
     _maxout_backward_cells(grad_y, argmax, grad_z, 0, _count(outer, rows) * _count(inner, count))

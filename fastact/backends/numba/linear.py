@@ -22,8 +22,8 @@ from .arguments import as_carray, or_empty
 from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CUT, split_evenly, store
 from .compile import compiled, inlined
 from .maximum import maximum_row
-from .product import DOT_ROWS, block_buffers, count_product_cells, preactivations, product_cells
-from .vectors import copy_elements
+from .product import DOT_ROWS, block_buffers, count_product_cells, is_packed, preactivations, product_cells
+from .vectors import copy_elements, sum_scaled_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -37,12 +37,14 @@ def _max_outputs(pieces):
 
 
 @compiled
-def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, dot_rows, first, last):
-    """Cells are (blocks of outputs) x (blocks of rows); argmax may be empty."""
+def _linear_maxout_cells(x, weight, bias, y, argmax, dot_rows, first, last):
+    """Cells are (blocks of outputs) x (blocks of rows); bias and argmax may be empty."""
     rows, out_features = y.shape
+    pieces = weight.shape[1]
     _, outputs = split_evenly(out_features, _max_outputs(pieces))
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    buffers = block_buffers(block_rows, outputs * pieces, x.shape[1], x)
+    packed = is_packed(block_rows, outputs * pieces, dot_rows)
+    buffers = block_buffers(block_rows, outputs * pieces, x.shape[1], packed, x)
     flat_y = y.reshape(y.size)
     keep = argmax.size > 0
     flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(outputs, np.uint8)
@@ -50,7 +52,7 @@ def _linear_maxout_cells(x, weight, pieces, bias, y, argmax, dot_rows, first, la
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
-        step = preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers, dot_rows)
+        step = preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers, packed)
         for n in range(row, stop):
             y_at = n * out_features + output
             argmax_at = y_at if keep else 0
@@ -71,17 +73,15 @@ def linear_maxout(
     dot_rows: int = DOT_ROWS,
 ) -> None:
     """As in `backends/numpy.py`; up to `dot_rows` rows, sums are in another order than those of more rows."""
-    out_features, pieces, in_features = weight.shape
-    units = out_features * pieces
+    out_features, pieces, _ = weight.shape
     pool.run(
         _linear_maxout_cells,
-        pool.count_cells((out_features, _max_outputs.py_func(pieces)), (len(x), BLOCK_ROWS)),
-        2.0 * len(x) * in_features * units,
+        pool.count_cells((out_features, max(1, BLOCK_COLUMNS // pieces)), (len(x), BLOCK_ROWS)),
+        2.0 * len(x) * weight.size,
         threads,
         as_carray(x),
-        as_carray(weight).reshape(units, in_features),
-        pieces,
-        as_carray(or_empty(bias, x.dtype, 2)).reshape(-1),
+        as_carray(weight),
+        as_carray(or_empty(bias, x.dtype, 2)),
         y,
         or_empty(argmax, np.uint8, 2),
         dot_rows,
@@ -94,14 +94,17 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
     rows, out_features = y.shape
     _, outputs = split_evenly(out_features, BLOCK_COLUMNS)
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    buffers = block_buffers(block_rows, outputs, x.shape[1], x)
+    packed = is_packed(block_rows, outputs, dot_rows)
+    buffers = block_buffers(block_rows, outputs, x.shape[1], packed, x)
     sums, flat_y, flat_z = buffers[0], y.reshape(y.size), z.reshape(z.size)
     for cell in range(first, last):
         output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
-        step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, dot_rows)
-        for n in range(row, stop):
+        step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, packed)
+        rows_at_once = stop - row if step == out_features else 1  # else they are apart
+        count *= rows_at_once
+        for n in range(row, stop, rows_at_once):
             at = (n - row) * step
             result = n * out_features + output
             activate_row(code, parameters, output, sums[at : at + count], flat_y[result : result + count])
@@ -112,17 +115,17 @@ def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, 
 @compiled
 def _grad_bias_cells(grad_z, grad_bias, accumulate, first, last):
     """grad_bias (out_features,) = the sum over the rows of grad_z.  A cell is CUT columns."""
-    total = np.empty(CUT, grad_z.dtype)
-    partial = np.empty(CUT, grad_z.dtype)
-    for start in range(first * CUT, min(last * CUT, grad_bias.size), CUT):
-        count = min(CUT, grad_bias.size - start)
-        total[:] = 0
-        for row in range(0, len(grad_z), CUT):
-            partial[:] = 0
-            for n in range(row, min(row + CUT, len(grad_z))):
-                for c in range(count):
-                    partial[c] += grad_z[n, start + c]
-            total += partial
+    rows, out_features = grad_z.shape
+    flat = grad_z.reshape(grad_z.size)
+    total, starts = np.empty(CUT, grad_z.dtype), np.empty(CUT, np.int64)
+    ones = np.ones(CUT, grad_z.dtype)
+    for start in range(first * CUT, min(last * CUT, out_features), CUT):
+        count = min(CUT, out_features - start)
+        for row in range(0, max(1, rows), CUT):
+            terms = min(CUT, rows - row)
+            for i in range(terms):
+                starts[i] = (row + i) * out_features + start
+            sum_scaled_rows(flat, starts, 0, ones, 0, terms, count, total, 0, row > 0)
         store(total, 0, grad_bias, start, count, accumulate)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..numpy import check_argmax
+from ..numpy import argmax_error
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import CELL, lanes_of
@@ -76,6 +76,22 @@ def _maxout_cells(z, y, argmax, first, last):
 
 
 @compiled
+def argmax_fits(argmax, pieces):
+    """Whether every value is below `pieces`."""
+    flat = argmax.reshape(argmax.size)
+    largest = np.uint8(0)
+    for i in range(flat.size):
+        largest = max(largest, flat[i])
+    return flat.size == 0 or largest < pieces
+
+
+def check_argmax(argmax: Array, pieces: int) -> None:
+    """Raise ValueError where a value of the C-contiguous argmax is not below `pieces`."""
+    if not argmax_fits(argmax, pieces):
+        raise argmax_error(argmax, pieces)
+
+
+@compiled
 def _maxout_backward_cells(grad_y, argmax, grad_z, first, last):
     outer, pieces, inner = grad_z.shape
     rows, count = _cell_size(inner)
@@ -112,6 +128,7 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     outer, pieces, inner = grad_z.shape
+    argmax = as_carray(argmax)
     check_argmax(argmax, pieces)
     cells = _count_cells(outer, inner)
     pool.run(
@@ -120,6 +137,6 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
         float(grad_z.size),
         threads,
         as_carray(grad_y),
-        as_carray(argmax),
+        argmax,
         grad_z,
     )

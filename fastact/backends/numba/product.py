@@ -66,17 +66,19 @@ def _pack_columns(source, row, depth, column, columns, width, panels):
 
 
 @inlined
-def _unit_starts(weight, pieces, output, outputs):
+def _unit_starts(weight, in_features, pieces, output, outputs):
     """The index at which each unit begins in the flat weight, of the outputs [output, output + outputs).
 
-    weight is (out_features * pieces, in_features).  The units are ordered (pieces, outputs), so that the
+    weight is (out_features, pieces, in_features).  The units are ordered (pieces, outputs), so that the
     maximum compares contiguous rows of outputs.  The last unit is repeated to fill a panel.
     """
     units = outputs * pieces
     starts = np.empty(round_up(units, panel_width(weight)), np.int64)
-    for place in range(starts.size):
-        unit = min(place, units - 1)
-        starts[place] = ((output + unit % outputs) * pieces + unit // outputs) * weight.shape[1]
+    for k in range(pieces):
+        for j in range(outputs):
+            starts[k * outputs + j] = ((output + j) * pieces + k) * in_features
+    for place in range(units, starts.size):
+        starts[place] = starts[units - 1]
     return starts
 
 
@@ -127,7 +129,7 @@ def _add_dots(x, row, rows, weight, starts, units, sums, step):
 
     The units of unpacked weight begin at `starts`, which has whole tiles of them.
     """
-    in_features = weight.shape[1]
+    in_features = x.shape[1]
     flat_x, flat_weight = x.reshape(x.size), weight.reshape(weight.size)
     most = min(SUBTOTAL, CUT * lanes_of(weight))  # each lane has a running sum
     for start in range(0, in_features, most):
@@ -141,58 +143,86 @@ def _add_dots(x, row, rows, weight, starts, units, sums, step):
 
 
 @inlined
-def add_rows_in_place(flat, starts, starts_step, scales, scales_step, terms, buffers, rows, columns):
-    """Return buffers[0], (rows, columns): for each row n, the sum of the scaled rows of `flat`.
-
-    Term i of row n is scales[n * scales_step + i] times the columns from starts[n * starts_step + i] on.  All
-    arrays are flat; each of the two buffers has room for rows * columns.
-    """
-    totals, partial = buffers
-    totals[: rows * columns] = 0
-    for first in range(0, terms, CUT):
-        last = min(first + CUT, terms)
-        for i in range(first, last, _TERMS_AT_ONCE):
-            count = min(_TERMS_AT_ONCE, last - i)
-            for n in range(rows):
-                sum_scaled_rows(
-                    flat, starts, n * starts_step + i, scales, n * scales_step + i, count, columns,
-                    partial, n * columns, i > first,
-                )  # fmt: skip
-        store(partial, 0, totals, 0, rows * columns, True)
-    return totals
+def sum_buffers(count, terms, accumulate, like):
+    """The two buffers of `add_rows_in_place` for `count` sums of `terms` terms; empty if it needs none."""
+    count = count if accumulate or terms > CUT else 0
+    return new_buffer(count, like), new_buffer(count, like)
 
 
 @inlined
-def block_buffers(rows, columns, depth, like):
+def add_rows_in_place(
+    flat, starts, starts_at, starts_step, scales, scales_at, scales_step, terms, buffers,
+    rows, columns, out, out_at, out_step, accumulate,
+):  # fmt: skip
+    """For each row n of out, (rows, columns): the sum of scaled rows of `flat`.
+
+    Term i of row n is scales[scales_at + n * scales_step + i] times the columns from
+    starts[starts_at + n * starts_step + i] on.  All arrays are flat; rows of `out` begin at out_at and are
+    out_step apart.  With `accumulate`, the sums are added to `out`.
+    """
+    totals, partial = buffers
+    direct = terms <= CUT and not accumulate
+    to, to_at, to_step = (out, out_at, out_step) if direct else (partial, 0, columns)
+    for first in range(0, max(1, terms), CUT):
+        last = min(first + CUT, terms)
+        for i in range(first, max(1, last), _TERMS_AT_ONCE):
+            count = min(_TERMS_AT_ONCE, last - i)
+            for n in range(rows):
+                sum_scaled_rows(
+                    flat, starts, starts_at + n * starts_step + i, scales, scales_at + n * scales_step + i,
+                    count, columns, to, to_at + n * to_step, i > first,
+                )  # fmt: skip
+        if not direct:
+            store(partial, 0, totals, 0, rows * columns, first > 0)
+    if not direct:
+        for n in range(rows):
+            store(totals, n * columns, out, out_at + n * out_step, columns, accumulate)
+
+
+@inlined
+def block_buffers(rows, columns, depth, packed, like):
     """Buffers for one block: its sums, their subtotal, rows of the left operand, panels of the right one.
 
-    All are padded to whole micro-tiles.
+    All are padded to whole micro-tiles; what the padding holds is of no account.  If operands are not
+    `packed`, there are sums alone.
     """
     rows = round_up(rows, TILE_ROWS)
     columns = round_up(columns, panel_width(like))
     sums = new_buffer(rows * columns, like)
-    subtotal = new_buffer(sums.size if depth > SUBTOTAL else 0, like)
-    return sums, subtotal, new_buffer(rows * CUT, like), new_buffer(columns * CUT, like)
+    subtotal = new_buffer(sums.size if packed and depth > SUBTOTAL else 0, like)
+    depth = min(CUT, depth) if packed else 0
+    return sums, subtotal, new_buffer(rows * depth, like), new_buffer(columns * depth, like)
 
 
 @inlined
-def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, dot_rows):
+def is_packed(rows, units, dot_rows):
+    """Whether a block of `preactivations` is a product of packed operands, not of dot products."""
+    return rows > dot_rows and units > _DOT_COLUMNS
+
+
+@inlined
+def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, packed):
     """Compute the pre-activations of a block to buffers[0], (rows, pieces, outputs); return its row step.
 
-    weight is (out_features * pieces, in_features), bias flat of that length, or empty.
+    weight is (out_features, pieces, in_features), or (out_features, in_features) of 1 piece; bias is of its
+    shape without in_features, or empty.  If operands are not `packed`, sums are dot products.
     """
     sums, subtotal, left, panels = buffers
-    in_features = weight.shape[1]
-    starts = _unit_starts(weight, pieces, output, outputs)
+    in_features = x.shape[1]
+    starts = _unit_starts(weight, in_features, pieces, output, outputs)
     step = starts.size
-    bias_row = np.zeros(step, x.dtype)
+    flat_bias = bias.reshape(bias.size)
+    sums[:step] = 0
     if bias.size:
         for k in range(pieces):
             for j in range(outputs):
-                bias_row[k * outputs + j] = bias[(output + j) * pieces + k]
-    for r in range(rows):
-        copy_elements(bias_row, 0, sums, r * step, step)
-    if rows <= dot_rows or outputs * pieces <= _DOT_COLUMNS:
+                sums[k * outputs + j] = flat_bias[(output + j) * pieces + k]
+    filled = 1
+    while filled < rows:  # twice as many rows at each step
+        count = min(filled, rows - filled)
+        copy_elements(sums, 0, sums, filled * step, count * step)
+        filled += count
+    if not packed:
         _add_dots(x, row, rows, weight, starts, outputs * pieces, sums, step)
         return step
     for start in range(0, in_features, CUT):
@@ -226,7 +256,9 @@ def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
     """`product_cells` where b has few rows: each row of out is a sum of a few scaled rows of b."""
     rows, columns = out.shape
     flat, flat_out = b.reshape(b.size), out.reshape(out.size)
-    starts, scales = columns * np.arange(len(b)), np.empty(len(b), b.dtype)
+    starts, scales = np.empty(len(b), np.int64), np.empty(len(b), b.dtype)
+    for d in range(len(b)):
+        starts[d] = d * columns
     for r in range(first * block_rows, min(last * block_rows, rows)):
         for d in range(len(b)):
             scales[d] = a[d, r] if transposed else a[r, d]
@@ -238,19 +270,20 @@ def _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, las
     """`product_cells` where out has few rows: b is read once, where it is."""
     rows, columns = out.shape
     flat, flat_out = b.reshape(b.size), out.reshape(out.size)
-    starts, scales = columns * np.arange(len(b)), np.empty((rows, len(b)), b.dtype)
-    buffers = new_buffer(rows * block_columns, b), new_buffer(rows * block_columns, b)
-    for d in range(len(b)):
-        for r in range(rows):
-            scales[r, d] = a[d, r] if transposed else a[r, d]
+    depth = len(b)
+    starts, scales = np.empty(depth, np.int64), np.empty(rows * depth, b.dtype)
+    buffers = sum_buffers(rows * block_columns, depth, accumulate, b)
+    for r in range(rows):
+        for d in range(depth):
+            scales[r * depth + d] = a[d, r] if transposed else a[r, d]
     for cell in range(first, last):
         column = cell * block_columns
-        width = min(block_columns, columns - column)
-        totals = add_rows_in_place(
-            flat[column:], starts, 0, scales.reshape(scales.size), len(b), len(b), buffers, rows, width
-        )
-        for r in range(rows):
-            store(totals, r * width, flat_out, r * columns + column, width, accumulate)
+        for d in range(depth):
+            starts[d] = d * columns + column
+        add_rows_in_place(
+            flat, starts, 0, 0, scales, 0, depth, depth, buffers,
+            rows, min(block_columns, columns - column), flat_out, column, columns, accumulate,
+        )  # fmt: skip
 
 
 @compiled
@@ -269,7 +302,7 @@ def product_cells(a, transposed, b, out, accumulate, first, last):
     if rows <= _FEW_DENSE_ROWS:
         _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last)
         return
-    sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), b)
+    sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), True, b)
     flat_out = out.reshape(out.size)
     for cell in range(first, last):
         column, row = cell // row_blocks * block_columns, cell % row_blocks * block_rows

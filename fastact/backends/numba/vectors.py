@@ -27,6 +27,7 @@ def _target() -> tuple[int, int]:
 
 
 VECTOR_BYTES, TILE_ROWS = _target()
+BYTE_LANES = 16  # of a vector of bytes
 TILE_VECTORS = 2  # 6 x 2 sums, 2 vectors of weights and 1 of x fill 16 registers
 # Height of the remainder tile.  A lower tile is no faster: it is bound by FMA latency.
 # bench/tuning: numba-low-tile
@@ -45,11 +46,8 @@ class Vectors:
     def __init__(self, context: Any, builder: Any, dtype: Any, lanes: int = 0) -> None:
         self.builder = builder
         self.itemsize = dtype.bitwidth // 8
-        self.lanes = lanes or VECTOR_BYTES // self.itemsize
+        self.lanes = lanes or min(BYTE_LANES, VECTOR_BYTES // self.itemsize)
         self.type = ir.VectorType(context.get_value_type(dtype), self.lanes)
-        name = f"llvm.fmuladd.v{self.lanes}f{dtype.bitwidth}"  # one FMA where the CPU has it
-        signature = ir.FunctionType(self.type, [self.type] * 3)
-        self._fmuladd = cgutils.get_or_insert_function(builder.module, signature, name)
 
     def zero(self) -> Any:
         return cgutils.alloca_once_value(self.builder, ir.Constant(self.type, None))
@@ -79,7 +77,10 @@ class Vectors:
         return pick(0), pick(half)
 
     def multiply_add(self, a: Any, b: Any, total: Any) -> None:
-        self.builder.store(self.builder.call(self._fmuladd, [a, b, self.builder.load(total)]), total)
+        name = f"llvm.fmuladd.v{self.lanes}f{self.itemsize * 8}"  # one FMA where the CPU has it
+        signature = ir.FunctionType(self.type, [self.type] * 3)
+        fmuladd = cgutils.get_or_insert_function(self.builder.module, signature, name)
+        self.builder.store(self.builder.call(fmuladd, [a, b, self.builder.load(total)]), total)
 
     def sum(self, vector: Any) -> Any:
         """The sum of the lanes."""
@@ -286,11 +287,12 @@ def sum_scaled_rows(
     return signature, generate
 
 
-def _sum_rows(builder, vectors, row_vectors, most, out, walk):
-    """Add the sum of some rows of a table, each times a number, to the memory at `out`.
+def _sum_rows(builder, vectors, row_vectors, most, walk, earlier, has_earlier, out, accumulate):
+    """out = the sum of some rows of a table, each times a number, with two more terms if flags say so.
 
-    A row has `row_vectors` vectors, 1 to `most`.  Registers are allocated at compile time, so each
-    width has a loop of its own: `walk(width, add)` generates it, and calls add(row pointer, scale).
+    These are the vectors at the pointer `earlier`, and those that are at `out` already.  A row has
+    `row_vectors` vectors, 1 to `most`.  Registers are allocated at compile time, so each width has a loop of
+    its own: `walk(width, add)` generates it, and calls add(row pointer, scale).
     """
     done = builder.append_basic_block("summed")
     cases = builder.switch(row_vectors, done)
@@ -306,29 +308,42 @@ def _sum_rows(builder, vectors, row_vectors, most, out, walk):
                 vectors.multiply_add(scale, vectors.load(builder.gep(row, [place])), total)
 
         walk(width, add)
+        for flag, pointer in ((has_earlier, earlier), (accumulate, out)):
+            with builder.if_then(flag):
+                for place, total in zip(places, sums, strict=True):
+                    value = vectors.load(builder.gep(pointer, [place]))
+                    builder.store(builder.fadd(value, builder.load(total)), total)
         for place, total in zip(places, sums, strict=True):
-            vectors.add_to(builder.gep(out, [place]), total)
+            vectors.store(builder.load(total), builder.gep(out, [place]))
         builder.branch(done)
     builder.position_at_end(done)
 
 
 @intrinsic
-def gather_by_argmax(typing, table, pieces, argmax, scale, at, count, row_vectors, out, out_at):
-    """Add to `out` the sum over i < count of scale[at + i] * table[i * pieces + argmax[at + i]].
+def gather_by_argmax(
+    typing, table, pieces, argmax, scale, at, count, row_vectors,
+    earlier, earlier_at, has_earlier, out, out_at, accumulate,
+):  # fmt: skip
+    """out = the sum over i < count of scale[at + i] * table[i * pieces + argmax[at + i]].
 
-    All arrays are flat; a row of the table has `row_vectors` vectors.  Another thread may write values beyond
+    All arrays are flat; a row of the table has `row_vectors` vectors.  With `has_earlier`, the sum that is at
+    earlier_at is added, and with `accumulate` what is in `out`.  Another thread may write values beyond
     pieces - 1 to argmax meanwhile; they count as pieces - 1.
     """
-    signature = types.void(table, pieces, argmax, scale, at, count, row_vectors, out, out_at)
+    signature = types.void(
+        table, pieces, argmax, scale, at, count, row_vectors,
+        earlier, earlier_at, has_earlier, out, out_at, accumulate,
+    )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
         arg_types = signature.args
         vectors = Vectors(context, builder, table.dtype)
-        _, pieces, _, _, at, count, row_vectors, _, out_at = arguments
+        _, pieces, _, _, at, count, row_vectors, _, earlier_at, has_earlier, _, out_at, accumulate = arguments
         table_pointer = make_array(arg_types[0])(context, builder, arguments[0]).data
         argmax_pointer = _pointer(context, builder, arg_types[2], arguments[2], at)
         scale_pointer = _pointer(context, builder, arg_types[3], arguments[3], at)
-        out_pointer = _pointer(context, builder, arg_types[7], arguments[7], out_at)
+        earlier_pointer = _pointer(context, builder, arg_types[7], arguments[7], earlier_at)
+        out_pointer = _pointer(context, builder, arg_types[10], arguments[10], out_at)
         integer = count.type
 
         def walk(width, add):
@@ -340,35 +355,46 @@ def gather_by_argmax(typing, table, pieces, argmax, scale, at, count, row_vector
                 row = builder.gep(table_pointer, [builder.mul(row, integer(width * vectors.lanes))])
                 add(row, vectors.broadcast(builder.load(builder.gep(scale_pointer, [loop.index]))))
 
-        _sum_rows(builder, vectors, row_vectors, GATHER_VECTORS, out_pointer, walk)
+        _sum_rows(
+            builder, vectors, row_vectors, GATHER_VECTORS, walk,
+            earlier_pointer, has_earlier, out_pointer, accumulate,
+        )  # fmt: skip
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def gather_by_bits(typing, table, winner_bits, scale, at, row_vectors, out, out_at):
-    """Add to `out` the sum over the bits r that are set in `winner_bits` of scale[at + r] * table[r].
+def gather_by_bits(
+    typing, table, winner_bits, scale, at, row_vectors,
+    earlier, earlier_at, has_earlier, out, out_at, accumulate,
+):  # fmt: skip
+    """out = the sum over the bits r that are set in `winner_bits` of scale[at + r] * table[r].
 
-    All arrays are flat; a row of the table has `row_vectors` vectors, TABLE_VECTORS at most.  At
-    least one bit is set.
+    All arrays are flat; a row of the table has `row_vectors` vectors, TABLE_VECTORS at most.  The flags are
+    those of `gather_by_argmax`.
     """
-    signature = types.void(table, winner_bits, scale, at, row_vectors, out, out_at)
+    signature = types.void(
+        table, winner_bits, scale, at, row_vectors,
+        earlier, earlier_at, has_earlier, out, out_at, accumulate,
+    )  # fmt: skip
 
     def generate(context, builder, signature, arguments):
         arg_types = signature.args
         vectors = Vectors(context, builder, table.dtype)
-        _, winner_bits, _, at, row_vectors, _, out_at = arguments
+        _, winner_bits, _, at, row_vectors, _, earlier_at, has_earlier, _, out_at, accumulate = arguments
         table_pointer = make_array(arg_types[0])(context, builder, arguments[0]).data
         scale_pointer = _pointer(context, builder, arg_types[2], arguments[2], at)
-        out_pointer = _pointer(context, builder, arg_types[5], arguments[5], out_at)
+        earlier_pointer = _pointer(context, builder, arg_types[5], arguments[5], earlier_at)
+        out_pointer = _pointer(context, builder, arg_types[8], arguments[8], out_at)
         integer = winner_bits.type
 
         def walk(width, add):
             before = builder.block
             body = builder.append_basic_block("winner")
             after = builder.append_basic_block("all_winners")
-            builder.branch(body)
+            some = builder.icmp_unsigned("!=", winner_bits, integer(0))
+            builder.cbranch(some, body, after)
             builder.position_at_end(body)
             left = builder.phi(integer)
             left.add_incoming(winner_bits, before)
@@ -380,15 +406,66 @@ def gather_by_bits(typing, table, winner_bits, scale, at, row_vectors, out, out_
             builder.cbranch(builder.icmp_unsigned("!=", rest, integer(0)), body, after)
             builder.position_at_end(after)
 
-        _sum_rows(builder, vectors, row_vectors, TABLE_VECTORS, out_pointer, walk)
+        _sum_rows(
+            builder, vectors, row_vectors, TABLE_VECTORS, walk,
+            earlier_pointer, has_earlier, out_pointer, accumulate,
+        )  # fmt: skip
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
+def equal_bits(typing, values, at, wanted, most):
+    """The set of the i < 64 for which values[at + i], a byte that counts as `most` beyond it, is `wanted`."""
+    signature = types.uint64(values, at, wanted, most)
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        vectors = Vectors(context, builder, values.dtype, 64)
+        wanted, most = (
+            vectors.broadcast(builder.trunc(number, vectors.type.element)) for number in arguments[2:]
+        )
+        value = vectors.load(pointer)
+        value = builder.select(builder.icmp_unsigned("<", value, most), value, most)
+        return builder.bitcast(builder.icmp_unsigned("==", value, wanted), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def sum_by_bits(typing, values, at, bits):
+    """The sum of values[at + i] over the bits i that are set in `bits`."""
+    signature = values.dtype(values, at, bits)
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        bits = arguments[2]
+        vectors = Vectors(context, builder, values.dtype)
+        mask = ir.VectorType(ir.IntType(1), vectors.lanes)
+        zero = total = ir.Constant(vectors.type, None)
+        for first in range(0, 64, vectors.lanes):
+            some = builder.trunc(builder.lshr(bits, bits.type(first)), ir.IntType(vectors.lanes))
+            value = vectors.load(builder.gep(pointer, [bits.type(first)]))
+            total = builder.fadd(total, builder.select(builder.bitcast(some, mask), value, zero))
+        return vectors.sum(total)
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing, bits):
+    """The index of the lowest bit that is set in `bits`, which is not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(bits), generate
+
+
+@intrinsic
 def transpose_square(typing, source, starts, first, column, target, target_at, target_step):
-    """Transpose a square of lanes x lanes elements.
+    """Transpose a square of lanes x lanes elements; bytes have BYTE_LANES.
 
     All arrays are flat.  Row i of the square begins at source[starts[first + i] + column]; column i is
     written to target[target_at + i * target_step :].
