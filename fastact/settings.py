@@ -6,7 +6,7 @@ current thread or task only, as `contextvars` do, so that two threads never dist
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
@@ -19,6 +19,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
+_told: list[Callable[[int], None]] = []
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)
 
 
@@ -43,6 +44,17 @@ def set_num_threads(threads: int) -> None:
     """
     global _default_threads
     _default_threads = _check_threads(threads)
+    for tell in _told:
+        tell(_default_threads)
+
+
+def tell_threads(tell: Callable[[int], None]) -> None:
+    """Call `tell` with the process's thread count, now and whenever it is set.
+
+    For code that runs without Python, which can't ask for it; 0 where nobody has set one.
+    """
+    _told.append(tell)
+    tell(_default_threads)
 
 
 @contextmanager
@@ -62,6 +74,11 @@ def requested_threads() -> int:
     """The thread count that was asked for; 0, the backend's own default, where nobody asked."""
     override = _threads.get()
     return _default_threads if override is None else override
+
+
+def threads_of_context() -> int:
+    """The thread count of this context alone; 0 where the process's count is in force."""
+    return _threads.get() or 0
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:
