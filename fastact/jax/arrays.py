@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from .. import activations, checks
-
-Array = jax.Array
 
 
 def as_array(name: str, value: Any) -> Array:

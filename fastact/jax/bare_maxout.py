@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from jax import Array
+
 from .. import checks, settings
 from ..checks import UINT8
-from .arrays import Array, as_array
+from .arrays import as_array
 from .operation import Needs, Operation
 from .targets import Result, call
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from .. import checks, settings
 from ..activations import ActivationName, Approximate, Parameters
-from .arrays import Array, as_array, as_rows, as_vector, check_activation
+from .arrays import as_array, as_rows, as_vector, check_activation
 from .operation import Needs, Operation
 from .targets import Result, call
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from .. import settings
 from ..activations import ActivationName, Parameters
 from ..checks import LINEAR_WEIGHT, MAXOUT_WEIGHT, UINT8, check_flag
 from ..settings import Precision
-from .arrays import Array, as_rows, as_vector, check_activation, check_forward
+from .arrays import as_rows, as_vector, check_activation, check_forward
 from .operation import Needs, Operation
 from .targets import Result, call, precision_code
 
