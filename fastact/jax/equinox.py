@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Maxout(eqx.Module):
-    """`linear_maxout` with a `weight` (out_features, pieces, in_features) and a `bias` or None."""
+    """`linear_maxout` with `weight` (out_features, pieces, in_features), and `bias` or None."""
 
     weight: Array
     bias: Array | None
@@ -47,7 +47,7 @@ class Maxout(eqx.Module):
 
 
 class LinearActivation(eqx.Module):
-    """`linear_activation` with a `weight` (out_features, in_features), a `bias` or None, a PReLU's `slope`."""
+    """`linear_activation` with `weight` (out_features, in_features), `bias` or None, a PReLU's `slope`."""
 
     weight: Array
     slope: Array | None

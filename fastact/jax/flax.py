@@ -30,7 +30,7 @@ def _value(param: Any) -> Array | None:
 
 
 class Maxout(nnx.Module):
-    """`linear_maxout` with a `weight` (out_features, pieces, in_features) and a `bias` or None."""
+    """`linear_maxout` with `weight` (out_features, pieces, in_features), and `bias` or None."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Maxout(nnx.Module):
 
 
 class LinearActivation(nnx.Module):
-    """`linear_activation` with a `weight` (out_features, in_features), a `bias` or None, a PReLU's `slope`."""
+    """`linear_activation` with `weight` (out_features, in_features), `bias` or None, a PReLU's `slope`."""
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class LinearActivation(nnx.Module):
         **keywords: Unpack[Parameters],
     ) -> None:
         self.precision, self.activation = checked_precision(precision), activation
-        self.keywords: Any = dict(keywords)
+        rest: dict[str, Any] = dict(keywords)
         weight, slope, bias = linear_parameters(
-            rngs.params(), in_features, out_features, activation, self.keywords, use_bias, param_dtype
+            rngs.params(), in_features, out_features, activation, rest, use_bias, param_dtype
         )
+        self.keywords = rest
         self.weight, self.slope, self.bias = _param(weight), _param(slope), _param(bias)
 
     def __call__(self, x: Array) -> Array:

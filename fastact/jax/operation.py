@@ -116,7 +116,7 @@ class Operation:
         results, derivatives = jax.jvp(run, [primals[i] for i in moving], [tangents[i] for i in moving])
         floats = [jnp.issubdtype(result.dtype, jnp.floating) for result in results]
         return results, [
-            derivative if real else ad.Zero.from_primal_value(result)
+            derivative if real else ad.Zero(jax.typeof(result).to_tangent_aval())
             for result, derivative, real in zip(results, derivatives, floats, strict=True)
         ]
 
