@@ -1,5 +1,6 @@
 """The JAX adapter: against fastact's operations, the NumPy reference and finite differences; JAX's rules."""
 
+import inspect
 import threading
 from functools import partial
 
@@ -474,9 +475,8 @@ def test_exported_function_takes_any_number_of_rows(few):
         jax.jit(lambda x: fj.linear_maxout(x, weight, bias)),
         disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("fastact_linear_maxout")],
     )(jax.ShapeDtypeStruct((rows, 7), x.dtype))
-    loaded = jax.export.deserialize(exported.serialize())
     for part in (x, x[:1]):
-        assert_same([loaded.call(part)], [np.asarray(fj.linear_maxout(part, weight, bias))])
+        assert_same([exported.call(part)], [np.asarray(fj.linear_maxout(part, weight, bias))])
 
 
 TWO_DEVICES = """
@@ -535,6 +535,25 @@ print("fine")
 def test_two_devices_share_the_rows(code):
     flags = "--xla_force_host_platform_device_count=2"
     assert output_of(TWO_DEVICES + code, 240, XLA_FLAGS=flags).split() == ["fine"]
+
+
+# ---- names
+
+
+def test_names_are_those_of_the_functional_api():
+    products = {"activation", "linear_activation", "linear_maxout", "maxout"}
+    assert {*fj.__all__} == products | {*activations.NAMES}
+    for name in fj.__all__:
+        assert inspect.getdoc(getattr(fj, name))
+
+
+@pytest.mark.parametrize("name", activations.NAMES)
+def test_functions_of_an_activation_have_the_arguments_of_its_row(name):
+    defaults = activations.TABLE[name].defaults
+    found = inspect.signature(getattr(fj, name)).parameters
+    assert list(found) == ["z", *defaults]
+    for keyword, default in defaults.items():
+        assert found[keyword].default == (inspect.Parameter.empty if default is None else default)
 
 
 # ---- threads
