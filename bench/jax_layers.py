@@ -28,7 +28,7 @@ from . import records, threads
 from .timing import Sample, interleaved
 
 MAIN, TINY = (1024, 288, 96, 3), (8, 32, 32, 2)  # rows, in_features, out_features, pieces
-LAYERS = 20  # of the network, beside the first
+LAYERS = 5  # of the network, beside the first: with 20, XLA runs JAX's own on threads, 4 times as slowly
 GOALS = {"forward": {MAIN: 1.15, TINY: 1.5}, "forward_backward": {MAIN: 1.7, TINY: 1.5}}
 
 Shape = tuple[int, int, int, int]
