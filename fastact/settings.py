@@ -20,7 +20,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
-# The defaults again, in memory that nopython code reads: the threads, and the tier's place in PRECISIONS.
+# The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place in PRECISIONS.
 DEFAULTS = np.zeros(2, np.intc)
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)
@@ -66,6 +66,11 @@ def requested_threads() -> int:
     """The thread count that was asked for; 0, the backend's own default, where nobody asked."""
     override = _threads.get()
     return _default_threads if override is None else override
+
+
+def threads_of_context() -> int:
+    """The thread count of this context alone; 0 where the process's count is in force."""
+    return _threads.get() or 0
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:

@@ -391,12 +391,15 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 @pytest.mark.parametrize(
     "name",
     [
-        *("ab", "activations", "bits", "custom_activation", "nopython", "ppo"),
+        *("ab", "activations", "bits", "custom_activation", "jax_layers", "nopython", "ppo"),
         *SPACY_SCRIPTS,
         *("torch_networks", "torch_step", "ulp"),
     ],
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
+    if name == "jax_layers":
+        pytest.importorskip("jax")
+        pytest.importorskip("fastact._native")
     if name in ("ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":

@@ -216,3 +216,35 @@ void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);
 void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, double rate, double beta1, double beta2,
                          double eps, double shrink, double new_share, void *grad, void *mean, void *square, void *data,
                          void *average, int threads);
+
+/* Handlers of XLA's FFI: the drivers of the same names on the operands of a call frame (api/xla_ffi.h), in JAX a call
+ * of jax.ffi.ffi_call.  Only the shapes, dtypes and attributes that fastact/jax gives are taken; else XLA gets an
+ * error, and nothing is written.  All operands have the axes that their driver names, behind axes that vmap put in
+ * front: an operand that is the same for all groups has the size 1 there.  Arguments in brackets may be absent; a slope
+ * is given for PReLU alone.  `needs` has a bit for each gradient, 1 for the first; only the results that it names are
+ * given. Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
+ * fa_xla_set_defaults.
+ *
+ *   linear_maxout                 x, weight, [bias] -> y, [argmax]                     precision, threads
+ *   linear_maxout_backward        grad_y, x, weight, argmax                            needs, precision, threads
+ *   maxout                        z (outer, pieces, inner) -> y, [argmax]              threads
+ *   maxout_backward               grad_y (outer, inner), argmax -> grad_z              pieces, threads
+ *   activation                    z, [slope] -> y                                      activation, parameter, threads
+ *   activation_backward           grad_y, saved, [slope] -> grad_z, [grad_slope]       activation, parameter, threads
+ *   linear_activation             x, weight, [slope], [bias] -> y, [z]
+ *                                 activation, parameter, precision, threads
+ *   linear_activation_backward    grad_y, x, weight, saved, [slope]
+ *                                 activation, needs, parameter, precision, threads */
+struct xla_call_frame;
+struct xla_error;
+struct xla_error *fa_xla_linear_maxout(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_maxout_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_maxout(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_maxout_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_activation(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_activation_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_activation(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_activation_backward(const struct xla_call_frame *frame);
+
+/* Tells the handlers where the process's defaults are: *defaults is the number of threads for an attribute of 0. */
+void fa_xla_set_defaults(const int *defaults);

@@ -536,6 +536,35 @@ facts_hold = _native.facts_hold
 memory_holds = _native.memory_holds
 
 
+# ---- handlers for JAX: see csrc/api/fastact.h
+
+_XLA_HANDLERS = (
+    "linear_maxout",
+    "linear_maxout_backward",
+    "maxout",
+    "maxout_backward",
+    "activation",
+    "activation_backward",
+    "linear_activation",
+    "linear_activation_backward",
+)
+
+
+def xla_handlers() -> dict[str, int]:
+    """The addresses of the handlers of XLA's FFI, by the name of their driver."""
+    return {name: int(_cast("uintptr_t", ffi.addressof(lib, f"fa_xla_{name}"))) for name in _XLA_HANDLERS}
+
+
+def set_xla_defaults(defaults: Array) -> None:
+    """Give the handlers the defaults of `settings`, which they read at each call."""
+    lib.fa_xla_set_defaults(_cast("int *", defaults.ctypes.data))
+
+
+def precision_code(precision: Precision) -> int:
+    """The number that stands for a tier in an attribute of a handler."""
+    return int(_PRECISION[precision])
+
+
 # ---- frozen layers
 
 
