@@ -259,6 +259,23 @@ def test_labels_of_another_integer_dtype_give_the_same_bits(index):
     assert_alike(call(logits.reshape(2, 3, 5), labels.astype(index)), wanted, "c")
 
 
+def unsigned(z, labels, one):
+    y, argmax = fa.maxout(z, one)
+    grad = fa.maxout_backward(y, argmax, one + one, one)
+    return y, grad, fa.softmax_cross_entropy(y, labels, ignore_index=one)
+
+
+@needs_c
+def test_unsigned_numbers_in_nopython_code_are_those_of_python():
+    arrays = numbers(3, 2, 5), np.array([0, 1, 4])
+    call = numba.njit(unsigned)
+    assert_alike(call(*arrays, np.uint64(1)), unsigned(*arrays, 1), "c")
+    with pytest.raises(ValueError, match=r"^ignore_index: got .*, wanted an int64$"):
+        numba.njit(lambda z, labels, index: fa.softmax_cross_entropy(z, labels, ignore_index=index))(
+            arrays[0][:, 0].copy(), arrays[1], np.uint64(2**64 - 100)
+        )
+
+
 @needs_c
 @pytest.mark.parametrize("scale", [1e-30, 1e30, 3e38])
 def test_mse_in_nopython_code_neither_overflows_nor_underflows(scale):

@@ -232,6 +232,7 @@ class _Writer:
             self.refuse(
                 f"not 1 <= pieces <= {MAX_PIECES}", f"pieces: got too few or many, wanted 1 to {MAX_PIECES}"
             )
+            self.lines.append("pieces = np.int64(pieces)")
         rows = self.lead
         if self.function.kernel in ("activation", "activation_backward"):
             sloped = "slope" in self.given and _constant(self.given["slope"]) is not None
@@ -290,7 +291,7 @@ class _Writer:
         self.refuse(
             f"not {-ndim} <= axis < {ndim}", f"axis: got another number, wanted {-ndim} to {ndim - 1}"
         )
-        self.lines.append(f"at = axis + {ndim} if axis < 0 else axis")
+        self.lines.append(f"at = np.int64(axis + {ndim} if axis < 0 else axis)")
 
     def integer(self, name: str) -> None:
         kind = self.given[name]
@@ -357,6 +358,8 @@ class _Writer:
                 self.check_number(name)
         if "ignore_index" in self.given:
             self.integer("ignore_index")
+            self.refuse(f"ignore_index > {2**63 - 1}", "ignore_index: got another number, wanted an int64")
+            self.expressions["ignore_index"] = "np.int64(ignore_index)"
         if "labels" in self.arrays and self.arrays["labels"].dtype == types.uint64:
             words = "labels: got one beyond int64, wanted 0 to classes - 1"
             self.refuse("labels.size > 0 and labels.max() > np.uint64(2**63 - 1)", words)

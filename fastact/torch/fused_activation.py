@@ -54,10 +54,20 @@ def _in_schema(activation: str | CustomActivation, parameter: float | None) -> s
 
 
 def _from_schema(activation: str) -> tuple[str | CustomActivation, float | None]:
-    """What `_in_schema` was given; a name that is unknown stays as it is."""
+    """What `_in_schema` was given; a name of no custom activation stays as it is.
+
+    Raises ValueError for a custom activation that this process has not, or no longer.
+    """
     key, colon, parameter = activation.partition(":")
     custom = by_key(key)
-    return (activation, None) if custom is None else (custom, float(parameter) if colon else None)
+    if custom is None:
+        if "#" in key:
+            name = key.partition("#")[0]
+            raise ValueError(
+                f"activation: got the custom {name}, which is one of another process, or no longer exists"
+            )
+        return activation, None
+    return custom, float(parameter) if colon else None
 
 
 def _array_without_values(value: Tensor) -> checks.Array:
@@ -192,9 +202,10 @@ _linear_activation_backward = define(
 )
 
 
-def _saves_z(activation: str) -> bool:
-    named, _ = _from_schema(activation)
-    return named.saves == "z" if isinstance(named, CustomActivation) else named in activations.SAVES_Z
+def _saves_z(activation: str | CustomActivation) -> bool:
+    if isinstance(activation, CustomActivation):
+        return activation.saves == "z"
+    return activation in activations.SAVES_Z
 
 
 class _LinearActivationFunction(OperatorFunction):
@@ -209,8 +220,9 @@ class _LinearActivationFunction(OperatorFunction):
     ) -> Any:
         *keywords, precision, both = activation
         ctx.name, slope, *ctx.keywords = keywords
+        ctx.activation, _ = _from_schema(ctx.name)  # it lives as long as the graph
         ctx.precision = precision = recorded_tier(precision)
-        save = both or _saves_z(ctx.name)
+        save = both or _saves_z(ctx.activation)
         y, z = run(x, weight, bias, *keywords, precision, save)
         ctx.save_for_backward(x, weight, z if save else y, slope)
         ctx.set_materialize_grads(False)

@@ -1,7 +1,9 @@
 """Custom activations in PyTorch: gradients, compiled and copied modules, and what has no form outside."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -90,14 +92,29 @@ def test_invalid_arguments_are_refused_by_name():
         ft.linear_activation(x, x, None, custom.swish2, parameter=1.0)
     with pytest.raises(TypeError, match=r"^slope: got None, wanted a tensor of torch\.float32$"):
         ft.linear_activation(x, x, None, custom.learned_swish)
-    with pytest.raises(ValueError, match=r"^activation: got 'swish2#0', wanted one of identity"):
+    message = r"^activation: got the custom swish2, which is one of another process, or no longer exists$"
+    with pytest.raises(ValueError, match=message):
         ft.linear_activation(x, x, None, "swish2#0")
     with pytest.raises(TypeError, match=r"^parameter: swish2 takes no parameter$"):
         ft.LinearActivation(3, 2, activation=custom.swish2, parameter=1.0)
 
 
-def test_activation_that_is_gone_is_an_unknown_name():
+def test_activation_that_no_longer_exists_is_named():
     key = fa.custom_activation("gone", lambda z: z, lambda z: 1.0).key
     x = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=r"^activation: got 'gone#"):
+    with pytest.raises(ValueError, match=r"^activation: got the custom gone, which is one of another"):
         torch.ops.fastact.linear_activation(x, x, None, key, None, None, None, None, None)
+
+
+def test_graph_keeps_the_activation_that_it_was_made_with():
+    made = fa.custom_activation("made", lambda z: 2 * z, lambda z: 2.0)
+    alive = weakref.ref(made)
+    layer = ft.LinearActivation(5, 3, activation=made)
+    y = layer(torch.randn(4, 5))
+    del made, layer
+    gc.collect()
+    y.sum().backward()
+    assert alive() is not None
+    del y
+    gc.collect()
+    assert alive() is None
