@@ -49,7 +49,7 @@ ROOMS = (
     ("ops", "info"),
     ("elementwise",),
     ("nn",),
-    ("torch", "thinc", "study"),
+    ("torch", "thinc", "sklearn", "study"),
     ("cli",),
     ("__main__",),
 )

@@ -41,7 +41,7 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         An upper bound of the Euclidean norm of each hidden piece's incoming weights; None for no bound.
     solver : {"sgd", "adam"}, default="adam"
         The optimiser.  Adam needs the least tuning.
-    alpha : float, default=0.001
+    alpha : float, default=0.004
         The weight decay: the gradient of alpha / 2 times the squared weights is added to the loss's.
         scikit-learn divides by the samples of a batch: its alpha is this one times batch_size.
     batch_size : int or "auto", default="auto"
@@ -56,7 +56,7 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         is usual, for SGD 0.05.
     power_t : float, default=0.5
         With "invscaling" the learning rate is learning_rate_init / (t_ + 1) ** power_t.
-    max_iter : int, default=50
+    max_iter : int, default=40
         The epochs of a fit, unless it stops before.  The "cosine" schedule spans them.
     shuffle : bool, default=True
         Whether each epoch has its own batches.
@@ -112,12 +112,12 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         dropout: float = 0.0,
         max_norm: float | None = None,
         solver: str = "adam",
-        alpha: float = 0.001,
+        alpha: float = 0.004,
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
         learning_rate_init: float = 0.005,
         power_t: float = 0.5,
-        max_iter: int = 50,
+        max_iter: int = 40,
         shuffle: bool = True,
         random_state: Any = None,
         tol: float = 1e-4,
@@ -283,7 +283,7 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
         An upper bound of the Euclidean norm of each hidden piece's incoming weights; None for no bound.
     solver : {"sgd", "adam"}, default="adam"
         The optimiser.  Adam needs the least tuning.
-    alpha : float, default=0.001
+    alpha : float, default=0.004
         The weight decay: the gradient of alpha / 2 times the squared weights is added to the loss's.
         scikit-learn divides by the samples of a batch: its alpha is this one times batch_size.
     batch_size : int or "auto", default="auto"
@@ -298,7 +298,7 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
         is usual, for SGD 0.05.
     power_t : float, default=0.5
         With "invscaling" the learning rate is learning_rate_init / (t_ + 1) ** power_t.
-    max_iter : int, default=50
+    max_iter : int, default=40
         The epochs of a fit, unless it stops before.  The "cosine" schedule spans them.
     shuffle : bool, default=True
         Whether each epoch has its own batches.
