@@ -389,10 +389,11 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 
 
 @pytest.mark.parametrize(
-    "name", ["ab", "activations", "bits", "ppo", *SPACY_SCRIPTS, "torch_networks", "torch_step", "ulp"]
+    "name",
+    ["ab", "activations", "bits", "estimators", "ppo", *SPACY_SCRIPTS, "torch_networks", "torch_step", "ulp"],
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
-    if name in ("ppo", "torch_networks", "torch_step"):
+    if name in ("estimators", "ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")

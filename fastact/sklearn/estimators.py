@@ -51,12 +51,12 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         The schedule, with either solver.  "cosine" falls from learning_rate_init to 0 within max_iter epochs:
         a high rate is quick and its end accurate, in fewer epochs than a constant rate needs.  The others are
         scikit-learn's.
-    learning_rate_init : float, default=0.005
-        The first learning rate.  0.005 is high for Adam, as "cosine" lowers it; for the other schedules 0.001
+    learning_rate_init : float, default=0.01
+        The first learning rate.  0.01 is high for Adam, as "cosine" lowers it; for the other schedules 0.001
         is usual, for SGD 0.05.
     power_t : float, default=0.5
         With "invscaling" the learning rate is learning_rate_init / (t_ + 1) ** power_t.
-    max_iter : int, default=40
+    max_iter : int, default=30
         The epochs of a fit, unless it stops before.  The "cosine" schedule spans them.
     shuffle : bool, default=True
         Whether each epoch has its own batches.
@@ -115,9 +115,9 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         alpha: float = 0.004,
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
-        learning_rate_init: float = 0.005,
+        learning_rate_init: float = 0.01,
         power_t: float = 0.5,
-        max_iter: int = 40,
+        max_iter: int = 30,
         shuffle: bool = True,
         random_state: Any = None,
         tol: float = 1e-4,
@@ -293,12 +293,12 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
         The schedule, with either solver.  "cosine" falls from learning_rate_init to 0 within max_iter epochs:
         a high rate is quick and its end accurate, in fewer epochs than a constant rate needs.  The others are
         scikit-learn's.
-    learning_rate_init : float, default=0.005
-        The first learning rate.  0.005 is high for Adam, as "cosine" lowers it; for the other schedules 0.001
+    learning_rate_init : float, default=0.01
+        The first learning rate.  0.01 is high for Adam, as "cosine" lowers it; for the other schedules 0.001
         is usual, for SGD 0.05.
     power_t : float, default=0.5
         With "invscaling" the learning rate is learning_rate_init / (t_ + 1) ** power_t.
-    max_iter : int, default=40
+    max_iter : int, default=30
         The epochs of a fit, unless it stops before.  The "cosine" schedule spans them.
     shuffle : bool, default=True
         Whether each epoch has its own batches.

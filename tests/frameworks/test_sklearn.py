@@ -380,7 +380,7 @@ def test_early_stopping_keeps_the_network_of_the_best_validation_score(monkeypat
     model.fit(X, y)
     scores, (_, held_out) = model.validation_scores_, split[0]
     assert len(held_out) == 40
-    assert len(scores) == len(model.loss_curve_) == model.n_iter_ < 40
+    assert len(scores) == len(model.loss_curve_) == model.n_iter_ < 30
     assert model.best_validation_score_ == max(scores) > scores[-1]
     assert math.isclose(model.score(X[held_out], y[held_out]), max(scores), rel_tol=1e-5)
 
