@@ -391,7 +391,7 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 @pytest.mark.parametrize(
     "name",
     [
-        *("ab", "activations", "bits", "custom_activation", "jax_layers", "nopython", "ppo"),
+        *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython", "ppo"),
         *SPACY_SCRIPTS,
         *("torch_networks", "torch_step", "ulp"),
     ],
@@ -400,7 +400,7 @@ def test_script_checks_out_before_the_work(tmp_path, capsys, name):
     if name == "jax_layers":
         pytest.importorskip("jax")
         pytest.importorskip("fastact._native")
-    if name in ("ppo", "torch_networks", "torch_step"):
+    if name in ("estimators", "ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")

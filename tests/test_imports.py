@@ -51,7 +51,7 @@ ROOMS = (
     ("ops", "info"),
     ("elementwise",),
     ("nn",),
-    ("jax", "torch", "thinc", "study", "overloads"),
+    ("jax", "torch", "thinc", "sklearn", "study", "overloads"),
     ("cli",),
     ("__main__",),
 )
