@@ -268,8 +268,10 @@ def main(request_path: str) -> int:
         progress.refresh()
     taken = neighbours.share()
     machine.warn(taken, "meanwhile")
+    environment = machine.describe()
     answer = {
-        "environment": machine.describe(),
+        "environment": environment,
+        "released": machine.released(environment["versions"]),
         "limits": {} if measured is None else {str(threads): measured},
         "neighbours": {str(threads): taken},
         "missing": {table: missing for table, (_, missing) in tables.items()} | run.missing,
