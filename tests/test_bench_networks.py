@@ -141,7 +141,7 @@ def test_numpy_gradients_equal_finite_differences(network):
             assert abs((losses[1] - losses[0]) / (2 * step) - grad[place]) < 1e-8
 
 
-# torch.compile is the eager model, frozen or not, and compiles for some seconds: bench/test_networks.py has both.
+# torch.compile is the eager model, frozen or not, and takes seconds: bench/test_networks.py has both.
 # JAX has threads that a test which forks would meet.
 SLOW_OR_THREADED = ("torch.compile", "torch.compile frozen", "JAX")
 
