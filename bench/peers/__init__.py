@@ -72,7 +72,7 @@ DOES = {
     "ONNX Runtime": "MLAS's product on packed weights, then a pass, or relu in the product",
     "OpenVINO": "oneDNN's product on packed weights with the activation in it; for maxout a pass",
     "oneDNN": "a product on packed weights with the activation in it; for maxout a reduction",
-    "zentorch": "ZenDNN's product on packed weights, then one fused pass",
+    "zentorch": "ZenDNN's product, then one fused pass",
     "ExecuTorch": "XNNPACK's product on packed weights, then a pass",
     "tract": "its own product on packed weights, then a pass",
 }

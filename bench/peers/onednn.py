@@ -17,7 +17,7 @@ import numpy as np
 
 from ..problem import Array, Problem
 from ..shapes import MAXOUT
-from .base import Contender
+from .base import Contender, NotAvailable
 
 # Enums and argument numbers of dnnl_types.h, which are part of its binary interface.
 CPU, IN_ORDER, FLOAT32, INFERENCE = 1, 1, 3, 96
@@ -88,6 +88,13 @@ def _layout(*sizes: int, tag: int | None = None) -> Any:
 
 
 class OneDnn(Contender):
+    @classmethod
+    def require(cls) -> None:
+        try:
+            _new(dnnl.dnnl_engine_create, CPU, 0)
+        except RuntimeError as error:
+            raise NotAvailable(f"Intel's OpenCL has no device for this CPU ({error})") from error
+
     def __init__(self, problem: Problem, threads: int) -> None:
         rows, in_features, out_features, pieces, activation = problem.shape
         units = problem.shape.units
