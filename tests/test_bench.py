@@ -597,6 +597,21 @@ def test_run_names_contenders_that_lack_the_activation():
     assert "no erf" in measured.missing["linear gelu"]["naive NumPy"]
 
 
+def test_run_that_is_stopped_writes_what_it_has_measured(tmp_path, monkeypatch, capsys):
+    def stopped(command, **options):
+        answer = json.loads(Path(command[-1]).read_text())["answer"]
+        part = results(result("fastact C", 1.0)) | {"environment": machine.describe(), "wrong": []}
+        Path(answer).write_text(json.dumps(part))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_process", stopped)
+    out = tmp_path / "machine.json"
+    with pytest.raises(KeyboardInterrupt):
+        run.run([1, 1], [str(MAIN[0])], False, out, False)
+    assert records.read(out)["results"] == [result("fastact C", 1.0)]
+    assert f"wrote {out}" in capsys.readouterr().out
+
+
 # ---- reports
 
 README = "before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n"

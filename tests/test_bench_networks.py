@@ -526,8 +526,9 @@ def test_readme_section_has_the_training_steps_of_one_thread_in_float32():
 
 def test_measuring_process_answers_with_records_of_networks(monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than all the rest
-    part, failed = run._measure(1, [Network(2, (3, 2, 3))], 0.0)
+    part, failed, stopped = run._measure(1, [Network(2, (3, 2, 3))], 0.0)
     assert not failed
+    assert not stopped
     assert part["results"] == []
     assert set(part["missing"]) <= {"networks", "2x3-2-3:tanh"}
     found = {(each["dtype"], each["mode"], each["contender"]) for each in part["networks"]}
