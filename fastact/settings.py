@@ -20,7 +20,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
-# The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place in PRECISIONS.
+# The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place
+# in PRECISIONS.
 DEFAULTS = np.zeros(2, np.intc)
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)

@@ -11,6 +11,8 @@ import numpy as np
 from jax import Array
 
 from .. import activations, checks
+from ..activations import ActivationName
+from ..custom import CustomActivation
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -35,10 +37,19 @@ def check_forward(
     return x, weight, bias
 
 
+def refuse_custom(activation: object) -> None:
+    """TypeError for a custom activation, whose kernel ends with this process; XLA's code may be kept longer."""
+    if isinstance(activation, CustomActivation):
+        raise TypeError(
+            f"activation: got {activation!r}, wanted a name; in JAX write such a function with jax.numpy"
+        )
+
+
 def check_activation(
-    name: str, features: int, dtype: np.dtype[Any], keywords: dict[str, Any]
+    name: ActivationName, features: int, dtype: np.dtype[Any], keywords: dict[str, Any]
 ) -> tuple[activations.Activation, Array | None]:
     """An activation without its slope, and the slope as an array."""
+    refuse_custom(name)
     slope = None
     if keywords.get("slope") is not None:
         slope = as_array("slope", keywords["slope"])

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from .. import activations, checks, init, settings
+from .arrays import refuse_custom
 
 # The functions of `fastact.init`, as scale, mode and distribution of a JAX initializer.
 _INITIALIZERS: dict[str, tuple[float, Any, Any]] = {
@@ -44,6 +45,7 @@ def linear_parameters(
     The slope is taken out of `keywords`: a number, or out_features of them; 0.25 unless given.
     """
     out_features, in_features = _sizes(out_features, in_features)
+    refuse_custom(activation)
     slope = None
     if activation == "prelu":
         values = checks.finite_numbers("slope", keywords.pop("slope", 0.25), np.float64)
@@ -51,8 +53,9 @@ def linear_parameters(
         slope = jnp.asarray(values, dtype)
     else:
         activations.resolve(activation, out_features, np.dtype(np.float64), keywords)
-    row = activations.TABLE[activations.canonical(activation)]
-    draw = jax.nn.initializers.variance_scaling(*_INITIALIZERS[row.init], in_axis=-1, out_axis=0)
+    draw = jax.nn.initializers.variance_scaling(
+        *_INITIALIZERS[activations.initialiser(activation)], in_axis=-1, out_axis=0
+    )
     weight = draw(key, (out_features, in_features), dtype)
     return weight, slope, _bias(use_bias, (out_features,), dtype)
 

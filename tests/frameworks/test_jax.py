@@ -38,6 +38,7 @@ SHAPES = [
 ]
 KINDS = [case for case in CASES if case.name != "prelu"]
 PRELUS = [case for case in CASES if case.name == "prelu"]
+CUSTOM = fastact.custom_activation("twice", lambda z: 2 * z, lambda z: 2.0)
 
 
 @pytest.fixture(autouse=True)
@@ -663,6 +664,7 @@ def test_bad_operand_is_named_while_a_function_is_traced(few):
         (lambda z: fj.linear_maxout(z, z[None], precision="low"), ValueError, "precision: got 'low'"),
         (lambda z: fj.relu(z.astype(jnp.bfloat16)), TypeError, "z: got dtype bfloat16"),
         (lambda z: fj.activation(z, "reluu"), ValueError, "activation: got 'reluu'.*try 'relu'"),
+        (lambda z: fj.activation(z, CUSTOM), TypeError, "activation: got <custom activation twice>"),
         (lambda z: fj.activation(z, "relu", alpha=1.0), TypeError, "alpha: relu takes no parameter"),
         (lambda z: fj.elu(z, jnp.nan), ValueError, "alpha: got nan, wanted a finite number"),
         (lambda z: fj.prelu(z, None), TypeError, "slope: got None, wanted a jax.Array"),
