@@ -38,7 +38,7 @@ def check_forward(
 
 
 def refuse_custom(activation: object) -> None:
-    """TypeError for a custom activation, whose kernel ends with this process; XLA's code may be kept longer."""
+    """TypeError for a custom activation: its kernel ends with this process, which XLA's code may outlive."""
     if isinstance(activation, CustomActivation):
         raise TypeError(
             f"activation: got {activation!r}, wanted a name; in JAX write such a function with jax.numpy"
