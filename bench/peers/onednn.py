@@ -64,7 +64,7 @@ def _load() -> Any:
             ctypes.CDLL(str(folder / f"lib{name}"))
         return ffi.dlopen(str(folder / "libdnnl.so.3"))
     except OSError as error:
-        raise ImportError(error) from error
+        raise ImportError(str(error).replace(f"{folder}/", "")) from error  # pages show it
 
 
 dnnl = _load()
