@@ -391,7 +391,7 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 @pytest.mark.parametrize(
     "name",
     [
-        *("ab", "activations", "bits", "custom_activation", "ppo"),
+        *("ab", "activations", "bits", "custom_activation", "numba_vs_c", "ppo"),
         *SPACY_SCRIPTS,
         *("torch_networks", "torch_step", "ulp"),
     ],
