@@ -421,7 +421,8 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 @pytest.mark.parametrize(
     "name",
     [
-        *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython", "ppo"),
+        *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython"),
+        *("numba_vs_c", "ppo"),
         *SPACY_SCRIPTS,
         *("torch_networks", "torch_step", "ulp"),
     ],

@@ -209,7 +209,7 @@ def test_another_activation_compiles_none_of_the_kernels_of_numba_anew(rng):
     from fastact.backends.numba import activations, linear
 
     x, weight = numbers(rng, (5, 4), F32), numbers(rng, (3, 4), F32)
-    kernels = linear._linear_activation_cells, activations._activation_backward_cells
+    kernels = linear._linear_cells, activations._activation_backward_cells
     compiled = []
     for activation in ("silu", custom.swish2, custom.bent, custom.squash):
         _, saved = fa.linear_activation(x, weight, None, activation, backend="numba")

@@ -591,11 +591,11 @@ def test_disabled_jit_raises_and_names_the_variable():
 def test_read_only_inputs_compile_nothing_new(problem):
     x, weight, bias, _ = problem
     expected = fa.linear_maxout(x, weight, bias, backend="numba")
-    versions = len(linear._linear_maxout_cells.signatures)
+    versions = len(linear._linear_cells.signatures)
     for array in (x, weight, bias):
         array.flags.writeable = False
     assert_same_bits(fa.linear_maxout(x, weight, bias, backend="numba"), expected)
-    assert len(linear._linear_maxout_cells.signatures) == versions
+    assert len(linear._linear_cells.signatures) == versions
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from .blocks import BLOCK_COLUMNS, BLOCK_ROWS, CELL, CUT
 from .compile import compiled
 from .gather import _TABLES_AT_ONCE, _grad_weight_cells, _grad_x_cells, _max_cell_outputs
 from .layer_norm import _CUTS, _MIN_CUT_ROWS, _layer_norm_backward_cells, _layer_norm_cells
-from .linear import _grad_bias_cells, _linear_activation_cells, _linear_maxout_cells, _max_outputs
+from .linear import MAXOUT, _grad_bias_cells, _linear_cells, _max_outputs
 from .losses import _count_used, _cross_entropy_cells, _sum
 from .maximum import _cell_size, _maxout_backward_cells, _maxout_cells, argmax_fits
 from .optim import _max_norm_cells
@@ -38,7 +38,9 @@ def _count(length, size):
 @compiled
 def linear_maxout(rows, in_features, out_features, pieces, x, weight, bias, y, argmax):
     cells = _count(out_features, _max_outputs(pieces)) * _count(rows, BLOCK_ROWS)
-    _linear_maxout_cells(x, weight, bias, y, argmax, DOT_ROWS, 0, cells)
+    flat, flat_bias = weight.reshape(out_features * pieces, in_features), bias.reshape(bias.size)
+    unused, parameters = np.empty((0, 0), x.dtype), np.empty(0, x.dtype)
+    _linear_cells(x, flat, pieces, flat_bias, MAXOUT, parameters, y, unused, argmax, DOT_ROWS, 0, cells)
     return OK
 
 
@@ -112,7 +114,8 @@ def linear_activation(
 ):
     cells = _count(out_features, BLOCK_COLUMNS) * _count(rows, BLOCK_ROWS)
     parameters = _parameters(parameter, slope)
-    _linear_activation_cells(x, weight, bias, code, parameters, y, saved, DOT_ROWS, 0, cells)
+    unused = np.empty((0, 0), np.uint8)
+    _linear_cells(x, weight, 1, bias, code, parameters, y, saved, unused, DOT_ROWS, 0, cells)
     return OK
 
 

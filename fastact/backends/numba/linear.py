@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...activations import Activation, resolve
+from ...checks import UINT8
 from ...settings import Precision
 from . import pool
 from .activations import activate_row, activation_backward, code_of, parameters_of
@@ -27,6 +28,7 @@ from .vectors import copy_elements, sum_scaled_rows
 
 Array = np.ndarray[Any, Any]
 
+MAXOUT = -1  # in place of an activation's code
 _IDENTITY = resolve("identity", 1, np.dtype(np.float32), {})
 
 
@@ -37,15 +39,18 @@ def _max_outputs(pieces):
 
 
 @compiled
-def _linear_maxout_cells(x, weight, bias, y, argmax, dot_rows, first, last):
-    """Cells are (blocks of outputs) x (blocks of rows); bias and argmax may be empty."""
+def _linear_cells(x, weight, pieces, bias, code, parameters, y, z, argmax, dot_rows, first, last):
+    """The maximum over pieces if the code is MAXOUT, else the activation of one piece.
+
+    weight is (out_features * pieces, in_features).  Cells are (blocks of outputs) x (blocks of rows); bias, z
+    and argmax may be empty.
+    """
     rows, out_features = y.shape
-    pieces = weight.shape[1]
     _, outputs = split_evenly(out_features, _max_outputs(pieces))
     row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
     packed = is_packed(block_rows, outputs * pieces, dot_rows)
     buffers = block_buffers(block_rows, outputs * pieces, x.shape[1], packed, x)
-    flat_y = y.reshape(y.size)
+    sums, flat_y, flat_z = buffers[0], y.reshape(y.size), z.reshape(z.size)
     keep = argmax.size > 0
     flat_argmax = argmax.reshape(argmax.size) if keep else np.empty(outputs, np.uint8)
     for cell in range(first, last):
@@ -53,12 +58,22 @@ def _linear_maxout_cells(x, weight, bias, y, argmax, dot_rows, first, last):
         count = min(outputs, out_features - output)
         stop = min(row + block_rows, rows)
         step = preactivations(x, row, stop - row, weight, pieces, output, count, bias, buffers, packed)
-        for n in range(row, stop):
-            y_at = n * out_features + output
-            argmax_at = y_at if keep else 0
-            maximum_row(
-                buffers[0], (n - row) * step, count, pieces, count, flat_y, y_at, flat_argmax, argmax_at
-            )
+        if code == MAXOUT:
+            for n in range(row, stop):
+                y_at = n * out_features + output
+                argmax_at = y_at if keep else 0
+                maximum_row(
+                    sums, (n - row) * step, count, pieces, count, flat_y, y_at, flat_argmax, argmax_at
+                )
+        else:
+            rows_at_once = stop - row if step == out_features else 1  # else they are apart
+            count *= rows_at_once
+            for n in range(row, stop, rows_at_once):
+                at = (n - row) * step
+                result = n * out_features + output
+                activate_row(code, parameters, output, sums[at : at + count], flat_y[result : result + count])
+                if z.size:
+                    copy_elements(sums, at, flat_z, result, count)
 
 
 def linear_maxout(
@@ -73,43 +88,23 @@ def linear_maxout(
     dot_rows: int = DOT_ROWS,
 ) -> None:
     """As in `backends/numpy.py`; up to `dot_rows` rows, sums are in another order than those of more rows."""
-    out_features, pieces, _ = weight.shape
+    out_features, pieces, in_features = weight.shape
     pool.run(
-        _linear_maxout_cells,
+        _linear_cells,
         pool.count_cells((out_features, max(1, BLOCK_COLUMNS // pieces)), (len(x), BLOCK_ROWS)),
         2.0 * len(x) * weight.size,
         threads,
         as_carray(x),
-        as_carray(weight),
-        as_carray(or_empty(bias, x.dtype, 2)),
+        as_carray(weight).reshape(out_features * pieces, in_features),
+        pieces,
+        as_carray(or_empty(bias, x.dtype, 2)).reshape(-1),
+        MAXOUT,
+        or_empty(None, x.dtype, 1),
         y,
-        or_empty(argmax, np.uint8, 2),
+        or_empty(None, x.dtype, 2),
+        or_empty(argmax, UINT8, 2),
         dot_rows,
     )
-
-
-@compiled
-def _linear_activation_cells(x, weight, bias, code, parameters, y, z, dot_rows, first, last):
-    """Cells are (blocks of outputs) x (blocks of rows); z may be empty."""
-    rows, out_features = y.shape
-    _, outputs = split_evenly(out_features, BLOCK_COLUMNS)
-    row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    packed = is_packed(block_rows, outputs, dot_rows)
-    buffers = block_buffers(block_rows, outputs, x.shape[1], packed, x)
-    sums, flat_y, flat_z = buffers[0], y.reshape(y.size), z.reshape(z.size)
-    for cell in range(first, last):
-        output, row = cell // row_blocks * outputs, cell % row_blocks * block_rows
-        count = min(outputs, out_features - output)
-        stop = min(row + block_rows, rows)
-        step = preactivations(x, row, stop - row, weight, 1, output, count, bias, buffers, packed)
-        rows_at_once = stop - row if step == out_features else 1  # else they are apart
-        count *= rows_at_once
-        for n in range(row, stop, rows_at_once):
-            at = (n - row) * step
-            result = n * out_features + output
-            activate_row(code, parameters, output, sums[at : at + count], flat_y[result : result + count])
-            if z.size:
-                copy_elements(sums, at, flat_z, result, count)
 
 
 @compiled
@@ -145,17 +140,19 @@ def linear_activation(
     out_features, in_features = weight.shape
     code, _table = code_of(act, x.dtype)
     pool.run(
-        _linear_activation_cells,
+        _linear_cells,
         pool.count_cells((out_features, BLOCK_COLUMNS), (len(x), BLOCK_ROWS)),
         2.0 * y.size * in_features,
         threads,
         as_carray(x),
         as_carray(weight),
+        1,
         as_carray(or_empty(bias, x.dtype, 1)),
         code,
         parameters_of(act, x.dtype),
         y,
         or_empty(z, x.dtype, 2),
+        or_empty(None, UINT8, 2),
         dot_rows,
     )
 

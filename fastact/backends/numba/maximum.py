@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import UINT8
 from ..numpy import argmax_error
 from . import pool
 from .arguments import as_carray, or_empty
@@ -38,11 +39,13 @@ def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
 def maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
     """`_maximum_scalar` for `count` neighbours: of z[at + k * step + i] for each i < count."""
     lanes = lanes_of(z)
-    whole = count // lanes * lanes
-    for i in range(0, whole, lanes):
-        maximum_vector(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
-    for i in range(whole, count):
-        _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+    if count < lanes:
+        for i in range(count):
+            _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+    else:
+        for place in range(0, count, lanes):
+            i = min(place, count - lanes)  # the last vector covers some neighbours again
+            maximum_vector(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
 
 
 @inlined
@@ -122,7 +125,7 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
         threads,
         as_carray(z),
         y,
-        or_empty(argmax, np.uint8, 2),
+        or_empty(argmax, UINT8, 2),
     )
 
 

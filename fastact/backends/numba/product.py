@@ -66,17 +66,17 @@ def _pack_columns(source, row, depth, column, columns, width, panels):
 
 
 @inlined
-def _unit_starts(weight, in_features, pieces, output, outputs):
+def _unit_starts(weight, pieces, output, outputs):
     """The index at which each unit begins in the flat weight, of the outputs [output, output + outputs).
 
-    weight is (out_features, pieces, in_features).  The units are ordered (pieces, outputs), so that the
+    weight is (out_features * pieces, in_features).  The units are ordered (pieces, outputs), so that the
     maximum compares contiguous rows of outputs.  The last unit is repeated to fill a panel.
     """
     units = outputs * pieces
     starts = np.empty(round_up(units, panel_width(weight)), np.int64)
     for k in range(pieces):
         for j in range(outputs):
-            starts[k * outputs + j] = ((output + j) * pieces + k) * in_features
+            starts[k * outputs + j] = ((output + j) * pieces + k) * weight.shape[1]
     for place in range(units, starts.size):
         starts[place] = starts[units - 1]
     return starts
@@ -204,19 +204,18 @@ def is_packed(rows, units, dot_rows):
 def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, packed):
     """Compute the pre-activations of a block to buffers[0], (rows, pieces, outputs); return its row step.
 
-    weight is (out_features, pieces, in_features), or (out_features, in_features) of 1 piece; bias is of its
-    shape without in_features, or empty.  If operands are not `packed`, sums are dot products.
+    weight is (out_features * pieces, in_features), bias flat of that length, or empty.  If operands are not
+    `packed`, sums are dot products.
     """
     sums, subtotal, left, panels = buffers
     in_features = x.shape[1]
-    starts = _unit_starts(weight, in_features, pieces, output, outputs)
+    starts = _unit_starts(weight, pieces, output, outputs)
     step = starts.size
-    flat_bias = bias.reshape(bias.size)
     sums[:step] = 0
     if bias.size:
         for k in range(pieces):
             for j in range(outputs):
-                sums[k * outputs + j] = flat_bias[(output + j) * pieces + k]
+                sums[k * outputs + j] = bias[(output + j) * pieces + k]
     filled = 1
     while filled < rows:  # twice as many rows at each step
         count = min(filled, rows - filled)
