@@ -208,18 +208,18 @@ void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, do
  * error, and nothing is written.  All operands have the axes that their driver names, behind axes that vmap put in
  * front: an operand that is the same for all groups has the size 1 there.  Arguments in brackets may be absent; a slope
  * is given for PReLU alone.  `needs` has a bit for each gradient, 1 for the first; only the results that it names are
- * given. Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
+ * given.  Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
  * fa_xla_set_threads.
  *
- *   linear_maxout                 x, weight, [bias] -> y, [argmax]                     precision, threads
- *   linear_maxout_backward        grad_y, x, weight, argmax                            needs, precision, threads
- *   maxout                        z (outer, pieces, inner) -> y, [argmax]              threads
- *   maxout_backward               grad_y (outer, inner), argmax -> grad_z              pieces, threads
- *   activation                    z, [slope] -> y                                      activation, parameter, threads
- *   activation_backward           grad_y, saved, [slope] -> grad_z, [grad_slope]       activation, parameter, threads
- *   linear_activation             x, weight, [slope], [bias] -> y, [z]                 activation, parameter,
- * precision, threads linear_activation_backward    grad_y, x, weight, saved, [slope]                    activation,
- * needs, parameter, precision, threads */
+ *   linear_maxout    x, weight, [bias] -> y, [argmax];  precision, threads
+ *   linear_maxout_backward    grad_y, x, weight, argmax;  needs, precision, threads
+ *   maxout    z -> y, [argmax];  threads
+ *   maxout_backward    grad_y, argmax -> grad_z;  pieces, threads
+ *   activation    z, [slope] -> y;  activation, parameter, threads
+ *   activation_backward    grad_y, saved, [slope] -> grad_z, [grad_slope];  activation, parameter, threads
+ *   linear_activation    x, weight, [slope], [bias] -> y, [z];  activation, parameter, precision, threads
+ *   linear_activation_backward    grad_y, x, weight, saved, [slope];  activation, needs, parameter, precision, threads
+ */
 struct xla_call_frame;
 struct xla_error;
 struct xla_error *fa_xla_linear_maxout(const struct xla_call_frame *frame);
