@@ -222,7 +222,7 @@ void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, do
  * error, and nothing is written.  All operands have the axes that their driver names, behind axes that vmap put in
  * front: an operand that is the same for all groups has the size 1 there.  Arguments in brackets may be absent; a slope
  * is given for PReLU alone.  `needs` has a bit for each gradient, 1 for the first; only the results that it names are
- * given. Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
+ * given.  Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
  * fa_xla_set_defaults.
  *
  *   linear_maxout                 x, weight, [bias] -> y, [argmax]                     precision, threads

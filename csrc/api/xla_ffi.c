@@ -143,9 +143,10 @@ static struct xla_error *unfit(const struct xla_call_frame *frame) {
 }
 
 static int all_buffers(const struct xla_operands *operands) {
-  for (int64_t i = 0; i < operands->count; i++)
-    if (operands->types[i] != XLA_BUFFER) return 0;
-  return 1;
+  int fits = operands->size >= sizeof *operands;
+  for (int64_t i = 0; fits && i < operands->count; i++)
+    fits = operands->types[i] == XLA_BUFFER && operands->buffers[i]->size >= sizeof(struct xla_buffer);
+  return fits;
 }
 
 /* Tells XLA the version, its own if that is an older one. */
@@ -165,7 +166,8 @@ static struct xla_error *handle(const struct xla_call_frame *frame, const struct
   const struct xla_operands *arguments = &frame->arguments, *results = &frame->results;
   if (frame->stage != XLA_EXECUTE || arguments->count < h->least_arguments || arguments->count > h->most_arguments ||
       results->count < h->least_results || results->count > h->most_results ||
-      frame->attributes.count != h->attributes || !all_buffers(arguments) || !all_buffers(results))
+      frame->attributes.size < sizeof frame->attributes || frame->attributes.count != h->attributes ||
+      !all_buffers(arguments) || !all_buffers(results))
     return unfit(frame);
   const struct xla_buffer *first = arguments->buffers[0], *counts = results->buffers[0];
   struct call c = {

@@ -16,10 +16,13 @@ from ..custom import CustomActivation
 
 
 def as_array(name: str, value: Any) -> Array:
-    """`value` as an array of JAX; TypeError unless it is one, or NumPy's, or stands for one."""
+    """`value` as an array of JAX; TypeError unless it is one, or NumPy's of floats, or stands for one."""
     if isinstance(value, jax.Array):
         return value
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__jax_array__"):
+    if type(value) in checks.ARRAYS or isinstance(value, np.generic):
+        checks.check_dtype(name, value.dtype)  # JAX has no arrays of objects, and says so without the name
+        return jnp.asarray(value)
+    if hasattr(value, "__jax_array__"):
         return jnp.asarray(value)
     raise TypeError(f"{name}: got {type(value).__name__}, wanted a jax.Array: try jnp.asarray(...)")
 

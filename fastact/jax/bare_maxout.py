@@ -23,7 +23,7 @@ class _Options(NamedTuple):
 class _Maxout(Operation):
     """Of z alone."""
 
-    name = "maxout"
+    name, first = "maxout", "z"
 
     def results(self, options: _Options, operands: list[Any]) -> list[Result]:
         (z,) = operands

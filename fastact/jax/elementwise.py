@@ -28,7 +28,7 @@ class _Options(NamedTuple):
 class _Activation(Operation):
     """Of z and slope."""
 
-    name = "activation"
+    name, first = "activation", "z"
 
     def results(self, options: _Options, operands: list[Any]) -> list[Result]:
         z = operands[0]

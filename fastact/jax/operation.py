@@ -37,6 +37,7 @@ class Operation:
     """
 
     name: str
+    first: str  # what its function calls the first operand
 
     def __init__(self) -> None:
         primitive = self._primitive = Primitive(f"fastact_{self.name}")
@@ -100,7 +101,7 @@ class Operation:
     def _refuse(self, ctx: Any, *_: Any, **__: Any) -> Any:
         platform = ", ".join(ctx.module_context.platforms)
         raise TypeError(
-            f"x of {self.name}: got an array on {platform}, wanted one on the CPU: "
+            f"{self.first}: got an array on {platform}, wanted one on the CPU: "
             "try jax.device_put(x, jax.devices('cpu')[0])"
         )
 

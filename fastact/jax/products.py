@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class _Product(Operation):
     """An operation of x (..., in_features) and a weight (out_features, ..., in_features)."""
 
+    first = "x"
+
     def fold(self, options: Any, operands: list[Any], dims: list[Any]) -> tuple[Any, list[Any], int] | None:
         x, dim = operands[0], dims[0]
         if any(other is not None for other in dims[1:]):

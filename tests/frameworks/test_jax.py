@@ -632,6 +632,14 @@ def test_concurrent_callers_get_their_own_results(rng):
         (0, lambda x: x.astype(jnp.float32), TypeError, "weight: got dtype float64, wanted float32"),
         (0, lambda x: [[1.0] * 7], TypeError, r"x: got list, wanted a jax.Array: try jnp.asarray\(...\)"),
         (0, lambda x: None, TypeError, "x: got NoneType, wanted a jax.Array"),
+        (0, lambda x: np.ones((6, 7), object), TypeError, "x: got dtype object, wanted float32 or float64"),
+        (0, lambda x: np.ma.ones((6, 7)), TypeError, "x: got MaskedArray, wanted a jax.Array"),
+        (
+            1,
+            lambda w: np.ones((5, 3, 7), ">f8"),
+            TypeError,
+            "weight: got dtype >f8, wanted float32 or float64",
+        ),
         (1, lambda w: w[:, :0], ValueError, "pieces: got 0, wanted 1 to 256"),
         (1, lambda w: w[:, 0], ValueError, r"weight: got shape \(5, 7\), wanted \(out_features, pieces, in"),
         (2, lambda b: b.T, ValueError, r"bias: got shape \(3, 5\), wanted \(5, 3\)"),
@@ -685,12 +693,12 @@ def test_traced_keyword_is_refused():
 
 
 @pytest.mark.parametrize(
-    "f",
-    [lambda z: fj.linear_maxout(z, jnp.ones((2, 2, 3))), fj.maxout, fj.relu],
+    ("f", "name"),
+    [(lambda z: fj.linear_maxout(z, jnp.ones((2, 2, 3))), "x"), (fj.maxout, "z"), (fj.relu, "z")],
     ids=["linear_maxout", "maxout", "relu"],
 )
-def test_array_on_a_gpu_is_refused_when_lowered(f):
-    with pytest.raises(TypeError, match=r"^. of \w+: got an array on cuda, wanted one on the CPU: try"):
+def test_array_on_a_gpu_is_refused_when_lowered(f, name):
+    with pytest.raises(TypeError, match=f"^{name}: got an array on cuda, wanted one on the CPU: try"):
         jax.jit(f).trace(jnp.ones((4, 3))).lower(lowering_platforms=("cuda",))
 
 
