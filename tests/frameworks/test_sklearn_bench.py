@@ -45,7 +45,7 @@ def test_folds_are_standardised_by_their_training_samples():
     for x, labels, x_test, labels_test in parts:
         np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-13)
         np.testing.assert_allclose(x.std(axis=0), 1, rtol=1e-13)
-        assert (len(x), len(x_test)) == (len(labels), len(labels_test)) == (120, 30)
+        assert (len(x), len(x_test)) == (len(labels), len(labels_test)) == (75, 75)
 
 
 def test_compared_takes_medians_over_the_seeds():
