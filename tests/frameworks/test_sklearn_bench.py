@@ -68,7 +68,7 @@ def test_verdict_asks_for_speed_and_accuracy(change, met):
 
 def test_script_writes_what_it_found(monkeypatch, tmp_path, capsys):
     tables = {
-        name: lambda seed=seed: make_classification(300, 8, n_informative=5, n_classes=3, random_state=seed)
+        name: lambda seed=seed: make_classification(500, 8, n_informative=5, n_classes=3, random_state=seed)
         for seed, name in enumerate(("first", "second"))
     }
     monkeypatch.setattr(estimators, "DATA", tables)
