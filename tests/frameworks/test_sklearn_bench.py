@@ -45,7 +45,7 @@ def test_folds_are_standardised_by_their_training_samples():
     for x, labels, x_test, labels_test in parts:
         np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-13)
         np.testing.assert_allclose(x.std(axis=0), 1, rtol=1e-13)
-        assert (len(x), len(x_test)) == (len(labels), len(labels_test)) == (120, 30)
+        assert (len(x), len(x_test)) == (len(labels), len(labels_test)) == (75, 75)
 
 
 def test_compared_takes_medians_over_the_seeds():
@@ -68,7 +68,7 @@ def test_verdict_asks_for_speed_and_accuracy(change, met):
 
 def test_script_writes_what_it_found(monkeypatch, tmp_path, capsys):
     tables = {
-        name: lambda seed=seed: make_classification(300, 8, n_informative=5, n_classes=3, random_state=seed)
+        name: lambda seed=seed: make_classification(500, 8, n_informative=5, n_classes=3, random_state=seed)
         for seed, name in enumerate(("first", "second"))
     }
     monkeypatch.setattr(estimators, "DATA", tables)
