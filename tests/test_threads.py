@@ -117,17 +117,16 @@ def test_num_threads_context_overrides_the_process_in_its_own_context():
     assert fa.get_num_threads() == before
 
 
-def test_tell_threads_tells_the_number_now_and_whenever_it_is_set(monkeypatch):
-    monkeypatch.setattr(settings, "_told", [])
+def test_defaults_for_compiled_code_are_those_of_the_process(monkeypatch):
     monkeypatch.setattr(settings, "_default_threads", 0)
-    told = []
-    settings.tell_threads(told.append)
+    monkeypatch.setattr(settings, "DEFAULTS", np.zeros_like(settings.DEFAULTS))
     fa.set_num_threads(3)
     with fa.num_threads(2):  # of one context alone
         assert settings.threads_of_context() == 2
+        assert settings.DEFAULTS[0] == 3
     with pytest.raises(ValueError, match="threads: got 0"):
         fa.set_num_threads(0)
-    assert told == [0, 3]
+    assert settings.DEFAULTS[0] == 3
     assert settings.threads_of_context() == 0
 
 

@@ -198,8 +198,7 @@ def matmul(
     if trans2 and not trans1:
         linear_activation(x, y, None, _IDENTITY, out, None, threads)
         return
-    cells = pool.count_cells((out.shape[1], BLOCK_COLUMNS), (len(out), BLOCK_ROWS))
     right = as_carray(y.T if trans2 else y)
-    pool.run(
-        product_cells, cells, 2.0 * out.size * len(right), threads, as_carray(x), trans1, right, out, False
-    )
+    cells = count_product_cells(*out.shape, len(right))
+    work = 2.0 * out.size * len(right)
+    pool.run(product_cells, cells, work, threads, as_carray(x), trans1, right, out, False)
