@@ -69,13 +69,13 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
     warm_start : bool, default=False
         Whether fit goes on with the network of the fit before, with a new optimiser.
     momentum, nesterovs_momentum : float and bool, default=0.9 and True
-        Of SGD.
+        The momentum of SGD, and whether it is Nesterov's.
     early_stopping : bool, default=False
         Whether to stop by the score on validation samples, and keep the best network of them.
     validation_fraction : float, default=0.1
         The share of the validation samples, with early_stopping.
     beta_1, beta_2, epsilon : float, default=0.9, 0.999 and 1e-8
-        Of Adam.
+        The decay rates of Adam's averages, and the number added to its denominator.
     n_iter_no_change : int, default=10
         A fit stops, or "adaptive" divides the learning rate by 5, after more than this many epochs without an
         improvement.
@@ -311,13 +311,13 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
     warm_start : bool, default=False
         Whether fit goes on with the network of the fit before, with a new optimiser.
     momentum, nesterovs_momentum : float and bool, default=0.9 and True
-        Of SGD.
+        The momentum of SGD, and whether it is Nesterov's.
     early_stopping : bool, default=False
         Whether to stop by the score on validation samples, and keep the best network of them.
     validation_fraction : float, default=0.1
         The share of the validation samples, with early_stopping.
     beta_1, beta_2, epsilon : float, default=0.9, 0.999 and 1e-8
-        Of Adam.
+        The decay rates of Adam's averages, and the number added to its denominator.
     n_iter_no_change : int, default=10
         A fit stops, or "adaptive" divides the learning rate by 5, after more than this many epochs without an
         improvement.
