@@ -29,8 +29,8 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         The units of each hidden layer; () for none.
     activation : str, default="maxout"
         "maxout", or a name of the table in `fastact.activations`, such as "relu", "tanh" or "gelu"; also
-        scikit-learn's "logistic".  Of 2 linear pieces, maxout learned more in the same epochs than relu on
-        all data that the defaults were chosen with.
+        scikit-learn's "logistic".  Maxout with 2 pieces learned more in the same epochs than relu on all
+        data that the defaults were chosen with.
     pieces : int, default=2
         Linear pieces of a maxout unit, 1 to 256; other activations have none.  Each piece adds as many
         weights as a layer of relu has, so 2 is the least that learns its activation.
@@ -92,7 +92,7 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
     loss_, loss_curve_ : float and list of float
         The mean training loss of the last epoch, and of all epochs since the first fit, without weight decay.
     validation_scores_, best_validation_score_ : list of float, and float
-        Of each epoch, and the best, with early_stopping.
+        The score of each epoch, and the best one, with early_stopping.
     n_iter_, t_ : int
         The epochs of the last call, and the samples that all epochs have seen.
     n_features_in_, feature_names_in_, n_outputs_, out_activation_, classes_
@@ -226,7 +226,7 @@ class MaxoutClassifier(ClassifierMixin, MaxoutNetwork):
         self.n_outputs_ = len(self.classes_)
 
     def _target(self, y: Array, dtype: np.dtype[Any]) -> Array:
-        """Indices of classes (n_samples,), or a indicator of floats (n_samples, n_labels)."""
+        """Indices of classes (n_samples,), or an indicator of floats (n_samples, n_labels)."""
         kind = type_of_target(y)
         if self.out_activation_ == "softmax":
             if y.ndim == 2:
@@ -271,8 +271,8 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
         The units of each hidden layer; () for none.
     activation : str, default="maxout"
         "maxout", or a name of the table in `fastact.activations`, such as "relu", "tanh" or "gelu"; also
-        scikit-learn's "logistic".  Of 2 linear pieces, maxout learned more in the same epochs than relu on
-        all data that the defaults were chosen with.
+        scikit-learn's "logistic".  Maxout with 2 pieces learned more in the same epochs than relu on all
+        data that the defaults were chosen with.
     pieces : int, default=2
         Linear pieces of a maxout unit, 1 to 256; other activations have none.  Each piece adds as many
         weights as a layer of relu has, so 2 is the least that learns its activation.
@@ -331,7 +331,7 @@ class MaxoutRegressor(RegressorMixin, MaxoutNetwork):
     loss_, loss_curve_ : float and list of float
         The mean training loss of the last epoch, and of all epochs since the first fit, without weight decay.
     validation_scores_, best_validation_score_ : list of float, and float
-        Of each epoch, and the best, with early_stopping.
+        The score of each epoch, and the best one, with early_stopping.
     n_iter_, t_ : int
         The epochs of the last call, and the samples that all epochs have seen.
     n_features_in_, feature_names_in_, n_outputs_, out_activation_
