@@ -6,15 +6,15 @@
 #include "engine/sizes.h"
 #include "layers/maxout_backward.h"
 
-/* The columns of a gradient cut into `count` tiles of at most kernels->gather_vectors vectors, whose widths differ by
- * at most one vector: none is a narrow rest. */
+/* The columns of a gradient cut into `count` tiles of at most `most` vectors, whose widths differ by at most one
+ * vector: none is a narrow rest. */
 struct column_tiling {
   int64_t columns, lanes, vectors, count;
 };
 
-static inline struct column_tiling column_tiling(const struct kernels *kernels, int64_t columns) {
-  int64_t vectors = ceil_div(columns, kernels->lanes);
-  return (struct column_tiling){columns, kernels->lanes, vectors, ceil_div(vectors, kernels->gather_vectors)};
+static inline struct column_tiling column_tiling(int64_t columns, int64_t lanes, int64_t most) {
+  int64_t vectors = ceil_div(columns, lanes);
+  return (struct column_tiling){columns, lanes, vectors, ceil_div(vectors, most)};
 }
 
 struct column_tile {

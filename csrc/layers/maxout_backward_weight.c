@@ -109,7 +109,7 @@ static void scale_x_task(void *context, int64_t output) {
 int gather_grad_weight(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
-  const struct column_tiling tiling = column_tiling(kernels, b->depth);
+  const struct column_tiling tiling = column_tiling(b->depth, kernels->lanes, kernels->gather_vectors);
   if (b->rows == 0 && !b->accumulate)
     memset(b->grad_weight, 0, (size_t)(b->out_features * b->pieces * b->depth * itemsize));
   if (tiling.count * b->rows * b->out_features == 0) return FA_OK;

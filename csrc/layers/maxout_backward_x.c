@@ -15,6 +15,11 @@
  * bench/tuning: table-outputs */
 #define TABLE_OUTPUTS 32
 
+/* The most pieces for a table that stays in L1.  With more of them such a table has few outputs, and the sums of its
+ * rows pass through L2 too often: then tiles have half as many vectors, and tables are half as large again.
+ * bench/tuning: gather-vectors */
+#define L1_TABLE_PIECES 8
+
 struct grad_x_job {
   const struct maxout_backward *b;
   struct column_tiling tiling;
@@ -51,11 +56,12 @@ static void gather_x_table(const struct maxout_backward *b, int64_t row, int64_t
 }
 
 /* Some rows and one tile of columns. */
-static void gather_x_block(const struct maxout_backward *b, int64_t row, int64_t rows, struct column_tile tile,
+static void gather_x_block(const struct grad_x_job *job, int64_t row, int64_t rows, struct column_tile tile,
                            const struct gather_memory *memory) {
+  const struct maxout_backward *b = job->b;
   const struct kernels *kernels = b->call->kernels;
   const int itemsize = kernels->itemsize;
-  int64_t outputs = b->out_features, table_rows = TABLE_ROWS * kernels->gather_vectors / tile.vectors;
+  int64_t outputs = b->out_features, table_rows = (int64_t)job->table_bytes / (tile.width * itemsize);
   /* The unpacked weights serve as the table if few rows would use a packed one about once, and no vector reaches beyond
    * the weights.  All the rows of the batch count, not those of a chunk: the cut of a sum must not depend on the number
    * of threads. */
@@ -90,7 +96,7 @@ static void gather_x_task(void *context, int64_t task, int64_t thread) {
   char *table = job->memory + (size_t)thread * job->thread_bytes, *partial = table + job->table_bytes;
   const struct gather_memory memory = {table, partial, partial + job->sums_bytes};
   int64_t tiles = job->tiling.count, row = task / tiles * job->chunk;
-  gather_x_block(b, row, smaller(job->chunk, b->rows - row), column_tile(&job->tiling, task % tiles), &memory);
+  gather_x_block(job, row, smaller(job->chunk, b->rows - row), column_tile(&job->tiling, task % tiles), &memory);
 }
 
 /* The number of chunks of rows with which the busiest thread has the least to do; each chunk packs all the weights. */
@@ -108,18 +114,20 @@ static int64_t row_chunks(const struct maxout_backward *b, int64_t tiles, int th
 
 int gather_grad_x(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
-  const struct column_tiling tiling = column_tiling(kernels, b->in_features);
+  int many = b->pieces > L1_TABLE_PIECES;
+  int64_t vectors = kernels->gather_vectors / (many ? 2 : 1), table_rows = TABLE_ROWS * (many ? 3 : 1);
+  const struct column_tiling tiling = column_tiling(b->in_features, kernels->lanes, vectors);
   int64_t tiles = tiling.count;
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features * kernels->itemsize));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
   int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->depth);
   int64_t chunk = ceil_div(b->rows, row_chunks(b, tiles, threads));
-  size_t width = (size_t)(kernels->gather_vectors * kernels->lanes * kernels->itemsize);
+  size_t width = (size_t)(vectors * kernels->lanes * kernels->itemsize);
   struct grad_x_job job = {
       .b = b,
       .tiling = tiling,
       .chunk = chunk,
-      .table_bytes = (size_t)larger(TABLE_ROWS, b->pieces) * width,
+      .table_bytes = (size_t)larger(table_rows, b->pieces) * width,
       .sums_bytes = (size_t)chunk * width,
   };
   job.thread_bytes = job.table_bytes + 2 * job.sums_bytes;
