@@ -34,15 +34,11 @@ static ALWAYS_INLINE void sum_lanes(int n, const vec *v, real *sums) {
   }
 }
 
-/* acc (rows, units) += x (rows, n) . w (units, n), n <= LANES.  A single row waits for memory, so the next tile's units
- * are prefetched.  bench/tuning: dots-prefetch */
+/* acc (rows, units) += x (rows, n) . w (units, n), n <= LANES.  Nothing is prefetched by hand, though a single
+ * row waits for memory.  bench/tuning: dots-prefetch */
 static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct dots *t, const real *x, const real *w,
                                    int64_t n) {
   vec b[DOT_UNITS];
-  if (rows == 1) {
-    UNROLL
-    for (int u = 0; u < units; u++) __builtin_prefetch(w + (u + DOT_UNITS) * t->unit_stride);
-  }
   UNROLL
   for (int u = 0; u < units; u++) {
     b[u] = n == LANES ? vec_load(w + u * t->unit_stride) : vec_load_first(w + u * t->unit_stride, n);
