@@ -1,8 +1,9 @@
 /* The micro-kernel: a micro-tile of `rows` x `vectors` sums, kept in registers.
  *
- * The left operand is read where it is, one element for all lanes; the right operand is read from a panel.  Rows and
- * vectors are constants of each instance, so that the compiler gives every vector of sums a register.  Every micro-tile
- * adds the terms of a sum in the same order, so that a row has the same bits in a tile of any height. */
+ * The left operand is read where it is, one element for all lanes; the right operand is read from a panel, which is
+ * not prefetched by hand, even where a low tile waits for it (bench/tuning: panel-prefetch).  Rows and vectors are
+ * constants of each instance, so that the compiler gives every vector of sums a register.  Every micro-tile adds the
+ * terms of a sum in the same order, so that a row has the same bits in a tile of any height. */
 #ifndef FA_TILE_H
 #define FA_TILE_H
 
@@ -15,11 +16,6 @@
 #define PREFETCH_AHEAD 32
 /* Elements of a cache line. */
 #define LINE_REALS (64 / (int64_t)sizeof(real))
-
-/* Distance of the prefetch of the right operand, in its rows.  Only low tiles need the prefetch: with at most
- * MAX_WAITING_ROWS rows a tile waits for memory.  bench/tuning: prefetch-rows-ahead */
-#define PREFETCH_ROWS_AHEAD 16
-#define MAX_WAITING_ROWS 4
 
 /* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
 static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const real *const *left, int64_t stride,
@@ -54,9 +50,6 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
       UNROLL
       for (int q = 0; q < 4; q++, right += right_stride) {
         multiply_step(rows, vectors, acc, left, stride, right);
-        UNROLL
-        for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
-          __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
         UNROLL
         for (int r = 0; r < rows; r += 3) left[r / 3]++;
       }
