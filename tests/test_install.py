@@ -67,7 +67,7 @@ def test_checkout_beside_a_package_without_extension_says_what_the_build_lacked(
     assert why_c_is_missing().startswith("fastact._native was not built")
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx", "neon"])
 def test_instruction_set_runs_on_this_cpu(isa):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"needs the C extension: {reason}")

@@ -25,7 +25,9 @@
 #define TARGET AVX512_TARGET ",avx512bf16,amx-tile,amx-bf16"
 #endif
 
-#if defined(TARGET)
+#if defined(__AARCH64EL__)
+#include <arm_neon.h>
+#elif defined(TARGET)
 #include <immintrin.h>
 #elif defined(REGION_AVX512) || defined(REGION_BF16) || defined(REGION_AMX)
 #include "isa/avx512/emulate.h"

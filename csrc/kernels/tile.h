@@ -16,23 +16,48 @@
 /* Elements of a cache line. */
 #define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* Distance of the prefetch of the right operand, in its rows.  Only low tiles need the prefetch: with at most
- * MAX_WAITING_ROWS rows a tile waits for memory.  bench/tuning: prefetch-rows-ahead */
-#define PREFETCH_ROWS_AHEAD 16
-#define MAX_WAITING_ROWS 4
+/* Factors: elements of a row of the left operand, each of which multiplies whole vectors.  An ISA whose multiply-add
+ * takes a factor from a lane loads FACTORS of them at once; elsewhere one factor fills all the lanes. */
+#ifndef FACTORS
+#define FACTORS 1
+typedef vec factors;
+static ALWAYS_INLINE factors load_factors(const real *p, int count) {
+  (void)count;
+  return vec_set1(*p);
+}
+static ALWAYS_INLINE void accumulate_factor(vec *acc, factors a, int i, vec b) {
+  (void)i;
+  vec_accumulate(acc, a, b);
+}
+#endif
+/* Steps of depth that the loop is unrolled by. */
+#define STEPS (FACTORS > 1 ? 2 * FACTORS : 4)
 
-/* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
-static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const real *const *left, int64_t stride,
-                                        const real *right) {
+/* Distance of the prefetch of the right operand, in its rows.  Only low tiles need the prefetch: with at most
+ * MAX_WAITING_ROWS rows a tile waits for memory.  Multiply-adds of 16 bytes take four times as long for a row of the
+ * right operand as those of 64 bytes, which were measured.  bench/tuning: prefetch-rows-ahead */
+#define PREFETCH_ROWS_AHEAD 16
+#define MAX_WAITING_ROWS (FACTORS > 1 ? 1 : 4)
+
+/* Steps of depth, 1 or FACTORS.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride.  Several
+ * factors of all the rows fill registers, so that then the vectors of the right operand come one by one. */
+static ALWAYS_INLINE void multiply_steps(int steps, int rows, int vectors, vec *acc, const real **left, int64_t stride,
+                                         const real *right, int64_t right_stride) {
+  factors a[MAX_REGISTER_ROWS];
   vec b[MAX_TILE_VECTORS];
   UNROLL
-  for (int v = 0; v < vectors; v++) b[v] = vec_load(right + v * LANES);
-  UNROLL
-  for (int r = 0; r < rows; r++) {
-    vec a = vec_set1(left[r / 3][r % 3 * stride]);
+  for (int q = 0; q < steps; q++, right += right_stride) {
+    if (q > 0) __asm__("" : "+r"(right)); /* GCC then pairs the loads at `right` */
     UNROLL
-    for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, b[v]);
+    for (int i = 0; i < rows * vectors; i++) {
+      const int r = FACTORS > 1 ? i % rows : i / vectors, v = FACTORS > 1 ? i / rows : i % vectors;
+      if (r == 0) b[v] = vec_load(right + v * LANES);
+      if (v == 0 && q == 0) a[r] = load_factors(left[r / 3] + r % 3 * stride, steps);
+      accumulate_factor(&acc[r * vectors + v], a[r], q, b[v]);
+    }
   }
+  UNROLL
+  for (int r = 0; r < rows; r += 3) left[r / 3] += steps;
 }
 
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile *t) {
@@ -46,26 +71,24 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
     int64_t d = 0, depth = rest < t->cut ? rest : t->cut;
     UNROLL
     for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
-    for (; d + 4 <= depth; d += 4) {
+    for (; d + STEPS <= depth; d += STEPS) {
       if (d % LINE_REALS == 0 && d + PREFETCH_AHEAD < rest) {
         UNROLL
         for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
       }
       UNROLL
-      for (int q = 0; q < 4; q++, right += right_stride) {
-        multiply_step(rows, vectors, acc, left, stride, right);
+      for (int q = 0; q < STEPS; q += FACTORS, right += FACTORS * right_stride) {
+        multiply_steps(FACTORS, rows, vectors, acc, left, stride, right, right_stride);
         UNROLL
-        for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
-          __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r += 3) left[r / 3]++;
+        for (int i = 0; i < FACTORS; i++) {
+          UNROLL
+          for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
+            __builtin_prefetch(right + (PREFETCH_ROWS_AHEAD + i) * right_stride + v * LANES);
+        }
       }
     }
-    for (; d < depth; d++, right += right_stride) {
-      multiply_step(rows, vectors, acc, left, stride, right);
-      UNROLL
-      for (int r = 0; r < rows; r += 3) left[r / 3]++;
-    }
+    for (; d < depth; d++, right += right_stride)
+      multiply_steps(1, rows, vectors, acc, left, stride, right, right_stride);
     UNROLL
     for (int i = 0; i < rows * vectors; i++) {
       real *sum = (real *)t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
@@ -88,10 +111,10 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
 #define HEIGHTS_8(X, vectors) HEIGHTS_6(X, vectors) X(7, vectors) X(8, vectors)
 #define HEIGHTS_12(X, vectors) HEIGHTS_8(X, vectors) X(9, vectors) X(10, vectors) X(11, vectors) X(12, vectors)
 
-/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, one element of the left.
- */
-HEIGHTS_12(TILE, 1)
+/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, and one element of the
+ * left, or the factors of all rows. */
 #if VECTOR_REGISTERS == 32
+HEIGHTS_12(TILE, 1)
 HEIGHTS_12(TILE, 2)
 HEIGHTS_8(TILE, 3)
 HEIGHTS_6(TILE, 4)
@@ -107,14 +130,22 @@ HEIGHTS_5(TILE, 5)
       {NULL, HEIGHTS_5(TILE_NAME, 5)},                                                                                 \
   }
 #else
+#if FACTORS > 1
+#define TALLEST 8
+#define HEIGHTS HEIGHTS_8
+#else
+#define TALLEST 12
+#define HEIGHTS HEIGHTS_12
+#endif
+HEIGHTS(TILE, 1)
 HEIGHTS_6(TILE, 2)
 HEIGHTS_4(TILE, 3)
 HEIGHTS_3(TILE, 4)
 #define MICRO_TILES                                                                                                    \
-  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                 \
+  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, TALLEST, 6, 4, 3},                                            \
   .multiply = {                                                                                                        \
       {NULL},                                                                                                          \
-      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS(TILE_NAME, 1)},                                                                                   \
       {NULL, HEIGHTS_6(TILE_NAME, 2)},                                                                                 \
       {NULL, HEIGHTS_4(TILE_NAME, 3)},                                                                                 \
       {NULL, HEIGHTS_3(TILE_NAME, 4)},                                                                                 \
