@@ -47,7 +47,7 @@ static ALWAYS_INLINE void multiply_steps(int steps, int rows, int vectors, vec *
   vec b[MAX_TILE_VECTORS];
   UNROLL
   for (int q = 0; q < steps; q++, right += right_stride) {
-    if (q > 0) __asm__("" : "+r"(right)); /* GCC then pairs the loads at `right` */
+    if (q > 0) KEEP_POINTER(right);
     UNROLL
     for (int i = 0; i < rows * vectors; i++) {
       const int r = FACTORS > 1 ? i % rows : i / vectors, v = FACTORS > 1 ? i / rows : i % vectors;
