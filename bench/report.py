@@ -20,17 +20,15 @@ README_MODE = "forward_backward"
 README_SHAPES = (
     Shape(1024, 288, 96, 3),
     Shape(100, 784, 240, 5),
-    Shape(1024, 1024, 1024, 2),
     Shape(1, 1024, 1024, 2),
     Shape(8, 32, 32, 2),
-    Shape(1024, 512, 512, activation="relu"),
     Shape(128, 784, 256, activation="relu"),
-    Shape(1024, 288, 96, activation="relu"),
     Shape(1, 2048, 2048, activation="relu"),
     Shape(8, 32, 32, activation="relu"),
 )
 # contenders of README, and the package of each
 README_CONTENDERS = {"fastact C": "fastact", "PyTorch": "torch", "JAX": "jax", "naive NumPy": "numpy"}
+README_NETWORK_CONTENDERS = ("fastact C", "accelerated", "PyTorch", "torch.compile", "JAX", "naive NumPy")
 
 
 NETWORKS_NOTE = (
@@ -107,6 +105,15 @@ def readme_section(results: records.Results, charts: dict[str, str], page_path: 
     about = results["environment"]
     versions = [f"{name} {about['versions'][name]}" for name in README_CONTENDERS.values()]
     header = ["forward + backward, µs", "layer", "fastact", *list(README_CONTENDERS)[1:]]
+    networks = records.network_medians(results).get((1, "float32", "step"), {})
+    steps = [
+        [
+            str(network),
+            *(tables.microseconds(times[c]) if c in times else "" for c in README_NETWORK_CONTENDERS),
+        ]
+        for network, times in networks.items()
+    ]
+    steps_header = ["training step, µs", "fastact", "PyTorch, accelerated", *README_NETWORK_CONTENDERS[2:]]
     return "\n".join(
         [
             "<picture>",
@@ -114,6 +121,7 @@ def readme_section(results: records.Results, charts: dict[str, str], page_path: 
             f'  <img alt="Speed as a multiple of that of naive NumPy" src="{charts["light"]}">',
             "</picture>",
             "",
+            *([tables.markdown_of(steps_header, steps), ""] if steps else []),
             tables.markdown_of(header, lines),
             "",
             f"Measured on {about['cpu']} (family/model {about['family_model']}), {about['fastact_isa']}, "

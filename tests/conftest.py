@@ -31,6 +31,10 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run every case, not a part of their product")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: runs with --full alone")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Run the whole suite in two processes, unless -n says otherwise; tests that are named run in one."""

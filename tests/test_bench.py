@@ -385,9 +385,14 @@ def test_bench_checks_out_before_the_work(tmp_path, monkeypatch):
         run.run([1], [str(SMALL)], True, path, False)
 
 
-@pytest.mark.parametrize("name", ["ab", "activations", "bits", "ppo", "spacy_tagger", "torch_step", "ulp"])
+SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_train")
+
+
+@pytest.mark.parametrize(
+    "name", ["ab", "activations", "bits", "ppo", *SPACY_SCRIPTS, "torch_networks", "torch_step", "ulp"]
+)
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
-    if name in ("ppo", "torch_step"):
+    if name in ("ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")
@@ -618,7 +623,7 @@ def test_report_for_readme_writes_one_chart_and_one_table(tmp_path, readme, caps
     assert set(charts) < files
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines[0] == "| forward + backward, µs | layer | fastact | PyTorch | JAX | naive NumPy |"
-    assert len(lines) == 12
+    assert len(lines) == 2 + len(report.README_SHAPES)
     assert "| 1x2048x2048:relu | linear relu | 100 | 300 | 400 | 200 |" in lines
     assert (
         "float32, with fastact 0.1, torch 2.9, jax 0.9, numpy 2.0; commit 0123abc; [all results](machine.md)."

@@ -480,6 +480,23 @@ def test_report_of_networks_writes_their_picture_and_tables(tmp_path):
     assert len(re.findall(rf"^\| {NETWORKS[0]} \|", page, re.MULTILINE)) == 4
 
 
+def test_readme_section_has_the_training_steps_of_one_thread_in_float32():
+    results = full_results()
+    results["environment"]["versions"] |= dict.fromkeys(("fastact", "torch", "jax", "numpy"), "1.0")
+    section = report.readme_section(results, {"light": "light.svg", "dark": "dark.svg"}, "machine.md")
+    header = (
+        "| training step, µs | fastact | PyTorch, accelerated | PyTorch | torch.compile | JAX | naive NumPy |"
+    )
+    assert header in section.splitlines()
+    times = records.network_medians(results)[1, "float32", "step"]
+    for network, each in times.items():
+        cells = [
+            tables.microseconds(each[name]) if name in each else ""
+            for name in report.README_NETWORK_CONTENDERS
+        ]
+        assert f"| {network} | {' | '.join(cells)} |" in section.splitlines()
+
+
 def test_measuring_process_answers_with_records_of_networks(monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than all the rest
     part, failed = run._measure(1, [Network(2, (3, 2, 3))], 0.0)

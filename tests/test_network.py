@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import itertools
+import mmap
+import os
 import pickle
 import threading
 import weakref
@@ -171,7 +174,7 @@ def test_random_network_has_the_bits_of_its_layers_one_by_one(seed, calls, threa
         ran = calls.forward
         with calls.one_by_one():
             wanted = trained(other, x, weights, accumulate, needs_input_grad)
-    known = any(run is not None for run, _ in model._runs())
+    known = any(run is not None for run, _ in model._planned().runs)
     assert (ran > 0) == known
     for a, b in zip(got, wanted, strict=True):
         assert a.shape == b.shape
@@ -280,6 +283,63 @@ def test_network_takes_other_layers_at_the_next_call(rng):
     np.testing.assert_array_equal(model(x), model[0](x))
 
 
+def test_list_of_layers_becomes_a_tuple_at_the_next_call(rng):
+    model = fa.Sequential(fa.Linear(4, 3, rng=1), fa.Sequential())
+    x = rng.standard_normal((5, 4)).astype(F32)
+    y = model(x)
+    for sequential in (model, model[1]):
+        sequential.layers = list(sequential.layers)
+        sequential.layers.append(Twice())
+    np.testing.assert_array_equal(model(x), 4 * y)
+    assert type(model.layers) is type(model[1].layers) is tuple
+
+
+def test_gradients_after_a_change_of_layers_are_those_of_the_layers_now(calls, rng):
+    model = fa.Sequential(fa.Activation("relu"), fa.Linear(4, 4, rng=0))
+    model.layers = model.layers[::-1]
+    x = rng.standard_normal((5, 4)).astype(F32)
+    grads = []
+    for _ in range(2):
+        model.backward(model(x, training=True), needs_input_grad=False)
+        grads.append(np.array(model[0].weight.grad))
+        model[0].weight.grad = None
+        calls.off = True
+    np.testing.assert_array_equal(*grads)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("changed", [lambda layers: layers[:1], lambda layers: (*layers, Twice())])
+def test_backward_after_a_change_of_layers_raises_and_leaves_gradients_alone(changed, inner, calls):
+    def run():
+        model = fa.Sequential(fa.Sequential(fa.Linear(4, 4, rng=0), fa.Activation("relu")), fa.PReLU())
+        target = model[0] if inner else model
+        y = model(X, training=True)
+        layers, target.layers = target.layers, changed(target.layers)
+        failed = outcome(lambda: model.backward(y))
+        assert all(parameter.grad is None for parameter in model.parameters())
+        target.layers = layers
+        return *failed, model.backward(y)
+
+    got = run()
+    with calls.one_by_one():
+        wanted = run()
+    np.testing.assert_equal(got, wanted)
+    assert got[:1] == (RuntimeError,)
+    assert got[1].startswith("Sequential: got other layers than in the training forward")
+
+
+def test_activation_of_another_name_saves_what_that_one_needs(calls):
+    def run():
+        model = fa.Sequential(fa.Activation("relu"))
+        model[0].name = "gelu"
+        model(X, training=True)
+        return model.backward(X)
+
+    got = run()
+    with calls.one_by_one():
+        np.testing.assert_array_equal(got, run())
+
+
 # ---- the layers of a network alone, and its state
 
 
@@ -309,6 +369,78 @@ def test_layer_of_a_network_has_a_backward_of_its_own_after_the_networks_forward
         RuntimeError, match=r"layers\[4\], Linear\(5, 3, activation='relu'\): backward without"
     ):
         model.backward(y)
+
+
+def backward_of_each(model, grad):
+    """As `model.backward`, from the backwards of its layers."""
+    for layer in reversed(model.layers):
+        grad = layer.backward(grad)
+    return grad
+
+
+def assert_backwards_agree(model, x, calls):
+    """Of the network, of its layers after its forward, and of layers that ran one by one: the same bits."""
+    models = model, copy.deepcopy(model), copy.deepcopy(model)
+    given = x.copy()
+    ys = [each(x, training=True) for each in models[:2]]
+    with calls.one_by_one():
+        ys.append(models[2](x, training=True))
+        wanted = models[2].backward(ys[2])
+    grads = [models[0].backward(ys[0]), backward_of_each(models[1], ys[1])]
+    for each, y, grad_x in zip(models, ys, grads, strict=False):
+        np.testing.assert_array_equal(y, ys[2])
+        np.testing.assert_array_equal(grad_x, wanted)
+        for a, b in zip(each.parameters(), models[2].parameters(), strict=True):
+            np.testing.assert_array_equal(a.grad, b.grad)
+    np.testing.assert_array_equal(x, given)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_layers_of_a_random_network_have_backwards_of_their_own(seed, calls):
+    rng = np.random.default_rng(seed)
+    dtype = (F32, F64)[seed % 2]
+    features = int(rng.choice(SIZES))
+    model, _out = random_network(rng, features, dtype)
+    x = rng.standard_normal((int(rng.choice(ROWS)), features)).astype(dtype)
+    with np.errstate(all="ignore"):
+        assert_backwards_agree(model, x, calls)
+
+
+KINDS = {
+    "linear": lambda: fa.Linear(5, 5, rng=0),
+    "saves y": lambda: fa.Linear(5, 5, activation="relu", rng=1),
+    "saves z": lambda: fa.Linear(5, 5, activation="gelu", rng=2),
+    "maxout": lambda: fa.Maxout(5, 5, 3, rng=3),
+    "tanh": lambda: fa.Activation("tanh"),
+    "silu": lambda: fa.Activation("silu"),
+    "prelu": lambda: fa.PReLU(5),
+    "dropout": lambda: fa.Dropout(0.4, rng=4),
+    "layer norm": lambda: fa.LayerNorm(5),
+    "residual": lambda: fa.Residual(fa.Dropout(0.2, rng=5)),
+    "empty residual": lambda: fa.Residual(fa.Sequential()),
+}
+
+
+@pytest.mark.parametrize("first", KINDS)
+def test_layers_in_any_order_have_backwards_of_their_own(first, calls, rng):
+    """Before, inside and after a residual, with dropouts and sums in place where they may be."""
+    x = rng.standard_normal((3, 5)).astype(F32)
+    for second, third in itertools.product(KINDS, repeat=2):
+        a, b, c = KINDS[first], KINDS[second], KINDS[third]
+        model = fa.Sequential(a(), b(), fa.Residual(fa.Sequential(b(), c())), a(), c())
+        assert_backwards_agree(model, x, calls)
+
+
+@pytest.mark.parametrize("first", KINDS)
+def test_dropout_takes_the_array_of_an_output_that_no_backward_reads(first, calls):
+    x = np.ones((3, 5), F32)
+    model = fa.Sequential(KINDS[first](), fa.Dropout(0.5, rng=0), fa.Linear(5, 5, rng=1))
+    model(x, training=True)
+    before, dropout, linear = (place[0] for place in c.network_tape(model[-1]._saved.take())[-3:])
+    assert (before == dropout) == (first not in {"saves y", "tanh"})
+    assert min(before, dropout) >= 0
+    assert linear == -1
+    np.testing.assert_array_equal(x, np.ones((3, 5), F32))
 
 
 def test_layer_used_by_two_networks_keeps_the_arrays_of_the_last_forward(rng):
@@ -358,6 +490,57 @@ def test_arrays_of_a_forward_live_until_its_backward_and_no_longer(rng):
     assert held() is None
 
 
+def test_memory_of_a_model_is_free_without_the_garbage_collector(rng):
+    model = fa.Sequential(fa.Sequential(fa.Linear(4, 3, rng=0)), fa.Residual(fa.LayerNorm(3)))
+    model.backward(model(X, training=True))
+    held = weakref.ref(model[0][0].weight)
+    gc.disable()
+    try:
+        del model
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def test_skipped_layers_keep_no_array_one_by_one_and_in_a_network(calls):
+    for calls.off in (False, True):
+        model = fa.Sequential(fa.Residual(fa.Activation("relu")), Twice(), fa.Linear(4, 3, rng=0))
+        model.backward(model(X, training=True), needs_input_grad=False)
+        assert model[0].layer._saved is None
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt])
+def test_interrupted_backward_of_a_network_can_be_repeated(kind, calls, monkeypatch):
+    model = fa.Sequential(fa.Linear(4, 3, rng=0), fa.Activation("relu"))
+    y = model(X, training=True)
+
+    def fails(parameter):
+        raise kind("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fa.Parameter, "grad_out", fails)
+        with pytest.raises(kind, match="mine"):
+            model.backward(y)
+    assert model[0].weight.grad is None
+    model.backward(y)
+    assert calls.backward == 1
+
+
+def test_network_of_a_size_beyond_any_memory_raises(tmp_path):
+    rows, hidden = 1 << 22, 1 << 40
+    try:
+        with open(tmp_path / "zeros", "w+b") as file:
+            os.truncate(file.fileno(), 4 * hidden)
+            zeros = np.frombuffer(mmap.mmap(file.fileno(), 4 * hidden, access=mmap.ACCESS_READ), F32)
+    except (OSError, ValueError, OverflowError):
+        pytest.skip("no sparse file of 4 TiB here")
+    model = fa.Sequential(fa.Linear(1, 1, bias=False, rng=0), fa.Linear(1, 1, rng=0))
+    model[0].weight.data = zeros.reshape(hidden, 1)
+    model[1].weight.data = zeros.reshape(1, hidden)
+    with pytest.raises(MemoryError):
+        model(np.ones((rows, 1), F32), training=True)
+
+
 def test_training_in_several_threads_is_memory_safe(rng):
     """Threads that train one model get wrong results or an error, and never read outside an array."""
     model = fa.Sequential(
@@ -396,7 +579,10 @@ def outcome(call):
 
 def small():
     return fa.Sequential(
-        fa.Linear(4, 3, activation="tanh", rng=0), fa.Dropout(0.5, rng=1), fa.Maxout(3, 2, rng=2)
+        fa.Linear(4, 3, activation="tanh", rng=0),
+        fa.Dropout(0.5, rng=1),
+        fa.Maxout(3, 2, rng=2),
+        fa.LayerNorm(2),
     )
 
 
@@ -420,6 +606,9 @@ BROKEN = {
     "p too large": lambda m: setattr(m[1], "p", 1.5),
     "p a str": lambda m: setattr(m[1], "p", "half"),
     "rescale a str": lambda m: setattr(m[1], "rescale", "yes"),
+    "rescale a number": lambda m: setattr(m[1], "rescale", 0.3),
+    "generator an array": lambda m: setattr(m[1], "rng", np.ones((5, 3), np.uint8)),
+    "layer norm without a weight": lambda m: setattr(m[3], "weight", None),
     "unknown tier": lambda m: setattr(m[0], "precision", "best"),
     "byte order": lambda m: setattr(m[0].weight, "data", m[0].weight.data.astype(">f4")),
     "nothing": lambda m: None,
@@ -482,6 +671,7 @@ def test_any_x_gives_a_network_the_result_or_the_error_of_one_by_one(x, calls):
         np.ones((5, 3), F32),
         np.ones((5, 2)),
         np.ones((10,), F32),
+        np.ones((), F32),
         np.ones((5, 2), ">f4"),
         [[1.0]],
         None,
@@ -503,6 +693,32 @@ def test_any_grad_y_gives_a_network_the_result_or_the_error_of_one_by_one(grad_y
     with calls.one_by_one():
         wanted = run()
     np.testing.assert_equal(got, wanted)
+
+
+def test_memmaps_run_in_one_call(calls, tmp_path):
+    arrays = [np.memmap(tmp_path / name, F32, "w+", shape=X.shape) for name in "xg"]
+    for array in arrays:
+        array[...] = X
+    model = fa.Sequential(fa.Linear(4, 4, rng=0), fa.Activation("tanh"))
+    results = []
+    for x, grad_y in (arrays, (X, X)):
+        results.append([model(x), model(x, training=True), model.backward(grad_y)])
+    assert (calls.forward, calls.backward) == (4, 2)
+    for got, wanted in zip(*results, strict=True):
+        assert type(got) is np.ndarray
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_number_as_the_gradient_of_one_row_raises_as_one_by_one(calls):
+    def run():
+        model = fa.Sequential(fa.Linear(4, 1, rng=0))
+        model(X[0], training=True)
+        return outcome(lambda: model.backward(np.ones((), F32)))
+
+    got = run()
+    with calls.one_by_one():
+        assert got == run()
+    assert got[0] is ValueError
 
 
 def test_gradient_of_y_that_overlaps_a_gradient_is_as_one_by_one(calls):
@@ -539,6 +755,36 @@ def test_error_in_a_users_layer_names_it_and_leaves_gradients_alone(calls):
     model[2].fails = False
     model.backward(model(X, training=True))
     assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_backward_that_fails_in_the_middle_leaves_gradients_alone(known, each_backend):
+    class Fails(Twice):
+        def _backward(self, grad_y, saved, accumulate, needs_input_grad):
+            raise KeyError("mine")
+
+    def network(middle):
+        return fa.Sequential(
+            fa.Linear(4, 3, rng=0),
+            fa.Residual(fa.Sequential(fa.Activation("relu"), middle)),
+            fa.Sequential(fa.Linear(3, 3, rng=1)),
+            fa.Linear(3, 2, bias=False, rng=2),
+        )
+
+    model = network(fa.Linear(3, 3, rng=3) if known else Fails())
+    if known:
+        model.backward(model(X, training=True))
+        model[3].weight.grad[...] = 7
+    before = [copy.deepcopy(parameter.grad) for parameter in model.parameters()]
+    arrays = [parameter.grad for parameter in model.parameters()]
+    y = model(X, training=True)
+    if known:
+        model[1].layer[1].weight.data = np.zeros((3, 4), F32)
+    with pytest.raises(ValueError if known else KeyError):
+        model.backward(y, accumulate=True)
+    for parameter, values, array in zip(model.parameters(), before, arrays, strict=True):
+        np.testing.assert_equal(parameter.grad, values)
+        assert parameter.grad is array
 
 
 def test_layer_that_appears_twice_in_changed_layers_raises_as_one_by_one(calls):

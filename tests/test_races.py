@@ -12,7 +12,7 @@ from support.variants import COMPILED_BACKENDS, needs_c
 
 import fastact as fa
 from fastact import activations
-from fastact.backends.interface import Update
+from fastact.backends.interface import HashTable, Update
 
 
 class Flipping:
@@ -103,6 +103,8 @@ def backend_calls():
         np.ones(4, F32),
     )
     z, small, small_argmax = np.ones((6, 2, 4), F32), np.ones((6, 4), F32), np.zeros((6, 4), U8)
+    # a table of one row, so that one of fewer rows is invalid
+    ids, table, keys = np.ones((6, 2), np.uint64), np.ones((1, 4), F32), np.zeros((1, 6, 4), np.uint32)
     frozen = fa.freeze(fa.Linear(8, 4), backend="c")
 
     def update(data, grad, *state):
@@ -130,6 +132,8 @@ def backend_calls():
             [y, y.copy(), y.copy(), flat_bias],
             lambda a: c.activation_backward(a[0], a[1], prelu, *a[2:]),
         ),
+        "matmul": ([x, flat, y], lambda a: c.matmul(a[0], a[1], False, True, a[2])),
+        "matmul_of_the_transpose": ([x, y, flat.T], lambda a: c.matmul(a[0], a[1], True, False, a[2])),
         "layer_norm": (
             [x, x[0].copy(), x[1].copy(), x.copy(), np.ones((len(x), 2), F32)],
             lambda a: c.layer_norm(*a[:3], 1e-5, *a[3:]),
@@ -137,6 +141,14 @@ def backend_calls():
         "layer_norm_backward": (
             [x, x.copy(), x[0].copy(), np.ones((len(x), 2), F32), x.copy(), x[0].copy(), x[1].copy()],
             lambda a: c.layer_norm_backward(*a),
+        ),
+        "hash_embed": (
+            [ids, table, flat_bias, y, keys],
+            lambda a: c.hash_embed(a[0], (HashTable(a[1], 1, 7, a[2]),), *a[3:]),
+        ),
+        "hash_embed_backward": (
+            [y, keys, table, flat_bias],
+            lambda a: c.hash_embed_backward(*a[:2], (HashTable(a[2], 0, 7, a[3]),)),
         ),
         "frozen": ([x, y], lambda a: frozen._run(*a, 1)),
         "sgd": ([x, x.copy(), x.copy()], lambda a: c.sgd(*update(*a), 0.1, 0.9, False, 0.0)),

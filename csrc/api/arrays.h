@@ -142,4 +142,7 @@ int add_network(PyObject *module);
 /* Adds the functions of optimizers.c to the module -> 0, or -1 with an exception set. */
 int add_optimizers(PyObject *module);
 
+/* The same of facts.c. */
+int add_facts(PyObject *module);
+
 #endif

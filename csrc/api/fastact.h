@@ -13,7 +13,9 @@ enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
 
 /* What a step of a network is.  FA_BRANCH and FA_SUM stand before and after the layers of a residual, whose sum is
- * the input of the branch plus the output of its last layer. */
+ * the input of the branch plus the output of its last layer.  FA_WINDOW stands before a FA_LINEAR or FA_MAXOUT, whose
+ * input is then each row with its neighbours: of `window` rows before it, the row itself and `window` rows after it,
+ * side by side in their order, those beyond the first and the last row are zeros. */
 enum fa_layer {
   FA_LINEAR = 0,
   FA_MAXOUT = 1,
@@ -21,11 +23,15 @@ enum fa_layer {
   FA_DROPOUT = 3,
   FA_LAYER_NORM = 4,
   FA_BRANCH = 5,
-  FA_SUM = 6
+  FA_SUM = 6,
+  FA_WINDOW = 7
 };
 
 /* The most residuals inside each other that a call takes. */
 enum { FA_MAX_BRANCHES = 16 };
+
+/* The largest window: rows on each side. */
+enum { FA_MAX_WINDOW = 64 };
 
 /* The instruction set in force; those of this build, best first; whether this CPU supports one. */
 const char *fa_isa(void);
@@ -79,6 +85,25 @@ int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, 
                                   const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
                                   void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
 
+/* c (rows, columns) = alpha op(a) @ op(b) + beta c, where op(a) is a (rows, depth), or the transpose of a (depth, rows)
+ * where trans_a is not 0; likewise op(b) (depth, columns).  Rows of a, b and c are a_stride, b_stride and c_stride
+ * elements apart.  If beta is 0, c is not read; if alpha is 0, neither are a and b. */
+int fa_matmul(int dtype, int trans_a, int trans_b, int64_t rows, int64_t columns, int64_t depth, double alpha,
+              const void *a, int64_t a_stride, const void *b, int64_t b_stride, double beta, void *c, int64_t c_stride,
+              int threads, int precision);
+
+/* fa_matmul for programs that call BLAS through a pointer: float32, on the calling thread.  Without memory for
+ * packed operands the product is slow, as this signature cannot report it. */
+void fa_sgemm(int trans_a, int trans_b, int rows, int columns, int depth, float alpha, const float *a, int a_stride,
+              const float *b, int b_stride, float beta, float *c, int c_stride);
+
+/* y += alpha x, of n elements: element i of x is x[i x_step], that of y is y[i y_step].  The functions are those of the
+ * instruction set in force. */
+typedef void (*fa_saxpy)(int n, float alpha, const float *x, int x_step, float *y, int y_step);
+typedef void (*fa_daxpy)(int n, double alpha, const double *x, int x_step, double *y, int y_step);
+fa_saxpy fa_saxpy_in_force(void);
+fa_daxpy fa_daxpy_in_force(void);
+
 /* x (rows, features), features >= 1, weight and bias (features), each or NULL
  * -> y = (x - mean) / sqrt(variance + eps) weight + bias for each row, which may be x, and saved (rows, 2) or NULL: the
  * mean and 1 / sqrt(variance + eps) */
@@ -90,6 +115,29 @@ void fa_layer_norm(int dtype, int64_t rows, int64_t features, double eps, const 
 int fa_layer_norm_backward(int dtype, int64_t rows, int64_t features, const void *grad_y, const void *x,
                            const void *weight, const void *saved, void *grad_x, void *grad_weight, void *grad_bias,
                            int accumulate, int threads);
+
+/* keep (n) = 1 where a random number of 32 bits is at least rint(2^32 p), else 0; 0 <= p < 1.  Number i is word i % 4
+ * of Philox4x32-10 with the counter i / 4 and the seed as its key, low words first. */
+void fa_dropout_keep(int64_t n, uint64_t seed, double p, uint8_t *keep, int threads);
+
+/* One of several hash embeddings side by side, each for a column of the ids; or its gradient. */
+struct fa_hash_table {
+  void *data;    /* (rows, columns) */
+  uint32_t rows; /* at least 1 */
+  uint32_t seed;
+  int64_t columns, id_column;
+  const void *scale; /* (columns), or NULL */
+};
+
+/* ids (rows, id_columns) -> y (rows, the sum of the tables' columns): for each table, the sum of the four rows that a
+ * hash of the id chooses, times scale; and keys (count, rows, 4), the numbers of these rows */
+void fa_hash_embed(int dtype, int64_t rows, int64_t id_columns, const uint64_t *ids, int64_t count,
+                   const struct fa_hash_table *tables, void *y, uint32_t *keys, int threads);
+
+/* grad_y, like y, times scale is added to the rows that the keys name of each table's gradient, of which none overlap.
+ * Only the keys count of the ids, columns and seeds. */
+void fa_hash_embed_backward(int dtype, int64_t rows, const void *grad_y, const uint32_t *keys, int64_t count,
+                            const struct fa_hash_table *tables, int threads);
 
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
  * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
@@ -143,3 +191,14 @@ double fa_vector_norm(int dtype, int64_t n, const void *data, int threads);
 
 /* data (n) *= factor, in double and rounded once */
 void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);
+
+/* A step of Adam over data (n), or with a mean of NULL of SGD, and all that goes with it, in two passes:
+ *
+ *   g = grad + decay data;  g = max_norm / |g| g if max_norm is not 0 and |g|, from a sum of squares rounded to the
+ *   dtype, is max_norm or more
+ *   the step as above: fa_adam's for an unbias of 1 and a keep of 1, with betas rounded to the dtype
+ *   data = data - shrink data,  average = average + new_share (data - average), unless average is NULL
+ *   grad = 0, but 0 g after SGD */
+void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, double rate, double beta1, double beta2,
+                         double eps, double shrink, double new_share, void *grad, void *mean, void *square, void *data,
+                         void *average, int threads);

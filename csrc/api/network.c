@@ -35,19 +35,22 @@ struct extent {
   int written;
 };
 
-/* A dropout, and the generator that it draws from, or the bytes that are drawn already. */
+/* A dropout, and what says which numbers it keeps: a generator, the seed of a counter-based one, or bytes. */
 struct drawing {
-  PyObject *generator;
+  PyObject *source;
+  uint64_t seed;
   double p;
   int64_t step, n;
 };
 
-/* A network as Python describes it.  `held` owns a reference to every object that the steps need. */
+/* A network as Python describes it.  `window` is that of the next step, 0 for none.  `held` owns a reference to every
+ * object that the steps need. */
 struct network {
   PyObject *objects;
   int type, dtype;
   int usable; /* nothing was found that only the layers themselves can deal with */
   int64_t rows, count;
+  int window;
   struct fa_step *steps;
   const struct fa_step **pointers;
   PyObject **held;
@@ -138,7 +141,8 @@ static const char *values_of(struct network *n, PyObject *parameter, int axes, c
   return PyArray_DATA(data);
 }
 
-/* The memory of a parameter's gradient of this shape, which is made if there is none yet; NULL for None. */
+/* The memory of a parameter's gradient of this shape, which is made if there is none yet; NULL for None, and for a
+ * parameter whose gradient is False. */
 static char *gradient_of(struct network *n, PyObject *parameter, int axes, const int64_t *shape) {
   if (parameter == Py_None || !n->usable) return NULL;
   PyObject *grad = attribute(parameter, names.grad);
@@ -146,12 +150,16 @@ static char *gradient_of(struct network *n, PyObject *parameter, int axes, const
     for (int64_t i = 0; i < n->fresh_count; i++) n->usable &= n->fresh[2 * i] != parameter;
     Py_DECREF(grad);
     grad = PyObject_CallMethodObjArgs(parameter, names.grad_out, NULL);
-    if (!grad) return NULL;
     n->fresh[2 * n->fresh_count] = parameter;
-    n->fresh[2 * n->fresh_count++ + 1] = grad;
+    n->fresh[2 * n->fresh_count + 1] = grad;
+    n->fresh_count += grad != NULL;
   }
-  if (!grad) {
+  if (!grad) { /* grad_out() may have set an exception, with which nothing else must be called */
     n->usable = 0;
+    return NULL;
+  }
+  if (grad == Py_False) {
+    Py_DECREF(grad);
     return NULL;
   }
   hold(n, grad);
@@ -175,6 +183,7 @@ static int tier_of(struct network *n, PyObject *tier, int in_force) {
 
 /* An activation by name and keywords; its parameter is within the range of the network's type. */
 static void read_activation(struct network *n, struct fa_step *s, PyObject *name, PyObject *keywords) {
+  if (!n->usable) return;
   int plain = PyDict_CheckExact(keywords) && PyDict_Size(keywords) == 0;
   PyObject *found = NULL;
   if (plain) {
@@ -205,16 +214,16 @@ static void read_slope(struct network *n, struct fa_step *s, PyObject *slope, in
   if (gradients) s->grad_slope = gradient_of(n, slope, 1, &count);
 }
 
-/* The weight (units, in_features) or (units, pieces, in_features), the bias, and their gradients. */
+/* The weight (units, depth) or (units, pieces, depth), the bias, and their gradients. */
 static void read_product(struct network *n, struct fa_step *s, PyObject *weight, PyObject *bias, int axes,
                          int gradients) {
   int64_t shape[3] = {0};
   PyArrayObject *data = data_of_parameter(n, weight, axes);
   if (!data) return;
   for (int axis = 0; axis < axes; axis++) shape[axis] = PyArray_DIM(data, axis);
-  n->usable &= shape[axes - 1] == s->in_features && shape[0] > 0;
+  n->usable &= shape[axes - 1] == depth_of(s) && shape[0] > 0;
   s->weight = PyArray_DATA(data);
-  s->unit_stride = s->in_features;
+  s->unit_stride = depth_of(s);
   s->out_features = shape[0];
   if (axes == 3) {
     n->usable &= shape[1] >= 1 && shape[1] <= MAX_PIECES;
@@ -230,6 +239,7 @@ static void read_layer_norm(struct network *n, struct fa_step *s, PyObject *eps,
                             int gradients) {
   s->eps = PyFloat_CheckExact(eps) ? PyFloat_AsDouble(eps) : -1;
   n->usable &= s->eps >= 0 && s->eps <= (n->type == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX);
+  n->usable &= weight != Py_None;
   s->weight = values_of(n, weight, 1, &s->in_features);
   s->bias = values_of(n, bias, 1, &s->in_features);
   if (!gradients || !n->usable) return;
@@ -243,13 +253,28 @@ static int is_bytes(const struct network *n, PyObject *object, int64_t count) {
   return PyArray_TYPE(array) == NPY_UINT8 && can_be_read(array) && size_of(array) == count;
 }
 
-static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *generator) {
+static void read_dropout(struct network *n, struct fa_step *s, PyObject *p, PyObject *rescale, PyObject *source) {
   double dropped = PyFloat_CheckExact(p) ? PyFloat_AsDouble(p) : -1;
   int64_t count = n->rows * s->in_features;
-  n->usable &= dropped >= 0 && dropped < 1 && (PyBool_Check(rescale) || PyFloat_CheckExact(rescale));
-  n->usable &= is_exactly(n, generator, GENERATOR_TYPE) || is_bytes(n, generator, count);
+  n->usable &= dropped >= 0 && dropped < 1;
+  uint64_t seed = 0;
+  if (PyBool_Check(rescale))
+    n->usable &= is_exactly(n, source, GENERATOR_TYPE);
+  else if (!PyFloat_CheckExact(rescale))
+    n->usable = 0;
+  else if (PyLong_CheckExact(source))
+    seed = PyLong_AsUnsignedLongLong(source);
+  else
+    n->usable &= is_bytes(n, source, count);
   s->factor = rescale == Py_True ? 1 / (1 - dropped) : rescale == Py_False ? 1 : PyFloat_AsDouble(rescale);
-  n->drawings[n->drawing_count++] = (struct drawing){generator, dropped, n->count, count};
+  n->drawings[n->drawing_count++] = (struct drawing){source, seed, dropped, n->count, count};
+}
+
+/* The rows on each side that the next step, a product, takes with each row. */
+static void read_window(struct network *n, PyObject *size) {
+  long window = PyLong_CheckExact(size) ? PyLong_AsLong(size) : 0;
+  n->usable &= window >= 1 && window <= FA_MAX_WINDOW;
+  n->window = n->usable ? (int)window : 0;
 }
 
 /* Reads (layer, object, names of its attributes), a step that takes `features`; the exception that may be set tells
@@ -267,7 +292,10 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
                         .precision = FA_HIGHEST,
                         .in_features = features,
                         .out_features = features,
+                        .window = n->window,
                         .pieces = 1};
+  n->usable &= !n->window || s->layer == FA_LINEAR || s->layer == FA_MAXOUT;
+  n->window = 0;
   switch (s->layer) {
   case FA_LINEAR:
     s->precision = tier_of(n, value[0], precision);
@@ -285,12 +313,18 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
     break;
   case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
+  case FA_WINDOW: read_window(n, value[0]); break;
   default: break;
   }
 }
 
-/* Reads all the steps, of inference without its dropouts.  With `gradients`, the places of the gradients too.  Returns
- * 0 with an exception set. */
+/* Whether the exception that is set is an error of an attribute, and not a lack of memory or an interrupt. */
+static int attribute_failed(void) {
+  return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
+/* Reads all the steps, a window and its product as one, and inference without its dropouts.  With `gradients`, the
+ * places of the gradients too.  Returns 0 with an exception set. */
 static int read_steps(struct network *n, PyObject *parts, int64_t features, int training, int precision,
                       int gradients) {
   Py_ssize_t described = PyTuple_Size(parts);
@@ -304,18 +338,18 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
     struct fa_step *s = &n->steps[n->count];
     read_step(n, s, PyTuple_GetItem(parts, i), features, precision, gradients);
     if (PyErr_Occurred()) {
-      if (PyErr_ExceptionMatches(PyExc_MemoryError)) return 0;
+      if (!attribute_failed()) return 0;
       PyErr_Clear();
       n->usable = 0;
       return 1;
     }
     depth += (s->layer == FA_BRANCH) - (s->layer == FA_SUM);
-    n->usable &= depth <= FA_MAX_BRANCHES;
+    n->usable &= depth >= 0 && depth <= FA_MAX_BRANCHES;
     features = s->out_features;
     n->pointers[n->count] = s;
-    n->count += s->layer != FA_DROPOUT || training;
+    n->count += s->layer != FA_WINDOW && (s->layer != FA_DROPOUT || training);
   }
-  n->usable &= n->count > 0;
+  n->usable &= n->count > 0 && !n->window;
   return 1;
 }
 
@@ -438,14 +472,19 @@ static int draw_from(PyObject *generator, int64_t n, double p, uint8_t *keep) {
   return drawn;
 }
 
-static int draw_dropouts(const struct network *n, struct tape *tape) {
+static int draw_dropouts(const struct network *n, struct tape *tape, int threads) {
   for (int64_t i = 0; i < n->drawing_count; i++) {
     const struct drawing *d = &n->drawings[i];
     uint8_t *keep = tape_keeps(tape, d->step);
-    if (is_bytes(n, d->generator, d->n))
-      memcpy(keep, PyArray_DATA((PyArrayObject *)d->generator), (size_t)d->n);
-    else if (!draw_from(d->generator, d->n, d->p, keep))
+    if (PyLong_CheckExact(d->source)) {
+      Py_BEGIN_ALLOW_THREADS;
+      fa_dropout_keep(d->n, d->seed, d->p, keep, threads);
+      Py_END_ALLOW_THREADS;
+    } else if (is_bytes(n, d->source, d->n)) {
+      memcpy(keep, PyArray_DATA((PyArrayObject *)d->source), (size_t)d->n);
+    } else if (!draw_from(d->source, d->n, d->p, keep)) {
       return 0;
+    }
   }
   return 1;
 }
@@ -471,7 +510,7 @@ static PyObject *py_network_forward(PyObject *module, PyObject *const *arguments
     int64_t bytes = lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, NULL);
     tape_object = tape_array(&n, given, bytes);
     if (tape_object) lay_out_tape(n.dtype, itemsize, n.rows, n.pointers, n.count, tape_in(tape_object));
-    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object))) {
+    if (!tape_object || !draw_dropouts(&n, tape_in(tape_object), threads)) {
       Py_XDECREF(tape_object);
       Py_DECREF(y_object);
       return raised(&n);

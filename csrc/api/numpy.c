@@ -165,6 +165,27 @@ static PyObject *py_linear_activation_backward(PyObject *module, PyObject *const
   return PyLong_FromLong(status);
 }
 
+static PyObject *py_matmul(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 7)) return NULL;
+  struct arrays c = arrays_of(arguments, 4);
+  int64_t x[2], out[2];
+  int status;
+  read_shape(&c, 0, 2, x);
+  read_shape(&c, 4, 2, out);
+  int trans1 = flag_of(&c, 2), trans2 = flag_of(&c, 3), threads = int_of(&c, 5), precision = int_of(&c, 6);
+  int64_t rows = out[0], columns = out[1], depth = x[!trans1];
+  const void *left = trans1 ? matrix(&c, 0, depth, rows) : matrix(&c, 0, rows, depth);
+  const void *right = trans2 ? matrix(&c, 1, columns, depth) : matrix(&c, 1, depth, columns);
+  void *to = matrix(&c, 4, rows, columns);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  status = fa_matmul(c.dtype, trans1, trans2, rows, columns, depth, 1, left, x[1], right, trans2 ? depth : columns, 0,
+                     to, columns, threads, precision);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(status);
+}
+
 static PyObject *py_layer_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
   (void)module;
   if (wrong_count(count, 7)) return NULL;
@@ -203,6 +224,105 @@ static PyObject *py_layer_norm_backward(PyObject *module, PyObject *const *argum
                                   accumulate, threads);
   Py_END_ALLOW_THREADS;
   return PyLong_FromLong(status);
+}
+
+static PyObject *py_dropout_keep(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  uint64_t seed = PyLong_AsUnsignedLongLong(arguments[0]);
+  double p = number_of(&c, 1);
+  int64_t n = size_of(array_of(&c, 2));
+  uint8_t *keep = elements_of(&c, 2, NPY_UINT8, n);
+  int threads = int_of(&c, 3);
+  if (failed(&c)) return NULL;
+  Py_BEGIN_ALLOW_THREADS;
+  fa_dropout_keep(n, seed, p, keep, threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_NONE;
+}
+
+/* Reads a tuple of tuples (table, column of the ids, seed, scale or None), and sets the call's dtype to that of the
+ * tables.  Returns an array for the caller to free, or NULL with an exception set. */
+static struct fa_hash_table *read_hash_tables(struct arrays *c, PyObject *tuple, int64_t id_columns, int64_t *count,
+                                              int64_t *columns) {
+  *count = PyTuple_Size(tuple);
+  *columns = 0;
+  if (*count < 0) return NULL;
+  struct fa_hash_table *tables = PyMem_Calloc((size_t)*count + 1, sizeof *tables);
+  if (!tables) PyErr_NoMemory();
+  for (int64_t t = 0; tables && t < *count; t++) {
+    PyObject *fields[4];
+    for (int i = 0; i < 4; i++) {
+      fields[i] = PyTuple_GetItem(PyTuple_GetItem(tuple, t), i);
+      if (!fields[i]) {
+        PyMem_Free(tables);
+        return NULL;
+      }
+    }
+    struct arrays own = arrays_of(fields, 0);
+    int64_t shape[2];
+    read_shape(&own, 0, 2, shape);
+    if (t == 0) {
+      c->type = own.type;
+      c->dtype = own.dtype;
+    }
+    own.changed |= own.type != c->type || shape[0] < 1 || shape[0] > UINT32_MAX;
+    tables[t] = (struct fa_hash_table){
+        .data = matrix(&own, 0, shape[0], shape[1]),
+        .rows = (uint32_t)shape[0],
+        .columns = shape[1],
+        .id_column = PyLong_AsLongLong(fields[1]),
+        .seed = (uint32_t)PyLong_AsUnsignedLong(fields[2]),
+        .scale = OR_NONE(vector, &own, 3, shape[1]),
+    };
+    c->changed |= own.changed || tables[t].id_column < 0 || tables[t].id_column >= id_columns;
+    *columns += shape[1];
+  }
+  return tables;
+}
+
+static PyObject *py_hash_embed(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 5)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  int64_t ids[2], table_count, columns;
+  read_shape(&c, 0, 2, ids);
+  struct fa_hash_table *tables = read_hash_tables(&c, arguments[1], ids[1], &table_count, &columns);
+  if (!tables) return NULL;
+  const void *from = elements_of(&c, 0, NPY_UINT64, ids[0] * ids[1]);
+  void *y = matrix(&c, 2, ids[0], columns);
+  void *keys = data_of(&c, 3, NPY_UINT32, 3, table_count, ids[0], 4);
+  int threads = int_of(&c, 4), stopped = failed(&c);
+  if (!stopped) {
+    Py_BEGIN_ALLOW_THREADS;
+    fa_hash_embed(c.dtype, ids[0], ids[1], from, table_count, tables, y, keys, threads);
+    Py_END_ALLOW_THREADS;
+  }
+  PyMem_Free(tables);
+  if (stopped) return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_hash_embed_backward(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, 4)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  int64_t table_count, columns, grad_shape[2];
+  struct fa_hash_table *tables = read_hash_tables(&c, arguments[2], INT64_MAX, &table_count, &columns);
+  if (!tables) return NULL;
+  read_shape(&c, 0, 2, grad_shape);
+  const void *grad_y = matrix(&c, 0, grad_shape[0], columns);
+  const void *keys = data_of(&c, 1, NPY_UINT32, 3, table_count, grad_shape[0], 4);
+  int threads = int_of(&c, 3), stopped = failed(&c);
+  if (!stopped) {
+    Py_BEGIN_ALLOW_THREADS;
+    fa_hash_embed_backward(c.dtype, grad_shape[0], grad_y, keys, table_count, tables, threads);
+    Py_END_ALLOW_THREADS;
+  }
+  PyMem_Free(tables);
+  if (stopped) return NULL;
+  Py_RETURN_NONE;
 }
 
 static PyObject *py_run_frozen(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -300,8 +420,12 @@ static PyMethodDef methods[] = {
     {"activation_backward", (PyCFunction)(void (*)(void))py_activation_backward, METH_FASTCALL, NULL},
     {"linear_activation", (PyCFunction)(void (*)(void))py_linear_activation, METH_FASTCALL, NULL},
     {"linear_activation_backward", (PyCFunction)(void (*)(void))py_linear_activation_backward, METH_FASTCALL, NULL},
+    {"matmul", (PyCFunction)(void (*)(void))py_matmul, METH_FASTCALL, NULL},
     {"layer_norm", (PyCFunction)(void (*)(void))py_layer_norm, METH_FASTCALL, NULL},
     {"layer_norm_backward", (PyCFunction)(void (*)(void))py_layer_norm_backward, METH_FASTCALL, NULL},
+    {"dropout_keep", (PyCFunction)(void (*)(void))py_dropout_keep, METH_FASTCALL, NULL},
+    {"hash_embed", (PyCFunction)(void (*)(void))py_hash_embed, METH_FASTCALL, NULL},
+    {"hash_embed_backward", (PyCFunction)(void (*)(void))py_hash_embed_backward, METH_FASTCALL, NULL},
     {"run_frozen", (PyCFunction)(void (*)(void))py_run_frozen, METH_FASTCALL, NULL},
     {"mse", (PyCFunction)(void (*)(void))py_mse, METH_FASTCALL, NULL},
     {"binary_cross_entropy", (PyCFunction)(void (*)(void))py_binary_cross_entropy, METH_FASTCALL, NULL},
@@ -313,7 +437,7 @@ static PyMethodDef methods[] = {
 int fa_add_functions(uintptr_t module) {
   PyGILState_STATE state = PyGILState_Ensure(); /* cffi has released the GIL */
   int failed_to = PyModule_AddFunctions((PyObject *)module, methods) || add_network((PyObject *)module) ||
-                  add_optimizers((PyObject *)module);
+                  add_optimizers((PyObject *)module) || add_facts((PyObject *)module);
   if (failed_to) PyErr_Clear();
   PyGILState_Release(state);
   return failed_to ? FA_NO_MEMORY : FA_OK;

@@ -172,6 +172,68 @@ static PyObject *py_max_norm(PyObject *module, PyObject *const *arguments, Py_ss
   Py_RETURN_NONE;
 }
 
+/* The arguments of a step of one parameter, from the data on. */
+enum { ONE_DATA = 1, ONE_GRAD, ONE_MEAN, ONE_SQUARE, ONE_AVERAGE, ONE_NUMBERS, ONE_THREADS = ONE_NUMBERS + 8 };
+
+static int overlap(const void *a, const void *b, int64_t bytes) {
+  uintptr_t first = (uintptr_t)a, second = (uintptr_t)b;
+  return (first < second ? second - first : first - second) < (uintptr_t)bytes;
+}
+
+/* The memory of the arrays -> memory [ONE_NUMBERS], NULL for None.  Returns whether the kernels can take them. */
+static int read_updated(PyObject *const *arguments, void **memory) {
+  PyObject *const types[] = {PyTuple_GetItem(arguments[0], 0), PyTuple_GetItem(arguments[0], 1)};
+  PyArrayObject *data = (PyArrayObject *)arguments[ONE_DATA];
+  if (!is_usable(types, arguments[ONE_DATA]) || PyArray_NDIM(data) == 0) return 0;
+  const int64_t n = size_of(data), bytes = n * (PyArray_TYPE(data) == NPY_FLOAT ? 4 : 8);
+  for (int i = ONE_DATA; i < ONE_NUMBERS; i++) {
+    PyArrayObject *array = (PyArrayObject *)arguments[i];
+    memory[i] = NULL;
+    if (i > ONE_GRAD && arguments[i] == Py_None) continue;
+    if (!is_usable(types, arguments[i]) || !is_writeable(array)) return 0;
+    int moment = i == ONE_MEAN || i == ONE_SQUARE;
+    if (moment ? PyArray_NDIM(array) != 1 || size_of(array) != n || PyArray_TYPE(array) != PyArray_TYPE(data)
+               : !is_like(array, data))
+      return 0;
+    memory[i] = PyArray_DATA(array);
+    for (int k = ONE_DATA; k < i; k++)
+      if (memory[k] && overlap(memory[k], memory[i], bytes)) return 0;
+  }
+  return !memory[ONE_MEAN] == !memory[ONE_SQUARE];
+}
+
+/* A number of Python, in the range of the dtype. */
+static int read_number(PyObject *object, double most, double *number) {
+  if (!PyFloat_Check(object) && !PyLong_Check(object)) return 0;
+  *number = PyFloat_AsDouble(object);
+  int beyond = PyErr_Occurred() != NULL; /* an int that no double holds */
+  PyErr_Clear();
+  return !beyond && fabs(*number) <= most;
+}
+
+static PyObject *py_update_parameter(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  (void)module;
+  if (wrong_count(count, ONE_THREADS + 1)) return NULL;
+  struct arrays c = {.arguments = arguments};
+  void *memory[ONE_NUMBERS];
+  double numbers[ONE_THREADS - ONE_NUMBERS];
+  int threads = int_of(&c, ONE_THREADS), usable = read_updated(arguments, memory);
+  if (failed(&c)) return NULL;
+  const PyArrayObject *data = array_of(&c, ONE_DATA);
+  for (int i = ONE_NUMBERS; usable && i < ONE_THREADS; i++)
+    usable = read_number(arguments[i], PyArray_TYPE(data) == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX,
+                         &numbers[i - ONE_NUMBERS]);
+  if (!usable) Py_RETURN_FALSE;
+  const int dtype = PyArray_TYPE(data) == NPY_FLOAT ? FA_FLOAT32 : FA_FLOAT64;
+  const int64_t n = size_of(data);
+  Py_BEGIN_ALLOW_THREADS;
+  fa_update_parameter(dtype, n, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
+                      numbers[7], memory[ONE_GRAD], memory[ONE_MEAN], memory[ONE_SQUARE], memory[ONE_DATA],
+                      memory[ONE_AVERAGE], threads);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_TRUE;
+}
+
 /* One gradient, and an owned reference to it. */
 struct gradient {
   PyObject *held;
@@ -223,6 +285,7 @@ static PyObject *py_clip_grad_norm(PyObject *module, PyObject *const *arguments,
 static PyMethodDef methods[] = {
     {"sgd", (PyCFunction)(void (*)(void))py_sgd, METH_FASTCALL, NULL},
     {"adam", (PyCFunction)(void (*)(void))py_adam, METH_FASTCALL, NULL},
+    {"update_parameter", (PyCFunction)(void (*)(void))py_update_parameter, METH_FASTCALL, NULL},
     {"max_norm", (PyCFunction)(void (*)(void))py_max_norm, METH_FASTCALL, NULL},
     {"clip_grad_norm", (PyCFunction)(void (*)(void))py_clip_grad_norm, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

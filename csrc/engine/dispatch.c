@@ -80,7 +80,8 @@ static const struct isa *isa_active(void) {
 }
 
 struct call call_on(const struct isa *isa, int dtype, int precision, int threads) {
-  return (struct call){isa, isa->kernels[dtype], dtype, precision, threads};
+  return (struct call){
+      .isa = isa, .kernels = isa->kernels[dtype], .dtype = dtype, .precision = precision, .threads = threads};
 }
 
 struct call begin_call(int dtype, int precision, int threads) {

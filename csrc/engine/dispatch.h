@@ -26,6 +26,9 @@ struct call {
   int dtype;                     /* enum fa_dtype */
   int precision;                 /* enum fa_precision */
   int threads;                   /* requested; 0 for OpenMP's default */
+  /* Rows of the whole of which a product computes a part: all parts run the same way, as the whole would.  Boundaries
+   * of parts are multiples of PACK_ROWS and of the lanes.  0: the product is the whole. */
+  int64_t batch;
 };
 
 /* A call on the ISA in force, and one on a given ISA. */

@@ -20,11 +20,13 @@ int run_product(const struct call *call, const struct product *p) {
   int threads = threads_for(call->threads, ceil_div(p->rows, 4) * p->columns * p->pieces * (p->depth + 1));
   const struct packed_weights *packed = p->right.packed;
   if (packed && !packed->panels && !packed->tier_panels) return run_dots(call, p, threads); /* x is dense */
-  const struct kernels *kernels = kernels_for(call, p);
+  struct product whole = *p;
+  whole.rows = larger(p->rows, call->batch);
+  const struct kernels *kernels = kernels_for(call, &whole);
   int64_t tail;
-  switch (quickest_way(p, kernels, &tail)) {
+  switch (quickest_way(&whole, kernels, &tail)) {
   case DOTS: return run_dots(call, p, threads);
-  case BATCH_IN_LANES: return run_batch_in_lanes(call, p, tail, threads);
+  case BATCH_IN_LANES: return run_batch_in_lanes(call, p, smaller(tail, p->rows % kernels->lanes), threads);
   default: return run_tiles(call, p, kernels, WORKSPACE_DRIVER, threads);
   }
 }

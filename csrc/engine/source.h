@@ -1,6 +1,6 @@
 /* Left operands of products.  A source hands the engine its rows, packed in the order in which micro-tiles read them; a
- * dense source's rows may also be read where they are.  A new kind of left operand (a window of rows, patches of an
- * image) is one more function of this type. */
+ * dense source's rows may also be read where they are.  A new kind of left operand (patches of an image) is one more
+ * function of this type. */
 #ifndef FA_SOURCE_H
 #define FA_SOURCE_H
 
@@ -19,7 +19,7 @@ struct source {
   int64_t row_stride, depth_stride;
 };
 
-/* A matrix in memory. */
+/* A matrix in memory.  Its rows may overlap: windows of rows are rows of a multiple of the depth, one row apart. */
 struct source dense_source(const void *data, int64_t row_stride, int64_t depth_stride);
 
 /* The gradient before a maximum, or its transpose: S (samples, outputs * pieces) with

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Upper bound on the memory that a thread keeps between calls: the hidden layers of a frozen model and one packed
+/* Upper bound on the memory that a thread keeps between calls: the arrays between the steps of a network and one packed
  * operand. Larger buffers are freed: the call that fills one takes longer than its page faults. */
 #define KEPT_BYTES ((size_t)96 << 20)
 

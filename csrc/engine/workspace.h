@@ -10,7 +10,7 @@ enum workspace_user {
   WORKSPACE_BATCH,    /* the packed batch of a product with the batch in lanes */
   WORKSPACE_GRADIENT, /* a gradient between two drivers */
   WORKSPACE_FALLBACK, /* a product inside another one's task */
-  WORKSPACE_HIDDEN,   /* hidden activations of frozen layers */
+  WORKSPACE_HIDDEN,   /* the arrays between the steps of a network */
   WORKSPACE_QUEUE,    /* tasks of a thread team */
   WORKSPACE_USERS
 };

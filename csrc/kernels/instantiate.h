@@ -10,6 +10,7 @@
 
 #if REAL_BITS == 64 /* arrays of floats in lanes of doubles */
 #include "kernels/exp_double.h"
+#include "kernels/philox.h"
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "kernels/real.h"
@@ -33,6 +34,7 @@ const struct double_lanes DOUBLE_LANES = {gelu_tanh_forward_f32, mish_forward_f3
 #include "kernels/epilogue_batch.h"
 #include "kernels/gather.h"
 #include "kernels/grad_bias.h"
+#include "kernels/hash_embed.h"
 #include "kernels/layer_norm.h"
 #include "kernels/losses.h"
 #include "kernels/maxout.h"
@@ -67,6 +69,8 @@ const struct kernels KERNELS = {
     .add_slope_terms = add_slope_terms,
     .layer_norm = layer_norm,
     .layer_norm_backward = layer_norm_backward,
+    .hash_embed = hash_embed,
+    .hash_embed_backward = hash_embed_backward,
     .maxout_rows = maxout_rows,
     .maxout_columns = maxout_columns,
     .maxout_narrow = maxout_narrow,
@@ -74,6 +78,7 @@ const struct kernels KERNELS = {
     .scatter_columns = scatter_columns,
     .add = add,
     .scale = scale,
+    .axpy = (void (*)(void))axpy,
     .dropout = dropout,
     .sum_columns = sum_columns,
     .sum_slopes = sum_slopes,
@@ -82,6 +87,7 @@ const struct kernels KERNELS = {
     .cross_entropy = {cross_entropy_f32, cross_entropy_f64},
     .binary_cross_entropy = {binary_cross_entropy_f32, binary_cross_entropy_f64},
     .huber = {huber_f32, huber_f64},
+    .dropout_keep = dropout_keep,
 #endif
     .sgd = sgd,
     .adam = adam,

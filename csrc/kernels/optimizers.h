@@ -14,6 +14,33 @@ static ALWAYS_INLINE vec decayed(vec grad, vec data, real decay) {
   return decay != 0 ? vec_fma(vec_set1(decay), data, grad) : grad;
 }
 
+/* struct beside in `real` */
+struct beside_factors {
+  real clip, shrink, new_share;
+  real *average, *cleared;
+};
+
+/* Nothing beside the rule. */
+static const struct beside_factors alone = {.clip = 1};
+
+static ALWAYS_INLINE struct beside_factors beside_in_real(const struct beside *beside) {
+  return (struct beside_factors){(real)beside->clip, (real)beside->shrink, (real)beside->new_share,
+                                 (real *)beside->average, (real *)beside->cleared};
+}
+
+/* The end of a step, for the n <= LANES numbers from index i on: stores `data` and the rest of struct beside. */
+static ALWAYS_INLINE void finish(const struct beside_factors *how, int64_t i, int64_t n, vec cleared, vec data,
+                                 real *values) {
+  real *average = how->average ? how->average + i : NULL, *grad = how->cleared ? how->cleared + i : NULL;
+  if (how->shrink != 0) data = vec_fma(vec_set1(-how->shrink), data, data);
+  store_lanes(values + i, data, n);
+  if (grad) store_lanes(grad, cleared, n);
+  if (average) {
+    vec old = load_lanes(average, n);
+    store_lanes(average, vec_fma(vec_set1(how->new_share), vec_sub(data, old), old), n);
+  }
+}
+
 struct sgd_factors {
   real lr, momentum;
   int nesterov;
@@ -21,7 +48,6 @@ struct sgd_factors {
 };
 
 static ALWAYS_INLINE vec sgd_lanes(const struct sgd_factors *how, vec g, vec *velocity, vec data) {
-  g = decayed(g, data, how->decay);
   if (velocity) {
     *velocity = vec_fma(vec_set1(how->momentum), *velocity, g);
     g = how->nesterov ? vec_fma(vec_set1(how->momentum), *velocity, g) : *velocity;
@@ -29,22 +55,32 @@ static ALWAYS_INLINE vec sgd_lanes(const struct sgd_factors *how, vec g, vec *ve
   return vec_fma(vec_set1(-how->lr), g, data);
 }
 
-static void sgd(int64_t n, const struct sgd *step, const void *grad, void *velocity, void *data) {
-  const struct sgd_factors how = {(real)step->lr, (real)step->momentum, step->nesterov, (real)step->decay};
-  const real *grads = grad;
-  real *velocities = velocity, *values = data;
+static ALWAYS_INLINE void sgd_vector(int64_t i, int64_t n, const struct sgd_factors *how,
+                                     const struct beside_factors *beside, const real *grads, real *velocities,
+                                     real *values) {
+  vec data = load_lanes(values + i, n), g = decayed(load_lanes(grads + i, n), data, how->decay);
+  vec velocity = velocities ? load_lanes(velocities + i, n) : vec_set1(0);
+  g = vec_mul(vec_set1(beside->clip), g);
+  vec stepped = sgd_lanes(how, g, velocities ? &velocity : NULL, data);
+  if (velocities) store_lanes(velocities + i, velocity, n);
+  finish(beside, i, n, vec_mul(g, vec_set1(0)), stepped, values);
+}
+
+static ALWAYS_INLINE void sgd_vectors(int64_t n, const struct sgd_factors *how, const struct beside_factors *beside,
+                                      const real *grads, real *velocities, real *values) {
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vec v = velocities ? vec_load(velocities + i) : vec_set1(0);
-    vec_store(values + i, sgd_lanes(&how, vec_load(grads + i), velocities ? &v : NULL, vec_load(values + i)));
-    if (velocities) vec_store(velocities + i, v);
-  }
-  if (i < n) {
-    vec v = velocities ? load_rest(velocities + i, n - i) : vec_set1(0);
-    vec stepped = sgd_lanes(&how, load_rest(grads + i, n - i), velocities ? &v : NULL, load_rest(values + i, n - i));
-    store_rest(values + i, stepped, n - i);
-    if (velocities) store_rest(velocities + i, v, n - i);
-  }
+  for (; i + LANES <= n; i += LANES) sgd_vector(i, LANES, how, beside, grads, velocities, values);
+  if (i < n) sgd_vector(i, n - i, how, beside, grads, velocities, values);
+}
+
+static void sgd(int64_t n, const struct sgd *step, const struct beside *besides, const void *grad, void *velocity,
+                void *data) {
+  const struct sgd_factors how = {(real)step->lr, (real)step->momentum, step->nesterov, (real)step->decay};
+  if (besides) {
+    const struct beside_factors beside = beside_in_real(besides);
+    sgd_vectors(n, &how, &beside, grad, velocity, data);
+  } else
+    sgd_vectors(n, &how, &alone, grad, velocity, data);
 }
 
 struct adam_factors {
@@ -59,14 +95,32 @@ static ALWAYS_INLINE vec kept_average(vec old, real factor) {
 /* An average is off by at most 3 roundings (u each) of beta |old| + (1 - beta) |new|: its two coefficients, a product
  * and a sum.  old + (1 - beta) (new - old) would be off by u |old|, and overflow where the two differ in sign. */
 static ALWAYS_INLINE vec adam_lanes(const struct adam_factors *how, vec g, vec *mean, vec *square, vec data) {
-  g = decayed(g, data, how->decay);
   *mean = vec_fma(vec_set1(how->new_mean), g, kept_average(*mean, how->old_mean));
   *square = vec_fma(vec_mul(vec_set1(how->new_square), g), g, kept_average(*square, how->old_square));
   vec root = vec_fma(vec_sqrt(*square), vec_set1(how->unbias), vec_set1(how->eps));
   return vec_sub(vec_mul(vec_set1(how->keep), data), vec_div(vec_mul(vec_set1(how->rate), *mean), root));
 }
 
-static void adam(int64_t n, const struct adam *step, const void *grad, void *mean, void *square, void *data) {
+static ALWAYS_INLINE void adam_vector(int64_t i, int64_t n, const struct adam_factors *how,
+                                      const struct beside_factors *beside, const real *grads, real *means,
+                                      real *squares, real *values) {
+  vec data = load_lanes(values + i, n), g = decayed(load_lanes(grads + i, n), data, how->decay);
+  vec mean = load_lanes(means + i, n), square = load_lanes(squares + i, n);
+  vec stepped = adam_lanes(how, vec_mul(vec_set1(beside->clip), g), &mean, &square, data);
+  store_lanes(means + i, mean, n);
+  store_lanes(squares + i, square, n);
+  finish(beside, i, n, vec_set1(0), stepped, values);
+}
+
+static ALWAYS_INLINE void adam_vectors(int64_t n, const struct adam_factors *how, const struct beside_factors *beside,
+                                       const real *grads, real *means, real *squares, real *values) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) adam_vector(i, LANES, how, beside, grads, means, squares, values);
+  if (i < n) adam_vector(i, n - i, how, beside, grads, means, squares, values);
+}
+
+static void adam(int64_t n, const struct adam *step, const struct beside *besides, const void *grad, void *mean,
+                 void *square, void *data) {
   const struct adam_factors how = {
       .rate = (real)step->rate,
       .old_mean = (real)step->beta1,
@@ -78,22 +132,11 @@ static void adam(int64_t n, const struct adam *step, const void *grad, void *mea
       .decay = (real)step->decay,
       .keep = (real)step->keep,
   };
-  const real *grads = grad;
-  real *means = mean, *squares = square, *values = data;
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vec m = vec_load(means + i), s = vec_load(squares + i);
-    vec_store(values + i, adam_lanes(&how, vec_load(grads + i), &m, &s, vec_load(values + i)));
-    vec_store(means + i, m);
-    vec_store(squares + i, s);
-  }
-  if (i < n) {
-    vec m = load_rest(means + i, n - i), s = load_rest(squares + i, n - i);
-    vec stepped = adam_lanes(&how, load_rest(grads + i, n - i), &m, &s, load_rest(values + i, n - i));
-    store_rest(values + i, stepped, n - i);
-    store_rest(means + i, m, n - i);
-    store_rest(squares + i, s, n - i);
-  }
+  if (besides) {
+    const struct beside_factors beside = beside_in_real(besides);
+    adam_vectors(n, &how, &beside, grad, mean, square, data);
+  } else
+    adam_vectors(n, &how, &alone, grad, mean, square, data);
 }
 
 /* The sum of the squares of data [n], or with `scaled` of factor data. */

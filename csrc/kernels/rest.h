@@ -20,4 +20,14 @@ static ALWAYS_INLINE void store_rest(real *p, vec a, int64_t n) {
   memcpy(p, lanes, (size_t)n * sizeof(real));
 }
 
+/* The same two for n <= LANES. */
+static ALWAYS_INLINE vec load_lanes(const real *p, int64_t n) { return n == LANES ? vec_load(p) : load_rest(p, n); }
+
+static ALWAYS_INLINE void store_lanes(real *p, vec a, int64_t n) {
+  if (n == LANES)
+    vec_store(p, a);
+  else
+    store_rest(p, a, n);
+}
+
 #endif

@@ -31,6 +31,19 @@ static void scale(int64_t n, const void *factor, const void *x, int accumulate, 
   }
 }
 
+/* y += alpha x, of n elements, x_step and y_step apart */
+static void axpy(int n, real alpha, const real *x, int x_step, real *y, int y_step) {
+  if (x_step == 1 && y_step == 1) {
+    const vec factor = vec_set1(alpha);
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) vec_store(y + i, vec_fma(factor, vec_load(x + i), vec_load(y + i)));
+    if (i < n)
+      vec_store_first(y + i, vec_fma(factor, vec_load_first(x + i, n - i), vec_load_first(y + i, n - i)), n - i);
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) y[i * y_step] += alpha * x[i * x_step];
+}
+
 /* y (n) = x keep factor, where keep is 0 or 1: the product with 0 of an infinity is NaN, and of -1 it is -0 */
 static void dropout(int64_t n, double factor, const uint8_t *keep, const void *x, void *y) {
   const real *from = x;

@@ -161,6 +161,34 @@ struct pairs {
   void *grad;          /* = scale times the derivative with respect to y */
 };
 
+/* A hash embedding of some ids, id_stride apart: y = (the sum of the rows keys[0 .. 3] of the table) scale.  The keys
+ * are hashes of an id and the seed, modulo table_rows. */
+struct hash_embed {
+  int64_t rows;
+  const uint64_t *ids;
+  int64_t id_stride;
+  uint32_t seed;
+  const void *table; /* (table_rows, columns) */
+  uint32_t table_rows;
+  int64_t columns;
+  const void *scale; /* (columns), or NULL */
+  uint32_t *keys;    /* (rows, 4) */
+  void *y;           /* (rows, columns), rows `stride` apart */
+  int64_t stride;
+};
+
+/* Its backward for some columns: the rows keys[0 .. 3] of grad += grad_y scale.  Keys beyond table_rows are ignored. */
+struct hash_embed_backward {
+  int64_t rows, columns;
+  const uint32_t *keys; /* (rows, 4) */
+  const void *grad_y;   /* (rows, columns), rows grad_stride apart */
+  int64_t grad_stride;
+  const void *scale; /* (columns), or NULL */
+  void *grad;        /* (table_rows, columns), rows `stride` apart */
+  uint32_t table_rows;
+  int64_t stride;
+};
+
 /* Hyper-parameters of the optimisers' steps, as in api/fastact.h. */
 struct sgd {
   double lr, momentum;
@@ -170,6 +198,15 @@ struct sgd {
 
 struct adam {
   double rate, beta1, beta2, unbias, eps, decay, keep;
+};
+
+/* The work of a step beside its rule, in the same pass. */
+struct beside {
+  double clip;      /* the factor of the gradient, decay included: 1 for none */
+  double shrink;    /* after the rule data -= shrink data */
+  double new_share; /* then average += new_share (data - average) */
+  char *average;    /* or NULL */
+  char *cleared;    /* the gradient, which becomes 0 */
 };
 
 /* ---- costs */
@@ -263,6 +300,9 @@ struct kernels {
                      void *saved);
   void (*layer_norm_backward)(const struct norm_backward *);
 
+  void (*hash_embed)(const struct hash_embed *);
+  void (*hash_embed_backward)(const struct hash_embed_backward *);
+
   /* z (n, pieces), z (pieces, inner) of which n columns, z (outer, pieces, inner) with inner < lanes */
   void (*maxout_rows)(int64_t pieces, int64_t n, const void *z, void *y, uint8_t *argmax);
   void (*maxout_columns)(int64_t pieces, int64_t inner, int64_t n, const void *z, void *y, uint8_t *argmax);
@@ -279,8 +319,13 @@ struct kernels {
   void (*add)(int64_t n, const void *terms, void *sums);
   /* to (n) = factor x, or added to it; `factor` points to one element */
   void (*scale)(int64_t n, const void *factor, const void *x, int accumulate, void *to);
+  /* The fa_saxpy or fa_daxpy of api/fastact.h: its callers have no table, and call the function alone. */
+  void (*axpy)(void);
   /* y (n) = x keep factor, where keep is 0 or 1; y may be x */
   void (*dropout)(int64_t n, double factor, const uint8_t *keep, const void *x, void *y);
+  /* keep (n) = whether the random numbers [first, first + n) of the seed, of 32 bits, are at least the threshold; first
+   * is divisible by 4; in the tables for float64 alone */
+  void (*dropout_keep)(int64_t first, int64_t n, uint64_t seed, uint64_t threshold, uint8_t *keep);
   /* sums (columns) = the sums over `rows` rows of x, `stride` apart */
   void (*sum_columns)(int64_t rows, int64_t columns, int64_t stride, const void *x, void *sums);
   /* grad_slope (slopes) = sums over cuts and over columns `slopes` apart of partial (cuts, width), added in double; or
@@ -296,9 +341,10 @@ struct kernels {
   double (*binary_cross_entropy[2])(const struct pairs *);
   double (*huber[2])(const struct pairs *);
 
-  /* arrays of n; velocity may be NULL */
-  void (*sgd)(int64_t n, const struct sgd *, const void *grad, void *velocity, void *data);
-  void (*adam)(int64_t n, const struct adam *, const void *grad, void *mean, void *square, void *data);
+  /* arrays of n; velocity and struct beside may be NULL.  SGD clears a gradient that is not finite to NaN. */
+  void (*sgd)(int64_t n, const struct sgd *, const struct beside *, const void *grad, void *velocity, void *data);
+  void (*adam)(int64_t n, const struct adam *, const struct beside *, const void *grad, void *mean, void *square,
+               void *data);
   /* scales a vector of n down to max_norm if its norm is larger */
   void (*limit_norm)(int64_t n, double max_norm, void *data);
   /* the sum of the squares of factor data [n], in double */

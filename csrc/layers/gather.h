@@ -6,16 +6,15 @@
 #include "engine/sizes.h"
 #include "layers/maxout_backward.h"
 
-/* in_features cut into `count` tiles of at most kernels->gather_vectors vectors, whose widths differ by at most one
- * vector: none is a narrow rest. */
+/* The columns of a gradient cut into `count` tiles of at most kernels->gather_vectors vectors, whose widths differ by
+ * at most one vector: none is a narrow rest. */
 struct column_tiling {
-  int64_t in_features, lanes, vectors, count;
+  int64_t columns, lanes, vectors, count;
 };
 
-static inline struct column_tiling column_tiling(const struct maxout_backward *b) {
-  const struct kernels *kernels = b->call->kernels;
-  int64_t vectors = ceil_div(b->in_features, kernels->lanes);
-  return (struct column_tiling){b->in_features, kernels->lanes, vectors, ceil_div(vectors, kernels->gather_vectors)};
+static inline struct column_tiling column_tiling(const struct kernels *kernels, int64_t columns) {
+  int64_t vectors = ceil_div(columns, kernels->lanes);
+  return (struct column_tiling){columns, kernels->lanes, vectors, ceil_div(vectors, kernels->gather_vectors)};
 }
 
 struct column_tile {
@@ -30,7 +29,7 @@ static inline struct column_tile column_tile(const struct column_tiling *tiling,
   int64_t last = part_start(tiling->vectors, tiling->count, index + 1);
   return (struct column_tile){
       .start = first * tiling->lanes,
-      .count = smaller(last * tiling->lanes, tiling->in_features) - first * tiling->lanes,
+      .count = smaller(last * tiling->lanes, tiling->columns) - first * tiling->lanes,
       .vectors = last - first,
       .width = (last - first) * tiling->lanes,
   };
@@ -45,11 +44,10 @@ struct gather_memory {
  * had a larger error than NumPy's product.  bench/tuning: partial-tables */
 #define PARTIAL_TABLES 8
 
-/* Destination of the sums over table `index` of `tables`: `gradient`, whose rows are in_features apart, for the last.
- */
-static inline struct gather_sums gather_sums_to(const struct maxout_backward *b, const struct gather_memory *memory,
-                                                int64_t index, int64_t tables, struct column_tile tile, int accumulate,
-                                                char *gradient) {
+/* Destination of the sums over table `index` of `tables`: `gradient`, whose rows are `stride` apart, for the last. */
+static inline struct gather_sums gather_sums_to(const struct gather_memory *memory, int64_t index, int64_t tables,
+                                                struct column_tile tile, int accumulate, char *gradient,
+                                                int64_t stride) {
   int last = index == tables - 1, ends = last || index % PARTIAL_TABLES == PARTIAL_TABLES - 1;
   return (struct gather_sums){
       .partial = index % PARTIAL_TABLES ? memory->partial : NULL,
@@ -57,7 +55,7 @@ static inline struct gather_sums gather_sums_to(const struct maxout_backward *b,
       .to = last   ? gradient
             : ends ? memory->total
                    : memory->partial,
-      .to_stride = last ? b->in_features : tile.width,
+      .to_stride = last ? stride : tile.width,
       .columns = last ? tile.count : tile.width,
       .accumulate = last && accumulate,
   };

@@ -4,11 +4,11 @@
 
 int maxout_forward(const struct call *call, const struct fa_step *step, int64_t rows, const char *x, char *y,
                    uint8_t *argmax) {
-  const struct source left = dense_source(x, step->in_features, 1);
+  const struct source left = left_of(step, x, call->kernels->itemsize);
   if (step->pieces == 1 && argmax) memset(argmax, 0, (size_t)(rows * step->out_features));
   return run_product(call, &(struct product){
                                .rows = rows,
-                               .depth = step->in_features,
+                               .depth = depth_of(step),
                                .columns = step->out_features,
                                .pieces = step->pieces,
                                .left = &left,

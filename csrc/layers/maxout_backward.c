@@ -13,8 +13,10 @@ int maxout_backward(const struct call *call, const struct fa_step *step, int64_t
       .in_features = step->in_features,
       .out_features = step->out_features,
       .pieces = step->pieces,
+      .window = step->window,
+      .depth = depth_of(step),
       .grad_y = grad_y,
-      .x = x,
+      .x = left_of(step, x, call->kernels->itemsize).data,
       .weight = step->weight,
       .argmax = argmax,
       .grad_x = grad_x,
@@ -24,11 +26,11 @@ int maxout_backward(const struct call *call, const struct fa_step *step, int64_t
   int64_t units = step->out_features * step->pieces;
   int status = FA_OK;
   if (grad_x) {
-    status = dense_is_quicker(&b, rows, units) ? dense_grad_x(&b) : PRODUCT_NOT_REPRESENTABLE;
+    status = dense_is_quicker(&b, rows, units, b.in_features) ? dense_grad_x(&b) : PRODUCT_NOT_REPRESENTABLE;
     if (status == PRODUCT_NOT_REPRESENTABLE) status = gather_grad_x(&b);
   }
   if (step->grad_weight && status == FA_OK) {
-    status = dense_is_quicker(&b, units, rows) ? dense_grad_weight(&b) : PRODUCT_NOT_REPRESENTABLE;
+    status = dense_is_quicker(&b, units, rows, b.depth) ? dense_grad_weight(&b) : PRODUCT_NOT_REPRESENTABLE;
     if (status == PRODUCT_NOT_REPRESENTABLE) status = gather_grad_weight(&b);
   }
   if (step->grad_bias && status == FA_OK)

@@ -2,6 +2,7 @@
 #include "engine/threads.h"
 #include "engine/workspace.h"
 #include "layers/gather.h"
+#include "layers/window.h"
 
 /* Rows that share a packed table of weights; their sums stay in L2. */
 #define CHUNK_ROWS 1024
@@ -22,6 +23,33 @@ struct grad_x_job {
   size_t thread_bytes, table_bytes, sums_bytes;
 };
 
+/* Some rows of x and one table, whose g->grad and g->argmax begin with the first row of grad_y.  Rows without a term
+ * gather over no outputs: their sums are those of the tables before. */
+static void gather_x_table(const struct maxout_backward *b, int64_t row, int64_t rows, const struct window_terms *terms,
+                           int64_t vectors, struct gather_x g) {
+  const int itemsize = b->call->kernels->itemsize;
+  const int64_t width = vectors * b->call->kernels->lanes, end = row + rows;
+  const int64_t first = smaller(larger(row, terms->to), end);
+  const int64_t last = smaller(larger(first, terms->to + terms->rows), end);
+  const int64_t bounds[] = {row, first, last, end};
+  for (int i = 0; i < 3; i++) {
+    struct gather_x part = g;
+    int64_t before = bounds[i] - row, from = (bounds[i] - terms->to + terms->from) * g.row_stride;
+    part.rows = bounds[i + 1] - bounds[i];
+    if (part.rows == 0) continue;
+    if (i == 1) {
+      part.grad = element(g.grad, from, itemsize);
+      part.argmax = g.argmax + from;
+    } else {
+      part.outputs = part.row_stride = 0;
+    }
+    part.sums.to = element(g.sums.to, before * g.sums.to_stride, itemsize);
+    if (g.sums.partial) part.sums.partial = element(g.sums.partial, before * width, itemsize);
+    if (g.sums.total) part.sums.total = element(g.sums.total, before * width, itemsize);
+    b->call->kernels->gather_x[vectors](&part);
+  }
+}
+
 /* Some rows and one tile of columns. */
 static void gather_x_block(const struct maxout_backward *b, int64_t row, int64_t rows, struct column_tile tile,
                            const struct gather_memory *memory) {
@@ -33,24 +61,26 @@ static void gather_x_block(const struct maxout_backward *b, int64_t row, int64_t
    * of threads. */
   int packed = b->rows > b->pieces || tile.count < tile.width;
   int64_t most = packed ? larger(1, table_rows / b->pieces) : TABLE_OUTPUTS;
-  int64_t tables = ceil_div(outputs, smaller(most, TABLE_OUTPUTS));
+  int64_t cuts = ceil_div(outputs, smaller(most, TABLE_OUTPUTS)), tables = (2 * b->window + 1) * cuts;
   for (int64_t t = 0; t < tables; t++) {
-    int64_t j = part_start(outputs, tables, t), taken = part_start(outputs, tables, t + 1) - j;
-    const char *weight = element(b->weight, j * b->pieces * b->in_features + tile.start, itemsize);
+    const struct window_terms terms = window_terms(b->rows, b->window, (int)(t / cuts));
+    int64_t j = part_start(outputs, cuts, t % cuts), taken = part_start(outputs, cuts, t % cuts + 1) - j;
+    int64_t column = j * b->pieces * b->depth + terms.offset * b->in_features + tile.start;
+    const char *weight = element(b->weight, column, itemsize);
     char *gradient = element(b->grad_x, row * b->in_features + tile.start, itemsize);
-    if (packed) kernels->pack_table(taken * b->pieces, tile.count, weight, b->in_features, tile.width, memory->table);
-    kernels->gather_x[tile.vectors](&(struct gather_x){
-        .rows = rows,
-        .outputs = taken,
-        .pieces = b->pieces,
-        .table = packed ? memory->table : weight,
-        .table_stride = packed ? tile.width : b->in_features,
-        .grad = element(b->grad_y, row * outputs + j, itemsize),
-        .argmax = b->argmax + row * outputs + j,
-        .argmax_end = b->argmax + b->rows * outputs,
-        .row_stride = outputs,
-        .sums = gather_sums_to(b, memory, t, tables, tile, 0, gradient),
-    });
+    if (packed) kernels->pack_table(taken * b->pieces, tile.count, weight, b->depth, tile.width, memory->table);
+    gather_x_table(b, row, rows, &terms, tile.vectors,
+                   (struct gather_x){
+                       .outputs = taken,
+                       .pieces = b->pieces,
+                       .table = packed ? memory->table : weight,
+                       .table_stride = packed ? tile.width : b->depth,
+                       .grad = element(b->grad_y, j, itemsize),
+                       .argmax = b->argmax + j,
+                       .argmax_end = b->argmax + b->rows * outputs,
+                       .row_stride = outputs,
+                       .sums = gather_sums_to(memory, t, tables, tile, 0, gradient, b->in_features),
+                   });
   }
 }
 
@@ -78,12 +108,11 @@ static int64_t row_chunks(const struct maxout_backward *b, int64_t tiles, int th
 
 int gather_grad_x(const struct maxout_backward *b) {
   const struct kernels *kernels = b->call->kernels;
-  const struct column_tiling tiling = column_tiling(b);
+  const struct column_tiling tiling = column_tiling(kernels, b->in_features);
   int64_t tiles = tiling.count;
   if (b->out_features == 0) memset(b->grad_x, 0, (size_t)(b->rows * b->in_features * kernels->itemsize));
   if (tiles * b->rows * b->out_features == 0) return FA_OK;
-  int threads =
-      threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->in_features);
+  int threads = threads_for(b->call->threads, (ceil_div(b->rows, 4) + b->pieces) * (b->out_features + 1) * b->depth);
   int64_t chunk = ceil_div(b->rows, row_chunks(b, tiles, threads));
   size_t width = (size_t)(kernels->gather_vectors * kernels->lanes * kernels->itemsize);
   struct grad_x_job job = {

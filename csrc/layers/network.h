@@ -1,6 +1,10 @@
 /* Layers that run one after the other in one call.
  *
- * A step takes what the step before it returns.  Steps of inference have no FA_DROPOUT.  Rows and sizes are above 0. */
+ * A window is a part of the product that it stands before.  An array that a window takes has zeros before its first row
+ * and after its last: those of the tape and of the workspace do, and a caller's x is copied once.
+ *
+ * A step takes what the step before it returns.  Steps of inference have no FA_DROPOUT.  Rows are above 0, and so are
+ * the sizes of training. */
 #ifndef FA_NETWORK_H
 #define FA_NETWORK_H
 
@@ -11,15 +15,18 @@ int infer(const struct call *call, const struct fa_step *const *steps, int64_t c
           char *y);
 
 /* The memory that a training forward fills for its backward: for each step its output, but for the last one's y, and
- * what its backward needs beside: z, argmax, or the byte of each number of x that says whether a dropout keeps it. */
+ * what its backward needs beside: z, argmax, or the byte of each number of x that says whether a dropout keeps it.
+ * Where no backward reads the output of a step, a dropout or a sum after it works in place: the two have one array. */
 struct tape_step {
   struct fa_step step; /* the addresses in it are those of the forward, and are not used */
-  int64_t y, saved;    /* offsets from the tape's start; 0 for memory that the tape does not hold */
+  int64_t y, saved;    /* offsets from the tape's start; 0 for memory that the tape does not hold.  y for a window
+                          stands between the zeros that the window reads */
 };
 
 struct tape {
   int64_t bytes; /* of the tape with its arrays */
   int64_t rows, count;
+  int64_t x; /* the offset of a copy of x, for a window that takes x; else 0 */
   int dtype;
   struct tape_step steps[];
 };

@@ -22,6 +22,7 @@ struct update {
   int64_t n, length;
   const char *grad;
   char *velocity, *mean, *square, *data;
+  const struct beside *beside; /* of SGD and Adam, or NULL */
 };
 
 static void update_block(void *context, int64_t task) {
@@ -29,22 +30,32 @@ static void update_block(void *context, int64_t task) {
   const int itemsize = u->kernels->itemsize;
   int64_t i = task * u->length, count = smaller(u->length, u->n - i);
   char *data = element(u->data, i, itemsize);
+  struct beside beside, *besides = NULL;
+  if (u->beside) {
+    beside = *u->beside;
+    if (beside.average) beside.average = element(beside.average, i, itemsize);
+    beside.cleared = element(beside.cleared, i, itemsize);
+    besides = &beside;
+  }
   if (u->sgd)
-    u->kernels->sgd(count, u->sgd, element(u->grad, i, itemsize),
+    u->kernels->sgd(count, u->sgd, besides, element(u->grad, i, itemsize),
                     u->velocity ? element(u->velocity, i, itemsize) : NULL, data);
   if (u->adam)
-    u->kernels->adam(count, u->adam, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
+    u->kernels->adam(count, u->adam, besides, element(u->grad, i, itemsize), element(u->mean, i, itemsize),
                      element(u->square, i, itemsize), data);
   if (u->factor) u->kernels->shrink(count, *u->factor, data);
   if (u->max_norm < INFINITY) u->kernels->limit_norm(count, u->max_norm, data);
 }
 
-static void run_update(int dtype, int64_t rows, int64_t columns, int threads, struct update *u) {
-  const struct call call = begin_call(dtype, FA_HIGHEST, threads);
-  u->kernels = call.kernels;
+static void run_update_on(const struct kernels *kernels, int64_t rows, int64_t columns, int threads, struct update *u) {
+  u->kernels = kernels;
   u->n = rows * columns;
   u->length = u->max_norm < INFINITY ? larger(1, columns) : BLOCK;
   share_tasks(ceil_div(u->n, u->length), threads_for(threads, NUMBER_WORK * u->n), update_block, u);
+}
+
+static void run_update(int dtype, int64_t rows, int64_t columns, int threads, struct update *u) {
+  run_update_on(begin_call(dtype, FA_HIGHEST, threads).kernels, rows, columns, threads, u);
 }
 
 void fa_sgd(int dtype, int64_t rows, int64_t columns, double lr, double momentum, int nesterov, double decay,
@@ -80,6 +91,11 @@ struct norm_job {
   double sums[SHARES];
 };
 
+static struct norm_job norm_job(const struct kernels *kernels, int64_t n, const void *data) {
+  return (struct norm_job){
+      .kernels = kernels, .n = n, .share = ceil_div(ceil_div(n, BLOCK), SHARES) * BLOCK, .data = data};
+}
+
 static void norm_share(void *context, int64_t task) {
   struct norm_job *job = context;
   int64_t i = task * job->share, count = smaller(job->share, job->n - i);
@@ -99,8 +115,7 @@ static double sum_shares(struct norm_job *job, double factor, int threads) {
 double fa_vector_norm(int dtype, int64_t n, const void *data, int threads) {
   if (n == 0) return 0;
   const struct call call = begin_call(dtype, FA_HIGHEST, threads);
-  struct norm_job job = {
-      .kernels = call.kernels, .n = n, .share = ceil_div(ceil_div(n, BLOCK), SHARES) * BLOCK, .data = data};
+  struct norm_job job = norm_job(call.kernels, n, data);
   double sum = sum_shares(&job, 1, threads);
   if (isnan(sum) || (sum >= DBL_MIN * (double)n && sum <= DBL_MAX)) return sqrt(sum);
   /* Squares overflow or underflow, so the norm is that of data / 2^exponent, whose largest number is about 1. */
@@ -115,4 +130,44 @@ double fa_vector_norm(int dtype, int64_t n, const void *data, int threads) {
 
 void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads) {
   run_update(dtype, 1, n, threads, &(struct update){.factor = &factor, .max_norm = INFINITY, .data = data});
+}
+
+/* ---- a step with all that goes with it */
+
+/* The factor of a gradient (n) that scales its norm down to max_norm; 1 if the norm is less, or NaN. */
+static double clip_factor(const struct kernels *kernels, int64_t n, const void *grad, double max_norm, int threads) {
+  struct norm_job job = norm_job(kernels, n, grad);
+  double sum = sum_shares(&job, 1, threads), norm = sqrt(kernels->itemsize == 4 ? (double)(float)sum : sum);
+  return norm >= max_norm ? max_norm / norm : 1;
+}
+
+void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, double rate, double beta1, double beta2,
+                         double eps, double shrink, double new_share, void *grad, void *mean, void *square, void *data,
+                         void *average, int threads) {
+  const struct kernels *kernels = begin_call(dtype, FA_HIGHEST, threads).kernels;
+  struct beside beside = {.clip = 1, .shrink = shrink, .new_share = new_share, .average = average, .cleared = grad};
+  if (max_norm > 0 && n > 0) {
+    if (decay != 0) {
+      const struct sgd add = {.lr = -decay};
+      run_update_on(kernels, 1, n, threads,
+                    &(struct update){.sgd = &add, .max_norm = INFINITY, .grad = data, .data = grad});
+      decay = 0;
+    }
+    beside.clip = clip_factor(kernels, n, grad, max_norm, threads);
+  }
+  if (dtype == FA_FLOAT32) { /* so that 1 - beta is exact, and the shares of an average add up to 1 */
+    beta1 = (float)beta1;
+    beta2 = (float)beta2;
+  }
+  const struct sgd sgd = {.lr = rate, .decay = decay};
+  const struct adam adam = {rate, beta1, beta2, 1, eps, decay, 1};
+  run_update_on(kernels, 1, n, threads,
+                &(struct update){.sgd = mean ? NULL : &sgd,
+                                 .adam = mean ? &adam : NULL,
+                                 .max_norm = INFINITY,
+                                 .grad = grad,
+                                 .mean = mean,
+                                 .square = square,
+                                 .data = data,
+                                 .beside = &beside});
 }

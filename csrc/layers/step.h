@@ -3,14 +3,16 @@
 #define FA_STEP_H
 
 #include "engine/product.h"
+#include "engine/sizes.h"
 #include "layers/activation.h"
 
 struct fa_step {
   int layer; /* enum fa_layer */
   int precision;
   int64_t in_features, out_features;
+  int window;                          /* of FA_LINEAR and FA_MAXOUT: rows on each side that come with a row of x */
   int pieces;                          /* of FA_MAXOUT */
-  const char *weight;                  /* (out_features, pieces, in_features); NULL where `packed` suffices */
+  const char *weight;                  /* (out_features, pieces, depth); NULL where `packed` suffices */
   int64_t unit_stride;                 /* between the units of weight, in elements */
   const char *bias;                    /* (out_features, pieces), or NULL */
   const struct packed_weights *packed; /* or NULL */
@@ -38,6 +40,16 @@ static inline struct fa_step product_step(int layer, int64_t in_features, int64_
                           .bias = bias};
 }
 
+/* The depth of the step's product: the features of 2 window + 1 rows. */
+static inline int64_t depth_of(const struct fa_step *step) { return (2 * step->window + 1) * step->in_features; }
+
+/* The left operand of the step's product, without a matrix of windows: the rows of x follow each other, so a row with
+ * its neighbours is contiguous, and starts in_features after the one before.  x of a window stands between `window`
+ * rows of zeros before and after it. */
+static inline struct source left_of(const struct fa_step *step, const char *x, int itemsize) {
+  return dense_source(element(x, -step->window * step->in_features, itemsize), step->in_features, 1);
+}
+
 /* The right operand of the step's product. */
 static inline struct weights weights_of(const struct fa_step *step) {
   return (struct weights){.data = step->weight,
@@ -48,8 +60,8 @@ static inline struct weights weights_of(const struct fa_step *step) {
                           .packed = step->packed};
 }
 
-/* x (rows, in_features) -> y (rows, out_features), and z or argmax, of y's shape, or NULL.  Each of these functions
- * returns FA_OK or FA_NO_MEMORY. */
+/* x (rows, in_features), between the zeros of a window -> y (rows, out_features), and z or argmax, of y's shape, or
+ * NULL.  Each of these functions returns FA_OK or FA_NO_MEMORY. */
 int linear_forward(const struct call *call, const struct fa_step *step, int64_t rows, const char *x, char *y, char *z);
 int maxout_forward(const struct call *call, const struct fa_step *step, int64_t rows, const char *x, char *y,
                    uint8_t *argmax);

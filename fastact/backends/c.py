@@ -18,7 +18,7 @@ import numpy as np
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
 from ..settings import Precision
-from .interface import Update
+from .interface import HashTable, Update
 from .numpy import argmax_error
 
 Array = np.ndarray[Any, Any]
@@ -318,6 +318,33 @@ def activation_backward(
         _check(status)
 
 
+# ---- a product alone
+
+
+def matmul(
+    x: Array,
+    y: Array,
+    trans1: bool,
+    trans2: bool,
+    out: Array,
+    threads: int = 0,
+    precision: Precision = "highest",
+) -> None:
+    status = _native.matmul(x, y, trans1, trans2, out, threads, _PRECISION[precision])
+    if status:
+        _check(status)
+
+
+def blas_addresses() -> tuple[int, int, int]:
+    """The addresses of sgemm, saxpy and daxpy, as csrc/api/fastact.h declares them.
+
+    saxpy and daxpy are those of the instruction set in force.
+    """
+    functions = ffi.addressof(lib, "fa_sgemm"), lib.fa_saxpy_in_force(), lib.fa_daxpy_in_force()
+    sgemm, saxpy, daxpy = (int(_cast("uintptr_t", function)) for function in functions)
+    return sgemm, saxpy, daxpy
+
+
 # ---- layer norm
 
 
@@ -357,6 +384,24 @@ def layer_norm_backward(
     )
     if status:
         _check(status)
+
+
+# ---- dropout
+
+
+def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
+    _native.dropout_keep(seed, p, keep, threads)
+
+
+# ---- hash embeddings
+
+
+def hash_embed(ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0) -> None:
+    _native.hash_embed(ids, tables, y, keys, threads)
+
+
+def hash_embed_backward(grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0) -> None:
+    _native.hash_embed_backward(grad_y, keys, tables, threads)
 
 
 # ---- losses
@@ -430,6 +475,42 @@ def adam(
         _check_updated(_native.adam(ARRAYS, checked(), *arguments))
 
 
+def update_parameter(
+    data: Any,
+    grad: Any,
+    mean: Any,
+    square: Any,
+    average: Any,
+    max_norm: float,
+    decay: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    new_share: float,
+    threads: int = 0,
+) -> bool:
+    updated: bool = _native.update_parameter(
+        ARRAYS,
+        data,
+        grad,
+        mean,
+        square,
+        average,
+        max_norm,
+        decay,
+        rate,
+        beta1,
+        beta2,
+        eps,
+        shrink,
+        new_share,
+        threads,
+    )
+    return updated
+
+
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     _native.max_norm(max_norm, data, threads)
 
@@ -444,6 +525,8 @@ def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> flo
 network_forward = _native.network_forward
 network_backward = _native.network_backward
 network_tape = _native.network_tape
+facts_hold = _native.facts_hold
+memory_holds = _native.memory_holds
 
 
 # ---- frozen layers

@@ -26,6 +26,15 @@ class Update(NamedTuple):
     max_norm: float | None  # after the step no data[..., :] is longer
 
 
+class HashTable(NamedTuple):
+    """One of several hash embeddings side by side, or its gradient."""
+
+    data: Array  # (rows, columns), 1 <= rows < 2**32
+    column: int  # of the ids
+    seed: int  # 0 to 2**32 - 1
+    scale: Array | None  # (columns,), a factor of each column of the result
+
+
 class Backend(Protocol):
     """The functions of a backend.
 
@@ -128,6 +137,20 @@ class Backend(Protocol):
     ) -> None:
         """grad_z, which may be grad_y or saved; and grad_slope, summed over rows or over everything."""
 
+    # ---- a product alone
+
+    def matmul(
+        self,
+        x: Array,
+        y: Array,
+        trans1: bool,
+        trans2: bool,
+        out: Array,
+        threads: int = 0,
+        precision: Precision = "highest",
+    ) -> None:
+        """out (rows, columns) = x @ y, of x.T where trans1, and y.T where trans2; zeros for a depth of 0."""
+
     # ---- layer norm: x, y and their gradients (rows, features), features >= 1; weight and bias (features,)
     # or None; saved (rows, 2) holds the mean and 1 / sqrt(variance + eps) of each row
 
@@ -156,6 +179,35 @@ class Backend(Protocol):
         threads: int = 0,
     ) -> None:
         """The gradients."""
+
+    # ---- dropout
+
+    def dropout_keep(self, seed: int, p: float, keep: Array, threads: int = 0) -> None:
+        """keep, uint8 of any shape = 1 where a random number is at least p, else 0; 0 <= p < 1.
+
+        Number i is word i % 4 of Philox4x32-10 with the counter i // 4 and the key `seed`, 0 to 2**64 - 1;
+        it is compared with p 2^32, rounded to the nearest whole number, to even if halfway.
+        """
+
+    # ---- hash embeddings: ids (rows, columns), uint64; y and grad_y (rows, the sum of the tables' columns);
+    # keys (tables, rows, 4), uint32, which a backward takes as its forward wrote them; at least one table
+
+    def hash_embed(
+        self, ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0
+    ) -> None:
+        """y = for each table (0 + data[k0] + data[k1] + data[k2] + data[k3]) * scale, side by side.
+
+        k0 to k3, the keys, are the 32-bit words of MurmurHash3 of the id with the seed, modulo the table's
+        rows.  The hash is that of 128 bits for x64, over the id's 8 bytes, as in Thinc's HashEmbed.
+        """
+
+    def hash_embed_backward(
+        self, grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0
+    ) -> None:
+        """Add grad_y * scale to the rows `keys` of each table's gradient: all k0, then all k1, k2, k3.
+
+        The gradients do not overlap.
+        """
 
     # ---- losses: the mean, 0 where there is nothing, and `grad`, its derivatives
 
@@ -219,6 +271,41 @@ class Backend(Protocol):
         """A step of Adam: rate = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t).
 
         First data *= keep, where the parameter decays: 1 for Adam, 1 - lr * weight_decay for AdamW.
+        """
+
+    def update_parameter(
+        self,
+        data: Any,
+        grad: Any,
+        mean: Any,
+        square: Any,
+        average: Any,
+        max_norm: float,
+        decay: float,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        shrink: float,
+        new_share: float,
+        threads: int = 0,
+    ) -> bool:
+        """A step of Adam, or of SGD where `mean` is None, and all that goes with it, for one parameter.
+
+            g = grad + decay * data
+            g *= max_norm / |g|                         if max_norm is not 0 and |g| >= max_norm
+            mean = beta1 * mean + (1 - beta1) * g       the betas are rounded to data's dtype before
+            square = beta2 * square + (1 - beta2) * g²
+            data -= rate * mean / (sqrt(square) + eps)  SGD: data -= rate * g
+            data -= shrink * data
+            average += new_share * (data - average)     unless average is None
+            grad = 0                                    SGD: 0 * g, which a NaN or an infinity makes NaN
+
+        |g| is the root of a sum in float64, which is then rounded to data's dtype: beyond its range |g| is
+        infinite.  Returns False, and changes nothing, unless the arguments are as follows.  The arrays are
+        NumPy's own, of one dtype, float32 or float64, C-contiguous, aligned, writeable, and share no memory.
+        data has an axis or more, grad and average have its shape, mean and square are vectors of its size,
+        or both None.  The numbers are ints or floats, finite in data's dtype.
         """
 
     def max_norm(self, data: Array, max_norm: float, threads: int = 0) -> None:

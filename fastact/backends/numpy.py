@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..activations import TABLE, Activation
-from ..checks import label_error
+from ..checks import ARRAYS, LARGEST, label_error
 from ..settings import Precision
-from .interface import Update
+from .interface import HashTable, Update
 
 Array = np.ndarray[Any, Any]
 
@@ -191,6 +191,22 @@ def activation_backward(
     grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
 
+# ---- a product alone
+
+
+@np.errstate(all="ignore")
+def matmul(
+    x: Array,
+    y: Array,
+    trans1: bool,
+    trans2: bool,
+    out: Array,
+    threads: int = 0,
+    precision: Precision = "highest",
+) -> None:
+    np.matmul(x.T if trans1 else x, y.T if trans2 else y, out=out)
+
+
 # ---- layer norm
 
 
@@ -245,6 +261,85 @@ def layer_norm_backward(
         _store(grad_weight, (grad_y * normal).sum(axis=0), accumulate)
     if grad_bias is not None:
         _store(grad_bias, grad_y.sum(axis=0), accumulate)
+
+
+# ---- dropout
+
+
+def philox4x32(counters: Array, key: int) -> Array:
+    """Philox4x32-10 of counters (n, 4) and a key of 64 bits -> (n, 4), all uint32, low words first.
+
+    A generator of random numbers without a state: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
+    easy as 1, 2, 3", 2011.
+    """
+    c0, c1, c2, c3 = np.asarray(counters, np.uint64).T
+    key0, key1 = key & 0xFFFFFFFF, key >> 32
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        first, second = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1 = (second >> half) ^ c1 ^ np.uint64(key0), second & low
+        c2, c3 = (first >> half) ^ c3 ^ np.uint64(key1), first & low
+        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack((c0, c1, c2, c3), axis=1).astype(np.uint32)
+
+
+def dropout_keep(seed: int, p: float, keep: Array, threads: int = 0) -> None:
+    counter = np.arange(-(-keep.size // 4), dtype=np.uint64)
+    counters = np.zeros((len(counter), 4), np.uint64)
+    counters[:, 0], counters[:, 1] = counter & np.uint64(0xFFFFFFFF), counter >> np.uint64(32)
+    numbers = philox4x32(counters, seed).ravel()[: keep.size]
+    keep[...] = (numbers.astype(np.uint64) >= round(p * 2**32)).reshape(keep.shape)
+
+
+# ---- hash embeddings
+
+
+def murmur_hash(ids: Array, seed: int) -> Array:
+    """MurmurHash3 of 128 bits for x64, of ids (n,), 8 bytes each -> (n, 4) words, uint32."""
+
+    def mix(h: Array) -> Array:
+        h = (h ^ h >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
+        h = (h ^ h >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
+        h ^= h >> np.uint64(33)
+        return h
+
+    h1 = np.asarray(ids, np.uint64) * np.uint64(0x87C37B91114253D5)
+    h1 = (h1 << np.uint64(31) | h1 >> np.uint64(33)) * np.uint64(0x4CF5AD432745937F)
+    h2 = np.full_like(h1, seed ^ 8)  # 8 is the number of bytes
+    h1 = (h1 ^ np.uint64(seed ^ 8)) + h2
+    h2 += h1
+    h1, h2 = mix(h1), mix(h2)
+    h1 += h2
+    h2 += h1
+    words: Array = np.stack((h1, h1 >> np.uint64(32), h2, h2 >> np.uint64(32)), axis=1)
+    return words.astype(np.uint32)  # the low halves
+
+
+@np.errstate(all="ignore")
+def hash_embed(ids: Array, tables: tuple[HashTable, ...], y: Array, keys: Array, threads: int = 0) -> None:
+    start = 0
+    for table, table_keys in zip(tables, keys, strict=True):
+        rows, columns = table.data.shape
+        table_keys[...] = murmur_hash(ids[:, table.column], table.seed) % np.uint32(rows)
+        part = y[:, start : start + columns]
+        part[...] = 0
+        for k in range(4):
+            part += table.data[table_keys[:, k]]
+        if table.scale is not None:
+            part *= table.scale
+        start += columns
+
+
+@np.errstate(all="ignore")
+def hash_embed_backward(grad_y: Array, keys: Array, tables: tuple[HashTable, ...], threads: int = 0) -> None:
+    start = 0
+    for table, table_keys in zip(tables, keys, strict=True):
+        part = grad_y[:, start : start + table.data.shape[1]]
+        if table.scale is not None:
+            part = part * table.scale
+        for k in range(4):
+            np.add.at(table.data, table_keys[:, k], part)
+        start += table.data.shape[1]
 
 
 # ---- losses
@@ -379,6 +474,75 @@ def _average(old: Array, beta: float, new: Array) -> None:
         old += new
     else:
         old[...] = new
+
+
+@np.errstate(all="ignore")
+def update_parameter(
+    data: Any,
+    grad: Any,
+    mean: Any,
+    square: Any,
+    average: Any,
+    max_norm: float,
+    decay: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    new_share: float,
+    threads: int = 0,
+) -> bool:
+    numbers = (max_norm, decay, rate, beta1, beta2, eps, shrink, new_share)
+    if not can_update((data, grad, mean, square, average), numbers):
+        return False
+    max_norm, decay, rate, beta1, beta2, eps, shrink, new_share = map(float, numbers)
+    if decay:
+        grad += decay * data
+    norm = clipped_norm(grad.dtype, float(np.square(grad, dtype=np.float64).sum()))
+    if max_norm and norm >= max_norm:
+        grad *= max_norm / norm
+    if mean is None:
+        data -= rate * grad
+        grad *= 0
+    else:
+        beta1, beta2 = float(data.dtype.type(beta1)), float(data.dtype.type(beta2))
+        mean, square = mean.reshape(data.shape), square.reshape(data.shape)
+        _average(mean, beta1, (1 - beta1) * grad)
+        _average(square, beta2, (1 - beta2) * grad * grad)
+        data -= rate * mean / (np.sqrt(square) + eps)
+        grad[...] = 0
+    if shrink:
+        data -= shrink * data
+    if average is not None:
+        average += new_share * (data - average)
+    return True
+
+
+def can_update(arrays: tuple[Any, ...], numbers: tuple[Any, ...]) -> bool:
+    """Whether `update_parameter` takes these: data, grad, mean, square and average, and its numbers."""
+    data, grad, mean, square, average = arrays
+    present = [data, grad, *(array for array in arrays[2:] if array is not None)]
+    if not all(type(array) in ARRAYS and array.dtype == data.dtype for array in present):
+        return False
+    if (
+        data.dtype.char not in LARGEST
+        or not data.ndim
+        or not all(array.flags.carray and array.dtype.isnative for array in present)
+        or any(array is not None and array.shape != data.shape for array in (grad, average))
+        or (mean is None) != (square is None)
+        or any(array is not None and array.shape != (data.size,) for array in (mean, square))
+        or any(np.shares_memory(a, b) for i, a in enumerate(present) for b in present[:i])
+    ):
+        return False
+    most = LARGEST[data.dtype.char]
+    return all(isinstance(number, float | int) and abs(number) <= most for number in numbers)
+
+
+@np.errstate(over="ignore")
+def clipped_norm(dtype: np.dtype[Any], squares: float) -> float:
+    """The norm that `update_parameter` compares with its bound, of a sum of squares."""
+    return math.sqrt(dtype.type(squares))
 
 
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:

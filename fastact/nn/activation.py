@@ -36,7 +36,7 @@ class Activation(Layer):
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
         self.name: FixedName = name
         self.keywords = keywords
-        self._saves = activations.resolve(name, 1, np.dtype(np.float32), keywords).saves
+        activations.resolve(name, 1, np.dtype(np.float32), keywords)
 
     def _sizes(self) -> Sizes:
         return Sizes()
@@ -45,14 +45,19 @@ class Activation(Layer):
         if type(x) not in checks.ARRAYS or x.dtype not in checks.FLOATS:
             checks.check_array("x", x)
         y = ops.activation(x, self.name, **self.keywords)
-        return y, y if self._saves == "y" else x
+        return y, self._kept(x, y)
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         check_grad(grad_y, saved)
         return ops.activation_backward(grad_y, saved, self.name, **self.keywords)
 
     def _from_tape(self, x: Array, y: Array, nothing: None, tier: Precision, factor: float) -> Any:
-        return y if self._saves == "y" else x
+        return self._kept(x, y)
+
+    def _kept(self, x: Array, y: Array) -> Array:
+        """What backward needs of the two."""
+        _, _, needs_x = activations.CODES[self.name]
+        return x if needs_x else y
 
     def _describe(self) -> list[str]:
         return [repr(self.name), *(f"{key}={value!r}" for key, value in self.keywords.items())]

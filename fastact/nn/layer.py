@@ -147,7 +147,8 @@ class Layer:
 
         Raises:
             RuntimeError: no training forward came before, or its backward has run already.  A layer that is
-                used twice in a forward has one backward too.
+                used twice in a forward has one backward too.  Or the layers of a `Sequential` have changed
+                since the forward.
             TypeError: grad_y is not an array or has the wrong dtype, or a flag is not a bool.
             ValueError: grad_y has the wrong shape.
         """
@@ -156,7 +157,7 @@ class Layer:
         if needs_input_grad is not False:
             needs_input_grad = checks.check_flag("needs_input_grad", needs_input_grad)
         if type(self._saved) is Tape:
-            self._saved.unpack()
+            self._saved.run.unpack(self._saved)
         if self._saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward without a training forward; each layer(x, training=True) "

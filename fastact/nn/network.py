@@ -10,11 +10,13 @@ A class takes part if it defines these itself; a subclass, which may compute som
     _step          what the layer is, and the names of the attributes that C reads: see csrc/api/numpy.h
     _from_tape()   what its own `_forward` saves, from the arrays of a tape
 
-or, for a layer that contains others, `_parts()`: the steps, and the layers that they stand for.
+A layer that contains others defines instead `_parts()`, the steps and the layers that they stand for, and
+`_saved_one_by_one()`, unless it has a step of its own with a `_from_tape()`.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -28,27 +30,30 @@ Array = np.ndarray[Any, Any]
 Step = tuple[int, tuple[str, ...]]
 Part = tuple[int, Layer, tuple[str, ...]]  # a step of a run, with the layer that has the attributes
 
-LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM = range(7)  # enum fa_layer
+LINEAR, MAXOUT, ACTIVATION, DROPOUT, LAYER_NORM, BRANCH, SUM, WINDOW = range(8)  # enum fa_layer
 
 _TIERS: dict[Precision | None, int] = {tier: i for i, tier in enumerate(settings.PRECISIONS)}
 _TIERS[None] = -1  # the one in force
 
-_OBJECTS = (
-    Parameter,
-    np.random.Generator,
-    np.ndarray,
-    np.empty,
-    np.dtype(np.float32),
-    np.dtype(np.float64),
-    np.dtype(np.uint8),
-    _TIERS,
-    activations.CODES,
-    activations.code_of,
-)
-_ARRAY = np.ndarray
-
 # A tape up to this size is kept from one training step to the next, so that its pages need no zeroing again.
 _KEPT_BYTES = 96 << 20
+
+
+@functools.cache
+def _objects() -> tuple[Any, ...]:
+    """The first argument of a call, see csrc/api/numpy.h; made late, as NumPy imports `random` late."""
+    return (
+        Parameter,
+        np.random.Generator,
+        np.ndarray,
+        np.empty,
+        np.dtype(np.float32),
+        np.dtype(np.float64),
+        np.dtype(np.uint8),
+        _TIERS,
+        activations.CODES,
+        activations.code_of,
+    )
 
 
 class Run:
@@ -61,8 +66,14 @@ class Run:
 
     def __init__(self, parts: list[Part], layers: list[Layer]) -> None:
         self._parts = tuple(parts)
+        self._objects = _objects()
         self._layers = layers
+        self._kept = [layer._saved_one_by_one() for layer in layers]
         self._free: list[Array] = []  # the memory of a tape that was used up
+
+    def attributes(self) -> list[Any]:
+        """What the steps are made of."""
+        return [getattr(layer, name, None) for _, layer, names in self._parts for name in names]
 
     def forward(self, x: Any, training: bool) -> tuple[Array, Tape | None] | None:
         """y, and the tape of a training forward; None where the layers have to run one by one."""
@@ -72,12 +83,12 @@ class Run:
         tier, threads = _TIERS[settings.precision_in_force(None)], settings.requested_threads()
         memory = self._taken() if training else None
         rows, lead = x, None  # the leading axes of an x that is not a plain matrix
-        done = call(_OBJECTS, self._parts, x, training, memory, tier, threads)
+        done = call(self._objects, self._parts, x, training, memory, tier, threads)
         if done is None:
-            if type(x) not in checks.ARRAYS or x.ndim == 0 or (x.ndim == 2 and x.flags.c_contiguous):
+            if type(x) not in checks.ARRAYS or x.ndim == 0 or _is_plain_matrix(x):
                 return None
             rows, lead = np.asarray(checks.contiguous_rows(x)), x.shape[:-1]
-            done = call(_OBJECTS, self._parts, rows, training, memory, tier, threads)
+            done = call(self._objects, self._parts, rows, training, memory, tier, threads)
             if done is None:
                 return None
         tape = None
@@ -93,7 +104,9 @@ class Run:
     ) -> tuple[Array | None] | None:
         """(grad_x,), or (None,) if it is not needed; None where the layers have to run one by one."""
         call = getattr(backends.active(), "network_backward", None)
-        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.shape[:-1] != tape.shape:
+        if call is None or type(grad_y) not in checks.ARRAYS or grad_y.ndim == 0:
+            return None
+        if grad_y.shape[:-1] != tape.shape:
             return None
         for layer in self._layers:
             if layer._saved is not tape:
@@ -101,15 +114,25 @@ class Run:
         memory = tape.take()
         if memory is None:
             return None
-        grad_rows = grad_y
-        if grad_y.ndim != 2 or not grad_y.flags.c_contiguous:
-            grad_rows = np.asarray(checks.contiguous_rows(grad_y))
+        grad_rows = grad_y if _is_plain_matrix(grad_y) else np.asarray(checks.contiguous_rows(grad_y))
         threads = settings.requested_threads()
-        done = call(
-            _OBJECTS, self._parts, tape.x, tape.y, memory, grad_rows, accumulate, needs_input_grad, threads
-        )
+        done = None
+        try:
+            done = call(
+                self._objects,
+                self._parts,
+                tape.x,
+                tape.y,
+                memory,
+                grad_rows,
+                accumulate,
+                needs_input_grad,
+                threads,
+            )
+        finally:
+            if done is None:
+                tape.put_back(memory)
         if done is None:
-            tape.put_back(memory)
             return None
         for layer in self._layers:
             layer._saved = None
@@ -123,9 +146,9 @@ class Run:
         """Give each layer that still has the tape what its own forward would have saved."""
         owners = {id(layer) for layer in self._layers if layer._saved is tape}
         memory = tape.take()
-        for layer in self._layers:
+        for layer, kept in zip(self._layers, self._kept, strict=True):
             if id(layer) in owners:
-                layer._saved = None if memory is None else layer._saved_one_by_one()
+                layer._saved = None if memory is None else kept
         if memory is None:  # another thread runs the backward of this forward
             return
         backend: Any = backends.get("c")
@@ -137,12 +160,12 @@ class Run:
         dtype = tape.x.dtype
         x = tape.x.reshape(*tape.shape, -1)
         places = backend.network_tape(memory)
-        for i, ((kind, layer, _), place) in enumerate(zip(self._parts, places, strict=True)):
+        for (kind, layer, _), place in zip(self._parts, places, strict=True):
             y_at, columns, saved_at, saved_columns, itemsize, tier, factor = place
             if y_at >= 0:
                 y = view(y_at, columns, dtype)
-            else:  # the caller's y, and of a branch its input
-                y = tape.y.reshape(*tape.shape, -1) if i == len(places) - 1 else x
+            else:  # of a branch its input, else the caller's y
+                y = x if kind == BRANCH else tape.y.reshape(*tape.shape, -1)
             saved = (
                 None
                 if saved_at < 0
@@ -157,6 +180,11 @@ class Run:
             return self._free.pop()
         except IndexError:
             return None
+
+
+def _is_plain_matrix(array: Array) -> bool:
+    """Whether C reads the array as it is: not a memmap, nor one of other axes or strides."""
+    return type(array) is np.ndarray and array.ndim == 2 and array.flags.c_contiguous
 
 
 def parts_of(layer: Layer) -> tuple[list[Part], list[Layer]] | None:

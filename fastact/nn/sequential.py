@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
@@ -12,7 +13,7 @@ import numpy as np
 
 from .. import checks
 from .layer import Array, Layer, Parameter, Sizes, check_layer
-from .network import Part, Run, parts_of, runs_of
+from .network import Part, parts_of, runs_of
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -31,7 +32,7 @@ class Sequential(Layer):
         *layers: each layer once; a Sequential may be among them.
 
     Attributes:
-        layers: the layers, a tuple.
+        layers: the layers, a tuple; assign another to change them.
 
     Raises:
         TypeError: an argument is not a Layer, or neighbours differ in dtype.
@@ -39,8 +40,7 @@ class Sequential(Layer):
     """
 
     _contents = "layers"
-    # See `_runs`: the attributes of this and of inner layers that hold layers, with their values; the runs.
-    _plan: tuple[list[tuple[dict[str, Any], str, Any]], list[tuple[Run | None, int]]] | None = None
+    _plan: _Plan | None = None  # see `_planned`
     layers: tuple[Any, ...]  # Any, so that a type checker lets a layer's own attributes pass
 
     def __init__(self, *layers: Layer) -> None:
@@ -54,8 +54,6 @@ class Sequential(Layer):
                 raise ValueError(f"{title(layer)} appears twice, as {places}, wanted each layer once")
             seen[id(layer)] = name
         check_neighbours(leaves(self))
-        # Layers before the first parameter need no backward where grad_x is not needed.
-        self._first = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -76,13 +74,16 @@ class Sequential(Layer):
         return self.layers[i]
 
     def _forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        saved, start = [], 0
-        for run, stop in self._runs():
+        plan = self._planned()
+        tapes, start = [], 0
+        for run, stop in plan.runs:
             done = run.forward(x, training) if run is not None else None
             x, tape = done if done is not None else (self._forward_one_by_one(x, training, start, stop), None)
-            saved.append((start, stop, tape))
+            # the attributes of known layers that have run one by one, to see that they stay the same
+            attributes = run.attributes() if training and run is not None and tape is None else None
+            tapes.append((start, stop, tape, attributes))
             start = stop
-        return x, saved
+        return x, (plan, tapes)
 
     def _forward_one_by_one(self, x: Array, training: bool, start: int, stop: int) -> Array:
         for i in range(start, stop):
@@ -94,17 +95,54 @@ class Sequential(Layer):
         return x
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
+        plan, tapes = saved
+        if not plan.holds(self):
+            raise RuntimeError(
+                f"{type(self).__name__}: got other layers than in the training forward; a backward needs a "
+                "training forward of the layers of now"
+            )
+        first = -1 if needs_input_grad else plan.first
+        if len(tapes) == 1 and (tape := tapes[0][2]) is not None:
+            done = tape.run.backward(tape, grad_y, accumulate, needs_input_grad)
+            if done is not None:
+                return done[0]
+        grads = self._grads() if self._may_fail(plan, tapes) else []
         grad: Any = grad_y
-        first = -1 if needs_input_grad else self._first
-        for start, stop, tape in reversed(saved):
-            if tape is not None and stop > first:
-                done = tape.run.backward(tape, grad, accumulate, start > first)
+        try:
+            for start, stop, tape, _ in reversed(tapes):
+                done = None
+                if tape is not None and stop > first:
+                    done = tape.run.backward(tape, grad, accumulate, start > first)
+                    if done is None:
+                        tape.run.unpack(tape)
                 if done is not None:
                     (grad,) = done
-                    continue
-                tape.unpack()
-            grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
+                else:
+                    grad = self._backward_one_by_one(grad, accumulate, start, stop, first)
+        except BaseException:  # gradients that some layers have written already are again what they were
+            for parameter, before, values in grads:
+                parameter.grad = before
+                if isinstance(before, np.ndarray) and before.flags.writeable:
+                    before[...] = values
+            raise
         return grad
+
+    def _may_fail(self, plan: _Plan, tapes: Any) -> bool:
+        """Whether a layer may raise after another one has written gradients.
+
+        A layer of your own may.  Those of this package do not if nothing has changed since the forward, and
+        arrays fit.
+        """
+        for (run, _), (_, _, tape, attributes) in zip(plan.runs, tapes, strict=False):
+            if run is None or tape is not None or attributes is None:
+                return True
+            if any(map(operator.is_not, run.attributes(), attributes)):
+                return True
+        return not all(map(_fits, self.parameters()))
+
+    def _grads(self) -> list[tuple[Parameter, Any, Any]]:
+        """Each parameter with its gradient and a copy of it."""
+        return [(parameter, parameter.grad, _copy(parameter.grad)) for parameter in self.parameters()]
 
     def _backward_one_by_one(
         self, grad: Array | None, accumulate: bool, start: int, stop: int, first: int
@@ -113,6 +151,8 @@ class Sequential(Layer):
             layer = self.layers[i]
             if i < first:
                 layer._saved = None
+                for _, inner in _nested(layer):
+                    inner._saved = None
                 continue
             try:
                 grad = layer.backward(grad, accumulate, i > first)
@@ -121,19 +161,11 @@ class Sequential(Layer):
                 raise
         return grad
 
-    def _runs(self) -> list[tuple[Run | None, int]]:
+    def _planned(self) -> _Plan:
         """The layers in runs, which are made anew after a change of `layers` here or in a layer inside."""
-        if self._plan is not None:
-            contents, runs = self._plan
-            for attributes, name, value in contents:
-                if attributes[name] is not value:
-                    break
-            else:
-                return runs
-        inner = [(vars(layer), layer._contents) for layer in (self, *(layer for _, layer in _nested(self)))]
-        contents = [(attributes, name, attributes[name]) for attributes, name in inner if name is not None]
-        self._plan = contents, runs_of(self.layers)
-        return self._plan[1]
+        if self._plan is None or not self._plan.holds(self):
+            self._plan = _Plan(self)
+        return self._plan
 
     def _parts(self) -> tuple[list[Part], list[Layer]] | None:
         parts: list[Part] = []
@@ -147,7 +179,7 @@ class Sequential(Layer):
         return parts, layers
 
     def _saved_one_by_one(self) -> Any:
-        return [(0, len(self.layers), None)]
+        return self._planned(), [(0, len(self.layers), None, None)]
 
     def _children(self) -> tuple[tuple[str, Layer], ...]:
         return tuple((f"{i}", layer) for i, layer in enumerate(self.layers))
@@ -165,6 +197,54 @@ class Sequential(Layer):
         ]
         count = sum(np.size(parameter.data) for parameter in self.parameters())
         return "\n".join(["Sequential(", *lines, f")  # {count:,} parameters"])
+
+
+def _fits(parameter: Parameter) -> bool:
+    """Whether a backward can write to the parameter's gradient."""
+    data, grad = parameter.data, parameter.grad
+    if type(data) not in checks.ARRAYS or grad is None or type(grad) not in checks.ARRAYS:
+        return False
+    shaped = grad.shape == data.shape and grad.dtype == data.dtype
+    return shaped and grad.flags.writeable and not np.may_share_memory(grad, data)
+
+
+def _copy(grad: Any) -> Any:
+    return grad.copy() if isinstance(grad, np.ndarray) else grad
+
+
+class _Plan:
+    """The layers of a `Sequential` in runs, for as long as they stay the same.
+
+    `runs` holds the runs, each with the index after its last layer.  `first` is the index of the first layer
+    with a parameter: the layers before it need no backward where grad_x is not needed.  The plan has no
+    reference to the model, whose memory is therefore freed with the last reference of a caller's.
+    """
+
+    __slots__ = ("_inside", "_layers", "first", "runs")
+
+    def __init__(self, model: Sequential) -> None:
+        model.layers = tuple(model.layers)  # a list could change unseen
+        for _, layer in _nested(model):
+            if isinstance(layer, Sequential):
+                layer.layers = tuple(layer.layers)
+        self._layers = model.layers
+        # for each layer that contains others: its attributes, the one with the layers inside, its value
+        self._inside = [
+            (vars(layer), layer._contents, vars(layer)[layer._contents])
+            for _, layer in _nested(model)
+            if layer._contents is not None
+        ]
+        self.runs = runs_of(model.layers)
+        self.first = next(
+            (i for i, layer in enumerate(model.layers) if layer.parameters()), len(model.layers)
+        )
+
+    def holds(self, model: Sequential) -> bool:
+        """Whether the layers in `model`, and in the layers inside it, are those of the plan."""
+        if not self._inside:
+            return model.layers is self._layers
+        same = all(attributes[name] is value for attributes, name, value in self._inside)
+        return same and model.layers is self._layers
 
 
 # ---- the layers of a model

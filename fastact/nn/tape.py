@@ -43,7 +43,3 @@ class Tape:
     def put_back(self, memory: Array) -> None:
         """Undo `take`."""
         self._memory.append(memory)
-
-    def unpack(self) -> None:
-        """Give each layer that still has this tape what its own forward would have saved."""
-        self.run.unpack(self)

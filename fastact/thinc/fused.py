@@ -15,22 +15,60 @@ from .ops import FastactOps, same_float_arrays
 
 AnyModel: TypeAlias = Model[Any, Any]
 
-# The methods that the forward of Thinc's Maxout and its callback call, as Thinc and fastact have them.
+# The methods of Ops for which fused forwards stand in, as Thinc and fastact have them.
 _KNOWN_METHODS = {
     name: {getattr(NumpyOps, name), getattr(FastactOps, name)}
-    for name in ("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f")
+    for name in (
+        "gemm",
+        "affine",
+        "maxout",
+        "backprop_maxout",
+        "reshape1f",
+        "reshape2f",
+        "reshape3f",
+        "seq2col",
+        "backprop_seq2col",
+        "relu",
+        "backprop_relu",
+        "mish",
+        "backprop_mish",
+        "gelu",
+        "backprop_gelu",
+        "asarray_f",
+        "get_dropout_mask",
+    )
 }
+MAXOUT_METHODS = frozenset(("gemm", "maxout", "backprop_maxout", "reshape1f", "reshape2f", "reshape3f"))
+
+
+def overridden(kind: type) -> set[str]:
+    """Which of the methods that fused forwards stand in for a class of Ops overrides."""
+    return {name for name, known in _KNOWN_METHODS.items() if getattr(kind, name, None) not in known}
+
+
+def may_stand_in(methods: frozenset[str], model_ops: Any) -> bool:
+    """Whether a fused kernel may stand in for these methods of Ops.
+
+    Those that Ops override, in the class or on the instance, have to be called instead.
+    """
+    return methods.isdisjoint(overridden(type(model_ops))) and methods.isdisjoint(vars(model_ops))
 
 
 def fusible(model: AnyModel) -> bool:
-    """Whether a fused kernel may stand in for the methods that Thinc's forward calls on the model's Ops.
+    """Whether a fused kernel may stand in for the methods that Thinc's Maxout calls on the model's Ops."""
+    return may_stand_in(MAXOUT_METHODS, model.ops)
 
-    Ops that override one of them, in the class or on the instance, have to be called instead.
+
+def own_gradient(model: AnyModel, name: str, like: Any) -> Any:
+    """The gradient of the parameter `like` if sums may be added to it where it is, else None.
+
+    With a proxy, Thinc's mechanism for parameters of another process, gradients go to that by `inc_grad`.
     """
-    kind = type(model.ops)
-    return _KNOWN_METHODS.keys().isdisjoint(vars(model.ops)) and all(
-        getattr(kind, name, None) in known for name, known in _KNOWN_METHODS.items()
-    )
+    if model._params.proxy is not None or not model.has_grad(name):
+        return None
+    grad: Any = model.get_grad(name)
+    fits = type(grad) is np.ndarray and grad.dtype == like.dtype and grad.shape == like.shape
+    return grad if fits and grad.flags.carray else None
 
 
 def forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Floats2d, Callable[..., Any]]:

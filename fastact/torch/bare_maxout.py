@@ -95,7 +95,7 @@ class _MaxoutFunction(OperatorFunction):
     def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 4
-        check_first_derivative(_maxout.operator)
+        check_first_derivative(_maxout.operator.name())
         tensors: tuple[Any, ...] = (grad_y, *ctx.saved_tensors)
         run: Any = _maxout_backward_cpu if is_plain(tensors) else _maxout_backward
         return None, run(*tensors, ctx.pieces, ctx.dim), None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-from .. import checks
+from .. import activations, backends, checks
+from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from . import fused_activation, fused_maxout
+from .chain import Chain, Link
 from .tensors import FLOATS
 
 # ---- steps: consecutive children that one operator runs
@@ -40,10 +43,10 @@ def linear_maxout(
     return fused_maxout.linear_maxout(x, weight, bias)  # type: ignore[no-any-return]
 
 
-_TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
+TENSORS = (Tensor, nn.Parameter)  # exactly these: a subclass has rules of its own
 _strided, _autocasts = torch.strided, torch.is_autocast_enabled
 _LOW = (torch.bfloat16, torch.float16)
-_ANY_RANK = (1, sys.maxsize)
+ANY_RANK = (1, sys.maxsize)
 _POOL_RANKS = (2, 3)  # what nn.MaxPool1d takes
 
 
@@ -65,7 +68,7 @@ class Step(NamedTuple):
 
     def takes(self, x: Any) -> bool:
         """Whether the operator returns for this input what the children would, and raises nothing else."""
-        if type(x) not in _TENSORS:
+        if type(x) not in TENSORS:
             return False
         weight = self.weight
         dtype, wanted = x.dtype, weight.dtype
@@ -80,8 +83,11 @@ class Step(NamedTuple):
         return self.operator(x, self.weight, self.bias, **self.keywords)
 
     def __str__(self) -> str:
-        keywords = ", ".join(f"{name}={value!r}" for name, value in self.keywords.items())
-        return f"{self.operator.__name__}({keywords})"
+        return f"{self.operator.__name__}({_text_of(self.keywords)})"
+
+
+def _text_of(keywords: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())
 
 
 # For each class: keywords of `linear_activation`, and the name of one that the module has as an attribute.
@@ -103,11 +109,13 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[dict[str, Any], str | None]] = {
     nn.ReLU6: ({"activation": "relu6"}, None),
     nn.LogSigmoid: ({"activation": "logsigmoid"}, None),
 }
-_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, *_ACTIVATIONS)}
-_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear}
+_FORWARDS = {
+    kind: kind.forward for kind in (nn.Linear, nn.MaxPool1d, nn.Dropout, nn.LayerNorm, *_ACTIVATIONS)
+}
+_AFTER_LINEAR = _FORWARDS.keys() - {nn.Linear, nn.Dropout, nn.LayerNorm}
 _CALL, _CALL_IMPL = nn.Module.__call__, nn.Module._call_impl
 _LARGEST = torch.finfo(torch.float32).max
-_UNGROUPED = "it does not take the largest of whole groups of units"
+UNGROUPED = "it does not take the largest of whole groups of units"
 
 
 def fuses(after: Any) -> bool:
@@ -128,17 +136,23 @@ def next_step(children: Sequence[Any], start: int) -> Step | str | None:
     kind = type(after)
     if kind not in _AFTER_LINEAR:
         return f"{kind.__name__} follows it, and fastact does not fuse the two"
-    if obstacle := _linear_obstacle(linear) or _obstacle(after):
+    if obstacle := linear_obstacle(linear):
         return obstacle
-    parameters = linear._parameters
-    weight = parameters["weight"]
+    return activation_step(linear._parameters["weight"], linear._parameters["bias"], after)
+
+
+def activation_step(weight: Tensor, bias: Tensor | None, after: Any) -> Step | str:
+    """The step of a product and the activation or MaxPool1d behind it, or why they have to stay apart."""
+    if obstacle := call_obstacle(after):
+        return obstacle
+    kind = type(after)
     pools = kind is nn.MaxPool1d
     keywords = _pool_keywords(after, weight.shape[0]) if pools else _activation_keywords(after)
     if isinstance(keywords, str):
         return keywords
     if pools:
-        return Step(2, _POOL_RANKS, linear_maxout, weight, parameters["bias"], keywords)
-    return Step(2, _ANY_RANK, fused_activation.linear_activation, weight, parameters["bias"], keywords)
+        return Step(2, _POOL_RANKS, linear_maxout, weight, bias, keywords)
+    return Step(2, ANY_RANK, fused_activation.linear_activation, weight, bias, keywords)
 
 
 def maxout_step(layer: Any) -> Step | str:
@@ -146,15 +160,15 @@ def maxout_step(layer: Any) -> Step | str:
     linear, pieces = layer._modules.get("linear"), layer.maxout_k
     if type(linear) is not nn.Linear:
         return f"its linear is of the class {type(linear).__name__}"
-    if obstacle := _linear_obstacle(linear):
+    if obstacle := linear_obstacle(linear):
         return obstacle
     weight, bias = linear._parameters["weight"], linear._parameters["bias"]
-    if not _divides(pieces, weight.shape[0]):
-        return _UNGROUPED
-    return Step(1, _ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces, "piece_major": True})
+    if not divides(pieces, weight.shape[0]):
+        return UNGROUPED
+    return Step(1, ANY_RANK, linear_maxout, weight, bias, {"pieces": pieces, "piece_major": True})
 
 
-def _obstacle(module: nn.Module) -> str | None:
+def call_obstacle(module: nn.Module) -> str | None:
     """Why a call of `module` may do more than the forward that its class came with, or None."""
     own, kind = module.__dict__, type(module)
     if (
@@ -176,14 +190,18 @@ def _obstacle(module: nn.Module) -> str | None:
     return None
 
 
-def _linear_obstacle(linear: nn.Linear) -> str | None:
-    """`_obstacle`, or what an operator does not take in the weight and bias."""
-    if obstacle := _obstacle(linear):
+def linear_obstacle(linear: nn.Linear) -> str | None:
+    """`call_obstacle`, or what an operator does not take in the weight and bias."""
+    if obstacle := call_obstacle(linear):
         return obstacle
     parameters, own = linear._parameters, linear.__dict__
     if "weight" not in parameters or "bias" not in parameters or "weight" in own or "bias" in own:
         return "its weight or bias is not a parameter"
-    weight, bias = parameters["weight"], parameters["bias"]
+    return tensors_obstacle(parameters["weight"], parameters["bias"])
+
+
+def tensors_obstacle(weight: Any, bias: Any) -> str | None:
+    """What an operator does not take in a weight (out_features, in_features) and a bias, or None."""
     if obstacle := _tensor_obstacle(weight):
         return obstacle
     shape = weight.shape
@@ -199,7 +217,7 @@ def _linear_obstacle(linear: nn.Linear) -> str | None:
 
 
 def _tensor_obstacle(tensor: Any) -> str | None:
-    if type(tensor) not in _TENSORS:
+    if type(tensor) not in TENSORS:
         return f"it has a {type(tensor).__name__} for a parameter"
     if tensor.dtype not in FLOATS:
         return f"its dtype is {tensor.dtype}, not float32 or float64"
@@ -240,8 +258,8 @@ def _pool_keywords(pool: Any, units: int) -> dict[str, Any] | str:
     pieces, stride, padding, dilation = map(
         _single, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     )
-    if not _divides(pieces, units) or (stride, padding, dilation) != (pieces, 0, 1) or pool.return_indices:
-        return _UNGROUPED
+    if not divides(pieces, units) or (stride, padding, dilation) != (pieces, 0, 1) or pool.return_indices:
+        return UNGROUPED
     return {"pieces": pieces}
 
 
@@ -249,8 +267,231 @@ def _single(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
 
-def _divides(pieces: Any, units: int) -> bool:
+def divides(pieces: Any, units: int) -> bool:
     return type(pieces) is int and 1 <= pieces <= checks.MAX_PIECES and units % pieces == 0
+
+
+# ---- links: children that are a step of a chain
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_METHODS = ("forward", "__call__", "_call_impl")
+_SHADOWS = ("forward", "_call_impl", "_compiled_call_impl", "weight", "bias")
+
+
+def next_link(children: Sequence[Any], start: int) -> Link | str | None:
+    """The link that begins at children[start], or the reason why none does; None for other classes."""
+    child = children[start]
+    kind = type(child)
+    if kind not in _FORWARDS or kind is nn.MaxPool1d:
+        return None
+    if kind is nn.Linear:
+        step = next_step(children, start)
+        return _product_link(child, children[start + 1] if isinstance(step, Step) else None, step)
+    if obstacle := call_obstacle(child):
+        return obstacle
+    if kind is nn.Dropout:
+        if not (_is_number(child.p) and 0 <= child.p < 1):
+            return "its p is not in [0, 1)"
+        return Link((child,), DROPOUT, None, 0, ANY_RANK, None, facts_of(child), f"dropout(p={child.p!r})")
+    if kind is nn.LayerNorm:
+        if len(child.normalized_shape) != 1:
+            return "it normalises several axes"
+        if child.weight is None:
+            return "it has no weight"
+        if not (_is_number(child.eps) and 0 <= child.eps <= _LARGEST):
+            return "its eps is not a finite number of 0 or more"
+        return Link(
+            (child,), LAYER_NORM, None, 0, ANY_RANK, None, facts_of(child), f"layer_norm(eps={child.eps!r})"
+        )
+    keywords = _activation_keywords(child)
+    if isinstance(keywords, str):
+        return keywords
+    text = f"activation({_text_of(keywords)})"
+    return Link(
+        (child,), ACTIVATION, _code_of(**keywords), 0, ANY_RANK, copy.copy(child), facts_of(child), text
+    )
+
+
+def _product_link(linear: Any, after: Any, step: Any) -> Link | str:
+    """The link of a Linear, and of the module after it where one operator runs both."""
+    if after is None:
+        if obstacle := linear_obstacle(linear):
+            return obstacle
+        text = "linear_activation(activation='identity')"
+        return Link((linear,), LINEAR, _code_of("identity"), 0, ANY_RANK, None, facts_of(linear), text)
+    pools = type(after) is nn.MaxPool1d
+    return Link(
+        (linear, after),
+        MAXOUT if pools else LINEAR,
+        None if pools else _code_of(**step.keywords),
+        step.keywords.get("pieces", 0),
+        step.ranks,
+        copy.copy(after),
+        facts_of(linear) + facts_of(after),
+        str(step),
+    )
+
+
+def _code_of(activation: str, **keywords: Any) -> tuple[int, float, bool]:
+    return activations.code_of(activation, keywords)
+
+
+def facts_of(module: nn.Module) -> tuple[Any, ...]:
+    """What is true while a call of `module` does what it does now, but for its parameters."""
+    own, kind = module.__dict__, type(module)
+    facts: list[Any] = [module, "__class__", kind, own, "_parameters", own["_parameters"]]
+    for name in _HOOKS:
+        facts += [own, name, own[name], own[name], None, None]
+    for name in (*_SHADOWS, *getattr(kind, "__constants__", ())):
+        facts += [own, name, own.get(name, ...)]
+    for name in _METHODS:
+        facts += [kind, name, getattr(kind, name)]
+    return tuple(facts)
+
+
+def _is_plain_sequential(module: Any) -> bool:
+    """Whether a call of a Sequential does nothing but call its children one after the other."""
+    own, kind = module.__dict__, type(module)
+    forward = own.get("forward")
+    return (
+        runs_children_in_order(kind)
+        and (forward is None or (is_ours(forward) and forward.__self__ is module))
+        and not any(own[name] for name in _HOOKS)
+        and "_call_impl" not in own
+        and "_compiled_call_impl" not in own
+        and kind.__call__ is _CALL
+        and kind._call_impl is _CALL_IMPL
+    )
+
+
+class LinkPlace(NamedTuple):
+    """A link, and the index `at` of its first child in the container that has it."""
+
+    container: nn.Module
+    at: int
+    link: Link
+
+
+class _Entry(NamedTuple):
+    """Children [start, stop) of a container and their links; none where they run one by one."""
+
+    start: int
+    stop: int
+    places: tuple[LinkPlace, ...]
+
+
+def _leading_writers(entries: Sequence[_Entry]) -> int:
+    """How many entries to leave out so that no module writes into the chain's input in place."""
+    count = 0
+    for index, entry in enumerate(entries):
+        for _, _, link in entry.places:
+            if link.kind in (LINEAR, MAXOUT):
+                return count
+            if getattr(link.modules[0], "inplace", False):
+                count = index + 1
+    return count
+
+
+def runs_as_chain(links: Sequence[Link]) -> bool:
+    """Whether one call is quicker: for several Linears, or one and the module that it is fused with."""
+    products = [link for link in links if link.kind in (LINEAR, MAXOUT)]
+    return len(products) > 1 or any(len(link.modules) > 1 for link in products)
+
+
+class Stretch(NamedTuple):
+    """Children [start, stop) of a container: those of a chain with its places, or others."""
+
+    start: int
+    stop: int
+    chain: Chain | None = None
+    places: tuple[LinkPlace, ...] = ()
+
+
+class ChainPlan:
+    """How a Sequential runs its children, as long as they are what they were.
+
+    Attributes:
+        stretches: all its children, in order.
+    """
+
+    def __init__(self, container: nn.Module) -> None:
+        self._contents: list[tuple[Any, tuple[Any, ...]]] = []
+        self._refused: list[tuple[Sequence[Any], int]] = []
+        self.stretches: list[Stretch] = []
+        entries = self._entries(container)
+        for linked, group in itertools.groupby(entries, lambda entry: bool(entry.places)):
+            run = list(group)
+            alone = _leading_writers(run) if linked else len(run)
+            places = tuple(itertools.chain(*[entry.places for entry in run[alone:]]))
+            inner = len(run) - alone == 1 and places[0].container is not container  # which runs its own chain
+            if inner or not runs_as_chain([place.link for place in places]):
+                alone = len(run)
+            if alone:
+                self._append(Stretch(run[0].start, run[alone - 1].stop))
+            if alone < len(run):
+                chain = Chain([place.link for place in places])
+                self._append(Stretch(run[alone].start, run[-1].stop, chain, places))
+        self._whole = self.stretches[0].chain if len(self.stretches) == 1 else None
+        facts = [fact for stretch in self.stretches for place in stretch.places for fact in place.link.facts]
+        once = {tuple(map(id, facts[i : i + 3])): facts[i : i + 3] for i in range(0, len(facts), 3)}
+        self._facts = tuple(itertools.chain(*once.values()))
+
+    def _append(self, stretch: Stretch) -> None:
+        if not stretch.chain and self.stretches and not self.stretches[-1].chain:
+            stretch = Stretch(self.stretches.pop().start, stretch.stop)  # a pair may be in both of them
+        self.stretches.append(stretch)
+
+    def _entries(self, container: nn.Module) -> list[_Entry]:
+        children = tuple(container._modules.values())
+        self._contents.append((container._modules, children))
+        entries = []
+        start = 0
+        while start < len(children):
+            child: Any = children[start]
+            places: tuple[LinkPlace, ...] = ()
+            stop = start + 1
+            if isinstance(child, nn.Sequential):
+                places = self._nested(child)
+            else:
+                link = next_link(children, start)
+                if isinstance(link, Link):
+                    places, stop = (LinkPlace(container, start, link),), start + len(link.modules)
+                elif link is not None:
+                    self._refused.append((children, start))
+            entries.append(_Entry(start, stop, places))
+            start = stop
+        return entries
+
+    def _nested(self, child: nn.Sequential) -> tuple[LinkPlace, ...]:
+        """The links of a Sequential in this one, if all of it is links and it is called as any other."""
+        if not _is_plain_sequential(child):
+            return ()
+        entries = self._entries(child)
+        if not entries or not all(entry.places for entry in entries):
+            return ()
+        first, *others = [place for entry in entries for place in entry.places]
+        link = first.link._replace(facts=facts_of(child) + first.link.facts)
+        return (first._replace(link=link), *others)
+
+    def is_small(self, x: Any) -> bool:
+        """Whether the children are one chain, and PyTorch's own modules run it faster for this call."""
+        modules, children = self._contents[0]
+        return self._whole is not None and self._whole.is_small(x) and tuple(modules.values()) == children
+
+    def holds(self, children: tuple[Any, ...]) -> bool:
+        """Whether every module is what it was; `children` are those that the container has now."""
+        if children != self._contents[0][1]:
+            return False
+        for modules, inner in self._contents[1:]:
+            if tuple(modules.values()) != inner:
+                return False
+        backend: Any = backends.active()
+        if not backend.facts_hold(self._facts):
+            return False
+        for siblings, start in self._refused:  # noqa: SIM110, any() is slower
+            if isinstance(next_link(siblings, start), Link):
+                return False
+        return True
 
 
 # ---- forwards
@@ -263,7 +504,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._are_functorch_transforms_active  # torch.compile takes this one
 
 
-def _is_observed() -> bool:
+def is_observed() -> bool:
     """Whether something in force has to see each child, or each of PyTorch's own operations.
 
     Global hooks see modules.  torch.func and forward mode need derivatives that fastact's operators do not
@@ -296,6 +537,14 @@ def _only_default_device() -> bool:
 _SEQUENTIAL_FORWARD, _SEQUENTIAL_ITER = nn.Sequential.forward, nn.Sequential.__iter__
 
 
+_PLAN = "_fastact_plan"  # an attribute of accelerated Sequentials
+
+
+def has_chains() -> bool:
+    """Whether the active backend runs chains."""
+    return hasattr(backends.active(), "network_forward")
+
+
 def runs_children_in_order(kind: Any) -> bool:
     """Whether a class of Sequential has the forward, and the order of its children, of nn.Sequential."""
     return kind.forward is _SEQUENTIAL_FORWARD and kind.__iter__ is _SEQUENTIAL_ITER
@@ -303,9 +552,28 @@ def runs_children_in_order(kind: Any) -> bool:
 
 def sequential_forward(self: Any, input: Any) -> Any:
     kind = type(self)
-    if not runs_children_in_order(kind) or _is_observed():
+    plan = None if _compiles() else self.__dict__.get(_PLAN)
+    if plan is not None and plan.is_small(input):
         return kind.forward(self, input)
-    children = list(self._modules.values())
+    if not runs_children_in_order(kind) or is_observed():
+        return kind.forward(self, input)
+    children = tuple(self._modules.values())
+    if _compiles() or not has_chains():
+        return _in_pairs(children, input)
+    if plan is None or not plan.holds(children):
+        plan = self.__dict__[_PLAN] = ChainPlan(self)
+    for start, stop, chain, _ in plan.stretches:
+        if chain is not None and chain.is_small(input):
+            for child in children[start:stop]:
+                input = child(input)
+            continue
+        y = None if chain is None else chain.run(input)
+        input = _in_pairs(children[start:stop], input) if y is None else y
+    return input
+
+
+def _in_pairs(children: Sequence[Any], input: Any) -> Any:
+    """Each child by itself, or with the one after it where an operator runs both."""
     start = 0
     while start < len(children):
         step = next_step(children, start)
@@ -321,7 +589,7 @@ def sequential_forward(self: Any, input: Any) -> Any:
 def maxout_linear_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     own = type(self).forward
     known = own is getattr(maxout_linear_forward, "__wrapped__", None)  # since `exchange`
-    if known and len(args) == 1 and not kwargs and not _is_observed():
+    if known and len(args) == 1 and not kwargs and not is_observed():
         step = maxout_step(self)
         if isinstance(step, Step) and step.takes(args[0]):
             return step.run(args[0])
@@ -349,7 +617,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         twin = memo[id(self)] = copy.copy(self)
         vars(twin).update(copy.deepcopy(vars(twin), memo))
     for name, value in vars(self).items():
-        if is_ours(value):
+        if is_ours(value) and name != _PLAN:
             vars(twin)[name] = types.MethodType(value.__func__, twin)
     return twin
 
@@ -370,7 +638,11 @@ _OURS = (sequential_forward, maxout_linear_forward, *_COPIERS.values())
 
 
 def is_ours(value: Any) -> bool:
-    return type(value) is types.MethodType and value.__func__ in _OURS
+    if type(value) is ChainPlan:
+        return True
+    if type(value) is not types.MethodType:
+        return False
+    return value.__func__ in _OURS or hasattr(value.__func__, "fastact_plan")  # as forwards.py makes them
 
 
 def exchange(container: nn.Module, forward: Callable[..., Any]) -> None:

@@ -197,7 +197,7 @@ class _LinearActivationFunction(OperatorFunction):
     def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 11
-        check_first_derivative(_linear_activation.operator)
+        check_first_derivative(_linear_activation.operator.name())
         x, weight, saved, slope = ctx.saved_tensors
         needs = [ctx.needs_input_grad[i] for i in (1, 2, 3, 5)]
         grad_x, grad_weight, grad_bias, grad_slope = run_backward(

@@ -158,7 +158,7 @@ class _LinearMaxoutFunction(OperatorFunction):
     def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 6
-        check_first_derivative(_linear_maxout.operator)
+        check_first_derivative(_linear_maxout.operator.name())
         needs = ctx.needs_input_grad[1:4]
         tensors = (grad_y, *ctx.saved_tensors)
         arguments = (*tensors, needs, ctx.precision)

@@ -184,12 +184,11 @@ class OperatorFunction(Function):
         raise NotImplementedError("fastact has no derivatives in forward mode")
 
 
-def check_first_derivative(operator: Any) -> None:
+def check_first_derivative(name: str) -> None:
     """Raise RuntimeError in a backward under create_graph=True, whose derivative would silently be zero."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            f"{operator.name()} has no second derivative: call backward() or autograd.grad() "
-            "without create_graph=True"
+            f"{name} has no second derivative: call backward() or autograd.grad() without create_graph=True"
         )
 
 

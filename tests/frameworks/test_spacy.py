@@ -1,10 +1,8 @@
 """spaCy pipelines with fused maxout layers: the same predictions, before and after saving and loading."""
 
 import copy
-import functools
 import gc
 import json
-import os
 import pickle
 import random
 import re
@@ -21,6 +19,7 @@ import spacy.cli
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
+from support.spacy_examples import make_examples, sentence, texts, without_fastact
 from thinc.api import (
     Config,
     ConfigValidationError,
@@ -32,43 +31,9 @@ from thinc.api import (
 )
 from thinc.layers.maxout import forward as thinc_forward
 
-from fastact.thinc import FastactOps, accelerate, restore
+import fastact
+from fastact.thinc import FastactOps, accelerate, blocks, restore
 from fastact.thinc.fused import forward as fused_forward
-
-# ---- a small corpus: word, tag, distance to the head, dependency label
-
-
-def noun_phrase(rng: random.Random, label: str, head: int) -> list[tuple[str, str, int, str]]:
-    """A name, or a determiner, perhaps an adjective, and a noun; `head` tokens from its end is its head."""
-    if rng.random() < 0.3:
-        first, last = rng.choice(["Anna", "Boris", "Chen", "Dora"]), rng.choice(["Berg", "Okoye", "Silva"])
-        return [(first, "PROPN", 1, "compound"), (last, "PROPN", head, label)]
-    adjective = [(rng.choice(["old", "green", "quick"]), "ADJ", 1, "amod")] * int(rng.random() < 0.5)
-    noun = (rng.choice(["dog", "river", "house", "teacher", "song"]), "NOUN", head, label)
-    return [("the", "DET", 1 + len(adjective), "det"), *adjective, noun]
-
-
-def sentence(rng: random.Random) -> tuple[list[str], dict]:
-    subject = noun_phrase(rng, "nsubj", 1)
-    verb = (rng.choice(["sees", "likes", "hears", "paints"]), "VERB", 0, "ROOT")
-    phrase = noun_phrase(rng, "dobj", 0)
-    tokens = [*subject, verb, *phrase, (".", "PUNCT", -1 - len(phrase), "punct")]
-    last = len(tokens) - 2
-    heads = [i + distance for i, (_, _, distance, _) in enumerate(tokens)]
-    heads[last] = len(subject)
-    words, tags, _, deps = zip(*tokens, strict=True)
-    entities = ["O"] * len(words)
-    for i, dep in enumerate(deps):
-        if dep == "compound":  # the first word of a name of two
-            entities[i : i + 2] = ["B-PERSON", "L-PERSON"]
-    return list(words), {"tags": tags, "heads": heads, "deps": deps, "entities": entities}
-
-
-def make_examples(nlp: Language, count: int) -> list[Example]:
-    rng = random.Random(0)
-    sentences = [sentence(rng) for _ in range(count)]
-    return [Example.from_dict(Doc(nlp.vocab, words=words), gold) for words, gold in sentences]
-
 
 COMPONENTS = ("tagger", "parser", "ner")
 
@@ -98,13 +63,6 @@ def nlp(trained) -> Language:
     for name in COMPONENTS:
         nlp.add_pipe(name)
     return nlp.from_bytes(trained)
-
-
-def texts() -> list[str]:
-    """New sentences of many lengths, an empty text, one token, words never seen."""
-    rng = random.Random(1)
-    joined = [" ".join(word for _ in range(n) for word in sentence(rng)[0]) for n in (1, 1, 2, 5, 20)]
-    return [*joined, "", "dog", " ", "Anna Berg zorkifies the quixotic wug !", ""]
 
 
 def annotations(docs) -> list:
@@ -164,6 +122,89 @@ def test_scores_of_fused_layers_are_as_accurate_as_thincs(nlp, component):
     assert stacked["fused"].shape == stacked["thinc"].shape
     error = {name: np.linalg.norm(stacked[name] - stacked["exact"]) for name in ("thinc", "fused")}
     assert error["fused"] <= 2 * error["thinc"]
+
+
+def exchanged(nlp: Language) -> list:
+    """All that `accelerate` exchanges."""
+    nodes = [node for _, pipe in nlp.components for node in pipe.model.walk()]
+    return [(type(node), node._func, node.ops, node.init) for node in nodes]
+
+
+def test_restore_gives_a_pipeline_back_as_it_was(nlp):
+    before, attributes = exchanged(nlp), [dict(node.attrs) for node in nlp.get_pipe("ner").model.walk()]
+    for same_draws in (False, True, False):
+        accelerate(nlp, same_draws=same_draws)
+    assert exchanged(nlp) != before
+    assert [dict(node.attrs) for node in nlp.get_pipe("ner").model.walk()] == attributes
+    restore(nlp)
+    assert exchanged(nlp) == before
+
+
+@pytest.mark.skipif(fastact.get_backend() != "c", reason="blocks run on the C backend")
+def test_each_component_has_its_embeddings_encoder_and_first_layer_in_blocks(nlp):
+    report = accelerate(nlp)
+    for component in COMPONENTS:
+        found = [block.text for block in report.blocks if block.component == component]
+        assert found == [
+            "concatenation of 4 hash embeddings",
+            "Maxout(nO=96, nP=3, nI=384), layer norm, dropout",
+            "encoder of 4 blocks (window 1, Maxout(nO=96, nP=3, nI=288), layer norm, dropout, residual)",
+        ]
+    encoder = nlp.get_pipe("tagger").model.get_ref("tok2vec").layers[1].layers[0]
+    assert encoder._func is blocks.chain_forward
+
+
+def losses(prepare) -> np.ndarray:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tagger")
+    examples = make_examples(nlp, 100)
+    optimizer = nlp.initialize(lambda: examples)
+    prepare(nlp)
+    steps = [nlp.update(examples[20 * i : 20 * i + 20], sgd=optimizer, drop=0.2) for i in range(5)]
+    return np.array([step["tagger"] for step in steps])
+
+
+def test_losses_with_same_draws_are_thincs():
+    """Up to a small multiple of float32's epsilon for each update: sums are rounded in another order."""
+    thinc = losses(lambda nlp: None)
+    same = losses(lambda nlp: accelerate(nlp, same_draws=True))
+    np.testing.assert_allclose(same, thinc, rtol=100 * np.finfo("f").eps)
+    assert (losses(accelerate) != thinc).any() or fastact.get_backend() != "c"
+    np.testing.assert_array_equal(losses(accelerate), losses(accelerate))
+
+
+def test_copies_and_selected_pipes_predict_the_same(nlp):
+    plain = annotations(nlp.pipe(texts()))
+    accelerate(nlp)
+    twin = copy.deepcopy(nlp)
+    assert annotations(twin.pipe(texts())) == plain
+    with nlp.select_pipes(enable="tagger"):
+        tags = [[(token.text, token.tag_) for token in doc] for doc in nlp.pipe(texts())]
+    assert tags == [[token[:2] for token in doc] for doc in plain]
+    assert annotations(nlp.pipe(texts())) == plain
+    restore(twin)
+    assert annotations(nlp.pipe(texts())) == plain
+
+
+def test_frozen_component_keeps_its_parameters():
+    nlp = train()
+    accelerate(nlp)
+    frozen = nlp.get_pipe("tagger").model.to_bytes()
+    examples = make_examples(nlp, 20)
+    with nlp.select_pipes(disable="tagger"):
+        nlp.update(examples, sgd=nlp.resume_training(), exclude=["tagger"])
+    assert nlp.get_pipe("tagger").model.to_bytes() == frozen
+
+
+def test_long_document_and_short_ones_predict_the_same(nlp):
+    words = [word for _ in range(1500) for word in sentence(random.Random(3))[0]]
+    docs = [Doc(nlp.vocab, words=words[:length]) for length in (0, 1, 2, len(words))]
+    tagger = nlp.get_pipe("tagger").model
+    plain = tagger.predict(docs)
+    accelerate(nlp)
+    for ours, theirs in zip(tagger.predict(docs), plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_training_with_fused_layers_learns_the_same_task():
@@ -227,23 +268,6 @@ def predict_elsewhere(path: Path, *arguments: str, prepare: str = "", pipe: str 
 
 def brief(docs) -> list:
     return [[[t.tag_, t.head.i, t.dep_, t.ent_type_] for t in doc] for doc in docs]
-
-
-@functools.cache
-def site_without_fastact(directory: Path) -> Path:
-    """A directory of links to all that is installed, but for fastact and what says that it is."""
-    site = directory / "site"
-    site.mkdir()
-    for place in {Path(spacy.__file__).parents[1], Path(np.__file__).parents[1]}:
-        for entry in place.iterdir():
-            if "fastact" not in entry.name.lower() and not (site / entry.name).exists():
-                (site / entry.name).symlink_to(entry)
-    return site
-
-
-def without_fastact(directory: Path) -> dict:
-    # -S leaves out the site directories, and with them any .pth file that an editable install made
-    return {"flags": ("-S",), "env": os.environ | {"PYTHONPATH": str(site_without_fastact(directory))}}
 
 
 def test_pipeline_saved_after_accelerate_loads_with_and_without_fastact(nlp, tmp_path):
@@ -457,6 +481,16 @@ def test_accelerate_fuses_the_present_components_alone():
     assert fused_layers(nlp) == {"tagger": ALL, "ner": [False] * 5}
 
 
+def test_callback_keeps_the_draws_for_later_components(blank):
+    blank.add_pipe("tagger")
+    accelerate(blank, same_draws=True)
+    for nlp in (blank, copy.deepcopy(blank)):
+        nlp.add_pipe("ner")
+        dropouts = [n for _, pipe in nlp.components for n in pipe.model.walk() if n.name == "dropout"]
+        assert {node._func for node in dropouts} == {blocks.same_draws_dropout}
+        assert len(dropouts) == 10
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_callback_pipeline_in_two_processes_predicts_the_same(nlp, tmp_path, method):
     plain = brief(nlp.pipe(texts()))
@@ -499,6 +533,7 @@ def readme_blocks(language: str) -> list[str]:
     return [text for name, text in blocks if name == language]
 
 
+@pytest.mark.skipif(fastact.get_backend() != "c", reason="blocks run on the C backend")
 def test_readme_report_is_what_accelerate_prints(capsys):
     exec(readme_blocks("python")[0], {})
     assert capsys.readouterr().out in readme_blocks("")

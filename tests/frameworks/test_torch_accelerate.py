@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastact.torch as ft
-from fastact.torch import fused_activation, fused_maxout
+from fastact.torch import chain, fused_activation, fused_maxout
+from fastact.torch.chain import Chain
 
 ACTIVATIONS = [
     nn.ReLU(),
@@ -56,8 +57,9 @@ deprecated = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
+def _fresh(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(chain, "RECORDED_COST", 0.0)  # the models here are small
     torch._dynamo.reset()  # it compiles one function for 8 different models at the most
 
 
@@ -81,6 +83,19 @@ def fused(monkeypatch):
 
     spy(fused_activation, "linear_activation")
     spy(fused_maxout, "linear_maxout")
+    run = Chain.run
+
+    def run_chain(self, x):
+        y = run(self, x)
+        if y is not None:  # what runs as one operator besides: not a Linear alone
+            calls.extend(
+                "linear_maxout" if link.pieces else "linear_activation"
+                for link in self.links
+                if len(link.modules) > 1
+            )
+        return y
+
+    monkeypatch.setattr(Chain, "run", run_chain)
     return calls
 
 
@@ -98,7 +113,7 @@ def twins():
     """A model, and a copy of it that is accelerated."""
     plain = network()
     model = copy.deepcopy(plain)
-    assert len(ft.accelerate(model).replaced) == 2
+    assert len(ft.accelerate(model).replaced) == 3
     return plain, model
 
 
@@ -120,7 +135,7 @@ def test_linear_and_activation_give_the_same_values_and_gradients(fused, activat
     expected = model(x)
     gradients = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
     report = ft.accelerate(model)
-    assert [change.name for change in report.replaced] == ["0"]
+    assert [change.name for change in report.replaced] == ["0", "2"]
     # sums of at most 31 numbers around 1, and their products: some hundred roundings of 1.1e-16; but
     # PyTorch's Softplus is z above 20, and off by up to exp(-20) there, where these numbers do not come
     torch.testing.assert_close(model(x), expected, rtol=1e-13, atol=1e-13)
@@ -140,7 +155,9 @@ def test_linear_and_pool_give_the_same_values_and_gradients(fused, leading):
     gradients = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
     report = ft.accelerate(outer)
     assert [str(change) for change in report.replaced] == [
-        "deep.0.0: Linear + MaxPool1d -> linear_maxout(pieces=4)"
+        "deep.0.0: Linear + MaxPool1d -> linear_maxout(pieces=4)",
+        "deep.0.2: Dropout -> dropout(p=0.5)",
+        "deep.0.3: Linear -> linear_activation(activation='identity')",
     ]
     y = outer["deep"](x)
     torch.testing.assert_close(y, expected)
@@ -977,7 +994,7 @@ def test_shallow_copy_runs_its_own_children(fused, make):
     if make is not from_attributes:  # which runs the methods that it has copied
         assert torch.equal(twin(x), plain(x))
     assert not fused
-    assert len(ft.accelerate(twin).replaced) == 2
+    assert len(ft.accelerate(twin).replaced) == 3
     torch.testing.assert_close(twin(x), plain(x))
     assert fused == BOTH
     ft.restore(twin)
@@ -1045,7 +1062,7 @@ def test_unpickled_model_is_accelerated_and_restored(fused, load):
     assert not forwards(twin)
     ft.restore(twin)
     assert not forwards(twin)
-    assert len(ft.accelerate(twin).replaced) == 2
+    assert len(ft.accelerate(twin).replaced) == 3
     with torch.no_grad():
         model[4].weight.zero_()
     torch.testing.assert_close(copy.deepcopy(twin)[0](x), plain(x))
@@ -1131,7 +1148,7 @@ def test_accelerate_twice_changes_nothing(fused):
     assert report.skipped == [
         ("0", "it is accelerated already"),
         ("2", "it is accelerated already"),
-        ("4", "nothing follows it in its container"),
+        ("4", "it is accelerated already"),
     ]
     x = randn(5, 6)
     torch.testing.assert_close(model(x), plain(x))
@@ -1199,7 +1216,7 @@ def test_subclass_that_inherits_the_forward_of_sequential_is_fused(fused):
     model = Inheriting(*network())
     x = randn(5, 6)
     expected = model(x)
-    assert len(ft.accelerate(model).replaced) == 2
+    assert len(ft.accelerate(model).replaced) == 3
     torch.testing.assert_close(model(x), expected)
     assert fused == BOTH
 
@@ -1244,7 +1261,10 @@ def test_report_says_why_layers_stay():
     assert forwards(model) == ["own.0"]  # its own
 
 
-HINT = "accelerate fuses an nn.Linear with the activation or nn.MaxPool1d after it in an nn.Sequential"
+HINT = (
+    "accelerate fuses an nn.Linear with the activation or maximum after it, in an nn.Sequential "
+    "or in a forward that torch.fx traces"
+)
 
 
 class Block(nn.Module):
@@ -1266,8 +1286,8 @@ MODELS = {
     "functional activation": (
         Block,
         "0 replaced\n5 left alone\n"
-        "  first, ..., more.2: 4 x Linear(8, 8): used by Block.forward, not by an nn.Sequential\n"
-        f"  last: Linear(8, 2): used by Block.forward, not by an nn.Sequential\n{HINT}",
+        "  first, ..., more.2: 4 x Linear(8, 8): one operator is no faster\n"
+        f"  last: Linear(8, 2): nothing follows it in Block.forward\n{HINT}",
     ),
     "transformer": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, activation=nn.GELU()),
@@ -1334,7 +1354,8 @@ MODELS = {
     ),
     "many alike": (
         lambda: nn.Sequential(*[layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.ReLU())]),
-        "3 replaced\n  0, ..., 4: 3 x Linear + ReLU -> linear_activation(activation='relu')",
+        "3 replaced\n  0, ..., 4: 3 x Linear + ReLU -> linear_activation(activation='relu')\n"
+        "1 chain, in one call\n  0 to 4: 3 steps",
     ),
 }
 
@@ -1374,7 +1395,8 @@ def test_report_accounts_for_every_layer_once(name):
     assert len(accounted) == len(set(accounted))
 
 
-def test_readme_report_is_what_accelerate_prints(capsys):
+def test_readme_report_is_what_accelerate_prints(capsys, monkeypatch):
+    monkeypatch.undo()
     text = (Path(__file__).parents[2] / "fastact" / "torch" / "README.md").read_text(encoding="utf-8")
     code, report = re.findall(r"^```(?:python)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1:3]
     exec(code, {})
@@ -1388,11 +1410,12 @@ def test_accelerate_refuses_what_is_not_a_module():
 
 def test_report_prints_what_was_replaced():
     assert repr(ft.accelerate(network())) == (
-        "2 replaced\n"
+        "3 replaced\n"
         "  0: Linear + LeakyReLU -> linear_activation(activation='leaky_relu', negative_slope=0.1)\n"
         "  2: Linear + MaxPool1d -> linear_maxout(pieces=3)\n"
-        "1 left alone\n"
-        "  4: Linear(4, 3): nothing follows it in its container"
+        "  4: Linear -> linear_activation(activation='identity')\n"
+        "1 chain, in one call\n"
+        "  0 to 4: 3 steps"
     )
 
 

@@ -9,7 +9,8 @@ of which is divisible by d.  So a fault that depends on two factors at most is f
 A number made of the test's name is added to the sum, so that tests of the same factors keep different
 cases: another is likely to run what one leaves out, e.g. a shape in float64 on AVX2.
 
-Of the shapes, those of OTHER_NEIGHBOURS run with --full alone.
+Of the shapes, those of OTHER_NEIGHBOURS run with --full alone.  So do tests, and single cases, that have the
+mark `full`.
 
 The number of threads is not a factor.  Two threads run where the work is enough for a team.  Elsewhere
 the case of two threads is that of one thread again, and never runs.
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import zlib
 
+import pytest
+
 from support.shapes import OTHER_NEIGHBOURS, Shape
 
 # Multiplications of a forward product that two threads share: csrc/engine/threads.c, backends/numba/pool.py.
@@ -27,6 +30,10 @@ TEAM_WORK = {"numpy": float("inf"), "numba": 2_000_000, "c": 524_288}
 
 def kept(items: list, full: bool) -> list:
     """The items of one test function, in their order, that are to run."""
+    if not full:
+        items = [
+            item for item in items if not isinstance(item, pytest.Item) or not item.get_closest_marker("full")
+        ]
     if not all(hasattr(item, "callspec") for item in items):
         return items  # without parameters
     items = [item for item in items if not _repeats_one_thread(item.callspec.params)]

@@ -139,6 +139,10 @@ static inline vec vec_scale2(vec a, vec n) {
   __m256i low = _mm256_castpd_si256(_mm256_add_pd(n, _mm256_set1_pd(0x1.8p52 + 1023)));
   return _mm256_mul_pd(a, _mm256_castsi256_pd(_mm256_slli_epi64(low, 52)));
 }
+#define FAST_MULTIPLY_LOW
+static inline vec vec_multiply_low(vec a, uint32_t b) {
+  return _mm256_castsi256_pd(_mm256_mul_epu32(_mm256_castpd_si256(a), _mm256_set1_epi64x(b)));
+}
 static inline real vec_sum(vec a) {
   __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
   return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));

@@ -158,6 +158,12 @@ static inline vec vec_join(vec low, vec high, int first) {
   return _mm512_permutex2var_pd(low, _mm512_add_epi64(lane, _mm512_set1_epi64(first)), high);
 }
 static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
+#if !defined(FA_EMULATE_AVX512)
+#define FAST_MULTIPLY_LOW
+static inline vec vec_multiply_low(vec a, uint32_t b) {
+  return _mm512_castsi512_pd(_mm512_mul_epu32(_mm512_castpd_si512(a), _mm512_set1_epi64(b)));
+}
+#endif
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi64_epi8(_mm512_cvtepi32_epi64(_mm512_cvtpd_epi32(a))); }
 static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storel_epi64((__m128i *)p, lane_bytes(a)); }
 static inline __m128i load_lane_bytes(const uint8_t *p) { return _mm_loadl_epi64((const __m128i *)p); }

@@ -1,4 +1,4 @@
-"""Linear + maxout, forward, and linear + activation, forward and backward: products with an epilogue.
+"""Linear + maxout, forward, linear + activation, forward and backward, and the product alone.
 
 A forward takes the maximum, or the activation, from each block of pre-activations while it is in cache.  The
 backward of an activation computes grad_z, then two products and the sum of its rows.  The backward of
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...activations import Activation
+from ...activations import Activation, resolve
 from ...settings import Precision
 from . import pool
 from .activations import activate, activation_backward, parameters_of
@@ -25,6 +25,8 @@ from .maximum import maximum_row
 from .product import DOT_ROWS, block_buffers, preactivations, product_cells
 
 Array = np.ndarray[Any, Any]
+
+_IDENTITY = resolve("identity", 1, np.dtype(np.float32), {})
 
 
 @compiled
@@ -182,3 +184,22 @@ def linear_activation_backward(
     if grad_bias is not None:
         cells = pool.count_cells((out_features, CUT))
         pool.run(_grad_bias_cells, cells, float(grad_z.size), threads, grad_z, grad_bias, accumulate)
+
+
+def matmul(
+    x: Array,
+    y: Array,
+    trans1: bool,
+    trans2: bool,
+    out: Array,
+    threads: int = 0,
+    precision: Precision = "highest",
+) -> None:
+    if trans2 and not trans1:
+        linear_activation(x, y, None, _IDENTITY, out, None, threads)
+        return
+    cells = pool.count_cells((out.shape[1], BLOCK_COLUMNS), (len(out), BLOCK_ROWS))
+    right = as_carray(y.T if trans2 else y)
+    pool.run(
+        product_cells, cells, 2.0 * out.size * len(right), threads, as_carray(x), trans1, right, out, False
+    )

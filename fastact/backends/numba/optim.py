@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..interface import Update
-from ..numpy import clip_scale, total_norm, vector_norm
+from ..numpy import can_update, clip_scale, clipped_norm, total_norm, vector_norm
 from . import pool
 from .blocks import CELL, CUT
 from .compile import compiled
@@ -117,7 +117,7 @@ def _max_norm_cells(rows, length, max_norm, data, first, last):
 
 
 @compiled
-def _square_cells(data, sums, first, last):
+def _square_cells(sums, data, first, last):
     """sums[cell] = the sum of the squares of a cell of data, in float64."""
     for cell in range(first, last):
         total = 0.0
@@ -133,6 +133,18 @@ def _square_cells(data, sums, first, last):
 def _shrink_cells(factor, data, first, last):
     for i in range(first * CELL, min(last * CELL, len(data))):
         data[i] = factor * np.float64(data[i])
+
+
+@compiled
+def _finish_cells(coefficients, averages, keeps_nan, average, grad, data, first, last):
+    """The end of `update_parameter`; `coefficients`: as unpacked below, of data's dtype."""
+    shrink, new_share = coefficients
+    for i in range(first * CELL, min(last * CELL, len(data))):
+        if shrink != 0:
+            data[i] -= shrink * data[i]
+        if averages:
+            average[i] += new_share * (data[i] - average[i])
+        grad[i] = 0 * grad[i] if keeps_nan else 0
 
 
 @np.errstate(over="ignore")
@@ -199,6 +211,45 @@ def adam(
         pool.run(_adam_cells, cells, float(_ELEMENT_WORK * data.size), threads, *arguments)
 
 
+def update_parameter(
+    data: Any,
+    grad: Any,
+    mean: Any,
+    square: Any,
+    average: Any,
+    max_norm: float,
+    decay: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    new_share: float,
+    threads: int = 0,
+) -> bool:
+    numbers = (max_norm, decay, rate, beta1, beta2, eps, shrink, new_share)
+    if not can_update((data, grad, mean, square, average), numbers):
+        return False
+    if decay:
+        with np.errstate(all="ignore"):
+            grad += decay * data
+    if max_norm:
+        norm = clipped_norm(grad.dtype, _sum_squares(grad, threads))
+        if norm >= max_norm:
+            _run_over(_shrink_cells, grad, threads, max_norm / norm)
+    updates = [Update(data, grad, False, None)]
+    if mean is None:
+        sgd(updates, lambda: updates, [grad], rate, 0.0, False, 0.0, threads)
+    else:
+        beta1, beta2 = map(float, _rounded(data.dtype, beta1, beta2))
+        adam(updates, lambda: updates, [mean], [square], rate, beta1, beta2, 1.0, eps, 0.0, 1.0, threads)
+    coefficients = _rounded(data.dtype, shrink, new_share)
+    averages, average = average is not None, (data if average is None else average).reshape(-1)
+    flat_grad = grad.reshape(-1)
+    _run_over(_finish_cells, data, threads, coefficients, averages, mean is None, average, flat_grad)
+    return True
+
+
 def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     rows, length, cells = _grid(data)
     (bound,) = _rounded(data.dtype, max_norm)
@@ -214,10 +265,20 @@ def max_norm(data: Array, max_norm: float, threads: int = 0) -> None:
     )
 
 
-def _vector_norm(data: Array, threads: int) -> float:
+def _run_over(kernel: Callable[..., None], data: Array, threads: int, *arguments: Any) -> None:
+    """`kernel` over all cells of data, the last of its arguments."""
+    cells, work = pool.count_cells((data.size, CELL)), float(_ELEMENT_WORK * data.size)
+    pool.run(kernel, cells, work, threads, *arguments, data.reshape(-1))
+
+
+def _sum_squares(data: Array, threads: int) -> float:
     sums = np.empty(pool.count_cells((data.size, CELL)))
-    pool.run(_square_cells, len(sums), float(_ELEMENT_WORK * data.size), threads, data.reshape(-1), sums)
-    total = float(sums.sum())
+    _run_over(_square_cells, data, threads, sums)
+    return float(sums.sum())
+
+
+def _vector_norm(data: Array, threads: int) -> float:
+    total = _sum_squares(data, threads)
     if total == math.inf or total < np.finfo(np.float64).tiny * data.size:
         return vector_norm(data)  # squares overflow or underflow
     return math.sqrt(total)
@@ -227,6 +288,5 @@ def clip_grad_norm(grads: list[Array], max_norm: float, threads: int = 0) -> flo
     norm = total_norm([_vector_norm(grad, threads) for grad in grads])
     scale = clip_scale(norm, max_norm)
     for grad in grads if not scale >= 1 else ():
-        cells = pool.count_cells((grad.size, CELL))
-        pool.run(_shrink_cells, cells, float(_ELEMENT_WORK * grad.size), threads, scale, grad.reshape(-1))
+        _run_over(_shrink_cells, grad, threads, scale)
     return norm
