@@ -16,48 +16,50 @@
 /* Elements of a cache line. */
 #define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* Factors: elements of a row of the left operand, each of which multiplies whole vectors.  An ISA whose multiply-add
- * takes a factor from a lane loads FACTORS of them at once; elsewhere one factor fills all the lanes. */
+/* Elements of a row of the left operand that are loaded at once.  More than one in an ISA whose multiply-add takes a
+ * factor from a lane; elsewhere one element fills all the lanes. */
 #ifndef FACTORS
 #define FACTORS 1
-typedef vec factors;
-static ALWAYS_INLINE factors load_factors(const real *p, int count) {
-  (void)count;
-  return vec_set1(*p);
-}
-static ALWAYS_INLINE void accumulate_factor(vec *acc, factors a, int i, vec b) {
-  (void)i;
-  vec_accumulate(acc, a, b);
-}
 #endif
 /* Steps of depth that the loop is unrolled by. */
 #define STEPS (FACTORS > 1 ? 2 * FACTORS : 4)
 
 /* Distance of the prefetch of the right operand, in its rows.  Only low tiles need the prefetch: with at most
- * MAX_WAITING_ROWS rows a tile waits for memory.  Multiply-adds of 16 bytes take four times as long for a row of the
- * right operand as those of 64 bytes, which were measured.  bench/tuning: prefetch-rows-ahead */
+ * MAX_WAITING_ROWS rows a tile waits for memory.  Nothing was measured with several FACTORS.
+ * bench/tuning: prefetch-rows-ahead */
 #define PREFETCH_ROWS_AHEAD 16
-#define MAX_WAITING_ROWS (FACTORS > 1 ? 1 : 4)
+#define MAX_WAITING_ROWS (FACTORS > 1 ? 0 : 4)
 
-/* Steps of depth, 1 or FACTORS.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride.  Several
- * factors of all the rows fill registers, so that then the vectors of the right operand come one by one. */
-static ALWAYS_INLINE void multiply_steps(int steps, int rows, int vectors, vec *acc, const real **left, int64_t stride,
-                                         const real *right, int64_t right_stride) {
-  factors a[MAX_REGISTER_ROWS];
+/* Steps of depth, 1 or FACTORS.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
+static ALWAYS_INLINE void multiply_steps(int steps, int rows, int vectors, vec *acc, const real *const *left,
+                                         int64_t stride, const real *right, int64_t right_stride) {
   vec b[MAX_TILE_VECTORS];
+#if FACTORS == 1
+  (void)steps, (void)right_stride;
+  UNROLL
+  for (int v = 0; v < vectors; v++) b[v] = vec_load(right + v * LANES);
+  UNROLL
+  for (int r = 0; r < rows; r++) {
+    vec a = vec_set1(left[r / 3][r % 3 * stride]);
+    UNROLL
+    for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, b[v]);
+  }
+#else /* the factors of all rows fill registers, so that the vectors of the right operand come one by one */
+  factors a[MAX_REGISTER_ROWS];
   UNROLL
   for (int q = 0; q < steps; q++, right += right_stride) {
     if (q > 0) KEEP_POINTER(right);
     UNROLL
-    for (int i = 0; i < rows * vectors; i++) {
-      const int r = FACTORS > 1 ? i % rows : i / vectors, v = FACTORS > 1 ? i / rows : i % vectors;
-      if (r == 0) b[v] = vec_load(right + v * LANES);
-      if (v == 0 && q == 0) a[r] = load_factors(left[r / 3] + r % 3 * stride, steps);
-      accumulate_factor(&acc[r * vectors + v], a[r], q, b[v]);
+    for (int v = 0; v < vectors; v++) {
+      b[v] = vec_load(right + v * LANES);
+      UNROLL
+      for (int r = 0; r < rows; r++) {
+        if (v == 0 && q == 0) a[r] = load_factors(left[r / 3] + r % 3 * stride, steps);
+        accumulate_factor(&acc[r * vectors + v], a[r], q, b[v]);
+      }
     }
   }
-  UNROLL
-  for (int r = 0; r < rows; r += 3) left[r / 3] += steps;
+#endif
 }
 
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile *t) {
@@ -80,15 +82,17 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
       for (int q = 0; q < STEPS; q += FACTORS, right += FACTORS * right_stride) {
         multiply_steps(FACTORS, rows, vectors, acc, left, stride, right, right_stride);
         UNROLL
-        for (int i = 0; i < FACTORS; i++) {
-          UNROLL
-          for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
-            __builtin_prefetch(right + (PREFETCH_ROWS_AHEAD + i) * right_stride + v * LANES);
-        }
+        for (int v = 0; v < vectors && rows <= MAX_WAITING_ROWS; v++)
+          __builtin_prefetch(right + PREFETCH_ROWS_AHEAD * right_stride + v * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r += 3) left[r / 3] += FACTORS;
       }
     }
-    for (; d < depth; d++, right += right_stride)
+    for (; d < depth; d++, right += right_stride) {
       multiply_steps(1, rows, vectors, acc, left, stride, right, right_stride);
+      UNROLL
+      for (int r = 0; r < rows; r += 3) left[r / 3]++;
+    }
     UNROLL
     for (int i = 0; i < rows * vectors; i++) {
       real *sum = (real *)t->sums + i / vectors * t->sums_stride + i % vectors * LANES;
