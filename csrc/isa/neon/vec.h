@@ -152,6 +152,11 @@ static inline vec vec_load_f32(const float *p) {
   return (vec){vcvt_f64_f32(vget_low_f32(a)), vcvt_high_f64_f32(a)};
 }
 static inline void vec_store_f32(float *p, vec a) { vst1q_f32(p, vcvt_high_f32_f64(vcvt_f32_f64(a.low), a.high)); }
+#define FAST_MULTIPLY_LOW
+static inline half half_multiply_low(half a, uint32_t b) { return (half)vmull_n_u32(vmovn_u64((uint64x2_t)a), b); }
+static inline vec vec_multiply_low(vec a, uint32_t b) {
+  return (vec){half_multiply_low(a.low, b), half_multiply_low(a.high, b)};
+}
 static inline half half_scale2(half a, half n) { return vmulq_f64(a, (half)((vcvtnq_s64_f64(n) + 1023) << 52)); }
 static inline real vec_sum(vec a) {
   half both = a.low + a.high;
