@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import shutil
 import sysconfig
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -74,7 +75,7 @@ def test_instruction_set_runs_on_this_cpu(isa):
     from fastact.backends import c
 
     if isa not in c.supported_isas():
-        pytest.skip(f"needs a CPU with {isa}; this one has {', '.join(c.supported_isas())}")
+        pytest.skip(f"needs a CPU with {isa}; this {platform.machine()} has {', '.join(c.supported_isas())}")
     before = c.isa()
     c.set_isa(isa)
     assert c.isa() == isa

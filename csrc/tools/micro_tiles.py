@@ -1,10 +1,9 @@
-"""Counts the instructions of the micro-tiles' loops, as a compiler makes them:
+"""Counts the instructions of the micro-tiles' loops, as GCC compiles them:
 
-    python csrc/tools/micro_tiles.py neon                    # cross-compiles on x86-64
-    python csrc/tools/micro_tiles.py avx2 --compiler clang
+    python -m csrc.tools.micro_tiles neon    # on x86-64 with gcc-aarch64-linux-gnu
 
-For each table and number of vectors: the tallest tile, the multiply-adds of its loop, all instructions of the
-loop, and those that reach the stack.  The loop is the innermost one with the most multiply-adds.
+One line for each table of the ISA and number of vectors, for its tallest tile: the multiply-adds of the loop,
+all its instructions, the share of the first in the second, and the instructions that reach the stack.
 """
 
 from __future__ import annotations
@@ -13,19 +12,16 @@ import argparse
 import platform
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from csrc import build
 
-from csrc import build  # noqa: E402  the path has to be set first
-
-MULTIPLY_ADD = re.compile(r"vfn?m(add|sub)|fml[as]|bfdot|vdpbf16ps")
+CSRC = Path(__file__).resolve().parents[1]
+MULTIPLY_ADD = re.compile(r"fmla|bfdot|vfmadd|vdpbf16ps")
 STACK = re.compile(r"\[sp\b|\(%r[sb]p\b")
-BRANCH = re.compile(r"(?:b|b\.\w+|cbn?z|tbn?z|j\w+)\s.*?\b(?:0x)?([0-9a-f]+) <")
+JUMP = re.compile(r"(?:j|b\b|cb|tb).*?\b([0-9a-f]+) <")
 
 
 class Loop(NamedTuple):
@@ -34,52 +30,55 @@ class Loop(NamedTuple):
     on_stack: int
 
 
-def loop_of(listing: str) -> Loop:
-    """The innermost loop with the most multiply-adds in a function of `objdump -d --no-show-raw-insn`."""
-    lines = [line.split(":\t", 1) for line in listing.splitlines() if ":\t" in line]
+def inner_loop(listing: str) -> Loop:
+    """The innermost loop with the most multiply-adds of a function, the shortest of several.
+
+    listing: what `objdump -d --no-show-raw-insn` prints of the function.
+    """
+    lines = [line.split(":\t") for line in listing.splitlines() if ":\t" in line]
+    place = {int(address, 16): i for i, (address, _) in enumerate(lines)}
     code = [text for _, text in lines]
-    index = {int(address, 16): i for i, (address, _) in enumerate(lines)}
-    jumps = [(index.get(int(m[1], 16), len(code)), i) for i, text in enumerate(code) if (m := BRANCH.match(text))]
-    backward = [(first, last) for first, last in jumps if first <= last]
-    found = [Loop(0, 0, 0)]
-    for first, last in backward:
-        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in backward):
+    jumps = [(place.get(int(jump[1], 16)), i) for i, text in enumerate(code) if (jump := JUMP.match(text))]
+    loops = [(first, last) for first, last in jumps if first is not None and first <= last]
+    found = []
+    for first, last in loops:
+        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in loops):
             body = code[first : last + 1]
-            counts = (sum(bool(pattern.search(text)) for text in body) for pattern in (MULTIPLY_ADD, STACK))
-            multiply_adds, on_stack = counts
+            multiply_adds, on_stack = (
+                sum(bool(kind.search(text)) for text in body) for kind in (MULTIPLY_ADD, STACK)
+            )
             found.append(Loop(multiply_adds, len(body), on_stack))
     return max(found, key=lambda loop: (loop.multiply_adds, -loop.instructions))
 
 
-def functions_of(source: Path, compiler: str, objdump: str) -> dict[str, str]:
-    """The listing of each function of a C file."""
+def micro_tiles(source: Path, prefix: str) -> dict[tuple[int, int], str]:
+    """The listing of each micro-tile of a file, by its (vectors, rows); prefix: of GCC's tools."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = f"{folder}/kernels.o"
-        command = [compiler, *build._FLAGS, "-fPIC", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", compiled]
-        subprocess.run(command, check=True)
-        command = [objdump, "-d", "--no-show-raw-insn", compiled]
+        flags = [*build._FLAGS, "-fPIC", f"-I{CSRC}"]
+        subprocess.run([f"{prefix}gcc", *flags, "-c", str(source), "-o", compiled], check=True)
+        command = [f"{prefix}objdump", "-d", "--no-show-raw-insn", compiled]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {m[1]: part for part in text.split("\n\n") if (m := re.match(r"\s*[0-9a-f]+ <(\w+)>:", part))}
+    names = [(re.search(r"<multiply_(\d+)x(\d+)>:", part), part) for part in text.split("\n\n")]
+    return {(int(name[2]), int(name[1])): part for name, part in names if name}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("isa", choices=sorted(path.parent.name for path in ROOT.glob("csrc/isa/*/f32.c")))
-    parser.add_argument("--compiler", help="default: gcc, for neon GCC's cross-compiler")
-    options = parser.parse_args()
-    cross = "aarch64-linux-gnu-" if options.isa == "neon" and platform.machine() != "aarch64" else ""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("isa", choices=sorted(path.parent.name for path in CSRC.glob("isa/*/f32.c")))
+    isa = parser.parse_args().isa
+    prefix = "aarch64-linux-gnu-" if isa == "neon" and platform.machine() != "aarch64" else ""
     print("table  rows x vectors  multiply-adds  instructions  share  on the stack")
-    for source in sorted(ROOT.glob(f"csrc/isa/{options.isa}/*.c")):
-        functions = functions_of(source, options.compiler or f"{cross}gcc", f"{cross}objdump")
-        tiles = [tuple(map(int, m.groups())) for name in functions if (m := re.match(r"multiply_(\d+)x(\d+)$", name))]
-        for vectors in sorted({vectors for _, vectors in tiles}):
-            rows = max(rows for rows, width in tiles if width == vectors)
-            loop = loop_of(functions[f"multiply_{rows}x{vectors}"])
-            share = loop.multiply_adds / loop.instructions if loop.instructions else 0
-            shape = f"{rows} x {vectors}"
+    for source in sorted(CSRC.glob(f"isa/{isa}/*.c")):
+        tallest = {
+            vectors: (rows, text) for (vectors, rows), text in sorted(micro_tiles(source, prefix).items())
+        }
+        for vectors, (rows, text) in tallest.items():
+            loop = inner_loop(text)
+            share = loop.multiply_adds / loop.instructions
             print(
-                f"{source.stem:5}  {shape:>14}  {loop.multiply_adds:13}  {loop.instructions:12}  {share:5.0%}"
-                f"  {loop.on_stack:12}"
+                f"{source.stem:5}  {rows:>10} x {vectors}  {loop.multiply_adds:13}  {loop.instructions:12}"
+                f"  {share:5.0%}  {loop.on_stack:12}"
             )
 
 
