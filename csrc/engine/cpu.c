@@ -46,7 +46,8 @@ const char *why_no_amx(void) {
   return missing;
 }
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__aarch64__)
+#if defined(__linux__)
 #include <sys/auxv.h>
 
 #define HWCAP2_BF16_BIT (1ul << 14) /* HWCAP2_BF16, which older headers lack */
@@ -54,4 +55,5 @@ const char *why_no_amx(void) {
 int has_neon_bf16(void) { return (getauxval(AT_HWCAP2) & HWCAP2_BF16_BIT) != 0; }
 #else
 int has_neon_bf16(void) { return 0; }
+#endif
 #endif
