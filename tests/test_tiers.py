@@ -389,6 +389,7 @@ def test_config_names_each_tiers_unit_and_why_amx_is_missing(capsys):
 
 @needs_c
 def test_digits_reach_the_same_accuracy_at_each_tier():
+    pytest.importorskip("sklearn")
     from fastact.cli import demo
 
     accuracies = []
