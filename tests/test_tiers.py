@@ -363,7 +363,8 @@ def test_backward_of_many_rows_and_few_pieces_uses_the_tiers_unit(compiled, rng)
     for tier in ("high", "medium"):
         grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
         for got, wanted in zip(grads[:2], highest, strict=False):
-            assert (got != wanted).any() == (units[tier] != "float32")
+            # NEON gathers in float32 at every tier
+            assert (got != wanted).any() == (units[tier] not in ("float32", "NEON-BF16"))
 
 
 def test_float64_ignores_tiers(compiled, tier, rng):
