@@ -11,7 +11,7 @@ from .shapes import LINEAR, MAIN, ODD, Shape
 from .tables import LOWER_PRECISION
 
 FRAMEWORKS = ("PyTorch", "torch.compile", "Thinc", "JAX")
-ENGINES = ("ONNX Runtime", "OpenVINO")
+ENGINES = ("ONNX Runtime", "OpenVINO", "oneDNN", "torch.compile frozen", "zentorch", "ExecuTorch", "tract")
 
 _SPACY, _SPACY_SMALL, _FIRST, _SECOND, _SQUARE, _WIDE, _LARGE, _ROW, _TINY = MAIN
 _BATCHES = tuple(shape for shape in MAIN if shape.rows >= 64)

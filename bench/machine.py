@@ -78,6 +78,17 @@ def commit(folder: Path = Path(__file__).parent) -> str | None:
     return done.stdout.strip()
 
 
+def released(versions: dict[str, str]) -> dict[str, str]:
+    """The dates of release of the pinned ones of `versions`, by package, from the files of requirements."""
+    dates = {}
+    for path in Path(__file__).parent.glob("requirements*.txt"):
+        pins = re.findall(r"^([\w-]+)==(\S+) +# (\d{4}-\d\d-\d\d)$", path.read_text(), re.MULTILINE)
+        for package, version, date in pins:
+            if versions.get(package, "").partition("+")[0] == version:  # PyTorch has +cpu at the end
+                dates[package] = date
+    return dates
+
+
 def describe() -> dict[str, Any]:
     """CPU, instruction sets, cores, system, and the versions of everything that runs."""
     import fastact

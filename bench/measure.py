@@ -226,7 +226,14 @@ class Run:
                 )
 
 
-def main(request_path: str) -> int:
+def _replace(path: Path, text: str) -> None:
+    """Write so that whoever ends this process meanwhile finds the older text or the new one."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def main(request_path: str) -> None:
     request = json.loads(Path(request_path).read_text())
     threads = request["threads"]
     pin(threads)
@@ -259,28 +266,28 @@ def main(request_path: str) -> int:
         task = progress.add_task("limits of this machine", total=1 + len(plan))
         progress.refresh()
         measured = limits.measure(threads)
-        neighbours = machine.Neighbours()
+        environment, neighbours = machine.describe(), machine.Neighbours()
         for what, measure in plan:
             progress.update(task, advance=1, description=f"{threads_text(threads)}, {what}")
             progress.refresh()
             measure()
+            answer = {
+                "environment": environment,
+                "released": machine.released(environment["versions"]),
+                "limits": {} if measured is None else {str(threads): measured},
+                "neighbours": {str(threads): neighbours.share()},
+                "missing": {table: missing for table, (_, missing) in tables.items()} | run.missing,
+                "results": run.records,
+                "networks": run.networks,
+                "wrong": run.wrong,
+            }
+            _replace(Path(request["answer"]), json.dumps(answer))
         progress.update(task, advance=1)
         progress.refresh()
-    taken = neighbours.share()
-    machine.warn(taken, "meanwhile")
-    answer = {
-        "environment": machine.describe(),
-        "limits": {} if measured is None else {str(threads): measured},
-        "neighbours": {str(threads): taken},
-        "missing": {table: missing for table, (_, missing) in tables.items()} | run.missing,
-        "results": run.records,
-        "networks": run.networks,
-    }
-    Path(request["answer"]).write_text(json.dumps(answer))
+    machine.warn(answer["neighbours"][str(threads)], "meanwhile")
     for message in run.wrong:
         console.print(f"wrong result, not timed: {message}", style="red", highlight=False)
-    return 1 if run.wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

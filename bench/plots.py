@@ -35,6 +35,7 @@ NETWORK_STYLES: dict[str, tuple[str, str | None]] = {
     "fastact C frozen": ("#8c2d04", "p"),
     "accelerated": STYLES["fastact Numba"],
     **{name: STYLES[name] for name in ("PyTorch", "torch.compile", "JAX", "naive NumPy")},
+    "torch.compile frozen": ("#08519c", "d"),
     "scikit-learn": STYLES["Thinc"],
     FLOOR: ("black", None),
 }

@@ -3,6 +3,7 @@
 The file of `python -m fastact bench --out`:
 
 {"environment": {cpu, instructions, versions, ...},
+ "released": {package: date of release}, absent in older files,
  "quick": whether a `--quick` run is in it (absent: no),
  "limits": {"1": {register_fma_gflops, load_fma_gflops, read_gbytes, with AMX tile_bf16_gflops}, ...},
             by threads
@@ -144,6 +145,7 @@ def merge(old: Results, new: Results) -> Results:
     versions = old["environment"]["versions"] | new["environment"]["versions"]
     return {
         "environment": new["environment"] | {"versions": versions},
+        "released": old.get("released", {}) | new.get("released", {}),
         "quick": old.get("quick", False) or new.get("quick", False),
         "limits": old["limits"] | new["limits"],
         "neighbours": _worse(old["neighbours"], new["neighbours"]),

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import goals, machine, records, tables
+from . import closest, goals, machine, records, tables
 from .shapes import MAXOUT, TABULATED, Shape
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -38,12 +38,21 @@ NETWORKS_NOTE = (
 )
 
 
+CLOSEST_NOTE = (
+    f"Closest peers: where the fastest of the others takes at most {closest.NEAR:g} times fastact C's time. "
+    'Below 1 in "C vs peer", the peer is faster.'
+)
+
+
 def page(results: records.Results, pictures: Mapping[str, str]) -> str:
     """A machine's page: every table, in Markdown, and the pictures: {description: file name}."""
     threads = records.Medians(results["results"]).threads()
+    close = closest.closest(results)
     parts = [
         f"# {results['environment']['cpu']}",
+        *([CLOSEST_NOTE, closest.markdown(close)] if close else []),
         f"Measured on: {tables.machine_line(results)}",
+        tables.versions_table(results),
         tables.missing_line(results).strip().replace("\n", "\n\n"),
         tables.limits_lines(results),
         tables.neighbours_line(results),
@@ -190,6 +199,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.goals:
             print(goals.text(goals.outcomes(results)))
             return 0
+        close = closest.closest(results)
+        if close:
+            print(f"{closest.text(close)}\n")
         for written in write(results, options.file, README if options.readme else None):
             print(f"wrote {written}")
     except (OSError, ValueError) as error:

@@ -21,8 +21,9 @@ SECONDS, QUICK_SECONDS = 3.0, 1.0  # for each mode of a main shape, at the least
 def run(threads: list[int], words: list[str], quick: bool, out: Path | None, show_goals: bool) -> int:
     """Measure and print; `words` are groups, shapes or networks, and where empty, all or few.
 
-    Returns 0, or 1 where a contender's results were wrong.  Before the work, raises ValueError for a bad
-    argument and where `out` has other results than this machine's, OSError where it cannot be written.
+    Returns 0, or 1 where a contender's results were wrong.  Where Ctrl-C stops the work, what was measured
+    until then is written and printed, and KeyboardInterrupt raised.  Before the work, raises ValueError for a
+    bad argument and where `out` has other results than this machine's, OSError where it cannot be written.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for count in threads:
@@ -35,10 +36,12 @@ def run(threads: list[int], words: list[str], quick: bool, out: Path | None, sho
     for count in threads:
         # a picture has one number of threads
         wanted = [shape for shape in chosen if count == threads[0] or not shapes.is_sweep(shape)]
-        part, failed = _measure(count, wanted, QUICK_SECONDS if quick else SECONDS)
+        part, failed, stopped = _measure(count, wanted, QUICK_SECONDS if quick else SECONDS)
         part["quick"] = quick
         results = part if results is None else records.merge(results, part)
         wrong = wrong or failed
+        if stopped:
+            break
     assert results is not None
     if out is not None:
         records.write(out, results if old is None else records.merge(old, results))
@@ -46,10 +49,15 @@ def run(threads: list[int], words: list[str], quick: bool, out: Path | None, sho
     if show_goals:
         print(f"\n{goals.text(goals.outcomes(results))}")
     print(f"\nwrote {out}" if out is not None else "\nnot written to a file: no --out")
+    if stopped:
+        raise KeyboardInterrupt
     return 1 if wrong else 0
 
 
-def _measure(threads: int, chosen: list[Shape | Network], seconds: float) -> tuple[records.Results, bool]:
+def _measure(
+    threads: int, chosen: list[Shape | Network], seconds: float
+) -> tuple[records.Results, bool, bool]:
+    """The results, whether any contender's were wrong, and whether Ctrl-C stopped the process."""
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         work = {
@@ -60,15 +68,21 @@ def _measure(threads: int, chosen: list[Shape | Network], seconds: float) -> tup
             "answer": str(answer),
         }
         request.write_text(json.dumps(work))
-        done = run_process(
-            [sys.executable, "-m", "bench.measure", str(request)],
-            cwd=ROOT,
-            env=process_environment(threads),
-        )
-        if not answer.exists():
-            raise RuntimeError(f"the process with {threads} threads ended with status {done.returncode}")
+        status, stopped = 0, False
+        try:
+            status = run_process(
+                [sys.executable, "-m", "bench.measure", str(request)],
+                cwd=ROOT,
+                env=process_environment(threads),
+            ).returncode
+        except KeyboardInterrupt:
+            if not answer.exists():
+                raise
+            stopped = True
+        if not answer.exists() or status:
+            raise RuntimeError(f"the process with {threads} threads ended with status {status}")
         part = json.loads(answer.read_text())
-    return part, done.returncode != 0
+    return part, bool(part.pop("wrong")), stopped
 
 
 def text(results: records.Results) -> str:

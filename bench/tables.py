@@ -23,6 +23,11 @@ CONTENDERS = (
     "ONNX Runtime",
     "OpenVINO",
     "OpenVINO bf16",
+    "oneDNN",
+    "torch.compile frozen",
+    "zentorch",
+    "ExecuTorch",
+    "tract",
     "fastact C bf16",
     "PyTorch medium",
     "torch.compile medium",
@@ -34,6 +39,7 @@ NETWORK_CONTENDERS = (
     "accelerated",
     "PyTorch",
     "torch.compile",
+    "torch.compile frozen",
     "JAX",
     "scikit-learn",
     "naive NumPy",
@@ -184,6 +190,17 @@ def commits_text(results: Results) -> str:
     return f"; commit {', '.join(commits)}" if commits else ""
 
 
+def versions_table(results: Results) -> str:
+    """Each package's version and date of release, in Markdown; empty where no date is known."""
+    dates = results.get("released")
+    if not dates:
+        return ""
+    lines = [
+        [name, version, dates.get(name, "")] for name, version in results["environment"]["versions"].items()
+    ]
+    return markdown_of(["package", "version", "released"], lines)
+
+
 def machine_line(results: Results) -> str:
     """The machine, the software and the commits of the measurement."""
     about = results["environment"]
@@ -247,6 +264,21 @@ def titled(
             yield f"{TITLES[mode]}, {threads_text(threads)}, median µs", content
 
 
+def ours_beside(rival: str) -> str:
+    """Which of fastact's is compared with a rival on networks: the frozen one with one that is frozen too."""
+    return f"{OURS} frozen" if rival.endswith(" frozen") else OURS
+
+
+def best_network_rival(times: Mapping[str, float]) -> str | None:
+    """The rival that comes closest to fastact's on a network; None where there are none to compare."""
+    ratios = {
+        name: time / times[ours_beside(name)]
+        for name, time in times.items()
+        if name not in NETWORK_OURS and ours_beside(name) in times
+    }
+    return min(ratios, key=lambda name: ratios[name], default=None)
+
+
 def network_table(times: Mapping[Network, Mapping[str, float]]) -> Table:
     """Medians in microseconds, in brackets as a multiple of fastact C's; {network: {contender: median}}."""
     contenders = [name for name in NETWORK_CONTENDERS if any(name in each for each in times.values())]
@@ -262,8 +294,8 @@ def network_table(times: Mapping[Network, Mapping[str, float]]) -> Table:
         cells.append(line)
         timed = {name: time for name, time in of_network.items() if name != FLOOR}
         fastest.append(contenders.index(min(timed, key=lambda name: timed[name])) if timed else -1)
-        rivals = [time for name, time in of_network.items() if name not in NETWORK_OURS]
-        ratios.append(f"{min(rivals) / ours:.2f}x" if rivals and ours is not None else "")
+        rival = best_network_rival(of_network)
+        ratios.append("" if rival is None else f"{of_network[rival] / of_network[ours_beside(rival)]:.2f}x")
     return Table(contenders, list(times), cells, fastest, ratios, "C vs best other")
 
 

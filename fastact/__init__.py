@@ -15,6 +15,7 @@ from . import elementwise as _elementwise
 from . import info as _info
 from . import nn as _nn
 from .backends import get_backend, set_backend
+from .custom import CustomActivation, custom_activation
 from .elementwise import *  # noqa: F403
 from .info import get_config, get_num_threads, show_config
 from .nn import *  # noqa: F403
@@ -42,9 +43,11 @@ from .settings import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CustomActivation",
     "__version__",
     "activation",
     "activation_backward",
+    "custom_activation",
     "float32_matmul_precision",
     "get_backend",
     "get_config",

@@ -23,7 +23,8 @@
 
 An activation whose derivative follows from y without loss saves y, which the caller has anyway; the others
 save z.  At an infinite z, y and the derivative are their limits.  NaN gives NaN.  "linear", Keras's name for
-identity, is accepted wherever a name is.  csrc/README.md says how to add an activation.
+identity, is accepted wherever a name is, and so is a `CustomActivation`.  csrc/README.md says how to add an
+activation.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 import numpy as np
 
 from .checks import LARGEST, check_array, check_finite, shown, unknown_name
+from .custom import CustomActivation
 
 Array = np.ndarray[Any, Any]
+
+CUSTOM = 255  # the code of a `CustomActivation`, which no row of the table has
 
 
 class Activation(NamedTuple):
@@ -46,8 +50,9 @@ class Activation(NamedTuple):
     name: str
     code: int  # as in the table
     saves: str  # "y" or "z"
-    parameter: float = 0.0  # negative_slope or alpha
+    parameter: float = 0.0  # negative_slope, alpha, or that of a custom activation
     slope: Array | None = None  # prelu: shape (1,) or (features,), C-contiguous, dtype of z
+    custom: CustomActivation | None = None
 
 
 # ---- the formulas in NumPy.  p is the parameter: a scalar of the arrays' dtype, or PReLU's slope
@@ -259,6 +264,7 @@ FixedName = Literal[
     "logsigmoid",
 ]
 ActivationName = Literal[FixedName, "prelu"]
+AnyActivation = ActivationName | CustomActivation
 Approximate = Literal["none", "tanh"]
 
 
@@ -269,6 +275,7 @@ class Parameters(TypedDict, total=False):
     slope: Any  # an array; for a layer, which learns the slope, the numbers to start from
     alpha: float
     approximate: Approximate
+    parameter: float  # of a custom activation
 
 
 _ALIASES: dict[str, ActivationName] = {"linear": "identity"}
@@ -276,40 +283,84 @@ _ALIASES: dict[str, ActivationName] = {"linear": "identity"}
 _ACTIVATIONS = {name: Activation(name, row.code, row.saves) for name, row in TABLE.items()}
 
 
-def canonical(name: ActivationName) -> ActivationName:
+def canonical(activation: AnyActivation) -> AnyActivation:
     """The table's name of an activation that may be called by an alias."""
-    return _ALIASES.get(name, name)
+    return activation if isinstance(activation, CustomActivation) else _ALIASES.get(activation, activation)
+
+
+def initialiser(activation: AnyActivation) -> str:
+    """The name of the function of `fastact.init` for the weights of a layer with this activation."""
+    if isinstance(activation, CustomActivation):
+        return "he_normal"
+    return TABLE[canonical(activation)].init  # type: ignore[index]
+
+
+def defaults_of(activation: AnyActivation) -> Mapping[str, Any]:
+    """The keywords of an activation and their defaults; None for the slope of PReLU."""
+    if isinstance(activation, CustomActivation):
+        return activation.defaults
+    return TABLE[canonical(activation)].defaults  # type: ignore[index]
+
+
+def learns_slope(activation: Any) -> bool:
+    """Whether the activation has a slope, which layers learn."""
+    if isinstance(activation, CustomActivation):
+        return "slope" in activation.defaults
+    return isinstance(activation, str) and activation == "prelu"
+
+
+def saves_z(activation: AnyActivation) -> bool:
+    """Whether the backward of the activation needs z."""
+    if isinstance(activation, CustomActivation):
+        return activation.saves == "z"
+    return CODES[activation].saves_z
 
 
 _BY_NAME = {name: _ACTIVATIONS[name] for name in NAMES}
 _BY_NAME |= {alias: _ACTIVATIONS[name] for alias, name in _ALIASES.items()}
 
 
-# The code of each activation, its parameter by default, and whether its backward needs z.
-CODES: dict[str, tuple[int, float, bool]] = {}
+class Code(NamedTuple):
+    """An activation as C reads it for a network, see csrc/api/network.c."""
+
+    code: int  # or an address
+    parameter: float
+    saves_z: bool
+    takes_slope: bool
+    owner: Any = None  # of the memory at the address
+
+
+# Each activation with its parameter by default.
+CODES: dict[str, Code] = {}
 for _name, _act in _BY_NAME.items():
     (_default,) = TABLE[_act.name].defaults.values() or (0.0,)
-    CODES[_name] = _act.code, _default if isinstance(_default, float) else 0.0, _act.saves == "z"
+    _number = _default if isinstance(_default, float) else 0.0
+    CODES[_name] = Code(_act.code, _number, _act.saves == "z", learns_slope(_name))
 
 
-def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Activation:
-    """The activation called `name` with its keywords checked.
+def resolve(
+    name: str | CustomActivation, features: int, dtype: np.dtype[Any], parameters: Mapping[str, Any]
+) -> Activation:
+    """The activation called `name`, or a `CustomActivation`, with its keywords checked.
 
     `features` is the length of z's last axis, which a PReLU slope has to match.  Raises ValueError for
     an unknown name or an invalid value, TypeError for a keyword that the activation does not take.
     """
     act = _BY_NAME.get(name) if isinstance(name, str) else None
     if act is None:
-        raise unknown_name("activation", name, NAMES)
-    defaults = TABLE[act.name].defaults
+        if not isinstance(name, CustomActivation):
+            raise unknown_name("activation", name, NAMES)
+        act, defaults = Activation(name.name, CUSTOM, name.saves, custom=name), name.defaults
+    else:
+        defaults = TABLE[act.name].defaults
     if not parameters and not defaults:
         return act
     for key in parameters:
         if key not in defaults:
             wanted = ", ".join(defaults) or "no parameter"
-            raise TypeError(f"{key}: {name} takes {wanted}")
+            raise TypeError(f"{key}: {act.name} takes {wanted}")
     values = {**defaults, **parameters}
-    if name == "prelu":
+    if "slope" in defaults:
         return act._replace(slope=_check_slope(values["slope"], features, dtype))
     if name == "gelu":
         approximate = values["approximate"]
@@ -318,15 +369,6 @@ def resolve(name: str, features: int, dtype: np.dtype[Any], parameters: Mapping[
         return _ACTIVATIONS["gelu_tanh"] if approximate == "tanh" else act
     (key,) = defaults
     return act._replace(parameter=check_finite(key, values[key], LARGEST[dtype.char]))
-
-
-def code_of(name: str, parameters: Mapping[str, Any]) -> tuple[int, float, bool]:
-    """The entry of `CODES` for an activation with parameters other than a slope.
-
-    Raises what `resolve` raises for float64.
-    """
-    act = resolve(name, 1, np.dtype(np.float64), parameters)
-    return act.code, act.parameter, act.saves == "z"
 
 
 def _check_slope(slope: Any, features: int, dtype: np.dtype[Any]) -> Array:

@@ -41,6 +41,8 @@ def shown(value: Any) -> str:
 _CONVERSIONS = {
     "cupy": ".get()",
     "fastact": ".data",  # a Parameter
+    "jax": "fastact.jax or np.asarray(...)",
+    "jaxlib": "fastact.jax or np.asarray(...)",
     "pandas": ".to_numpy()",
     "polars": ".to_numpy()",
     "tensorflow": ".numpy()",

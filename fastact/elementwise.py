@@ -328,7 +328,7 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
         """The names of 0.1.0, which pickles may have, for this module and for the package."""
         if name not in ("linear", "linear_backward"):
             cure = ""
-            if name in ("torch", "thinc"):
+            if name in ("jax", "torch", "thinc"):
                 cure = f": import fastact.{name} first"
             elif name.lower() in TABLE:
                 cure = f": try Activation({name.lower()!r}), or activation={name.lower()!r} of Linear"

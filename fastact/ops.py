@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import activations, backends, settings
-from .activations import ActivationName, FixedName, Parameters
+from .activations import AnyActivation, FixedName, Parameters
 from .backends import BackendName
 from .checks import (
     LARGEST,
@@ -343,19 +343,19 @@ def maxout_backward(
 # fmt: off
 @overload
 def linear_activation(
-    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    x: Array, weight: Array, bias: Array | None = None, activation: AnyActivation = "relu", *,
     out: Out2 = None, return_saved: Literal[True] = True, backend: BackendName | None = None,
     precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, Array]: ...
 @overload
 def linear_activation(
-    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    x: Array, weight: Array, bias: Array | None = None, activation: AnyActivation = "relu", *,
     out: Out2 = None, return_saved: Literal[False], backend: BackendName | None = None,
     precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, None]: ...
 @overload
 def linear_activation(
-    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName = "relu", *,
+    x: Array, weight: Array, bias: Array | None = None, activation: AnyActivation = "relu", *,
     out: Out2 = None, return_saved: bool, backend: BackendName | None = None,
     precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Array, Array | None]: ...
@@ -364,7 +364,7 @@ def linear_activation(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    activation: ActivationName = "relu",
+    activation: AnyActivation = "relu",
     *,
     out: Out2 = None,
     return_saved: bool = True,
@@ -378,7 +378,7 @@ def linear_activation(
         x: (..., in_features), float32 or float64.
         weight: (out_features, in_features), the dtype of x.
         bias: (out_features,), the dtype of x, or None.
-        activation: a name of the table in `fastact.activations`.
+        activation: a name of the table in `fastact.activations`, or a `CustomActivation`.
         out: (y, saved), arrays to write the results to; either may be None. Where the activation saves y,
             the second has to be None or the first again. They must not overlap an input.
         return_saved: False, where no backward follows, keeps nothing: None is returned in place of saved.
@@ -457,7 +457,7 @@ def linear_activation_backward(
 ) -> tuple[Grad, Grad, Grad, Grad]: ...
 @overload
 def linear_activation_backward(
-    grad_y: Array, x: Array, weight: Array, saved: Array, activation: ActivationName, *,
+    grad_y: Array, x: Array, weight: Array, saved: Array, activation: AnyActivation, *,
     needs: Needs | None = None, out: Outs = None, accumulate: bool = False,
     backend: BackendName | None = None, precision: Precision | None = None, **parameters: Unpack[Parameters]
 ) -> tuple[Grad, ...]: ...
@@ -467,7 +467,7 @@ def linear_activation_backward(
     x: Array,
     weight: Array,
     saved: Array,
-    activation: ActivationName = "relu",
+    activation: AnyActivation = "relu",
     *,
     needs: Needs | None = None,
     out: Outs = None,
@@ -693,7 +693,7 @@ def layer_norm_backward(
 
 def activation(
     z: Array,
-    activation: ActivationName,
+    activation: AnyActivation,
     *,
     out: Out = None,
     backend: BackendName | None = None,
@@ -703,7 +703,7 @@ def activation(
 
     Args:
         z: float32 or float64, any shape; a PReLU slope per feature runs along its last axis.
-        activation: a name of the table in `fastact.activations`.
+        activation: a name of the table in `fastact.activations`, or a `CustomActivation`.
         out: an array to write y to; it may be z itself.
         backend: "c", "numba" or "numpy" for this call only.
         **parameters: the activation's own keywords.
@@ -745,14 +745,14 @@ def activation_backward(
 ) -> tuple[Array, Array]: ...
 @overload
 def activation_backward(
-    grad_y: Array, saved: Array, activation: ActivationName, *, out: Out | Out2 = None,
+    grad_y: Array, saved: Array, activation: AnyActivation, *, out: Out | Out2 = None,
     accumulate: bool = False, backend: BackendName | None = None, **parameters: Unpack[Parameters]
 ) -> Array | tuple[Array, Array]: ...
 # fmt: on
 def activation_backward(
     grad_y: Array,
     saved: Array,
-    activation: ActivationName,
+    activation: AnyActivation,
     *,
     out: Out | Out2 = None,
     accumulate: bool = False,

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
 
+import numpy as np
+
 from .checks import check_size, unknown_name
 
 Precision = Literal["highest", "high", "medium"]
@@ -18,6 +20,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
+# The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place
+# in PRECISIONS.
+DEFAULTS = np.zeros(2, np.intc)
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)
 
@@ -42,7 +47,7 @@ def set_num_threads(threads: int) -> None:
     Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """
     global _default_threads
-    _default_threads = _check_threads(threads)
+    _default_threads = DEFAULTS[0] = _check_threads(threads)
 
 
 @contextmanager
@@ -62,6 +67,11 @@ def requested_threads() -> int:
     """The thread count that was asked for; 0, the backend's own default, where nobody asked."""
     override = _threads.get()
     return _default_threads if override is None else override
+
+
+def threads_of_context() -> int:
+    """The thread count of this context alone; 0 where the process's count is in force."""
+    return _threads.get() or 0
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:
@@ -84,6 +94,7 @@ def set_float32_matmul_precision(precision: Precision) -> None:
     """
     global _default_precision
     _default_precision = check_precision(precision)
+    DEFAULTS[1] = PRECISIONS.index(_default_precision)
 
 
 def get_float32_matmul_precision() -> Precision:

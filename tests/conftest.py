@@ -56,7 +56,7 @@ def pytest_report_teststatus(report, config):
     return ("passed", "", "PASSED") if quiet and report.passed and report.when == "call" else None
 
 
-FRAMEWORKS = ("spacy", "thinc", "torch")  # tests/frameworks/test_<framework>*.py need them
+FRAMEWORKS = ("jax", "sklearn", "spacy", "thinc", "torch")  # tests/frameworks/test_<framework>*.py need them
 MISSING_FRAMEWORKS = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
 
 

@@ -22,9 +22,9 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import fastact as fa
-from bench import ab, bits, goals, plots, records, report, run, shapes, tables, timing
+from bench import ab, bits, closest, goals, machine, plots, records, report, run, shapes, tables, timing
 from bench.measure import Run
-from bench.peers import LAYERS, load
+from bench.peers import DOES, FROZEN, LAYERS, NETWORKS, PACKAGES, load
 from bench.problem import BFLOAT16_ROUNDOFF, FLOAT32_ROUNDOFF, Problem, Truth, exact
 from bench.shapes import LINEAR, MAIN, ROWS, Shape
 from bench.tuning import harness
@@ -252,6 +252,36 @@ def test_speedup_ignores_rivals_of_lower_precision():
     assert tables.speedup({"fastact C": 2.0, "OpenVINO": 3.0, "OpenVINO bf16": 1.0}) == 1.5
 
 
+def test_closest_lists_the_fastest_peer_of_each_shape_from_the_closest_on():
+    found = closest.closest(
+        results(
+            *(result("fastact C", 100.0, shape) for shape in MAIN[:3]),
+            *(result("JAX", time, shape) for time, shape in zip((115.0, 116.0, 90.0), MAIN, strict=False)),
+            result("NumPy", 114.0),
+            result("fastact C high", 1.0),
+            result("fastact C", 100.0, mode="frozen"),
+            result("OpenVINO bf16", 50.0, mode="frozen"),
+            result("tract", 101.0, mode="frozen"),
+            result("fastact C", 100.0, mode="tiers"),
+            result("PyTorch medium", 100.0, mode="tiers"),
+        )
+    )
+    assert [(each.ratio, each.where, each.peer) for each in found] == [
+        (0.9, str(MAIN[2]), "JAX"),
+        (1.01, str(MAIN[0]), "tract"),
+        (1.14, str(MAIN[0]), "NumPy"),
+    ]
+    assert found[1].what == "inference with frozen weights, 1 thread"
+    assert "0.90x 100x784x240x5, forward, 1 thread: JAX 90 µs, fastact 100 µs" in closest.text(found)
+    assert max(map(len, closest.text(found).splitlines())) <= 80
+
+
+def test_closest_says_of_each_rival_what_it_does():
+    rivals = {name for name in (*LAYERS, *FROZEN, *NETWORKS) if not name.startswith("fastact")}
+    left_out = {"OpenVINO bf16", "accelerated", "floor"}
+    assert rivals - left_out == DOES.keys()
+
+
 @pytest.mark.parametrize("mode", ["tiers", "tiers_backward"])
 def test_markdown_of_tiers_shows_errors(mode):
     found = results(result("fastact C medium", 200.0, mode=mode), result("PyTorch medium", 300.0, mode=mode))
@@ -389,10 +419,19 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
 
 
 @pytest.mark.parametrize(
-    "name", ["ab", "activations", "bits", "ppo", *SPACY_SCRIPTS, "torch_networks", "torch_step", "ulp"]
+    "name",
+    [
+        *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython"),
+        *("numba_vs_c", "ppo"),
+        *SPACY_SCRIPTS,
+        *("torch_networks", "torch_step", "ulp"),
+    ],
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
-    if name in ("ppo", "torch_networks", "torch_step"):
+    if name == "jax_layers":
+        pytest.importorskip("jax")
+        pytest.importorskip("fastact._native")
+    if name in ("estimators", "ppo", "torch_networks", "torch_step"):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")
@@ -562,6 +601,21 @@ def test_run_names_contenders_that_lack_the_activation():
     assert "no erf" in measured.missing["linear gelu"]["naive NumPy"]
 
 
+def test_run_that_is_stopped_writes_what_it_has_measured(tmp_path, monkeypatch, capsys):
+    def stopped(command, **options):
+        answer = json.loads(Path(command[-1]).read_text())["answer"]
+        part = results(result("fastact C", 1.0)) | {"environment": machine.describe(), "wrong": []}
+        Path(answer).write_text(json.dumps(part))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_process", stopped)
+    out = tmp_path / "machine.json"
+    with pytest.raises(KeyboardInterrupt):
+        run.run([1, 1], [str(MAIN[0])], False, out, False)
+    assert records.read(out)["results"] == [result("fastact C", 1.0)]
+    assert f"wrote {out}" in capsys.readouterr().out
+
+
 # ---- reports
 
 README = "before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n"
@@ -610,6 +664,32 @@ def test_report_leaves_readme_alone_and_names_its_files(tmp_path, readme, capsys
     page = (tmp_path / "machine.md").read_text()
     assert re.findall(r"!\[.*?\]\((.*?)\)", page) == ["machine-rates.svg"]
     assert "| 1x2048x2048:gelu | **100** |" in page
+
+
+def test_report_begins_with_the_closest_peers_and_tells_dates_of_release(tmp_path, readme, capsys):
+    found = full_results(result("Thinc", 110.0)) | {"released": {"numpy": "2026-11-15"}}
+    report_in(tmp_path, found)
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "Closest peers: the fastest of the others takes at most 1.15 times fastact's time\n"
+    )
+    share = round(100 * MAIN[0].dense_flop / 100e-6 / 100e9)
+    line = f"\n1.10x 1024x288x96x3, forward, 1 thread: Thinc 110 µs, fastact 100 µs, {share}%\n"
+    assert line in printed
+    page = (tmp_path / "machine.md").read_text()
+    assert "| numpy | 2.0 | 2026-11-15 |" in page
+    line = f"| 1024x288x96x3 | 1.10x | forward, 1 thread | 100 | {share}% | 110 | Thinc |"
+    does = "- Thinc: BLIS's product, then C++ loops"
+    assert page.index(line) < page.index(does) < page.index("| numpy |") < page.index("## Linear")
+
+
+def test_released_knows_the_dates_of_pinned_versions_only():
+    pins = re.findall(r"^(\S+)==(\S+)", (ROOT / "bench/requirements.txt").read_text(), re.MULTILINE)
+    pinned = dict(pins)
+    assert set(pinned) - set(PACKAGES) == {"onnx"}
+    assert machine.released(pinned).keys() == pinned.keys()
+    assert machine.released({"torch": f"{pinned['torch']}+cpu"}).keys() == {"torch"}
+    assert machine.released({"torch": "2.0", "python": "3.13"}) == {}
 
 
 def test_report_for_readme_writes_one_chart_and_one_table(tmp_path, readme, capsys):

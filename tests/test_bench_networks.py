@@ -16,7 +16,7 @@ from support.processes import output_of
 # last, so that nothing of the checkout comes before what is installed
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import peers, plots, records, report, run, shapes, tables
+from bench import closest, peers, plots, records, report, run, shapes, tables
 from bench.measure import NETWORK_MODES, Run, WrongResult, check_network
 from bench.network_truth import LEARNING_RATE, NetworkTruth
 from bench.networks import DTYPES, NETWORKS, Network, NetworkProblem
@@ -141,11 +141,14 @@ def test_numpy_gradients_equal_finite_differences(network):
             assert abs((losses[1] - losses[0]) / (2 * step) - grad[place]) < 1e-8
 
 
-# torch.compile is the eager model, compiled for some seconds a case: bench/test_networks.py has it.  JAX has
-# threads that a test which forks would meet.
+# torch.compile is the eager model, frozen or not, and takes seconds: bench/test_networks.py has both.
+# JAX has threads that a test which forks would meet.
+SLOW_OR_THREADED = ("torch.compile", "torch.compile frozen", "JAX")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("network", [TANH, ROW, MAXOUT, DROPOUT], ids=str)
-@pytest.mark.parametrize("name", [name for name in peers.NETWORKS if name not in ("torch.compile", "JAX")])
+@pytest.mark.parametrize("name", [name for name in peers.NETWORKS if name not in SLOW_OR_THREADED])
 def test_contender_agrees_with_float64(name, network, dtype):
     problem, kind = NetworkProblem(network, dtype), load(name)
     if name == "scikit-learn" and network.pieces > 1:
@@ -392,6 +395,12 @@ def test_merge_with_an_older_file_without_networks_keeps_both():
     assert run.text(old) == run.text(old | {"networks": []})
 
 
+def test_merge_keeps_the_dates_of_release_of_both():
+    old = results() | {"released": {"jax": "2026-10-21"}}
+    new = results() | {"released": {"numpy": "2026-11-15"}}
+    assert records.merge(old, new)["released"] == old["released"] | new["released"]
+
+
 def test_merge_takes_versions_of_packages_that_only_one_of_both_has():
     old, new = results(), results()
     old["environment"]["versions"] |= {"thinc": "8.3"}
@@ -447,6 +456,24 @@ def test_tables_of_networks_come_by_threads_mode_and_dtype():
     ]
 
 
+def test_frozen_rival_of_a_network_is_compared_with_the_frozen_one_of_fastact():
+    times = {
+        "fastact C": 10.0,
+        "fastact C frozen": 5.0,
+        "JAX": 11.5,
+        "torch.compile frozen": 5.5,
+        "floor": 1.0,
+    }
+    found = results(*(record(name, time, mode="forward") for name, time in times.items()))
+    ((_, table),) = tables.of_networks(found)
+    assert table.ratios == ["1.10x"]
+    (close,) = closest.closest(found)
+    assert (close.peer, close.peers, close.ours) == ("torch.compile frozen", 5.5, 5.0)
+    assert close.what == "forward of a network, float32, 1 thread"
+    without_frozen = {name: time for name, time in times.items() if name != "fastact C frozen"}
+    assert tables.best_network_rival(without_frozen) == "JAX"
+
+
 def test_picture_of_networks_has_a_line_for_each_contender_and_a_dashed_floor():
     figure = plots.networks(full_results(), 1)
     assert len(figure.axes) == 4
@@ -499,8 +526,9 @@ def test_readme_section_has_the_training_steps_of_one_thread_in_float32():
 
 def test_measuring_process_answers_with_records_of_networks(monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than all the rest
-    part, failed = run._measure(1, [Network(2, (3, 2, 3))], 0.0)
+    part, failed, stopped = run._measure(1, [Network(2, (3, 2, 3))], 0.0)
     assert not failed
+    assert not stopped
     assert part["results"] == []
     assert set(part["missing"]) <= {"networks", "2x3-2-3:tanh"}
     found = {(each["dtype"], each["mode"], each["contender"]) for each in part["networks"]}

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from support import custom
 
 import fastact as fa
 from fastact import convert, init
@@ -70,6 +71,19 @@ def parameter():
     made = fa.Parameter(ones(2, 3), "weight")
     made.grad = ones(2, 3)
     return made
+
+
+def twice(z):
+    return 2 * z
+
+
+def times(z, p):
+    return z * p
+
+
+def custom_of(second, **keywords):
+    function = twice if second is None else times
+    return fa.custom_activation("custom", function, function, **keywords)
 
 
 def trained(layer):
@@ -153,6 +167,35 @@ CALLS = {
     "Linear prelu": (
         lambda **k: fa.Linear(3, 2, activation="prelu", **k),
         {"slope": 0.25},
+    ),
+    "Linear custom": (
+        lambda **k: fa.Linear(3, 2, activation=custom.swish, **k),
+        {"parameter": 1.0},
+    ),
+    "Linear custom slope": (
+        lambda **k: fa.Linear(3, 2, activation=custom.learned_swish, **k),
+        {"slope": 1.0},
+    ),
+    "activation custom": (
+        lambda **k: fa.activation(activation=custom.swish, **k),
+        {"z": GRAD, "parameter": 1.0, "out": None, "backend": None},
+    ),
+    "custom_activation": (
+        lambda **k: fa.custom_activation(**k),
+        {"name": "twice", "forward": twice, "derivative": twice, "saves": "z", "slope_derivative": None},
+    ),
+    "custom_activation parameter": (
+        lambda parameter: custom_of(parameter, parameter=parameter),
+        {"parameter": 1.0},
+    ),
+    "custom_activation slope": (
+        lambda slope: custom_of(slope, slope=slope, slope_derivative=None if slope is None else times),
+        {"slope": 1.0},
+    ),
+    "check_gradient": (
+        fa.check_gradient,
+        {"function": fa.PReLU(dtype=np.float64), "x": ones(4, 3, dtype=np.float64), "backward": None}
+        | {"points": 3, "rng": 0},
     ),
     "Maxout": (
         lambda **k: fa.Maxout(**k),
@@ -255,6 +298,7 @@ VALID = {
     "slope": {*SCALARS, "list", "0-d", "ambiguous"},
     "negative_slope": SCALARS,
     "alpha": SCALARS,
+    "parameter": SCALARS,
     "axis": {"-1"},
     "lr": NUMBERS,
     "momentum": NUMBERS,
@@ -280,11 +324,21 @@ VALID = {
 FLOAT64 = {*NUMBERS, "1e39"}  # a schedule computes in float64, like he_normal
 VALID_FOR_ONE = {
     ("he_normal", "negative_slope"): {*SCALARS, "1e39"},
+    ("custom_activation parameter", "parameter"): {"None", *SCALARS, "1e39"},
+    ("custom_activation slope", "slope"): {"None", *SCALARS, "1e39"},
+    ("custom_activation", "slope_derivative"): {"None"},
+    ("check_gradient", "backward"): {"None"},
     **{(call, "weight"): {"None"} for call in ("layer_norm", "layer_norm_backward")},
     ("clip_grad_norm_", "max_norm"): {*FLOAT64, "inf", "10**400", "10**5000"},
     **{(schedule, "lr"): FLOAT64 for schedule in ("cosine", "schedules.step", "linear_warmup")},
 }
-OWN_ERRORS = {("init", "raises"), ("init", "a class"), ("parameters", "raises")}  # of the caller's own code
+OWN_ERRORS = {  # of the caller's own code
+    ("init", "raises"),
+    ("init", "a class"),
+    ("parameters", "raises"),
+    ("function", "raises"),
+    ("function", "a class"),
+}
 ANY_SHAPE = {"ambiguous", "0-d"}  # an array that may fit by itself, so that the message names another
 
 

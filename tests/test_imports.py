@@ -14,8 +14,9 @@ PACKAGE = Path(fastact.__file__).parent
 
 def test_import_of_fastact_imports_no_heavy_package():
     loaded = set(output_of("import sys, fastact; print(*sys.modules)").split())
-    heavy = {"numba", "llvmlite", "scipy", "sklearn", "torch", "thinc", "spacy", "rich", "matplotlib", "cffi"}
-    assert not loaded & heavy
+    frameworks = {"jax", "torch", "thinc", "spacy"}
+    heavy = {"numba", "llvmlite", "scipy", "sklearn", "rich", "matplotlib", "cffi"}
+    assert not loaded & (frameworks | heavy)
 
 
 def test_c_backend_runs_without_numba():
@@ -44,12 +45,13 @@ def test_numba_backend_runs_without_the_c_extension():
 # Each room may import those before it, and its own modules.
 ROOMS = (
     ("checks",),
+    ("custom",),
     ("activations", "outputs", "settings", "convert"),
     ("backends",),
     ("ops", "info"),
     ("elementwise",),
     ("nn",),
-    ("torch", "thinc", "study"),
+    ("jax", "torch", "thinc", "sklearn", "study", "overloads"),
     ("cli",),
     ("__main__",),
 )

@@ -22,12 +22,13 @@ FUNCTIONS = """
     elu_backward gelu_backward hardsigmoid_backward hardswish_backward hardtanh_backward identity_backward
     leaky_relu_backward logsigmoid_backward mish_backward prelu_backward relu_backward relu6_backward
     selu_backward sigmoid_backward silu_backward softplus_backward softsign_backward tanh_backward
+    CustomActivation custom_activation
 """
 TRAINING = """
-    Activation Adam AdamW Dropout Frozen Layer LayerNorm Linear Maxout PReLU Parameter Residual SGD
-    Sequential Summary
-    binary_cross_entropy_with_logits clip_grad_norm_ freeze huber linear_region load max_norm_ mse
-    piece_usage region_boundaries save schedules softmax_cross_entropy summary
+    Activation Adam AdamW Dropout Frozen GradientCheck Layer LayerNorm Linear Maxout PReLU Parameter
+    Residual SGD Sequential Summary
+    binary_cross_entropy_with_logits check_gradient clip_grad_norm_ freeze huber linear_region load max_norm_
+    mse piece_usage region_boundaries save schedules softmax_cross_entropy summary
 """
 SETTINGS = """
     __version__ init float32_matmul_precision get_backend get_config get_float32_matmul_precision
@@ -85,7 +86,7 @@ def test_types_hold_the_names_of_the_tables():
     assert get_args(settings.Precision) == settings.PRECISIONS == ("highest", "high", "medium")
     assert get_args(backends.BackendName) == backends.NAMES == ("c", "numba", "numpy")
     keywords = {keyword for row in activations.TABLE.values() for keyword in row.defaults}
-    assert set(activations.Parameters.__annotations__) == keywords
+    assert set(activations.Parameters.__annotations__) == {*keywords, "parameter"}
     approximations = get_args(activations.Approximate)
     z = np.array([1.0])
     assert len({fa.gelu(z, approximate).item() for approximate in approximations}) == 2 == len(approximations)

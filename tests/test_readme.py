@@ -20,7 +20,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"<!-- not run: \S.*? -->\n+```python\n.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r'\]\(([^()\s]+)\)|\b(?:src|srcset|href)="([^"\s]+)"')
 FRAMEWORK = re.compile(
-    r"^import (?:fastact\.)?(spacy|thinc|torch)\b|^from (?:fastact\.)?(spacy|thinc|torch)\b", re.M
+    r"^(?:import|from) (?:fastact\.)?(?:jax\.)?(equinox|flax|jax|spacy|thinc|torch)\b", re.MULTILINE
 )
 
 
@@ -76,8 +76,7 @@ def test_broken_links_are_found_in_markdown_and_html(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=relative)
 def test_python_blocks_of_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
     program = "\n".join(blocks(page, "python"))
-    for names in FRAMEWORK.findall(program):
-        name = "".join(names)
+    for name in FRAMEWORK.findall(program):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"needs {name}")
     run(program, tmp_path)

@@ -17,6 +17,7 @@ from support.variants import COMPILED_BACKENDS
 from threadpoolctl import threadpool_limits
 
 import fastact as fa
+from fastact import settings
 
 COUNTS = (1, 2, 3, 4)
 # Enough work for several threads, and sizes that they cannot share out evenly.
@@ -114,6 +115,19 @@ def test_num_threads_context_overrides_the_process_in_its_own_context():
         assert fa.get_num_threads() == 3
     assert seen == [before]
     assert fa.get_num_threads() == before
+
+
+def test_defaults_for_compiled_code_are_those_of_the_process(monkeypatch):
+    monkeypatch.setattr(settings, "_default_threads", 0)
+    monkeypatch.setattr(settings, "DEFAULTS", np.zeros_like(settings.DEFAULTS))
+    fa.set_num_threads(3)
+    with fa.num_threads(2):  # of one context alone
+        assert settings.threads_of_context() == 2
+        assert settings.DEFAULTS[0] == 3
+    with pytest.raises(ValueError, match="threads: got 0"):
+        fa.set_num_threads(0)
+    assert settings.DEFAULTS[0] == 3
+    assert settings.threads_of_context() == 0
 
 
 def test_set_num_threads_overrides_the_environment():

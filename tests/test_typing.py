@@ -55,6 +55,13 @@ fa.Activation("relu6")
 fa.Activation("swish")  # wrong
 fa.Activation("prelu")  # wrong
 fa.reluu(x)  # wrong
+twice = fa.custom_activation("twice", lambda z: 2 * z, lambda z: 2.0)
+fa.custom_activation("twice", lambda z: 2 * z, lambda z: 2.0, saves="x")  # wrong
+fa.activation(x, twice, parameter=1.0)
+fa.linear_activation(x, flat, None, twice)
+fa.Linear(3, 4, activation=twice)
+fa.Activation(twice)
+assert_type(fa.check_gradient(twice, x), fa.GradientCheck)
 
 fa.set_float32_matmul_precision("medium")
 fa.set_float32_matmul_precision("low")  # wrong

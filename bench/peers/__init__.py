@@ -25,8 +25,13 @@ FROZEN = {
     "fastact C bf16": "fastact_layers:FrozenBf16",
     "fastact Numba": "fastact_layers:FrozenNumba",
     "ONNX Runtime": "onnx_runtime:OnnxRuntime",
+    "oneDNN": "onednn:OneDnn",  # loaded before OpenVINO, with whose older TBB Intel's OpenCL has no device
     "OpenVINO": "openvino_infer:OpenVino",
     "OpenVINO bf16": "openvino_infer:OpenVinoBf16",
+    "torch.compile frozen": "pytorch_frozen:Frozen",
+    "zentorch": "zentorch_frozen:Zentorch",
+    "ExecuTorch": "executorch_xnnpack:ExecuTorch",
+    "tract": "tract_onnx:Tract",
 }
 # the precision tiers beside PyTorch's, which are settings of the whole process
 TIERS = {
@@ -43,6 +48,7 @@ NETWORKS = {
     "accelerated": "networks.accelerated:Accelerated",
     "PyTorch": "networks.pytorch:Eager",
     "torch.compile": "networks.pytorch:Compiled",
+    "torch.compile frozen": "networks.pytorch:Frozen",
     "JAX": "networks.jax_jit:JaxJit",
     "scikit-learn": "networks.scikit_learn:ScikitLearn",
     "naive NumPy": "networks.numpy_plain:NumpyPlain",
@@ -51,7 +57,25 @@ NETWORKS = {
 TABLES = {"layers": LAYERS, "frozen": FROZEN, "tiers": TIERS}
 PACKAGES = (
     *("numpy", "scipy", "numba", "torch", "thinc", "blis", "jax", "scikit-learn", "onnxruntime", "openvino"),
+    *("onednn", "zentorch", "executorch", "tract"),
 )
+# how each rival computes a layer or a network, in a few words
+DOES = {
+    "naive NumPy": "OpenBLAS's product, and an array for each operation after it",
+    "NumPy": "OpenBLAS's product, then one search for the winners, or the activation in place",
+    "PyTorch": "MKL's product, then one or two passes",
+    "torch.compile": "MKL's product, then one fused pass",
+    "torch.compile frozen": "MKL's product on packed weights, then one fused pass, or a fused C++ product",
+    "Thinc": "BLIS's product, then C++ loops",
+    "JAX": "XLA's product on weights of (in_features, units), then one fused loop",
+    "scikit-learn": "OpenBLAS's products, and an array for each operation after them",
+    "ONNX Runtime": "MLAS's product on packed weights, then a pass, or relu in the product",
+    "OpenVINO": "oneDNN's product on packed weights with the activation in it; for maxout a pass",
+    "oneDNN": "a product on packed weights with the activation in it; for maxout a reduction",
+    "zentorch": "ZenDNN's product, then one fused pass",
+    "ExecuTorch": "XNNPACK's product on packed weights, then a pass",
+    "tract": "its own product on packed weights, then a pass",
+}
 
 
 def load(where: str) -> Any:

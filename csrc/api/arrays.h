@@ -89,6 +89,7 @@ static inline void *elements(struct arrays *c, int index, int64_t n) { return el
 #define OR_NONE(kind, c, index, ...) (is_none(c, index) ? NULL : kind(c, index, __VA_ARGS__))
 
 static inline int int_of(const struct arrays *c, int index) { return (int)PyLong_AsLong(c->arguments[index]); }
+static inline int64_t long_of(const struct arrays *c, int index) { return PyLong_AsLongLong(c->arguments[index]); }
 static inline int flag_of(const struct arrays *c, int index) { return PyObject_IsTrue(c->arguments[index]); }
 static inline double number_of(const struct arrays *c, int index) { return PyFloat_AsDouble(c->arguments[index]); }
 

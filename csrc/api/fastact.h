@@ -2,9 +2,9 @@
  *
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
  * 64-bit.  `threads` is the number of OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision;
- * `activation` is an enum fa_activation (kernels/activation_list.h). A driver that can fail returns FA_OK; or
- * FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax is not below `pieces`, or
- * FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
+ * `activation` is an enum fa_activation (kernels/activation_list.h), or the address of a struct fa_custom.  A driver
+ * that can fail returns FA_OK; or FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax
+ * is not below `pieces`, or FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
 
 enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3, FA_BAD_LABEL = 4 };
 
@@ -25,6 +25,19 @@ enum fa_layer {
   FA_BRANCH = 5,
   FA_SUM = 6,
   FA_WINDOW = 7
+};
+
+/* A caller's own activation for arrays of one dtype: kernels over n elements, which any number of threads may call.
+ * slope (n), or one for all where slope_step is 0; without a slope it may be NULL.  What is written overlaps nothing.
+ *   forward:          z -> y
+ *   backward:         grad_y, saved -> grad_z
+ *   add_slope_terms:  sums += the terms of the gradient of each element's slope; NULL without a slope */
+struct fa_custom {
+  void (*forward)(double parameter, const void *slope, int64_t slope_step, const void *z, void *y, int64_t n);
+  void (*backward)(double parameter, const void *slope, int64_t slope_step, const void *grad_y, const void *saved,
+                   void *grad_z, int64_t n);
+  void (*add_slope_terms)(double parameter, const void *slope, int64_t slope_step, const void *grad_y,
+                          const void *saved, void *sums, int64_t n);
 };
 
 /* The most residuals inside each other that a call takes. */
@@ -66,24 +79,25 @@ int fa_maxout_backward(int dtype, int64_t outer, int64_t pieces, int64_t inner, 
                        const uint8_t *argmax, void *grad_z, int threads);
 
 /* z (rows, features) -> y; slope (slopes) for PReLU, slopes = 1 or features; y may be z */
-void fa_activation(int dtype, int64_t rows, int64_t features, int activation, double parameter, const void *slope,
+void fa_activation(int dtype, int64_t rows, int64_t features, int64_t activation, double parameter, const void *slope,
                    int64_t slopes, const void *z, void *y, int threads);
 
 /* grad_y, saved (rows, features) -> grad_z, grad_slope (slopes) or NULL, to which `accumulate` adds;
  * grad_z may be grad_y or saved */
-int fa_activation_backward(int dtype, int64_t rows, int64_t features, int activation, double parameter,
+int fa_activation_backward(int dtype, int64_t rows, int64_t features, int64_t activation, double parameter,
                            const void *slope, int64_t slopes, const void *grad_y, const void *saved, void *grad_z,
                            void *grad_slope, int accumulate, int threads);
 
 /* x (rows, in_features), weight (out_features, in_features), bias (out_features) or NULL
  * -> y (rows, out_features), z the same or NULL */
-int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t activation,
                          double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
                          const void *bias, void *y, void *z, int threads, int precision);
-int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
-                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
-                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision);
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features,
+                                  int64_t activation, double parameter, const void *slope, int64_t slopes,
+                                  const void *grad_y, const void *x, const void *weight, const void *saved,
+                                  void *grad_x, void *grad_weight, void *grad_bias, void *grad_slope, int accumulate,
+                                  int threads, int precision);
 
 /* c (rows, columns) = alpha op(a) @ op(b) + beta c, where op(a) is a (rows, depth), or the transpose of a (depth, rows)
  * where trans_a is not 0; likewise op(b) (depth, columns).  Rows of a, b and c are a_stride, b_stride and c_stride
@@ -148,7 +162,7 @@ struct fa_step;
  * slope as above, each or NULL.  Only FA_LINEAR and FA_MAXOUT have other out_features than in_features; FA_LAYER_NORM
  * has a weight and a bias (features), and its eps as `parameter`.  Returns NULL if there is no memory. */
 struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
-                          const void *weight, const void *bias, int activation, double parameter, const void *slope,
+                          const void *weight, const void *bias, int64_t activation, double parameter, const void *slope,
                           int64_t slopes, int precision);
 void fa_free_frozen(struct fa_step *step);
 
@@ -202,3 +216,35 @@ void fa_shrink(int dtype, int64_t n, double factor, void *data, int threads);
 void fa_update_parameter(int dtype, int64_t n, double max_norm, double decay, double rate, double beta1, double beta2,
                          double eps, double shrink, double new_share, void *grad, void *mean, void *square, void *data,
                          void *average, int threads);
+
+/* Handlers of XLA's FFI: the drivers of the same names on the operands of a call frame (api/xla_ffi.h), in JAX a call
+ * of jax.ffi.ffi_call.  Only the shapes, dtypes and attributes that fastact/jax gives are taken; else XLA gets an
+ * error, and nothing is written.  All operands have the axes that their driver names, behind axes that vmap put in
+ * front: an operand that is the same for all groups has the size 1 there.  Arguments in brackets may be absent; a slope
+ * is given for PReLU alone.  `needs` has a bit for each gradient, 1 for the first; only the results that it names are
+ * given.  Attributes, sorted by name, are int64, but for `parameter`, a float64; the threads of 0 are those of
+ * fa_xla_set_defaults.
+ *
+ *   linear_maxout                 x, weight, [bias] -> y, [argmax]                     precision, threads
+ *   linear_maxout_backward        grad_y, x, weight, argmax                            needs, precision, threads
+ *   maxout                        z (outer, pieces, inner) -> y, [argmax]              threads
+ *   maxout_backward               grad_y (outer, inner), argmax -> grad_z              pieces, threads
+ *   activation                    z, [slope] -> y                                      activation, parameter, threads
+ *   activation_backward           grad_y, saved, [slope] -> grad_z, [grad_slope]       activation, parameter, threads
+ *   linear_activation             x, weight, [slope], [bias] -> y, [z]
+ *                                 activation, parameter, precision, threads
+ *   linear_activation_backward    grad_y, x, weight, saved, [slope]
+ *                                 activation, needs, parameter, precision, threads */
+struct xla_call_frame;
+struct xla_error;
+struct xla_error *fa_xla_linear_maxout(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_maxout_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_maxout(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_maxout_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_activation(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_activation_backward(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_activation(const struct xla_call_frame *frame);
+struct xla_error *fa_xla_linear_activation_backward(const struct xla_call_frame *frame);
+
+/* Tells the handlers where the process's defaults are: *defaults is the number of threads for an attribute of 0. */
+void fa_xla_set_defaults(const int *defaults);

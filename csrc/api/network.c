@@ -7,7 +7,6 @@
 #include "api/arrays.h"
 #include "engine/sizes.h"
 #include "engine/workspace.h"
-#include "kernels/activation_list.h"
 #include "layers/network.h"
 
 /* Objects of Python and NumPy that a call needs, as a tuple in this order. */
@@ -20,8 +19,9 @@ enum {
   FLOAT64,
   UINT8,
   TIERS,               /* a dict: tier or None -> its number, -1 for None */
-  ACTIVATIONS,         /* a dict: name -> (code, parameter, saves_z) */
-  RESOLVED_ACTIVATION, /* a function: (name, keywords) -> the same */
+  ACTIVATIONS,         /* a dict: name -> (code, parameter, saves_z, takes_slope) */
+  RESOLVED_ACTIVATION, /* a function: (name, keywords, dtype) -> the same; code may be the address of a struct
+                          fa_custom, which lives as long as the tuple */
 };
 
 /* The names of attributes and methods. */
@@ -63,7 +63,8 @@ struct network {
   int64_t drawing_count;
 };
 
-/* A step has at most this many attributes; this many arrays are parameters and gradients; a call has this many more. */
+/* A step has at most this many attributes, and holds an activation that was looked up beside them; this many arrays are
+ * parameters and gradients; a call has this many more. */
 enum { STEP_ATTRIBUTES = 6, STEP_ARRAYS = 6, CALL_ARRAYS = 3 };
 
 static PyObject *object_of(const struct network *n, int index) { return PyTuple_GetItem(n->objects, index); }
@@ -75,7 +76,7 @@ static int is_exactly(const struct network *n, PyObject *value, int type) {
 /* One block for all the lists of a network of `count` steps. */
 static int allocate(struct network *n, int64_t count) {
   size_t arrays = (size_t)(count * STEP_ARRAYS + CALL_ARRAYS), steps = (size_t)count;
-  size_t objects = arrays + steps * STEP_ATTRIBUTES, fresh = 2 * arrays;
+  size_t objects = arrays + steps * (STEP_ATTRIBUTES + 1), fresh = 2 * arrays;
   char *memory = malloc(steps * (sizeof *n->steps + sizeof *n->pointers + sizeof *n->drawings) +
                         arrays * sizeof *n->extents + (objects + fresh) * sizeof *n->held);
   if (!memory) return 0;
@@ -182,29 +183,34 @@ static int tier_of(struct network *n, PyObject *tier, int in_force) {
 }
 
 /* An activation by name and keywords; its parameter is within the range of the network's type. */
-static void read_activation(struct network *n, struct fa_step *s, PyObject *name, PyObject *keywords) {
+static void read_activation(struct network *n, struct fa_step *s, PyObject *name, PyObject *keywords,
+                            int *takes_slope) {
   if (!n->usable) return;
   int plain = PyDict_CheckExact(keywords) && PyDict_Size(keywords) == 0;
-  PyObject *found = NULL;
-  if (plain) {
-    found = PyDict_GetItemWithError(object_of(n, ACTIVATIONS), name);
-  } else if ((found = PyObject_CallFunctionObjArgs(object_of(n, RESOLVED_ACTIVATION), name, keywords, NULL))) {
-    hold(n, found);
+  PyObject *found = plain ? PyDict_GetItemWithError(object_of(n, ACTIVATIONS), name) : NULL;
+  if (!found && !PyErr_Occurred()) { /* it has keywords, or is not in the table */
+    PyObject *dtype = object_of(n, n->type == NPY_FLOAT ? FLOAT32 : FLOAT64);
+    found = PyObject_CallFunctionObjArgs(object_of(n, RESOLVED_ACTIVATION), name, keywords, dtype, NULL);
+    if (found) hold(n, found);
   }
   if (!found) {
     n->usable = 0;
     return;
   }
-  s->activation.code = integer(PyTuple_GetItem(found, 0));
-  s->activation.parameter = PyFloat_AsDouble(PyTuple_GetItem(found, 1));
+  double parameter = PyFloat_AsDouble(PyTuple_GetItem(found, 1));
+  s->activation = activation_of(PyLong_AsLongLong(PyTuple_GetItem(found, 0)), parameter, NULL, 0);
   s->saves_z = PyTuple_GetItem(found, 2) == Py_True;
+  *takes_slope = PyTuple_GetItem(found, 3) == Py_True;
   n->usable &= fabs(s->activation.parameter) <= (n->type == NPY_FLOAT ? (double)FLT_MAX : DBL_MAX);
 }
 
-/* A slope, None or a parameter with one value or one for each feature, and its gradient. */
-static void read_slope(struct network *n, struct fa_step *s, PyObject *slope, int gradients) {
-  n->usable &= (slope != Py_None) == (s->activation.code == FA_PRELU);
-  if (slope == Py_None) return;
+/* An activation, its slope: None or a parameter with one value or one for each feature, and the slope's gradient. */
+static void read_sloped(struct network *n, struct fa_step *s, PyObject *const *value, int gradients) {
+  PyObject *slope = value[2];
+  int takes_slope = 0;
+  read_activation(n, s, value[0], value[1], &takes_slope);
+  n->usable &= (slope != Py_None) == takes_slope;
+  if (slope == Py_None || !n->usable) return;
   PyArrayObject *data = data_of_parameter(n, slope, 1);
   if (!data) return;
   int64_t count = PyArray_DIM(data, 0);
@@ -300,17 +306,13 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
   case FA_LINEAR:
     s->precision = tier_of(n, value[0], precision);
     read_product(n, s, value[1], value[2], 2, gradients);
-    read_activation(n, s, value[3], value[4]);
-    if (n->usable) read_slope(n, s, value[5], gradients);
+    read_sloped(n, s, value + 3, gradients);
     break;
   case FA_MAXOUT:
     s->precision = tier_of(n, value[0], precision);
     read_product(n, s, value[1], value[2], 3, gradients);
     break;
-  case FA_ACTIVATION:
-    read_activation(n, s, value[0], value[1]);
-    if (n->usable) read_slope(n, s, value[2], gradients);
-    break;
+  case FA_ACTIVATION: read_sloped(n, s, value, gradients); break;
   case FA_LAYER_NORM: read_layer_norm(n, s, value[0], value[1], value[2], gradients); break;
   case FA_DROPOUT: read_dropout(n, s, value[0], value[1], value[2]); break;
   case FA_WINDOW: read_window(n, value[0]); break;

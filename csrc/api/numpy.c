@@ -89,7 +89,8 @@ static PyObject *py_activation(PyObject *module, PyObject *const *arguments, Py_
   struct arrays c = arrays_of(arguments, 3);
   struct rows z = features_of(&c, 3, 2);
   struct slope slope = slope_of(&c, 2, z.columns);
-  int code = int_of(&c, 0), threads = int_of(&c, 5);
+  int64_t code = long_of(&c, 0);
+  int threads = int_of(&c, 5);
   double parameter = number_of(&c, 1);
   const void *from = elements(&c, 3, z.rows * z.columns);
   void *y = elements(&c, 4, z.rows * z.columns);
@@ -106,7 +107,8 @@ static PyObject *py_activation_backward(PyObject *module, PyObject *const *argum
   struct arrays c = arrays_of(arguments, 3);
   struct rows z = features_of(&c, 3, 2);
   struct slope slope = slope_of(&c, 2, z.columns);
-  int code = int_of(&c, 0), accumulate = flag_of(&c, 7), threads = int_of(&c, 8), status;
+  int64_t code = long_of(&c, 0);
+  int accumulate = flag_of(&c, 7), threads = int_of(&c, 8), status;
   double parameter = number_of(&c, 1);
   int64_t n = z.rows * z.columns;
   const void *grad_y = elements(&c, 3, n), *saved = elements(&c, 4, n);
@@ -127,7 +129,8 @@ static PyObject *py_linear_activation(PyObject *module, PyObject *const *argumen
   int status;
   read_shape(&c, 3, 2, x);
   read_shape(&c, 4, 2, w);
-  int code = int_of(&c, 0), threads = int_of(&c, 8), precision = int_of(&c, 9);
+  int64_t code = long_of(&c, 0);
+  int threads = int_of(&c, 8), precision = int_of(&c, 9);
   double parameter = number_of(&c, 1);
   struct slope slope = slope_of(&c, 2, w[0]);
   const void *left = matrix(&c, 3, x[0], w[1]), *right = matrix(&c, 4, w[0], w[1]);
@@ -149,7 +152,8 @@ static PyObject *py_linear_activation_backward(PyObject *module, PyObject *const
   int status;
   read_shape(&c, 4, 2, x);
   read_shape(&c, 5, 2, w);
-  int code = int_of(&c, 0), accumulate = flag_of(&c, 11), threads = int_of(&c, 12), precision = int_of(&c, 13);
+  int64_t code = long_of(&c, 0);
+  int accumulate = flag_of(&c, 11), threads = int_of(&c, 12), precision = int_of(&c, 13);
   double parameter = number_of(&c, 1);
   struct slope slope = slope_of(&c, 2, w[0]);
   const void *grad_y = matrix(&c, 3, x[0], w[0]), *left = matrix(&c, 4, x[0], w[1]);

@@ -10,7 +10,8 @@
  *   linear_maxout(x, weight, bias, y, argmax, threads, precision)
  *   linear_maxout_backward(grad_y, x, weight, argmax, grad_x, grad_weight, grad_bias, accumulate, threads, precision)
  *   maxout(z, y, argmax, threads)                        maxout_backward(grad_y, argmax, grad_z, threads)
- *   activation(code, parameter, slope, z, y, threads)    without a slope z may have any shape
+ *   activation(code, parameter, slope, z, y, threads)    without a slope z may have any shape; code: an enum
+ *                                                        fa_activation or the address of a struct fa_custom
  *   activation_backward(code, parameter, slope, grad_y, saved, grad_z, grad_slope, accumulate, threads)
  *   linear_activation(code, parameter, slope, x, weight, bias, y, z, threads, precision)
  *   linear_activation_backward(code, parameter, slope, grad_y, x, weight, saved, grad_x, grad_weight, grad_bias,
@@ -59,14 +60,14 @@
  *                            offset of the step before it, whose numbers are gone: no backward reads them
  *
  * `objects` is a tuple: (Parameter, Generator, ndarray, np.empty, the dtypes float32, float64 and uint8, a dict of the
- * tiers' numbers, a dict of activations, a function for activations with keywords); api/network.c says more.  `tape` is
- * an array of bytes for the tape, which a larger one replaces, or None.  `parts` is a tuple of (enum fa_layer, a layer,
- * the names of its attributes).  Parameters are objects with `data`, `grad` and `grad_out()`; a bias or a slope may be
- * None.  The attributes:
+ * tiers' numbers, a dict of activations, a function for those with keywords or not in it); api/network.c says more.
+ * `tape` is an array of bytes for the tape, which a larger one replaces, or None.  `parts` is a tuple of (enum
+ * fa_layer, a layer, the names of its attributes).  Parameters are objects with `data`, `grad` and `grad_out()`; a bias
+ * or a slope may be None.  The attributes:
  *
- *   FA_LINEAR        precision, weight, bias, activation's name, its keywords, slope
+ *   FA_LINEAR        precision, weight, bias, activation, its keywords, slope
  *   FA_MAXOUT        precision, weight, bias
- *   FA_ACTIVATION    its name, its keywords, slope
+ *   FA_ACTIVATION    activation, its keywords, slope
  *   FA_LAYER_NORM    eps, weight, bias
  *   FA_DROPOUT       p, rescale, a generator; or p, the factor of the numbers that are kept, and either an array of
  *                    bytes: 1 for each number of x that is kept; or an int, the seed of dropout_keep

@@ -21,7 +21,8 @@ enum fa_activation {
   FA_HARDSIGMOID = 15,
   FA_HARDTANH = 16,
   FA_RELU6 = 17,
-  FA_LOGSIGMOID = 18
+  FA_LOGSIGMOID = 18,
+  FA_CUSTOM = 255 /* a caller's own */
 };
 
 /* The work of an element with an exponential, relative to an element that is only moved.
@@ -54,12 +55,12 @@ enum fa_activation {
 #define BACKWARD_COST(NAME, name, forward, backward) [FA_##NAME] = backward,
 
 static inline int activation_forward_cost(int activation) {
-  static const unsigned char costs[] = {FA_ACTIVATIONS(FORWARD_COST)};
+  static const unsigned char costs[] = {FA_ACTIVATIONS(FORWARD_COST)[FA_CUSTOM] = EXPONENTIAL_WORK};
   return costs[activation];
 }
 
 static inline int activation_backward_cost(int activation) {
-  static const unsigned char costs[] = {FA_ACTIVATIONS(BACKWARD_COST)};
+  static const unsigned char costs[] = {FA_ACTIVATIONS(BACKWARD_COST)[FA_CUSTOM] = EXPONENTIAL_WORK};
   return costs[activation];
 }
 

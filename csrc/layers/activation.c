@@ -3,7 +3,6 @@
 #include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/workspace.h"
-#include "kernels/activation_list.h"
 
 /* Elements of a kernel call, unless a slope makes it take whole rows: enough to hide the overhead of a call, and few
  * enough that a second pass finds them in L1. */
@@ -13,12 +12,65 @@
 #define TASK_FEATURES 4096
 #define FOLDED_FEATURES 64
 
+/* ---- n elements of any activation, whose slopes are slope_step apart.  A caller's own kernel is called at most for
+ * BLOCK elements if it would write over what it reads, with a copy of that. */
+
+static void forward(const struct kernels *kernels, const struct activation *a, const char *slope, int64_t slope_step,
+                    const char *z, char *y, int64_t n) {
+  if (a->code != FA_CUSTOM) {
+    kernels->activation(a->code, a->parameter, slope, slope_step, z, y, n);
+    return;
+  }
+  if (z != y) {
+    a->custom->forward(a->parameter, slope, slope_step, z, y, n);
+    return;
+  }
+  const int itemsize = kernels->itemsize;
+  _Alignas(64) char copy[BLOCK * sizeof(double)];
+  for (int64_t i = 0; i < n; i += BLOCK) {
+    int64_t count = smaller(BLOCK, n - i);
+    memcpy(copy, element(z, i, itemsize), (size_t)(count * itemsize));
+    a->custom->forward(a->parameter, element(slope, i * slope_step, itemsize), slope_step, copy,
+                       element(y, i, itemsize), count);
+  }
+}
+
+static void backward(const struct kernels *kernels, const struct activation *a, const char *slope, int64_t slope_step,
+                     const char *grad_y, const char *saved, char *grad_z, int64_t n) {
+  if (a->code != FA_CUSTOM) {
+    kernels->activation_backward(a->code, a->parameter, slope, slope_step, grad_y, saved, grad_z, n);
+    return;
+  }
+  if (grad_z != grad_y && grad_z != saved) {
+    a->custom->backward(a->parameter, slope, slope_step, grad_y, saved, grad_z, n);
+    return;
+  }
+  const int itemsize = kernels->itemsize;
+  _Alignas(64) char copy[BLOCK * sizeof(double)];
+  for (int64_t i = 0; i < n; i += BLOCK) {
+    int64_t count = smaller(BLOCK, n - i);
+    const char *grad = element(grad_y, i, itemsize), *kept = element(saved, i, itemsize);
+    memcpy(copy, grad_z == grad_y ? grad : kept, (size_t)(count * itemsize));
+    a->custom->backward(a->parameter, element(slope, i * slope_step, itemsize), slope_step,
+                        grad_z == grad_y ? copy : grad, grad_z == saved ? copy : kept, element(grad_z, i, itemsize),
+                        count);
+  }
+}
+
+static void add_slope_terms(const struct kernels *kernels, const struct activation *a, const char *slope,
+                            int64_t slope_step, const char *grad_y, const char *saved, char *sums, int64_t n) {
+  if (a->code == FA_CUSTOM)
+    a->custom->add_slope_terms(a->parameter, slope, slope_step, grad_y, saved, sums, n);
+  else
+    kernels->add_slope_terms(n, grad_y, saved, sums);
+}
+
+/* ---- over arrays */
+
 /* An activation of n elements, `length` a task: z -> y, or grad_y and saved -> grad_z. */
 struct elements {
   const struct kernels *kernels;
-  int activation;
-  double parameter;
-  const char *slope;
+  struct activation activation;
   int64_t step; /* distance from one element's slope to the next one's */
   int64_t n, length;
   const char *z, *grad_y, *saved;
@@ -29,17 +81,16 @@ static void activate_block(void *context, int64_t task) {
   const struct elements *e = context;
   const int itemsize = e->kernels->itemsize;
   int64_t i = task * e->length;
-  e->kernels->activation(e->activation, e->parameter, e->slope, e->step, element(e->z, i, itemsize),
-                         element(e->y, i, itemsize), smaller(e->length, e->n - i));
+  forward(e->kernels, &e->activation, e->activation.slope, e->step, element(e->z, i, itemsize),
+          element(e->y, i, itemsize), smaller(e->length, e->n - i));
 }
 
 static void backward_block(void *context, int64_t task) {
   const struct elements *e = context;
   const int itemsize = e->kernels->itemsize;
   int64_t i = task * e->length;
-  e->kernels->activation_backward(e->activation, e->parameter, e->slope, e->step, element(e->grad_y, i, itemsize),
-                                  element(e->saved, i, itemsize), element(e->grad_z, i, itemsize),
-                                  smaller(e->length, e->n - i));
+  backward(e->kernels, &e->activation, e->activation.slope, e->step, element(e->grad_y, i, itemsize),
+           element(e->saved, i, itemsize), element(e->grad_z, i, itemsize), smaller(e->length, e->n - i));
 }
 
 /* One slope a feature: tasks are whole rows, and where rows are short several rows with as many copies of the slopes in
@@ -47,21 +98,15 @@ static void backward_block(void *context, int64_t task) {
 static void by_rows(struct elements *e, int64_t rows, int64_t features, char *copies) {
   size_t row_bytes = (size_t)(features * e->kernels->itemsize);
   int64_t count = larger(1, smaller(BLOCK / features, rows));
-  for (int64_t i = 0; i < count && count > 1; i++) memcpy(copies + (size_t)i * row_bytes, e->slope, row_bytes);
-  if (count > 1) e->slope = copies;
+  for (int64_t i = 0; i < count && count > 1; i++)
+    memcpy(copies + (size_t)i * row_bytes, e->activation.slope, row_bytes);
+  if (count > 1) e->activation.slope = copies;
   e->length = count * features;
   e->step = 1;
 }
 
 static struct elements elements_of(const struct call *call, const struct activation *activation, int64_t n) {
-  return (struct elements){
-      .kernels = call->kernels,
-      .activation = activation->code,
-      .parameter = activation->parameter,
-      .slope = activation->slope,
-      .n = n,
-      .length = BLOCK,
-  };
+  return (struct elements){.kernels = call->kernels, .activation = *activation, .n = n, .length = BLOCK};
 }
 
 void activate(const struct call *call, int64_t rows, int64_t features, const struct activation *activation,
@@ -75,35 +120,35 @@ void activate(const struct call *call, int64_t rows, int64_t features, const str
   share_tasks(tasks, threads_for(call->threads, e.n * activation_forward_cost(activation->code)), activate_block, &e);
 }
 
-void fa_activation(int dtype, int64_t rows, int64_t features, int activation, double parameter, const void *slope,
+void fa_activation(int dtype, int64_t rows, int64_t features, int64_t activation, double parameter, const void *slope,
                    int64_t slopes, const void *z, void *y, int threads) {
   const struct call call = begin_call(dtype, FA_HIGHEST, threads);
-  activate(&call, rows, features, &(struct activation){activation, parameter, slope, slopes}, z, y);
+  const struct activation act = activation_of(activation, parameter, slope, slopes);
+  activate(&call, rows, features, &act, z, y);
 }
 
-/* A PReLU's backward over elements in rows of `width`: grad_z, and the sums of its slopes' terms over DEPTH_CUT rows at
- * a time -> partial [cuts][width], which starts as zeros.  Which terms a sum has, and in which order, depends on the
- * shape alone. */
+/* The backward of an activation with slopes over elements in rows of `width`: grad_z, and the sums of the slopes' terms
+ * over DEPTH_CUT rows at a time -> partial [cuts][width], which starts as zeros.  Which terms a sum has, and in which
+ * order, depends on the shape alone. */
 struct slope_job {
   struct elements elements;
   int64_t width, rows, column_tasks; /* a task takes TASK_FEATURES columns of one cut */
   char *partial;
 };
 
-static void prelu_task(void *context, int64_t task) {
+static void slope_task(void *context, int64_t task) {
   const struct slope_job *job = context;
   const struct elements *e = &job->elements;
   const int itemsize = e->kernels->itemsize;
   int64_t cut = task / job->column_tasks, first = task % job->column_tasks * TASK_FEATURES;
   int64_t count = smaller(TASK_FEATURES, job->width - first);
-  const char *slope = element(e->slope, first * e->step, itemsize);
+  const char *slope = element(e->activation.slope, first * e->step, itemsize);
   char *partial = element(job->partial, cut * job->width + first, itemsize);
   for (int64_t row = cut * DEPTH_CUT; row < smaller(job->rows, (cut + 1) * DEPTH_CUT); row++) {
     int64_t i = row * job->width + first, inside = smaller(count, e->n - i);
     const char *grad_y = element(e->grad_y, i, itemsize), *saved = element(e->saved, i, itemsize);
-    e->kernels->add_slope_terms(inside, grad_y, saved, partial);
-    e->kernels->activation_backward(FA_PRELU, 0, slope, e->step, grad_y, saved, element(e->grad_z, i, itemsize),
-                                    inside);
+    add_slope_terms(e->kernels, &e->activation, slope, e->step, grad_y, saved, partial, inside);
+    backward(e->kernels, &e->activation, slope, e->step, grad_y, saved, element(e->grad_z, i, itemsize), inside);
   }
 }
 
@@ -129,17 +174,17 @@ int activation_backward(const struct call *call, int64_t rows, int64_t features,
   memset(partial, 0, bytes);
   if (n) {
     struct slope_job job = {e, width, ceil_div(n, width), ceil_div(width, TASK_FEATURES), partial};
-    share_tasks(cuts * job.column_tasks, threads_for(call->threads, n), prelu_task, &job);
+    share_tasks(cuts * job.column_tasks, threads_for(call->threads, n), slope_task, &job);
   }
   call->kernels->sum_slopes(cuts, width, partial, slopes, accumulate, grad_slope);
   return FA_OK;
 }
 
-int fa_activation_backward(int dtype, int64_t rows, int64_t features, int activation, double parameter,
+int fa_activation_backward(int dtype, int64_t rows, int64_t features, int64_t activation, double parameter,
                            const void *slope, int64_t slopes, const void *grad_y, const void *saved, void *grad_z,
                            void *grad_slope, int accumulate, int threads) {
   const struct call call = begin_call(dtype, FA_HIGHEST, threads);
-  const struct activation act = {activation, parameter, slope, slopes};
+  const struct activation act = activation_of(activation, parameter, slope, slopes);
   return end_call(activation_backward(&call, rows, features, &act, grad_y, saved, grad_z, grad_slope, accumulate));
 }
 
@@ -160,14 +205,14 @@ static void activate_finished(const void *context, struct block block) {
   int64_t slope_step = a->slopes > 1;
   if (block.columns == e->features && !slope_step) { /* the rows are contiguous */
     int64_t at = block.row * e->features;
-    e->kernels->activation(a->code, a->parameter, a->slope, 0, element(e->z, at, itemsize), element(e->y, at, itemsize),
-                           block.rows * e->features);
+    forward(e->kernels, a, a->slope, 0, element(e->z, at, itemsize), element(e->y, at, itemsize),
+            block.rows * e->features);
     return;
   }
   for (int64_t row = block.row; row < block.row + block.rows; row++) {
     int64_t at = row * e->features + block.column;
-    e->kernels->activation(a->code, a->parameter, element(a->slope, slope_step * block.column, itemsize), slope_step,
-                           element(e->z, at, itemsize), element(e->y, at, itemsize), block.columns);
+    forward(e->kernels, a, element(a->slope, slope_step * block.column, itemsize), slope_step,
+            element(e->z, at, itemsize), element(e->y, at, itemsize), block.columns);
   }
 }
 

@@ -3,13 +3,27 @@
 #define FA_LAYERS_ACTIVATION_H
 
 #include "engine/product.h"
+#include "kernels/activation_list.h"
 
 struct activation {
-  int code; /* enum fa_activation */
+  int code;                       /* enum fa_activation */
+  const struct fa_custom *custom; /* of FA_CUSTOM */
   double parameter;
-  const char *slope; /* (slopes), for PReLU */
+  const char *slope; /* (slopes), for PReLU, and a caller's own activation with a slope */
   int64_t slopes;    /* 1 or features; 0 without a slope */
 };
+
+/* The activation that a driver of fastact.h is given. */
+static inline struct activation activation_of(int64_t activation, double parameter, const void *slope, int64_t slopes) {
+  int custom = activation > FA_CUSTOM; /* an address */
+  return (struct activation){
+      .code = custom ? FA_CUSTOM : (int)activation,
+      .custom = custom ? (const struct fa_custom *)(intptr_t)activation : NULL,
+      .parameter = parameter,
+      .slope = slope,
+      .slopes = slopes,
+  };
+}
 
 /* z (rows, features) -> y, which may be z. */
 void activate(const struct call *call, int64_t rows, int64_t features, const struct activation *activation,

@@ -32,7 +32,7 @@ static void pack_step(struct fa_step *step, const struct weights *right, const s
 /* One block of memory: the step, its packed_weights, the slopes, then the panels, or bias and weight, each unit in
  * cache lines of its own. */
 struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
-                          const void *weight, const void *bias, int activation, double parameter, const void *slope,
+                          const void *weight, const void *bias, int64_t activation, double parameter, const void *slope,
                           int64_t slopes, int precision) {
   const struct call call = begin_call(dtype, precision, 1);
   const struct kernels *kernels = call.kernels;
@@ -73,7 +73,7 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
       .out_features = out_features,
       .pieces = (int)pieces,
       .packed = packed,
-      .activation = {activation, parameter, memory + slope_at, slopes},
+      .activation = activation_of(activation, parameter, memory + slope_at, slopes),
       .eps = parameter,
       .isa = call.isa,
       .dtype = dtype,

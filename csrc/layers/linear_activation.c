@@ -1,6 +1,5 @@
 #include "engine/sizes.h"
 #include "engine/workspace.h"
-#include "kernels/activation_list.h"
 #include "layers/grad_bias.h"
 #include "layers/maxout_backward.h"
 #include "layers/step.h"
@@ -26,12 +25,12 @@ int linear_forward(const struct call *call, const struct fa_step *step, int64_t 
   return activated_product(call, &product, &step->activation, y);
 }
 
-int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
+int fa_linear_activation(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int64_t activation,
                          double parameter, const void *slope, int64_t slopes, const void *x, const void *weight,
                          const void *bias, void *y, void *z, int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
   struct fa_step step = product_step(FA_LINEAR, in_features, out_features, 1, weight, bias);
-  step.activation = (struct activation){activation, parameter, slope, slopes};
+  step.activation = activation_of(activation, parameter, slope, slopes);
   return end_call(linear_forward(&call, &step, rows, x, y, z));
 }
 
@@ -107,13 +106,14 @@ int linear_backward(const struct call *call, const struct fa_step *step, int64_t
   return status;
 }
 
-int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features, int activation,
-                                  double parameter, const void *slope, int64_t slopes, const void *grad_y,
-                                  const void *x, const void *weight, const void *saved, void *grad_x, void *grad_weight,
-                                  void *grad_bias, void *grad_slope, int accumulate, int threads, int precision) {
+int fa_linear_activation_backward(int dtype, int64_t rows, int64_t in_features, int64_t out_features,
+                                  int64_t activation, double parameter, const void *slope, int64_t slopes,
+                                  const void *grad_y, const void *x, const void *weight, const void *saved,
+                                  void *grad_x, void *grad_weight, void *grad_bias, void *grad_slope, int accumulate,
+                                  int threads, int precision) {
   const struct call call = begin_call(dtype, precision, threads);
   struct fa_step step = product_step(FA_LINEAR, in_features, out_features, 1, weight, NULL);
-  step.activation = (struct activation){activation, parameter, slope, slopes};
+  step.activation = activation_of(activation, parameter, slope, slopes);
   step.grad_weight = grad_weight;
   step.grad_bias = grad_bias;
   step.grad_slope = grad_slope;

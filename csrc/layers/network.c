@@ -374,7 +374,7 @@ int tape_fits(const struct tape *tape, int dtype, const struct fa_step *const *s
     const struct fa_step *a = &tape->steps[i].step, *b = steps[i];
     if (a->layer != b->layer || a->in_features != b->in_features || a->out_features != b->out_features ||
         a->window != b->window || a->pieces != b->pieces || a->activation.code != b->activation.code ||
-        a->saves_z != b->saves_z)
+        a->activation.custom != b->activation.custom || a->saves_z != b->saves_z)
       return 0;
   }
   return 1;

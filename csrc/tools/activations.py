@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastact.activations import TABLE
+from fastact.activations import CUSTOM, TABLE
 
 HEADER = Path(__file__).resolve().parents[1] / "kernels" / "activation_list.h"
 _COST = ("1", "EXPONENTIAL_WORK")
@@ -28,7 +28,8 @@ def header() -> str:
 #define FA_ACTIVATION_LIST_H
 
 enum fa_activation {{
-{codes}
+{codes},
+  FA_CUSTOM = {CUSTOM} /* a caller's own */
 }};
 
 /* The work of an element with an exponential, relative to an element that is only moved.
@@ -41,12 +42,12 @@ enum fa_activation {{
 #define BACKWARD_COST(NAME, name, forward, backward) [FA_##NAME] = backward,
 
 static inline int activation_forward_cost(int activation) {{
-  static const unsigned char costs[] = {{FA_ACTIVATIONS(FORWARD_COST)}};
+  static const unsigned char costs[] = {{FA_ACTIVATIONS(FORWARD_COST)[FA_CUSTOM] = EXPONENTIAL_WORK}};
   return costs[activation];
 }}
 
 static inline int activation_backward_cost(int activation) {{
-  static const unsigned char costs[] = {{FA_ACTIVATIONS(BACKWARD_COST)}};
+  static const unsigned char costs[] = {{FA_ACTIVATIONS(BACKWARD_COST)[FA_CUSTOM] = EXPONENTIAL_WORK}};
   return costs[activation];
 }}
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
 from ..settings import Precision
+from .custom import kernels_of
 from .interface import HashTable, Update
 from .numpy import argmax_error
 
@@ -230,6 +231,11 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
     _check(_native.maxout_backward(grad_y, argmax, grad_z, threads), argmax, grad_z.shape[1])
 
 
+def _code_of(act: Activation, dtype: np.dtype[Any]) -> int:
+    """What the extension takes for a custom activation: the address of a struct fa_custom."""
+    return kernels_of(act.custom, dtype).address  # type: ignore[arg-type]
+
+
 def linear_activation(
     x: Array,
     weight: Array,
@@ -241,7 +247,7 @@ def linear_activation(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation(
-        act.code,
+        act.code if act.custom is None else _code_of(act, x.dtype),
         act.parameter,
         act.slope,
         x,
@@ -271,7 +277,7 @@ def linear_activation_backward(
     precision: Precision = "highest",
 ) -> None:
     status = _native.linear_activation_backward(
-        act.code,
+        act.code if act.custom is None else _code_of(act, grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -291,7 +297,8 @@ def linear_activation_backward(
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    _native.activation(act.code, act.parameter, act.slope, z, y, threads)
+    code = act.code if act.custom is None else _code_of(act, z.dtype)
+    _native.activation(code, act.parameter, act.slope, z, y, threads)
 
 
 def activation_backward(
@@ -304,7 +311,7 @@ def activation_backward(
     threads: int = 0,
 ) -> None:
     status = _native.activation_backward(
-        act.code,
+        act.code if act.custom is None else _code_of(act, grad_y.dtype),
         act.parameter,
         act.slope,
         grad_y,
@@ -529,6 +536,35 @@ facts_hold = _native.facts_hold
 memory_holds = _native.memory_holds
 
 
+# ---- handlers for JAX: see csrc/api/fastact.h
+
+_XLA_HANDLERS = (
+    "linear_maxout",
+    "linear_maxout_backward",
+    "maxout",
+    "maxout_backward",
+    "activation",
+    "activation_backward",
+    "linear_activation",
+    "linear_activation_backward",
+)
+
+
+def xla_handlers() -> dict[str, int]:
+    """The addresses of the handlers of XLA's FFI, by the name of their driver."""
+    return {name: int(_cast("uintptr_t", ffi.addressof(lib, f"fa_xla_{name}"))) for name in _XLA_HANDLERS}
+
+
+def set_xla_defaults(defaults: Array) -> None:
+    """Give the handlers the defaults of `settings`, which they read at each call."""
+    lib.fa_xla_set_defaults(_cast("int *", defaults.ctypes.data))
+
+
+def precision_code(precision: Precision) -> int:
+    """The number that stands for a tier in an attribute of a handler."""
+    return int(_PRECISION[precision])
+
+
 # ---- frozen layers
 
 
@@ -579,7 +615,7 @@ def freeze(
             pieces,
             _pointer(weight),
             _pointer(step.bias),
-            step.act.code,
+            step.act.code if step.act.custom is None else _code_of(step.act, dtype),
             parameter,
             _pointer(step.act.slope),
             0 if step.act.slope is None else step.act.slope.size,

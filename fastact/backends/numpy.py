@@ -15,6 +15,7 @@ import numpy as np
 from ..activations import TABLE, Activation
 from ..checks import ARRAYS, LARGEST, label_error
 from ..settings import Precision
+from .custom import kernels_of
 from .interface import HashTable, Update
 
 Array = np.ndarray[Any, Any]
@@ -171,7 +172,22 @@ def _parameter(act: Activation, dtype: np.dtype[Any]) -> Any:
 
 @np.errstate(all="ignore")
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
+    if act.custom is not None:
+        kernels = kernels_of(act.custom, z.dtype, vectorised=False)
+        kernels.forward(act.parameter, np.atleast_1d(_parameter(act, z.dtype)), z.reshape(-1), y.reshape(-1))
+        return
     y[...] = TABLE[act.name].forward(z, _parameter(act, z.dtype))
+
+
+def _slope_terms(grad_y: Array, saved: Array, act: Activation) -> Array:
+    """The term of each element in the gradient of its slope."""
+    if act.custom is None:  # saved is z
+        return np.where(saved > 0, 0, grad_y * saved)
+    terms = np.zeros_like(saved)
+    kernels = kernels_of(act.custom, saved.dtype, vectorised=False)
+    arrays = (grad_y.reshape(-1), saved.reshape(-1), terms.reshape(-1))
+    kernels.add_slope_terms(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
+    return terms
 
 
 @np.errstate(all="ignore")
@@ -184,10 +200,15 @@ def activation_backward(
     accumulate: bool = False,
     threads: int = 0,
 ) -> None:
-    if grad_slope is not None:  # saved is z; reduce over rows, and over features for a single slope
-        below = np.where(saved > 0, 0, grad_y * saved)
-        total = below.sum(axis=0) if grad_slope.size != 1 else below.sum()
+    if grad_slope is not None:  # reduce over rows, and over features for a single slope
+        terms = _slope_terms(grad_y, saved, act)
+        total = terms.sum(axis=0) if grad_slope.size != 1 else terms.sum()
         _store(grad_slope, np.reshape(total, grad_slope.shape), accumulate)
+    if act.custom is not None:
+        kernels = kernels_of(act.custom, saved.dtype, vectorised=False)
+        arrays = (grad_y.reshape(-1), saved.reshape(-1), grad_z.reshape(-1))
+        kernels.backward(act.parameter, np.atleast_1d(_parameter(act, saved.dtype)), *arrays)
+        return
     grad_z[...] = TABLE[act.name].backward(grad_y, saved, _parameter(act, saved.dtype))
 
 

@@ -8,6 +8,7 @@ from .activation import Activation, PReLU
 from .checkpoint import load, save
 from .dropout import Dropout
 from .frozen import Frozen, freeze
+from .gradient import GradientCheck, check_gradient
 from .layer import Layer, Parameter
 from .layer_norm import LayerNorm
 from .linear import Linear
@@ -26,6 +27,7 @@ __all__ = [
     "AdamW",
     "Dropout",
     "Frozen",
+    "GradientCheck",
     "Layer",
     "LayerNorm",
     "Linear",
@@ -36,6 +38,7 @@ __all__ = [
     "Sequential",
     "Summary",
     "binary_cross_entropy_with_logits",
+    "check_gradient",
     "clip_grad_norm_",
     "freeze",
     "huber",

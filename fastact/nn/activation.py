@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import activations, checks, ops
-from ..activations import FixedName, Parameters
+from ..activations import AnyActivation, FixedName, Parameters
+from ..custom import CustomActivation
 from ..settings import Precision
 from . import network
 from .layer import Array, Layer, Parameter, Sizes, array_of, check_grad, data_of, describe_dtype
@@ -21,7 +22,8 @@ class Activation(Layer):
     """An activation, element by element.
 
     Args:
-        name: a name of the table in `fastact.activations`.  For "prelu", whose slope is learned, use `PReLU`.
+        name: a name of the table in `fastact.activations`, or a `CustomActivation` without a slope.  For
+            "prelu", whose slope is learned, use `PReLU`.
         **keywords: the activation's own.
 
     Raises:
@@ -31,10 +33,12 @@ class Activation(Layer):
     slope = None
     _step = network.ACTIVATION, ("name", "keywords", "slope")
 
-    def __init__(self, name: FixedName, **keywords: Unpack[Parameters]) -> None:
+    def __init__(self, name: FixedName | CustomActivation, **keywords: Unpack[Parameters]) -> None:
         if isinstance(name, str) and name == "prelu":  # type: ignore[comparison-overlap]
             raise ValueError("name: got 'prelu', wanted the layer PReLU, which learns its slope")
-        self.name: FixedName = name
+        if activations.learns_slope(name):
+            raise ValueError(f"name: got {name!r}, whose slope is learned: give it to a Linear")
+        self.name: FixedName | CustomActivation = name
         self.keywords = keywords
         activations.resolve(name, 1, np.dtype(np.float32), keywords)
 
@@ -49,15 +53,14 @@ class Activation(Layer):
 
     def _backward(self, grad_y: Array, saved: Any, accumulate: bool, needs_input_grad: bool) -> Array | None:
         check_grad(grad_y, saved)
-        return ops.activation_backward(grad_y, saved, self.name, **self.keywords)
+        return ops.activation_backward(grad_y, saved, self.name, **self.keywords)  # type: ignore[return-value]
 
     def _from_tape(self, x: Array, y: Array, nothing: None, tier: Precision, factor: float) -> Any:
         return self._kept(x, y)
 
     def _kept(self, x: Array, y: Array) -> Array:
         """What backward needs of the two."""
-        _, _, needs_x = activations.CODES[self.name]
-        return x if needs_x else y
+        return x if activations.saves_z(self.name) else y
 
     def _describe(self) -> list[str]:
         return [repr(self.name), *(f"{key}={value!r}" for key, value in self.keywords.items())]
@@ -124,8 +127,10 @@ class PReLU(Layer):
         return [f"{np.size(self.slope.data)}", *describe_dtype(self.slope)]
 
 
-def new_slope(values: Any, features: int, dtype: np.dtype[Any]) -> Parameter:
-    """A PReLU's slope, shared or one per feature; He et al. 2015 start at 0.25 and do not decay it."""
+def new_slope(
+    values: Any, features: int, dtype: np.dtype[Any], activation: AnyActivation = "prelu"
+) -> Parameter:
+    """The slope of an activation, shared or one per feature; as He et al. 2015 do, it does not decay."""
     slope = Parameter(checks.finite_numbers("slope", values, dtype), "slope", decay=False)
-    activations.resolve("prelu", features, dtype, {"slope": slope.data})
+    activations.resolve(activation, features, dtype, {"slope": slope.data})
     return slope

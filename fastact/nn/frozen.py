@@ -17,6 +17,7 @@ import numpy as np
 from .. import activations, backends, checks, outputs, settings
 from ..activations import Activation
 from ..backends import BackendName
+from ..custom import CustomActivation
 from ..settings import Precision
 from .activation import Activation as ActivationLayer
 from .activation import PReLU
@@ -263,7 +264,8 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     """A new activation with the name, the parameter and a copy of the slope of `act`."""
     if not isinstance(act, Activation):
         raise TypeError(f"act: got {type(act).__name__}, wanted an Activation")
-    name, code, saves, parameter, slope = act
+    activation: str | CustomActivation
+    activation, code, saves, parameter, slope, custom = act
     if slope is not None:
         checks.check_array("slope", slope)
     features, dtype = 1, np.dtype(np.float32)
@@ -272,11 +274,17 @@ def _own_activation(act: Any, weight: Array | None) -> Activation:
     elif slope is not None:
         features, dtype = slope.size, slope.dtype
     keywords: dict[str, Any] = {} if slope is None else {"slope": slope}
-    if name == "gelu_tanh":
-        name, keywords = "gelu", {"approximate": "tanh"}
-    elif name in ("leaky_relu", "elu"):
-        keywords[{"leaky_relu": "negative_slope", "elu": "alpha"}[name]] = parameter
-    own = activations.resolve(name, features, dtype, keywords)
+    if custom is not None:
+        if not isinstance(custom, CustomActivation):
+            raise TypeError(f"custom: got {type(custom).__name__}, wanted a CustomActivation")
+        activation = custom
+        if "parameter" in custom.defaults:
+            keywords["parameter"] = parameter
+    elif activation == "gelu_tanh":
+        activation, keywords = "gelu", {"approximate": "tanh"}
+    elif activation in ("leaky_relu", "elu"):
+        keywords["negative_slope" if activation == "leaky_relu" else "alpha"] = parameter
+    own = activations.resolve(activation, features, dtype, keywords)
     if own[1:4] != (code, saves, parameter):
         raise ValueError(f"act: got {tuple(act[:4])}, wanted {own[:4]}")
     return own

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import activations, checks, ops
-from ..activations import ActivationName, Parameters
+from ..activations import AnyActivation, Parameters
+from ..custom import CustomActivation
 from ..settings import Precision
 from . import init, network
 from .activation import new_slope
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def _default_init(activation: ActivationName, keywords: Parameters) -> Callable[..., Array]:
+def _default_init(activation: AnyActivation, keywords: Parameters) -> Callable[..., Array]:
     """The initialiser in the table of activations, with the activation's slope below 0 if it has one."""
-    row = activations.TABLE[activations.canonical(activation)]
-    chosen: Callable[..., Array] = getattr(init, row.init)
-    values = {**row.defaults, **keywords}
+    chosen: Callable[..., Array] = getattr(init, activations.initialiser(activation))
+    if isinstance(activation, CustomActivation):
+        return chosen
+    values = {**activations.defaults_of(activation), **keywords}
     slope = values.get("slope", values.get("negative_slope"))
     return chosen if slope is None else partial(chosen, negative_slope=float(np.mean(slope)))
 
@@ -36,21 +38,22 @@ class Linear(Product):
     Args:
         in_features, out_features: the sizes of x's and y's last axes.
         bias: whether the layer has a bias, which starts at 0.
-        activation: a name of the table in `fastact.activations`.
+        activation: a name of the table in `fastact.activations`, or a `CustomActivation`.
         init: a function (shape, rng, dtype) -> array for the weight.  By default the function
             that the table in `fastact.activations` names: `init.glorot_uniform` for identity and for
             activations like sigmoid and tanh, `init.lecun_normal` for selu, `init.he_normal` for those like
-            relu.
+            relu, and for a `CustomActivation`.
         precision: the float32 precision tier; by default the one in force at each forward.
         rng: a `np.random.Generator` or a seed for the weight.
         dtype: float32 or float64.
-        **keywords: the activation's own.  For "prelu", `slope` is the initial value of the learned slope: a
-            number (0.25) for one shared slope, or out_features numbers.
+        **keywords: the activation's own.  For "prelu", and a `CustomActivation` with a slope, `slope` is the
+            initial value of the learned slope: a number (0.25, or the custom activation's) for one shared
+            slope, or out_features numbers.
 
     Attributes:
         weight: (out_features, in_features).
         bias: (out_features,), or None.
-        slope: (1,) or (out_features,) for "prelu", else None.
+        slope: (1,) or (out_features,) for an activation that learns one, else None.
 
     Raises:
         TypeError, ValueError: a size, `bias`, `activation` or one of its keywords, `init`, `precision`, `rng`
@@ -62,7 +65,7 @@ class Linear(Product):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        activation: ActivationName = "identity",
+        activation: AnyActivation = "identity",
         *,
         init: Callable[..., Array] | None = None,
         precision: Precision | None = None,
@@ -75,10 +78,11 @@ class Linear(Product):
             raise TypeError(f"bias: got {checks.shown(bias)}, wanted True or False: {cure}")
         super().__init__(in_features, out_features, bias, precision)
         dtype = checks.check_float_dtype(dtype)
-        self.activation: ActivationName = activation
+        self.activation: AnyActivation = activation
         self.slope = None
-        if isinstance(activation, str) and activation == "prelu":
-            self.slope = new_slope(keywords.pop("slope", 0.25), self.out_features, dtype)
+        if activations.learns_slope(activation):
+            start = activation.initial_slope if isinstance(activation, CustomActivation) else 0.25
+            self.slope = new_slope(keywords.pop("slope", start), self.out_features, dtype, activation)
         self._constants = keywords
         activations.resolve(activation, self.out_features, dtype, self.keywords())
         initialise = _default_init(activation, self.keywords()) if init is None else init

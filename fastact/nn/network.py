@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .. import activations, backends, checks, settings
+from ..backends.custom import code_of
 from ..settings import Precision
 from .layer import Layer, Parameter
 from .tape import Tape
@@ -52,7 +53,7 @@ def _objects() -> tuple[Any, ...]:
         np.dtype(np.uint8),
         _TIERS,
         activations.CODES,
-        activations.code_of,
+        code_of,
     )
 
 

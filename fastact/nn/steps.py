@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import activations, settings
+from .. import settings
+from ..activations import Code
+from ..backends.custom import code_of
 from .network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT, WINDOW
 
 Array = np.ndarray[Any, Any]
@@ -61,7 +63,7 @@ class StepLayer:
     window_size = 0
 
 
-def objects_of(codes: Mapping[Any, tuple[int, float, bool] | None]) -> tuple[Any, ...]:
+def objects_of(codes: Mapping[Any, Code | None]) -> tuple[Any, ...]:
     """The first argument of a call, for `StepLayer`s whose `activation` is a key of `codes`.
 
     `codes` is a dict; its values are entries of `fastact.activations.CODES`.
@@ -74,5 +76,5 @@ def objects_of(codes: Mapping[Any, tuple[int, float, bool] | None]) -> tuple[Any
         *map(np.dtype, (np.float32, np.float64, np.uint8)),
         {None: -1},  # the tier of a layer: the one in force
         codes,
-        activations.code_of,
+        code_of,
     )

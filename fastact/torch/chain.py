@@ -62,7 +62,7 @@ class Link(NamedTuple):
 
     modules: tuple[Any, ...]
     kind: int
-    activation: tuple[int, float, bool] | None
+    activation: activations.Code | None
     pieces: int
     ranks: tuple[int, int]
     after: Any

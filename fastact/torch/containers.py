@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .. import activations, backends, checks
+from ..backends.custom import code_of
 from ..nn.network import ACTIVATION, DROPOUT, LAYER_NORM, LINEAR, MAXOUT
 from . import fused_activation, fused_maxout
 from .chain import Chain, Link
@@ -332,8 +333,8 @@ def _product_link(linear: Any, after: Any, step: Any) -> Link | str:
     )
 
 
-def _code_of(activation: str, **keywords: Any) -> tuple[int, float, bool]:
-    return activations.code_of(activation, keywords)
+def _code_of(activation: str, **keywords: Any) -> activations.Code:
+    return code_of(activation, keywords)
 
 
 def facts_of(module: nn.Module) -> tuple[Any, ...]:

@@ -66,6 +66,10 @@ def linear_activation(
     save: bool,
 ) -> tuple[Tensor, Tensor | None]:
     name = activations.canonical(activation)  # type: ignore[arg-type]
+    if name not in _ACTIVATIONS:
+        raise TypeError(
+            f"activation: got the custom {activation!r}, which has no form in PyTorch's own operators"
+        )
     given = (slope, negative_slope, alpha)
     parameter = next((value for value in given if value is not None), None)
     if parameter is None and name in ("leaky_relu", "elu"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import activations, backends, checks, settings
 from ..checks import LINEAR_WEIGHT
+from ..custom import CustomActivation, by_key
 from . import decompositions, flops
 from .operators import (
     Forward,
@@ -37,8 +38,36 @@ from .tensors import (
     thread_count,
 )
 
-# An activation and its keywords in a schema; None is a keyword's default.
+# An activation and its keywords in a schema; None is a keyword's default.  A custom activation is its key,
+# and a parameter other than the default follows a colon.
 _ACTIVATION = "str activation, Tensor? slope, float? negative_slope, float? alpha, str? approximate"
+
+
+def _in_schema(activation: str | CustomActivation, parameter: float | None) -> str:
+    if not isinstance(activation, CustomActivation):
+        if parameter is not None:
+            raise TypeError(f"parameter: {activation} is not a custom activation")
+        return activation
+    if parameter is None:
+        return activation.key
+    return f"{activation.key}:{checks.check_finite('parameter', parameter)!r}"
+
+
+def _from_schema(activation: str) -> tuple[str | CustomActivation, float | None]:
+    """What `_in_schema` was given; a name of no custom activation stays as it is.
+
+    Raises ValueError for a custom activation that this process has not, or no longer.
+    """
+    key, colon, parameter = activation.partition(":")
+    custom = by_key(key)
+    if custom is None:
+        if "#" in key:
+            name = key.partition("#")[0]
+            raise ValueError(
+                f"activation: got the custom {name}, which is one of another process, or no longer exists"
+            )
+        return activation, None
+    return custom, float(parameter) if colon else None
 
 
 def _array_without_values(value: Tensor) -> checks.Array:
@@ -69,10 +98,12 @@ def _check_linear_activation(
     if slope is not None:
         check_dtype("slope", slope, x.dtype)
         keywords["slope"] = array(slope)
-    elif activation == "prelu":
+    named, parameter = _from_schema(activation)
+    if slope is None and activations.learns_slope(named):
         raise TypeError(f"slope: got None, wanted a tensor of {x.dtype}")
+    keywords["parameter"] = parameter
     given = {key: value for key, value in keywords.items() if value is not None}
-    return shape, activations.resolve(activation, weight.shape[0], NUMPY_DTYPES[x.dtype], given)
+    return shape, activations.resolve(named, weight.shape[0], NUMPY_DTYPES[x.dtype], given)
 
 
 def _check_saves_z(act: activations.Activation) -> None:
@@ -171,6 +202,12 @@ _linear_activation_backward = define(
 )
 
 
+def _saves_z(activation: str | CustomActivation) -> bool:
+    if isinstance(activation, CustomActivation):
+        return activation.saves == "z"
+    return activation in activations.SAVES_Z
+
+
 class _LinearActivationFunction(OperatorFunction):
     @staticmethod
     def forward(
@@ -183,8 +220,9 @@ class _LinearActivationFunction(OperatorFunction):
     ) -> Any:
         *keywords, precision, both = activation
         ctx.name, slope, *ctx.keywords = keywords
+        ctx.activation, _ = _from_schema(ctx.name)  # it lives as long as the graph
         ctx.precision = precision = recorded_tier(precision)
-        save = both or ctx.name in activations.SAVES_Z
+        save = both or _saves_z(ctx.activation)
         y, z = run(x, weight, bias, *keywords, precision, save)
         ctx.save_for_backward(x, weight, z if save else y, slope)
         ctx.set_materialize_grads(False)
@@ -226,12 +264,13 @@ def linear_activation(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    activation: str = "relu",
+    activation: str | CustomActivation = "relu",
     *,
     slope: Tensor | None = None,
     negative_slope: float | None = None,
     alpha: float | None = None,
     approximate: str | None = None,
+    parameter: float | None = None,
     precision: str | None = None,
 ) -> Any:
     """A linear layer and its activation in one pass: y = activation(x @ weight.T + bias).
@@ -240,9 +279,10 @@ def linear_activation(
         x: (..., in_features), float32 or float64, on the CPU.
         weight: (out_features, in_features), the dtype of x.
         bias: (out_features,), the dtype of x, or None.
-        activation: a name of the table in `fastact.activations`.
-        slope, negative_slope, alpha, approximate: the keyword that the activation takes; the table
-            tells its default.  A PReLU's slope has one value or out_features, and a gradient.
+        activation: a name of the table in `fastact.activations`, or a `CustomActivation`, which lives in this
+            process alone: no exported program takes it elsewhere.
+        slope, negative_slope, alpha, approximate, parameter: the keyword that the activation takes; the table
+            tells its default.  A slope has one value or out_features, and a gradient.
         precision: as for `linear_maxout`.
 
     Returns:
@@ -252,5 +292,6 @@ def linear_activation(
         TypeError: a tensor is of another dtype or not on the CPU, or the activation does not take a keyword.
         ValueError: shapes do not agree, the activation is unknown, or a keyword's value is invalid.
     """
-    arguments = (x, weight, bias, activation, slope, negative_slope, alpha, approximate, precision)
+    name = _in_schema(activation, parameter)
+    arguments = (x, weight, bias, name, slope, negative_slope, alpha, approximate, precision)
     return execute(_linear_activation, (x, weight, bias, slope), arguments, False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import activations, checks, init, settings
+from ..custom import CustomActivation
 from .containers import linear_maxout as maxout_of_units
 from .fused_activation import linear_activation
 from .fused_maxout import linear_maxout
@@ -117,10 +118,11 @@ class LinearActivation(Layer, nn.Linear):
 
     Args:
         in_features, out_features, bias, device, dtype: as those of `nn.Linear`.
-        activation: a name of the table in `fastact.activations`.
+        activation: a name of the table in `fastact.activations`, or a `CustomActivation`.
         precision: the float32 precision tier of this layer; None for fastact's own setting.
-        **keywords: the activation's own.  "prelu" learns the parameter `slope`, which starts at this
-            keyword, 0.25 unless given: a number for one slope, or a sequence or tensor of out_features.
+        **keywords: the activation's own.  "prelu", and a custom activation with a slope, learn the parameter
+            `slope`, which starts at this keyword, 0.25 or the custom activation's own unless given: a number
+            for one slope, or a sequence or tensor of out_features.
 
     Raises:
         TypeError: bias is not a bool, or the activation does not take a keyword.
@@ -135,7 +137,7 @@ class LinearActivation(Layer, nn.Linear):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        activation: str = "relu",
+        activation: str | CustomActivation = "relu",
         device: Any = None,
         dtype: torch.dtype | None = None,
         precision: str | None = None,
@@ -145,8 +147,9 @@ class LinearActivation(Layer, nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
         self.precision = precision if precision is None else settings.check_precision(precision)
         parameter = None
-        if activation == "prelu":
-            slope = keywords.pop("slope", 0.25)
+        if activations.learns_slope(activation):
+            start = activation.initial_slope if isinstance(activation, CustomActivation) else 0.25
+            slope = keywords.pop("slope", start)
             if isinstance(slope, Tensor):
                 slope = slope.tolist()  # NumPy would forbid PyTorch to resize the tensor
             values = checks.finite_numbers("slope", slope, np.float64)

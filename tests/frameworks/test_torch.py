@@ -868,6 +868,7 @@ class Rows(Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # from JAX, where its tests ran in this process
 def test_modules_work_in_forked_workers(torch_threads):
     layer = ft.Maxout(256, 256)
     layer(randn(512, 256)).sum().backward()  # the parent has started its threads

@@ -944,6 +944,7 @@ class Rows(Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # from JAX, where its tests ran in this process
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_runs_in_workers(method):
     _, model = twins()

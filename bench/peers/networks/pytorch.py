@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled; Adam is PyTorch's own, fused."""
+"""PyTorch, eager, compiled, and compiled with frozen weights; Adam is PyTorch's own, fused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...networks import NetworkProblem
+from ..pytorch_frozen import compile_frozen
 from .base import NetworkContender
 
 
@@ -85,3 +86,12 @@ class Compiled(Eager):
 
     def _prepare(self, module: nn.Sequential) -> Any:
         return torch.compile(module, dynamic=False)
+
+
+class Frozen(Compiled):
+    """Inference alone; its weights are constants of the compiled code."""
+
+    modes = ("forward",)
+
+    def _prepare(self, module: nn.Sequential) -> Any:
+        return compile_frozen(module, self._x, mode="max-autotune")

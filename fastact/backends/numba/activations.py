@@ -1,6 +1,7 @@
 """Element-wise activations, and the gradient of a slope.
 
-They are computed in float64, and rounded once if the array is float32.
+They are computed in float64, and rounded once if the array is float32.  What the benchmark's layers use has
+loops of its own, which LLVM turns into vector code: relu, and gelu of float32.
 """
 
 # Kernels are typed by Numba.
@@ -9,15 +10,20 @@ They are computed in float64, and rounded once if the array is float32.
 from __future__ import annotations
 
 import math
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import chebyshev
 
-from ...activations import SELU_ALPHA, SELU_SCALE, TABLE, Activation
+from ...activations import CUSTOM, SELU_ALPHA, SELU_SCALE, TABLE, Activation
+from ..custom import kernels_of
 from . import pool
 from .arguments import as_carray
 from .blocks import CELL, CUT, store
-from .compile import compiled
+from .compile import CONTRACT, compiled
+from .custom import ADD_SLOPE_TERMS, BACKWARD, FORWARD, call_kernel, table_of
+from .vectors import power_of_two
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +67,70 @@ def _softplus(z):
 @compiled
 def _normal_cdf(z):
     return 0.5 * math.erfc(-z * _SQRT_HALF)
+
+
+def _tail_ratio(x: float) -> float:
+    """What the polynomial of `_gaussian_tail` approximates, for x from -1 to 1."""
+    t = _LEAST_T + (1 - _LEAST_T) * (x + 1) / 2
+    a = (1 / t - 1) / _TAIL_RATE
+    return 0.5 * math.erfc(a * _SQRT_HALF) * math.exp(a * a / 2) / t
+
+
+# The normal distribution's tail beyond a is exp(-a^2 / 2) t p(x), with t = 1 / (1 + _TAIL_RATE a), and p a
+# polynomial in x, to which t is mapped linearly.  The relative error is below 2e-8 up to _TAIL_END.  Beyond,
+# |z| times the tail is 0 in float32.
+_TAIL_END, _TAIL_RATE = 15.0, 0.2
+_LEAST_T = 1 / (1 + _TAIL_RATE * _TAIL_END)
+_TAIL = tuple(chebyshev.cheb2poly(chebyshev.chebinterpolate(np.vectorize(_tail_ratio), 9)).tolist()[::-1])
+_EXP = tuple(1 / math.factorial(n) for n in range(7, -1, -1))  # to 7e-9, up to half of ln 2
+_LOG2_E, _LN_2 = 1 / math.log(2), math.log(2)
+_SHIFT = 1.5 * 2.0**52  # a number of small magnitude plus _SHIFT is rounded to an integer
+_NORMAL = 1 / math.sqrt(2 * math.pi)
+
+
+@partial(compiled, fastmath=CONTRACT)
+def _exp_and_tail(a):
+    """exp(-a^2 / 2) and the normal distribution's tail beyond a, to 2e-8, for a from 0 to _TAIL_END."""
+    exponent = -0.5 * a * a
+    shifted = exponent * _LOG2_E + _SHIFT
+    rest = exponent - (shifted - _SHIFT) * _LN_2
+    e = 0.0
+    for coefficient in _EXP:
+        e = e * rest + coefficient
+    e *= power_of_two(shifted)
+    t = 1 / (1 + _TAIL_RATE * a)
+    x = (t - _LEAST_T) * (2 / (1 - _LEAST_T)) - 1
+    p = 0.0
+    for coefficient in _TAIL:
+        p = p * x + coefficient
+    return e, e * t * p
+
+
+@compiled
+def _magnitude(z):
+    a = abs(np.float64(z))
+    return _TAIL_END if a > _TAIL_END else a
+
+
+@compiled
+def _gelu_row(z, y):
+    """y = gelu(z) in float32: max(z, 0) - |z| tail(|z|)."""
+    for i in range(z.size):
+        value = z[i]
+        a = _magnitude(value)
+        _, tail = _exp_and_tail(a)
+        y[i] = (value if not value <= 0 else 0.0) - a * tail
+
+
+@compiled
+def _gelu_backward_row(grad_y, z, grad_z):
+    """As `_gelu_row`, of the derivative, which at z and at -z adds up to 1."""
+    for i in range(z.size):
+        value = z[i]
+        a = _magnitude(value)
+        e, tail = _exp_and_tail(a)
+        left = tail - a * _NORMAL * e
+        grad_z[i] = np.float64(grad_y[i]) * (1.0 - left if value > 0 else left)
 
 
 @compiled
@@ -163,17 +233,76 @@ def propagate(code, parameter, saved, grad):
 
 
 @compiled
+def _custom_row(place, code, slopes, first, arrays):
+    """Run a kernel of the table at the address `code` on flat arrays; slopes repeat as for `activate_row`."""
+    size, period = arrays[0].size, slopes.size
+    if period == 1:
+        call_kernel(code, place, slopes, 0, 0, arrays, 0, size)
+        return
+    start = 0
+    while start < size:
+        at = (first + start) % period
+        count = min(period - at, size - start)
+        call_kernel(code, place, slopes, at, 1, arrays, start, count)
+        start += count
+
+
+@compiled
+def activate_row(code, parameters, first, z, y):
+    """y = the activation of z, both flat; the parameter of element i is parameters[(first + i) % size].
+
+    A code above CUSTOM is the address of a custom activation's table, and parameters are its slopes.
+    """
+    if code > CUSTOM:
+        _custom_row(FORWARD, code, parameters, first, (z, y))
+    elif code == _RELU:
+        zero = y.dtype.type(0)
+        for i in range(z.size):
+            y[i] = z[i] if not z[i] <= 0 else zero
+    elif code == _GELU and y.itemsize == 4:
+        _gelu_row(z, y)
+    else:
+        for i in range(z.size):
+            parameter = np.float64(parameters[(first + i) % parameters.size])
+            y[i] = activate(code, parameter, np.float64(z[i]))
+
+
+@compiled
+def _propagate_row(code, parameters, first, grad_y, saved, grad_z):
+    """grad_z of flat arrays; code and parameters as for `activate_row`."""
+    if code > CUSTOM:
+        _custom_row(BACKWARD, code, parameters, first, (grad_y, saved, grad_z))
+    elif code == _RELU:
+        zero = grad_z.dtype.type(0)
+        for i in range(saved.size):
+            grad_z[i] = zero if saved[i] <= 0 else grad_y[i]
+    elif code == _GELU and saved.itemsize == 4:
+        _gelu_backward_row(grad_y, saved, grad_z)
+    else:
+        for i in range(saved.size):
+            parameter = np.float64(parameters[(first + i) % parameters.size])
+            grad_z[i] = propagate(code, parameter, np.float64(saved[i]), np.float64(grad_y[i]))
+
+
+@compiled
 def _activation_cells(code, parameters, z, y, first, last):
     """y = activate(z); both are flat, and parameters (n,) repeats along them.  A cell is CELL elements."""
-    for i in range(first * CELL, min(last * CELL, z.size)):
-        y[i] = activate(code, np.float64(parameters[i % parameters.size]), np.float64(z[i]))
+    start, stop = first * CELL, min(last * CELL, z.size)
+    activate_row(code, parameters, start, z[start:stop], y[start:stop])
 
 
 @compiled
 def _activation_backward_cells(code, parameters, grad_y, saved, grad_z, first, last):
-    for i in range(first * CELL, min(last * CELL, saved.size)):
-        parameter = np.float64(parameters[i % parameters.size])
-        grad_z[i] = propagate(code, parameter, np.float64(saved[i]), np.float64(grad_y[i]))
+    start, stop = first * CELL, min(last * CELL, saved.size)
+    _propagate_row(code, parameters, start, grad_y[start:stop], saved[start:stop], grad_z[start:stop])
+
+
+@compiled
+def _custom_slope_cells(code, slopes, grad_y, saved, terms, first, last):
+    """The terms of a custom activation's slopes, added to `terms`; all are flat."""
+    start, stop = first * CELL, min(last * CELL, saved.size)
+    arrays = (grad_y[start:stop], saved[start:stop], terms[start:stop])
+    _custom_row(ADD_SLOPE_TERMS, code, slopes, start, arrays)
 
 
 @compiled
@@ -214,23 +343,34 @@ def _slope_sums_cells(grad_y, saved, totals, first, last):
             totals[cell] += partial
 
 
+def code_of(act: Activation, dtype: np.dtype[Any]) -> tuple[int, Array | None]:
+    """The code that `activate_row` takes, and the table that it is the address of, or None."""
+    if act.custom is None:
+        return act.code, None
+    table = table_of(kernels_of(act.custom, dtype), act.parameter)
+    return table.ctypes.data, table
+
+
+@lru_cache
+def _one_parameter(parameter: float, dtype: np.dtype[Any]) -> Array:
+    return np.array([parameter], dtype)
+
+
 def parameters_of(act: Activation, dtype: np.dtype[Any]) -> Array:
     """The slopes, or the one parameter, rounded to the dtype as NumPy does."""
-    return np.array([act.parameter], dtype) if act.slope is None else as_carray(act.slope)
+    return _one_parameter(act.parameter, dtype) if act.slope is None else as_carray(act.slope)
 
 
 def activation(z: Array, act: Activation, y: Array, threads: int = 0) -> None:
-    parameters = parameters_of(act, z.dtype)
-    flat = as_carray(z).reshape(z.size)
-    work = float(_ELEMENT_WORK * z.size)
+    code, _table = code_of(act, z.dtype)
     pool.run(
         _activation_cells,
         pool.count_cells((z.size, CELL)),
-        work,
+        float(_ELEMENT_WORK * z.size),
         threads,
-        act.code,
-        parameters,
-        flat,
+        code,
+        parameters_of(act, z.dtype),
+        as_carray(z).reshape(z.size),
         y.reshape(y.size),
     )
 
@@ -246,19 +386,27 @@ def activation_backward(
 ) -> None:
     grad_y, saved = as_carray(grad_y), as_carray(saved)
     work = float(_ELEMENT_WORK * saved.size)
-    if grad_slope is not None:
+    cells = pool.count_cells((saved.size, CELL))
+    code, _table = code_of(act, saved.dtype)
+    parameters = parameters_of(act, saved.dtype)
+    inputs = (grad_y.reshape(saved.size), saved.reshape(saved.size))
+    if grad_slope is not None and act.custom is None:
         _grad_slope(grad_y, saved, grad_slope, accumulate, work, threads)
-    pool.run(
-        _activation_backward_cells,
-        pool.count_cells((saved.size, CELL)),
-        work,
-        threads,
-        act.code,
-        parameters_of(act, saved.dtype),
-        grad_y.reshape(saved.size),
-        saved.reshape(saved.size),
-        grad_z.reshape(saved.size),
-    )
+    elif grad_slope is not None:
+        terms = np.zeros_like(saved)
+        pool.run(
+            _custom_slope_cells, cells, work, threads, code, parameters, *inputs, terms.reshape(saved.size)
+        )
+        _sum_terms(terms, grad_slope, accumulate)
+    outputs = (grad_z.reshape(saved.size),)
+    pool.run(_activation_backward_cells, cells, work, threads, code, parameters, *inputs, *outputs)
+
+
+@np.errstate(all="ignore")
+def _sum_terms(terms: Array, grad_slope: Array, accumulate: bool) -> None:
+    """The sums of the columns, or of all, rounded once."""
+    total = terms.sum(axis=None if grad_slope.size == 1 else 0, dtype=np.float64)
+    np.add(np.asarray(total).astype(grad_slope.dtype), grad_slope if accumulate else 0, out=grad_slope)
 
 
 @np.errstate(all="ignore")

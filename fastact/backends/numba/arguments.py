@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ def as_carray(array: Array) -> Array:
     return array if array.flags.carray else np.array(array, order="C")
 
 
-def or_empty(array: Array | None, dtype: Any, dims: int) -> Array:
+@functools.cache
+def _empty(dtype: np.dtype[Any], dims: int) -> Array:
+    return np.empty((0,) * dims, dtype)
+
+
+def or_empty(array: Array | None, dtype: np.dtype[Any], dims: int) -> Array:
     """`array`, or an empty array of `dims` dimensions for None."""
-    return np.empty((0,) * dims, dtype) if array is None else array
+    return _empty(dtype, dims) if array is None else array

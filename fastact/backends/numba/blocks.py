@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import compiled
+from .compile import compiled, inlined
 from .vectors import TILE_VECTORS, VECTOR_BYTES, copy_elements
 
 CUT = 128  # terms in one running sum, for accuracy; in a product, the depth block (KC)
@@ -22,26 +22,26 @@ BLOCK_COLUMNS = 256  # the column block (NC): outputs times pieces, or columns o
 CELL = 4096  # elements in a cell of an element-wise operation
 
 
-@compiled
+@inlined
 def split_evenly(total, limit):
     """The number of blocks of at most `limit` that hold `total`, and their size if they are even."""
     count = max(1, (total + limit - 1) // limit)
     return count, (total + count - 1) // count
 
 
-@compiled
+@inlined
 def lanes_of(array):
     """Elements of a vector register."""
     return VECTOR_BYTES // array.itemsize
 
 
-@compiled
+@inlined
 def panel_width(array):
     """Columns of a panel and of a micro-tile (NR)."""
     return TILE_VECTORS * lanes_of(array)
 
 
-@compiled
+@inlined
 def round_up(count, multiple):
     """The least multiple of `multiple` that is not below `count`."""
     return (count + multiple - 1) // multiple * multiple
@@ -49,16 +49,18 @@ def round_up(count, multiple):
 
 @compiled
 def new_buffer(count, like):
-    """`count` zeros of like's dtype, aligned to a cache line."""
-    raw = np.zeros(count + 64 // like.itemsize, like.dtype)
+    """An array of `count` elements of like's dtype, aligned to a cache line, with any contents."""
+    raw = np.empty(count + 64 // like.itemsize, like.dtype)
     skip = -raw.ctypes.data % 64 // raw.itemsize
     return raw[skip : skip + count]
 
 
-@compiled
+@inlined
 def copy_rows(source, row, rows, column, columns, block, step):
     """Copy source[row : row + rows, column : column + columns] to a flat block, its rows `step` apart."""
     flat = source.reshape(source.size)
+    if columns == step == source.shape[1]:
+        rows, columns = 1, rows * columns  # which is one long row
     for r in range(rows):
         copy_elements(flat, (row + r) * source.shape[1] + column, block, r * step, columns)
 

@@ -7,15 +7,19 @@ saved is used nevertheless.  The first fault in a process gives a RuntimeWarning
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import importlib.resources
 import os
 import pickle
+import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from numba import config, njit
+from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -33,11 +37,16 @@ if hasattr(os, "register_at_fork"):
         after_in_child=global_compiler_lock.release,
     )
 
+REASSOCIATE = frozenset({"reassoc", "contract", "nsz"})  # change the order of sums, which lets it use vectors
+CONTRACT = frozenset({"contract"})  # make one FMA of a product and a sum
+
+PATIENCE = 2.0  # seconds of a compilation without a message
+
 _warned = False
 
 
 @functools.cache
-def _room_stamp() -> str:
+def room_stamp() -> str:
     """A digest of every source that a kernel's machine code depends on.
 
     A kernel includes the code of the kernels and the constants that it uses, from any file of this folder and
@@ -118,7 +127,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         # Numba's file names include the kernel's first line number, so an edit above the kernel would
         # leave the old files.  Without the number they are replaced.
         name = self._impl.filename_base.replace(f"-{locator.get_disambiguator()}.", ".")
-        self._cache_file = _CacheFiles(self._cache_path, name, (locator.get_source_stamp(), _room_stamp()))
+        self._cache_file = _CacheFiles(self._cache_path, name, (locator.get_source_stamp(), room_stamp()))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -145,13 +154,54 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         )
 
 
-def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
+class _Compilation(event.Listener):  # type: ignore[misc]
+    """Says on a terminal that kernels are being compiled, if that takes longer than PATIENCE.
+
+    Meanwhile the garbage collector rests: it would take a seventh of the time, for little garbage.
+    Numba compiles in one thread at a time; a kernel that another kernel calls is compiled within it.
+    """
+
+    def __init__(self) -> None:
+        self.kernels = 0
+        self.collects = False
+        self.timer: threading.Timer | None = None
+
+    def on_start(self, compilation: Any) -> None:
+        if isinstance(compilation.data["dispatcher"]._cache, _Cache):
+            self.kernels += 1
+            if self.kernels > 1:
+                return
+            self.collects = gc.isenabled()
+            gc.disable()
+            if sys.stderr is not None and sys.stderr.isatty():
+                self.timer = threading.Timer(PATIENCE, self.say)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def on_end(self, compilation: Any) -> None:
+        if isinstance(compilation.data["dispatcher"]._cache, _Cache):
+            self.kernels -= 1
+            if self.kernels:
+                return
+            if self.collects:
+                gc.enable()
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+    def say(self) -> None:
+        print("fastact: Numba compiles kernels; the next process loads them from the cache", file=sys.stderr)
+
+
+event.register("numba:compile", _Compilation())
+
+
+def compiled(function: Callable[..., Any], fastmath: Set[str] = frozenset()) -> Any:
     """The kernel `function`: it is compiled, or loaded from the cache, when it is first called.
 
-    With `reassociate`, LLVM may change the order of sums, which lets it use vectors.
+    `fastmath` is what LLVM may do: REASSOCIATE or CONTRACT.
     """
-    fastmath = {"reassoc", "contract", "nsz"} if reassociate else False
-    kernel = njit(function, nogil=True, error_model="numpy", fastmath=fastmath)
+    kernel = njit(function, nogil=True, error_model="numpy", fastmath=set(fastmath))
     try:
         cache = _Cache(function)
     except (RuntimeError, OSError) as error:
@@ -167,3 +217,11 @@ def compiled(function: Callable[..., Any], reassociate: bool = False) -> Any:
             f"in {cache.cache_path}. Delete what is there, or set NUMBA_CACHE_DIR to another folder"
         )
     return kernel
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """The helper `function`: Numba copies it into each kernel that calls it, and compiles the whole.
+
+    A helper that is a kernel of its own takes longer, since LLVM optimises it again in each of its callers.
+    """
+    return njit(function, nogil=True, error_model="numpy", inline="always")

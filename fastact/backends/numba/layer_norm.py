@@ -17,7 +17,7 @@ import numpy as np
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import CELL, CUT
-from .compile import compiled
+from .compile import REASSOCIATE, compiled
 
 Array = np.ndarray[Any, Any]
 
@@ -28,7 +28,7 @@ _CUTS = 16
 _MIN_CUT_ROWS = 8
 
 
-@partial(compiled, reassociate=True)
+@partial(compiled, fastmath=REASSOCIATE)
 def _block_sum(values):
     total = 0.0
     for i in range(len(values)):  # an iteration over the values would not be vectorised
@@ -36,7 +36,7 @@ def _block_sum(values):
     return total
 
 
-@partial(compiled, reassociate=True)
+@partial(compiled, fastmath=REASSOCIATE)
 def _block_dot(a, b):
     total = 0.0
     for i in range(len(a)):

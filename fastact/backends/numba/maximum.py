@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..numpy import check_argmax
+from ...checks import UINT8
+from ..numpy import argmax_error
 from . import pool
 from .arguments import as_carray, or_empty
 from .blocks import CELL, lanes_of
-from .compile import compiled
+from .compile import compiled, inlined
 from .vectors import maximum_vector
 
 Array = np.ndarray[Any, Any]
 
 
-@compiled
+@inlined
 def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
     """y[y_at], argmax[argmax_at] = the winner of z[at + k * step], k < pieces, and its k.
 
@@ -34,18 +35,20 @@ def _maximum_scalar(z, at, step, pieces, y, y_at, argmax, argmax_at):
     argmax[argmax_at] = index
 
 
-@compiled
+@inlined
 def maximum_row(z, at, step, pieces, count, y, y_at, argmax, argmax_at):
     """`_maximum_scalar` for `count` neighbours: of z[at + k * step + i] for each i < count."""
     lanes = lanes_of(z)
-    whole = count // lanes * lanes
-    for i in range(0, whole, lanes):
-        maximum_vector(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
-    for i in range(whole, count):
-        _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+    if count < lanes:
+        for i in range(count):
+            _maximum_scalar(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
+    else:
+        for place in range(0, count, lanes):
+            i = min(place, count - lanes)  # the last vector covers some neighbours again
+            maximum_vector(z, at + i, step, pieces, y, y_at + i, argmax, argmax_at + i)
 
 
-@compiled
+@inlined
 def _cell_size(inner):
     """The size of a cell, along outer and along inner, of a maxout over (outer, pieces, inner)."""
     return max(1, CELL // max(1, inner)), max(1, min(inner, CELL))
@@ -73,6 +76,22 @@ def _maxout_cells(z, y, argmax, first, last):
                     _maximum_scalar(flat, at + i, inner, pieces, flat_y, y_at + i, flat_argmax, argmax_at + i)
             else:
                 maximum_row(flat, at, inner, pieces, width, flat_y, y_at, flat_argmax, argmax_at)
+
+
+@compiled
+def argmax_fits(argmax, pieces):
+    """Whether every value is below `pieces`."""
+    flat = argmax.reshape(argmax.size)
+    largest = np.uint8(0)
+    for i in range(flat.size):
+        largest = max(largest, flat[i])
+    return flat.size == 0 or largest < pieces
+
+
+def check_argmax(argmax: Array, pieces: int) -> None:
+    """Raise ValueError where a value of the C-contiguous argmax is not below `pieces`."""
+    if not argmax_fits(argmax, pieces):
+        raise argmax_error(argmax, pieces)
 
 
 @compiled
@@ -106,12 +125,13 @@ def maxout(z: Array, y: Array, argmax: Array | None, threads: int = 0) -> None:
         threads,
         as_carray(z),
         y,
-        or_empty(argmax, np.uint8, 2),
+        or_empty(argmax, UINT8, 2),
     )
 
 
 def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 0) -> None:
     outer, pieces, inner = grad_z.shape
+    argmax = as_carray(argmax)
     check_argmax(argmax, pieces)
     cells = _count_cells(outer, inner)
     pool.run(
@@ -120,6 +140,6 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
         float(grad_z.size),
         threads,
         as_carray(grad_y),
-        as_carray(argmax),
+        argmax,
         grad_z,
     )

@@ -7,7 +7,6 @@ on how many threads share the cells.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 from collections import deque
@@ -55,7 +54,10 @@ if hasattr(os, "register_at_fork"):
 
 def count_cells(*counts_and_limits: tuple[int, int]) -> int:
     """The cells of a grid: along each axis, `count` elements in blocks of at most `limit`."""
-    return math.prod(-(-count // limit) for count, limit in counts_and_limits)
+    cells = 1
+    for count, limit in counts_and_limits:
+        cells *= -(-count // limit)
+    return cells
 
 
 def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arguments: Any) -> None:
@@ -64,10 +66,10 @@ def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arg
     `work`, the cost of all cells in floating-point operations, limits the threads to those that pay off.
     `threads` is the most to use, the caller's own included; 0 stands for the default.
     """
-    threads = min(threads or default_threads(), cells, 1 + int(work / _WORK_PER_THREAD))
-    if threads <= 1:
+    if threads == 1 or cells <= 1 or work < _WORK_PER_THREAD:
         kernel(*arguments, 0, cells)
         return
+    threads = min(threads or default_threads(), cells, 1 + int(work / _WORK_PER_THREAD))
     spans = deque((cells * i // threads, cells * (i + 1) // threads) for i in range(threads))
 
     def take_spans() -> None:

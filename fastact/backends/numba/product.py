@@ -1,16 +1,17 @@
-"""Products: blocks packed into panels and multiplied by the micro-tile, or dot products for a row or two.
+"""Products: blocks packed into panels and multiplied by the micro-tile, or few rows without packing.
 
 A block of the result, BLOCK_ROWS x BLOCK_COLUMNS (MC x NC), is summed in a buffer.  For each depth block
 (KC), rows of the left operand and panels of the right one are copied to buffers, and micro-tiles (MR x NR)
 pass over them.
+
+With few rows, a pass over the weights takes longer than the arithmetic.  Then weights are read once, where
+they are: a forward takes dot products, a gradient adds up scaled rows.
 """
 
 # Kernels are typed by Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
-
-from functools import partial
 
 import numpy as np
 
@@ -27,15 +28,32 @@ from .blocks import (
     split_evenly,
     store,
 )
-from .compile import compiled
-from .vectors import TILE_ROWS, copy_elements, multiply_micro_tile, transpose_square
+from .compile import compiled, inlined
+from .vectors import (
+    DOT_TILE_ROWS,
+    DOT_UNITS,
+    TILE_ROWS,
+    add_dot_tile,
+    copy_elements,
+    multiply_micro_tile,
+    sum_scaled_rows,
+    transpose_square,
+)
 
 # Up to this many rows, use dot products on unpacked weights; packing would not pay off.
 # bench/tuning: numba-dot-rows
-DOT_ROWS = 2
+DOT_ROWS = 16
+_DOT_COLUMNS = 8  # up to this many units dot products, whatever the rows: panels would be mostly padding
+# Up to this many rows of a gather, or terms of a sum, rows of the other operand are scaled and added up in
+# place; and up to this many rows of a dense product.  bench/tuning: numba-few-rows
+FEW_ROWS = 16
+_FEW_DENSE_ROWS = 8
+_FEW_ROWS_COLUMNS = 1024  # the column block of few rows, whose sums stay in L1
+_FEW_TERMS_ROWS = 64  # the row block of few terms
+_TERMS_AT_ONCE = 4  # terms that are added up in registers before they are added to a row of sums
 
 
-@compiled
+@inlined
 def _pack_columns(source, row, depth, column, columns, width, panels):
     """Pack source[row : row + depth, column : column + columns] to panels (columns / width, depth, width)."""
     flat = source.reshape(source.size)
@@ -47,7 +65,7 @@ def _pack_columns(source, row, depth, column, columns, width, panels):
         copy_elements(flat, at + whole, panels, whole * depth + d * width, columns - whole)
 
 
-@compiled
+@inlined
 def _unit_starts(weight, pieces, output, outputs):
     """The index at which each unit begins in the flat weight, of the outputs [output, output + outputs).
 
@@ -56,13 +74,15 @@ def _unit_starts(weight, pieces, output, outputs):
     """
     units = outputs * pieces
     starts = np.empty(round_up(units, panel_width(weight)), np.int64)
-    for place in range(starts.size):
-        unit = min(place, units - 1)
-        starts[place] = ((output + unit % outputs) * pieces + unit // outputs) * weight.shape[1]
+    for k in range(pieces):
+        for j in range(outputs):
+            starts[k * outputs + j] = ((output + j) * pieces + k) * weight.shape[1]
+    for place in range(units, starts.size):
+        starts[place] = starts[units - 1]
     return starts
 
 
-@compiled
+@inlined
 def _pack_units(weight, starts, column, depth, panels):
     """Pack columns [column, column + depth) of the units to panels (units / width, depth, width)."""
     flat = weight.reshape(weight.size)
@@ -77,7 +97,7 @@ def _pack_units(weight, starts, column, depth, panels):
                 panels[target + d * width + i] = flat[starts[first + i] + column + d]
 
 
-@compiled
+@inlined
 def _multiply_block(
     left, rows, row_step, depth_step, panels, columns, start, depth, total_depth, sums, subtotal, step
 ):
@@ -103,60 +123,105 @@ def _multiply_block(
         store(subtotal, 0, sums, 0, rows * step, True)
 
 
-@partial(compiled, reassociate=True)
-def _dot(a, b):
-    total = a.dtype.type(0)
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
-
-
-@compiled
+@inlined
 def _add_dots(x, row, rows, weight, starts, units, sums, step):
     """Add x[row : row + rows] @ weight.T to the block `sums`, its rows `step` apart.
 
-    The units of unpacked weight begin at `starts`.
+    The units of unpacked weight begin at `starts`, which has whole tiles of them.
     """
-    in_features = weight.shape[1]
-    flat = weight.reshape(weight.size)
-    for u in range(units):
-        for r in range(rows):
-            for first in range(0, in_features, SUBTOTAL):
-                stop = min(first + SUBTOTAL, in_features)
-                sums[r * step + u] += _dot(x[row + r, first:stop], flat[starts[u] + first : starts[u] + stop])
+    in_features = x.shape[1]
+    flat_x, flat_weight = x.reshape(x.size), weight.reshape(weight.size)
+    most = min(SUBTOTAL, CUT * lanes_of(weight))  # each lane has a running sum
+    for start in range(0, in_features, most):
+        depth = min(most, in_features - start)
+        for u in range(0, units, DOT_UNITS):
+            for r in range(0, rows, DOT_TILE_ROWS):
+                add_dot_tile(
+                    flat_x, (row + r) * in_features + start, rows - r, in_features,
+                    flat_weight, start, starts, u, depth, sums, r * step + u, step,
+                )  # fmt: skip
 
 
-@compiled
-def block_buffers(rows, columns, depth, like):
+@inlined
+def sum_buffers(count, terms, accumulate, like):
+    """The two buffers of `add_rows_in_place` for `count` sums of `terms` terms; empty if it needs none."""
+    count = count if accumulate or terms > CUT else 0
+    return new_buffer(count, like), new_buffer(count, like)
+
+
+@inlined
+def add_rows_in_place(
+    flat, starts, starts_at, starts_step, scales, scales_at, scales_step, terms, buffers,
+    rows, columns, out, out_at, out_step, accumulate,
+):  # fmt: skip
+    """For each row n of out, (rows, columns): the sum of scaled rows of `flat`.
+
+    Term i of row n is scales[scales_at + n * scales_step + i] times the columns from
+    starts[starts_at + n * starts_step + i] on.  All arrays are flat; rows of `out` begin at out_at and are
+    out_step apart.  With `accumulate`, the sums are added to `out`.
+    """
+    totals, partial = buffers
+    direct = terms <= CUT and not accumulate
+    to, to_at, to_step = (out, out_at, out_step) if direct else (partial, 0, columns)
+    for first in range(0, max(1, terms), CUT):
+        last = min(first + CUT, terms)
+        for i in range(first, max(1, last), _TERMS_AT_ONCE):
+            count = min(_TERMS_AT_ONCE, last - i)
+            for n in range(rows):
+                sum_scaled_rows(
+                    flat, starts, starts_at + n * starts_step + i, scales, scales_at + n * scales_step + i,
+                    count, columns, to, to_at + n * to_step, i > first,
+                )  # fmt: skip
+        if not direct:
+            store(partial, 0, totals, 0, rows * columns, first > 0)
+    if not direct:
+        for n in range(rows):
+            store(totals, n * columns, out, out_at + n * out_step, columns, accumulate)
+
+
+@inlined
+def block_buffers(rows, columns, depth, packed, like):
     """Buffers for one block: its sums, their subtotal, rows of the left operand, panels of the right one.
 
-    All are padded to whole micro-tiles.
+    All are padded to whole micro-tiles; what the padding holds is of no account.  If operands are not
+    `packed`, there are sums alone.
     """
     rows = round_up(rows, TILE_ROWS)
     columns = round_up(columns, panel_width(like))
     sums = new_buffer(rows * columns, like)
-    subtotal = new_buffer(sums.size if depth > SUBTOTAL else 0, like)
-    return sums, subtotal, new_buffer(rows * CUT, like), new_buffer(columns * CUT, like)
+    subtotal = new_buffer(sums.size if packed and depth > SUBTOTAL else 0, like)
+    depth = min(CUT, depth) if packed else 0
+    return sums, subtotal, new_buffer(rows * depth, like), new_buffer(columns * depth, like)
 
 
-@compiled
-def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, dot_rows):
+@inlined
+def is_packed(rows, units, dot_rows):
+    """Whether a block of `preactivations` is a product of packed operands, not of dot products."""
+    return rows > dot_rows and units > _DOT_COLUMNS
+
+
+@inlined
+def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers, packed):
     """Compute the pre-activations of a block to buffers[0], (rows, pieces, outputs); return its row step.
 
-    weight is (out_features * pieces, in_features), bias flat of that length, or empty.
+    weight is (out_features * pieces, in_features), bias flat of that length, or empty.  If operands are not
+    `packed`, sums are dot products.
     """
     sums, subtotal, left, panels = buffers
-    in_features = weight.shape[1]
+    in_features = x.shape[1]
     starts = _unit_starts(weight, pieces, output, outputs)
     step = starts.size
-    bias_row = np.zeros(step, x.dtype)
+    sums[:step] = 0
     if bias.size:
         for k in range(pieces):
             for j in range(outputs):
-                bias_row[k * outputs + j] = bias[(output + j) * pieces + k]
-    for r in range(rows):
-        copy_elements(bias_row, 0, sums, r * step, step)
-    if rows <= dot_rows:
+                sums[k * outputs + j] = bias[(output + j) * pieces + k]
+    filled = 1
+    while filled < rows:  # twice as many rows at each step
+        count = min(filled, rows - filled)
+        copy_elements(sums, 0, sums, filled * step, count * step)
+        filled += count
+    if not packed:
         _add_dots(x, row, rows, weight, starts, outputs * pieces, sums, step)
         return step
     for start in range(0, in_features, CUT):
@@ -167,16 +232,76 @@ def preactivations(x, row, rows, weight, pieces, output, outputs, bias, buffers,
     return step
 
 
+@inlined
+def _product_blocks(rows, columns, depth):
+    """The number of blocks along the columns, the columns of a block, and the same of the rows."""
+    most_columns, most_rows = BLOCK_COLUMNS, BLOCK_ROWS
+    if depth <= FEW_ROWS:
+        most_columns, most_rows = max(1, columns), _FEW_TERMS_ROWS
+    elif rows <= _FEW_DENSE_ROWS:
+        most_columns = _FEW_ROWS_COLUMNS
+    return split_evenly(columns, most_columns) + split_evenly(rows, most_rows)
+
+
+@compiled
+def count_product_cells(rows, columns, depth):
+    """The cells of `product_cells`, for a product of (rows, depth) and (depth, columns)."""
+    column_blocks, _, row_blocks, _ = _product_blocks(rows, columns, depth)
+    return column_blocks * row_blocks if rows * columns else 0
+
+
+@inlined
+def _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last):
+    """`product_cells` where b has few rows: each row of out is a sum of a few scaled rows of b."""
+    rows, columns = out.shape
+    flat, flat_out = b.reshape(b.size), out.reshape(out.size)
+    starts, scales = np.empty(len(b), np.int64), np.empty(len(b), b.dtype)
+    for d in range(len(b)):
+        starts[d] = d * columns
+    for r in range(first * block_rows, min(last * block_rows, rows)):
+        for d in range(len(b)):
+            scales[d] = a[d, r] if transposed else a[r, d]
+        sum_scaled_rows(flat, starts, 0, scales, 0, len(b), columns, flat_out, r * columns, accumulate)
+
+
+@inlined
+def _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last):
+    """`product_cells` where out has few rows: b is read once, where it is."""
+    rows, columns = out.shape
+    flat, flat_out = b.reshape(b.size), out.reshape(out.size)
+    depth = len(b)
+    starts, scales = np.empty(depth, np.int64), np.empty(rows * depth, b.dtype)
+    buffers = sum_buffers(rows * block_columns, depth, accumulate, b)
+    for r in range(rows):
+        for d in range(depth):
+            scales[r * depth + d] = a[d, r] if transposed else a[r, d]
+    for cell in range(first, last):
+        column = cell * block_columns
+        for d in range(depth):
+            starts[d] = d * columns + column
+        add_rows_in_place(
+            flat, starts, 0, 0, scales, 0, depth, depth, buffers,
+            rows, min(block_columns, columns - column), flat_out, column, columns, accumulate,
+        )  # fmt: skip
+
+
 @compiled
 def product_cells(a, transposed, b, out, accumulate, first, last):
     """out (rows, columns) = a @ b, of a (rows, depth) or, transposed, (depth, rows); b is (depth, columns).
 
-    Cells are (blocks of columns) x (blocks of rows).
+    Cells are (blocks of columns) x (blocks of rows), as many as `count_product_cells` says.
     """
+    if first == last:
+        return
     rows, columns = out.shape
-    _, block_columns = split_evenly(columns, BLOCK_COLUMNS)
-    row_blocks, block_rows = split_evenly(rows, BLOCK_ROWS)
-    sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), b)
+    _, block_columns, row_blocks, block_rows = _product_blocks(rows, columns, len(b))
+    if len(b) <= FEW_ROWS:
+        _few_terms_cells(a, transposed, b, out, accumulate, block_rows, first, last)
+        return
+    if rows <= _FEW_DENSE_ROWS:
+        _few_rows_cells(a, transposed, b, out, accumulate, block_columns, first, last)
+        return
+    sums, subtotal, left, panels = block_buffers(block_rows, block_columns, len(b), True, b)
     flat_out = out.reshape(out.size)
     for cell in range(first, last):
         column, row = cell // row_blocks * block_columns, cell % row_blocks * block_rows
