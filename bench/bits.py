@@ -3,7 +3,7 @@
     python bench/bits.py --out before.json      # with the interpreter, or in the checkout, of each build
     python bench/bits.py --compare before.json after.json
 
-Random calls of every public operation run on every backend and on every instruction set of this CPU.  The
+Random calls of every operation run on every backend and on every instruction set of this CPU.  The
 file maps each call to a SHA-256 of its results, every NaN counting as the same.  A call is named after its
 backend, its operation, its index and what it does, and its data depends on the seed, the operation and the
 index alone.  So builds that know different activations can be compared on the ones that both know.
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
+import math
 import os
 import sys
 import tempfile
@@ -36,6 +38,8 @@ import numpy as np
 
 import fastact as fa
 from fastact import activations, backends, settings
+from fastact.backends.interface import HashTable
+from fastact.nn import network, steps
 
 Array = np.ndarray[Any, Any]
 
@@ -97,6 +101,17 @@ PARAMETERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "leaky_relu": lambda rng: {"negative_slope": float(rng.choice([0.01, 0.5, -0.25, 3.0]))},
     "elu": lambda rng: {"alpha": float(rng.choice([1.0, 0.5, 2.5]))},
     "gelu": lambda rng: {"approximate": str(rng.choice(["none", "tanh"]))},
+}
+# Custom activations by their names in this file; Numba compiles them.
+CUSTOM = {
+    "custom_swish": fa.custom_activation(
+        "swish",
+        lambda z, beta: z / (1 + math.exp(-beta * z)),
+        lambda z, beta: (1 + (1 + beta * z) * math.exp(-beta * z)) / (1 + math.exp(-beta * z)) ** 2,
+        slope=1.0,
+        slope_derivative=lambda z, beta: z * z * math.exp(-beta * z) / (1 + math.exp(-beta * z)) ** 2,
+    ),
+    "custom_tanh": fa.custom_activation("tanh", lambda z: math.tanh(z), lambda y: 1 - y * y, saves="y"),
 }
 
 
@@ -174,7 +189,7 @@ def draw_needs(rng: np.random.Generator, count: int) -> tuple[bool, ...]:
 
 def keywords_of(rng: np.random.Generator, case: Case, name: str, features: int) -> dict[str, Any]:
     """The keywords of activation `name`; a new activation has its defaults."""
-    if name == "prelu":
+    if name in ("prelu", "custom_swish"):
         shape = [(), (1,), (features,)][int(rng.integers(3))]
         return {"slope": values(rng, case, *shape)}
     return PARAMETERS.get(name, lambda _: {})(rng)
@@ -244,7 +259,7 @@ def linear_activation(name: str, rng: np.random.Generator, index: int, case: Cas
     keywords = keywords_of(rng, case, name, units)
     text = f"{lead}x{in_features}x{units} bias={bias is not None} saved={saved}"
     return text, fa.linear_activation(
-        x, weight, bias, name, return_saved=saved, precision=case.tier, **keywords
+        x, weight, bias, CUSTOM.get(name, name), return_saved=saved, precision=case.tier, **keywords
     )
 
 
@@ -261,7 +276,7 @@ def linear_activation_backward(name: str, rng: np.random.Generator, index: int, 
     out = tuple(values(rng, case, *shape) for shape in shapes) if accumulate else None
     text = f"{lead}x{in_features}x{units} needs={needs} accumulate={accumulate}"
     return text, fa.linear_activation_backward(
-        *(grad_y, x, weight, saved, name),
+        *(grad_y, x, weight, saved, CUSTOM.get(name, name)),
         **{"needs": needs, "out": out, "accumulate": accumulate, "precision": case.tier, **keywords},
     )
 
@@ -303,7 +318,8 @@ def activation(name: str, rng: np.random.Generator, index: int, case: Case) -> O
     keywords = keywords_of(rng, case, name, shape[1])
     z = values(rng, case, *shape) * np.dtype(case.dtype).type(rng.choice([1, 4, 30]))
     in_place = bool(rng.random() < 0.3)
-    return f"{shape} in_place={in_place}", (fa.activation(z, name, out=z if in_place else None, **keywords),)
+    y = fa.activation(z, CUSTOM.get(name, name), out=z if in_place else None, **keywords)
+    return f"{shape} in_place={in_place}", (y,)
 
 
 def activation_backward(name: str, rng: np.random.Generator, index: int, case: Case) -> Outcome:
@@ -312,11 +328,13 @@ def activation_backward(name: str, rng: np.random.Generator, index: int, case: C
     grad_y = values(rng, case, *shape)
     saved = values(rng, case, *shape) * np.dtype(case.dtype).type(rng.choice([1, 4, 30]))
     if "slope" not in keywords:
-        return f"{shape}", (fa.activation_backward(grad_y, saved, name, **keywords),)
+        return f"{shape}", (fa.activation_backward(grad_y, saved, CUSTOM.get(name, name), **keywords),)
     accumulate = bool(rng.random() < 0.5)
     out = (None, values(rng, case, *keywords["slope"].shape)) if accumulate else None
     text = f"{shape} slope={keywords['slope'].shape} accumulate={accumulate}"
-    return text, fa.activation_backward(grad_y, saved, name, out=out, accumulate=accumulate, **keywords)
+    return text, fa.activation_backward(
+        grad_y, saved, CUSTOM.get(name, name), out=out, accumulate=accumulate, **keywords
+    )
 
 
 def mse(rng: np.random.Generator, index: int, case: Case) -> Outcome:
@@ -453,6 +471,85 @@ def model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     return text, [y, grad_x, *(parameter.grad for parameter in network.parameters())]
 
 
+# ---- operations that no public function names: those of a backend
+
+
+def matmul(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    rows, depth, out_features, pieces = draw_shape(rng, index)
+    columns = out_features * min(pieces, 3)
+    trans1, trans2 = (bool(rng.random() < 0.5) for _ in range(2))
+    x = values(rng, case, *((depth, rows) if trans1 else (rows, depth)))
+    y = values(rng, case, *((columns, depth) if trans2 else (depth, columns)))
+    out = np.empty((rows, columns), case.dtype)
+    backends.active().matmul(x, y, trans1, trans2, out, case.threads, case.tier)
+    return f"{rows}x{depth}x{columns} {trans1} {trans2}", (out,)
+
+
+def window(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    """Maxout of a window of rows, and its gradients.  C alone has it; the others give no result."""
+    rows, in_features, out_features, pieces = (max(1, size) for size in draw_shape(rng, index))
+    size = int(rng.choice([1, 1, 2, 3]))
+    text = f"{rows}x{in_features}x{out_features}x{pieces} size={size}"
+    backend: Any = backends.active()
+    if not hasattr(backend, "network_forward"):
+        return text, ()
+    neighbours, layer = steps.StepLayer(), steps.StepLayer()
+    neighbours.window_size = size
+    weight = values(rng, case, out_features, pieces, (2 * size + 1) * in_features)
+    parameters = [steps.StepParameter(each) for each in (weight, values(rng, case, out_features, pieces))]
+    for parameter in parameters:
+        parameter.grad = np.zeros_like(parameter.data)
+    layer.weight, layer.bias = parameters
+    parts = tuple(
+        (kind, each, steps.ATTRIBUTES[kind])
+        for kind, each in ((network.WINDOW, neighbours), (network.MAXOUT, layer))
+    )
+    objects, tier = steps.objects_of(activations.CODES), steps.TIERS[case.tier]
+    x, grad_y = values(rng, case, rows, in_features), values(rng, case, rows, out_features)
+    y, tape = backend.network_forward(objects, parts, x, True, None, tier, case.threads)
+    grad_x = backend.network_backward(objects, parts, x, y, tape, grad_y, True, True, case.threads)
+    return text, (y, grad_x, *(parameter.grad for parameter in parameters))
+
+
+def dropout_keep(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    seed, p = int(rng.integers(2**64, dtype=np.uint64)), float(rng.choice([0.0, 2**-32, 0.1, 0.5, 0.9]))
+    keep = np.empty(draw_rows(rng, index), np.uint8)
+    backends.active().dropout_keep(seed, p, keep, case.threads)
+    return f"{keep.shape} {p}", (keep,)
+
+
+def hash_embed(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    """Both directions."""
+    rows, id_columns = int(rng.choice([*SIZES, 1000])), int(rng.integers(1, 5))
+    ids = rng.integers(2**64, size=(rows, id_columns), dtype=np.uint64)
+    tables = []
+    for _ in range(rng.integers(1, 5)):
+        shape = int(rng.choice([1, 17, 500])), int(rng.choice(SIZES))
+        scale = values(rng, case, shape[1]) if rng.random() < 0.5 else None
+        seed = int(rng.integers(2**32))
+        tables.append(HashTable(values(rng, case, *shape), int(rng.integers(id_columns)), seed, scale))
+    y = np.empty((rows, sum(table.data.shape[1] for table in tables)), case.dtype)
+    keys = np.empty((len(tables), rows, 4), np.uint32)
+    backends.active().hash_embed(ids, tuple(tables), y, keys, case.threads)
+    grads = tuple(table._replace(data=values(rng, case, *table.data.shape)) for table in tables)
+    backends.active().hash_embed_backward(values(rng, case, *y.shape), keys, grads, case.threads)
+    text = f"{rows}: {[table.data.shape for table in tables]}"
+    return text, (y, keys, *(grad.data for grad in grads))
+
+
+def update_parameter(rng: np.random.Generator, index: int, case: Case) -> Outcome:
+    shape = draw_rows(rng, index)
+    data, grad, average = (values(rng, case, *shape) for _ in range(3))
+    mean, square = (abs(values(rng, case, data.size)) for _ in range(2))
+    adam, averages = (bool(rng.random() < 0.7) for _ in range(2))
+    moments = (mean, square) if adam else (None, None)
+    max_norm, decay, shrink = (float(rng.choice([0.0, value])) for value in (1.0, 0.01, 0.001))
+    arrays = (data, grad, *moments, average if averages else None)
+    numbers = (max_norm, decay, 0.01, 0.9, 0.999, 1e-8, shrink, 0.3)
+    backends.active().update_parameter(*arrays, *numbers, case.threads)
+    return f"{shape} adam={adam} averages={averages} {max_norm} {decay} {shrink}", arrays
+
+
 # ---- running them
 
 Operation = Callable[[np.random.Generator, int, Case], Outcome]
@@ -476,6 +573,11 @@ SHARES: dict[str, tuple[Operation, float]] = {
     "frozen_layer": (frozen_layer, 0.1),
     "frozen_model": (frozen_model, 0.04),
     "model": (model, 0.03),
+    "matmul": (matmul, 0.05),
+    "window": (window, 0.03),
+    "dropout_keep": (dropout_keep, 0.01),
+    "hash_embed": (hash_embed, 0.02),
+    "update_parameter": (update_parameter, 0.02),
 }
 # The same for operations of which each activation has one.
 ACTIVATION_SHARES: dict[str, tuple[Callable[..., Outcome], float]] = {
@@ -489,8 +591,9 @@ ACTIVATION_SHARES: dict[str, tuple[Callable[..., Outcome], float]] = {
 def operations() -> dict[str, tuple[Operation, float]]:
     """Every operation of this version by its name, and its share of the calls."""
     found = dict(SHARES)
+    names = (*activations.NAMES, *(CUSTOM if importlib.util.find_spec("numba") else ()))
     for kind, (run, share) in ACTIVATION_SHARES.items():
-        for name in activations.NAMES:
+        for name in names:
             found[f"{kind} {name}"] = (lambda *args, run=run, name=name: run(name, *args), share)
     return found
 

@@ -64,6 +64,8 @@ def pytest_terminal_summary(terminalreporter):
     if MISSING_FRAMEWORKS:
         missing = ", ".join(MISSING_FRAMEWORKS)
         terminalreporter.write_line(f"not tested, because not installed: {missing} (tests/frameworks)")
+    if "numba" not in COMPILED_BACKENDS:
+        terminalreporter.write_line("not tested, because not installed: numba")
 
 
 def pytest_ignore_collect(collection_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -54,3 +55,40 @@ def test_kernel_body_compiles_alone(path: Path) -> None:
 def test_drivers_and_bodies_are_found() -> None:
     assert len(BODIES) >= 12
     assert len(DRIVERS) >= 20
+
+
+LISTINGS = {
+    "neon": """
+0000000000000040 <multiply_2x1>:
+      40:\tmovi\tv0.4s, #0x0
+      44:\tldr\tq1, [sp, #16]
+      48:\tfmla\tv0.4s, v1.4s, v2.s[0]
+      4c:\tb.gt\t60 <multiply_2x1+0x20>
+      50:\tcmp\tx1, x2
+      54:\tb.ne\t44 <multiply_2x1+0x4>  // b.any
+      58:\tcbnz\tx3, 40 <multiply_2x1>
+      5c:\tret
+      60:\tprfm\tpldl1keep, [x1]
+      64:\tb\t50 <multiply_2x1+0x10>
+""",
+    "x86-64": """
+0000000000000010 <multiply_2x1>:
+      10:\tvxorps %xmm0,%xmm0,%xmm0
+      14:\tvmovups 0x10(%rsp),%ymm1
+      18:\tvfmadd231ps (%rax),%ymm1,%ymm0
+      1c:\tcmp    %rdx,%rcx
+      20:\tjl     14 <multiply_2x1+0x4>
+      24:\tvfmadd231ps (%rax),%ymm1,%ymm0
+      28:\tvaddps %ymm0,%ymm1,%ymm0
+      2c:\tjne    10 <multiply_2x1>
+      30:\tret
+""",
+}
+
+
+@pytest.mark.parametrize(("isa", "expected"), [("neon", (1, 5, 1)), ("x86-64", (1, 4, 1))])
+def test_inner_loop_counts_what_the_innermost_loop_holds(isa, expected, monkeypatch) -> None:
+    pytest.importorskip("setuptools")
+    monkeypatch.syspath_prepend(CSRC.parent)
+    tool = importlib.import_module("csrc.tools.micro_tiles")
+    assert tool.inner_loop(LISTINGS[isa]) == expected

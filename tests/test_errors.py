@@ -442,7 +442,7 @@ def c():
 
 
 def test_isa_that_cannot_run_raises_instead_of_another_backend(c):
-    lacking = [name for name in c.isas() if name not in c.supported_isas()]
+    lacking = {*c.isas(), "avx2", "neon"} - {*c.supported_isas()}  # also of another architecture
     for name in ("mmx", "", "AVX2", *lacking):
         done = run_python(USE, FASTACT_ISA=name)
         assert done.returncode, name

@@ -275,6 +275,7 @@ def test_frozen_copy_and_pickle_have_the_same_bits(each_backend, dtype, rng, dup
 
 
 def test_unpickled_frozen_uses_the_backend_in_force_or_its_own(rng):
+    pytest.importorskip("numba")
     x = normal(rng, (9, 20), np.dtype(np.float32))
     data, bound = (
         pickle.dumps(fa.freeze(network(), backend=None)),

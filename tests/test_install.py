@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import shutil
 import sysconfig
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -67,14 +68,14 @@ def test_checkout_beside_a_package_without_extension_says_what_the_build_lacked(
     assert why_c_is_missing().startswith("fastact._native was not built")
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx", "neon"])
 def test_instruction_set_runs_on_this_cpu(isa):
     if reason := backends.why_c_is_missing():
         pytest.skip(f"needs the C extension: {reason}")
     from fastact.backends import c
 
     if isa not in c.supported_isas():
-        pytest.skip(f"needs a CPU with {isa}; this one has {', '.join(c.supported_isas())}")
+        pytest.skip(f"needs a CPU with {isa}; this {platform.machine()} has {', '.join(c.supported_isas())}")
     before = c.isa()
     c.set_isa(isa)
     assert c.isa() == isa

@@ -237,7 +237,9 @@ def test_many_threads_from_a_small_stack_give_the_same_bits(backend):
     code = (
         LIMITED
         + """
-threading.stack_size(64 << 10)
+import os
+
+threading.stack_size(max(64 << 10, os.sysconf("SC_THREAD_STACK_MIN")))  # 128 KiB on AArch64
 caller = threading.Thread(target=call)
 caller.start()
 caller.join()

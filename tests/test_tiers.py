@@ -363,7 +363,8 @@ def test_backward_of_many_rows_and_few_pieces_uses_the_tiers_unit(compiled, rng)
     for tier in ("high", "medium"):
         grads = fa.linear_maxout_backward(grad_y, x, weight, argmax, precision=tier)
         for got, wanted in zip(grads[:2], highest, strict=False):
-            assert (got != wanted).any() == (units[tier] != "float32")
+            # NEON gathers in float32 at every tier
+            assert (got != wanted).any() == (units[tier] not in ("float32", "NEON-BF16"))
 
 
 def test_float64_ignores_tiers(compiled, tier, rng):
@@ -389,6 +390,7 @@ def test_config_names_each_tiers_unit_and_why_amx_is_missing(capsys):
 
 @needs_c
 def test_digits_reach_the_same_accuracy_at_each_tier():
+    pytest.importorskip("sklearn")
     from fastact.cli import demo
 
     accuracies = []

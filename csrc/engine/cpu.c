@@ -45,3 +45,15 @@ const char *why_no_amx(void) {
   pthread_once(&once, ask);
   return missing;
 }
+
+#if defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+
+#define HWCAP2_BF16_BIT (1ul << 14) /* HWCAP2_BF16, which older headers lack */
+
+int has_neon_bf16(void) { return (getauxval(AT_HWCAP2) & HWCAP2_BF16_BIT) != 0; }
+#else
+int has_neon_bf16(void) { return 0; }
+#endif
+#endif

@@ -6,4 +6,7 @@
  * the first call, and holds for all its threads. */
 const char *why_no_amx(void);
 
+/* Whether the CPU has the bfloat16 instructions of AArch64; they are looked for on Linux alone. */
+int has_neon_bf16(void);
+
 #endif

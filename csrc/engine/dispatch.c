@@ -45,6 +45,14 @@ static const struct kernels *amx_tier(int precision, const struct product_sizes 
              ? &kernels_amx_3
              : NULL;
 }
+#elif defined(__AARCH64EL__)
+extern const struct kernels kernels_neon_f32, kernels_neon_f64, kernels_neon_bf16;
+static int neon_supported(void) { return 1; } /* the baseline of AArch64 */
+
+static const struct kernels *neon_tier(int precision, const struct product_sizes *sizes) {
+  (void)sizes;
+  return precision == FA_MEDIUM && has_neon_bf16() ? &kernels_neon_bf16 : NULL;
+}
 #endif
 
 /* Best first.  AMX has tile kernels for its tiers only; its vector kernels are those of AVX-512. */
@@ -53,6 +61,8 @@ static const struct isa isas[] = {
     {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier},
     {"avx512", avx512_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, avx512_tier},
     {"avx2", avx2_supported, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL},
+#elif defined(__AARCH64EL__)
+    {"neon", neon_supported, {&kernels_neon_f32, &kernels_neon_f64}, neon_tier},
 #endif
     {"scalar", scalar_supported, {&kernels_scalar_f32, &kernels_scalar_f64}, NULL},
 };

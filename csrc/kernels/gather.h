@@ -24,6 +24,7 @@ static ALWAYS_INLINE void begin_sums(int vectors, vec *acc) {
 /* acc += factor * row */
 static ALWAYS_INLINE void add_row(int vectors, vec *acc, real factor, const real *row) {
   vec f = vec_set1(factor);
+  KEEP_POINTER(row);
   UNROLL
   for (int v = 0; v < vectors; v++) acc[v] = vec_fma(f, vec_load(row + v * LANES), acc[v]);
 }

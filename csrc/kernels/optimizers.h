@@ -167,7 +167,10 @@ static void scale_by(int64_t n, real factor, real *data) {
 static double max_abs(int64_t n, const void *data) {
   const real *values = data;
   double largest = 0;
-  for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)values[i]));
+  for (int64_t i = 0; i < n; i++) { /* no fmax(): GCC 12 for AArch64 crashes on this loop with it */
+    const double magnitude = fabs((double)values[i]);
+    largest = magnitude > largest ? magnitude : largest;
+  }
   return largest;
 }
 

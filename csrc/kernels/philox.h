@@ -17,7 +17,11 @@ typedef uint32_t half_words __attribute__((vector_size(4 * LANES)));
 /* The products of the lanes' low halves with b. */
 static ALWAYS_INLINE words multiply_low(words a, uint32_t b) {
 #if defined(FAST_MULTIPLY_LOW)
-  return (words)vec_multiply_low((vec)a, b);
+  vec lanes;
+  memcpy(&lanes, &a, sizeof lanes);
+  lanes = vec_multiply_low(lanes, b);
+  memcpy(&a, &lanes, sizeof a);
+  return a;
 #else
   return (a & 0xffffffffu) * b;
 #endif

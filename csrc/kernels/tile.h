@@ -17,10 +17,20 @@
 /* Elements of a cache line. */
 #define LINE_REALS (64 / (int64_t)sizeof(real))
 
-/* One step of depth.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
-static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const real *const *left, int64_t stride,
-                                        const real *right) {
+/* Elements of a row of the left operand that are loaded at once.  More than one in an ISA whose multiply-add takes a
+ * factor from a lane; elsewhere one element fills all the lanes. */
+#ifndef FACTORS
+#define FACTORS 1
+#endif
+/* Steps of depth that the loop is unrolled by. */
+#define STEPS (FACTORS > 1 ? 2 * FACTORS : 4)
+
+/* Steps of depth, 1 or FACTORS.  left[i] points at row 3 i, so that 12 rows take 4 pointers and the stride. */
+static ALWAYS_INLINE void multiply_steps(int steps, int rows, int vectors, vec *acc, const real *const *left,
+                                         int64_t stride, const real *right, int64_t right_stride) {
   vec b[MAX_TILE_VECTORS];
+#if FACTORS == 1
+  (void)steps, (void)right_stride;
   UNROLL
   for (int v = 0; v < vectors; v++) b[v] = vec_load(right + v * LANES);
   UNROLL
@@ -29,6 +39,22 @@ static ALWAYS_INLINE void multiply_step(int rows, int vectors, vec *acc, const r
     UNROLL
     for (int v = 0; v < vectors; v++) vec_accumulate(&acc[r * vectors + v], a, b[v]);
   }
+#else /* the factors of all rows fill registers, so that the vectors of the right operand come one by one */
+  factors a[MAX_REGISTER_ROWS];
+  UNROLL
+  for (int q = 0; q < steps; q++, right += right_stride) {
+    if (q > 0) KEEP_POINTER(right);
+    UNROLL
+    for (int v = 0; v < vectors; v++) {
+      b[v] = vec_load(right + v * LANES);
+      UNROLL
+      for (int r = 0; r < rows; r++) {
+        if (v == 0 && q == 0) a[r] = load_factors(left[r / 3] + r % 3 * stride, steps);
+        accumulate_factor(&acc[r * vectors + v], a[r], q, b[v]);
+      }
+    }
+  }
+#endif
 }
 
 static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile *t) {
@@ -42,20 +68,20 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
     int64_t d = 0, depth = rest < t->cut ? rest : t->cut;
     UNROLL
     for (int i = 0; i < rows * vectors; i++) acc[i] = vec_set1(0);
-    for (; d + 4 <= depth; d += 4) {
+    for (; d + STEPS <= depth; d += STEPS) {
       if (d % LINE_REALS == 0 && d + PREFETCH_AHEAD < rest) {
         UNROLL
         for (int r = 0; r < rows; r++) __builtin_prefetch(left[r / 3] + r % 3 * stride + PREFETCH_AHEAD);
       }
       UNROLL
-      for (int q = 0; q < 4; q++, right += right_stride) {
-        multiply_step(rows, vectors, acc, left, stride, right);
+      for (int q = 0; q < STEPS; q += FACTORS, right += FACTORS * right_stride) {
+        multiply_steps(FACTORS, rows, vectors, acc, left, stride, right, right_stride);
         UNROLL
-        for (int r = 0; r < rows; r += 3) left[r / 3]++;
+        for (int r = 0; r < rows; r += 3) left[r / 3] += FACTORS;
       }
     }
     for (; d < depth; d++, right += right_stride) {
-      multiply_step(rows, vectors, acc, left, stride, right);
+      multiply_steps(1, rows, vectors, acc, left, stride, right, right_stride);
       UNROLL
       for (int r = 0; r < rows; r += 3) left[r / 3]++;
     }
@@ -81,10 +107,10 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
 #define HEIGHTS_8(X, vectors) HEIGHTS_6(X, vectors) X(7, vectors) X(8, vectors)
 #define HEIGHTS_12(X, vectors) HEIGHTS_8(X, vectors) X(9, vectors) X(10, vectors) X(11, vectors) X(12, vectors)
 
-/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, one element of the left.
- */
-HEIGHTS_12(TILE, 1)
+/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, and one element of the
+ * left, or the factors of all rows. */
 #if VECTOR_REGISTERS == 32
+HEIGHTS_12(TILE, 1)
 HEIGHTS_12(TILE, 2)
 HEIGHTS_8(TILE, 3)
 HEIGHTS_6(TILE, 4)
@@ -100,14 +126,22 @@ HEIGHTS_5(TILE, 5)
       {NULL, HEIGHTS_5(TILE_NAME, 5)},                                                                                 \
   }
 #else
+#if FACTORS > 1
+#define TALLEST 8
+#define HEIGHTS HEIGHTS_8
+#else
+#define TALLEST 12
+#define HEIGHTS HEIGHTS_12
+#endif
+HEIGHTS(TILE, 1)
 HEIGHTS_6(TILE, 2)
 HEIGHTS_4(TILE, 3)
 HEIGHTS_3(TILE, 4)
 #define MICRO_TILES                                                                                                    \
-  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, 12, 6, 4, 3},                                                 \
+  .panel_vectors = 2, .max_vectors = 4, .tile_rows = {0, TALLEST, 6, 4, 3},                                            \
   .multiply = {                                                                                                        \
       {NULL},                                                                                                          \
-      {NULL, HEIGHTS_12(TILE_NAME, 1)},                                                                                \
+      {NULL, HEIGHTS(TILE_NAME, 1)},                                                                                   \
       {NULL, HEIGHTS_6(TILE_NAME, 2)},                                                                                 \
       {NULL, HEIGHTS_4(TILE_NAME, 3)},                                                                                 \
       {NULL, HEIGHTS_3(TILE_NAME, 4)},                                                                                 \

@@ -30,8 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastact",
         description="Compiled CPU kernels for linear + maxout, and linear + ReLU, GELU and their kin.",
-        epilog="Environment: FASTACT_BACKEND (c, numba, numpy), FASTACT_ISA (scalar, avx2, avx512, amx), "
-        "OMP_NUM_THREADS.",
+        epilog="Environment: FASTACT_BACKEND (c, numba, numpy), "
+        "FASTACT_ISA (scalar, avx2, avx512, amx, neon), OMP_NUM_THREADS.",
     )
     parser.add_argument("--version", action="version", version=f"fastact {__version__}")
     parser.set_defaults(run=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from fastact import backends
 
 def _compiled_variants() -> tuple[str, ...]:
     """Numba, and C once for every instruction set of this CPU; test_install.py says which are missing."""
+    numba = () if importlib.util.find_spec("numba") is None else ("numba",)
     if backends.why_c_is_missing() is not None:
-        return ("numba",)
+        return numba
     from fastact.backends import c
 
-    return ("numba", *(f"c-{isa}" for isa in c.supported_isas()))
+    return (*numba, *(f"c-{isa}" for isa in c.supported_isas()))
 
 
 needs_c = pytest.mark.skipif(

@@ -1,5 +1,5 @@
 /* Vectors of the baseline: 16 bytes of the compiler's own vectors, 4 floats or 2 doubles.  They are SSE2 on x86-64,
- * NEON on aarch64, and scalar code elsewhere.  The functions are listed in isa/README.md. */
+ * NEON without its multiply-adds on AArch64, and scalar code elsewhere.  The functions are listed in isa/README.md. */
 #ifndef FA_SCALAR_VEC_H
 #define FA_SCALAR_VEC_H
 
