@@ -14,11 +14,12 @@ from fastact import backends
 
 def _compiled_variants() -> tuple[str, ...]:
     """Numba, and C once for every instruction set of this CPU; test_install.py says which are missing."""
+    numba = ("numba",) if backends.why_numba_is_missing() is None else ()
     if backends.why_c_is_missing() is not None:
-        return ("numba",)
+        return numba
     from fastact.backends import c
 
-    return ("numba", *(f"c-{isa}" for isa in c.supported_isas()))
+    return (*numba, *(f"c-{isa}" for isa in c.supported_isas()))
 
 
 needs_c = pytest.mark.skipif(
