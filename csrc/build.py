@@ -1,7 +1,10 @@
 """Builds `fastact._native`: cffi binds api/fastact.h and api/numpy.h; every .c below csrc is compiled.
 
 The extension is optional: without a compiler or Python.h the install succeeds and `fastact` runs on Numba.
-A wheel without the extension has the tag of a pure wheel, py3-none-any.
+A wheel without the extension has the tag of a pure wheel, py3-none-any.  One extension serves every Python
+with a GIL from 3.10 on; a free-threaded Python has no limited API before 3.15, and gets one of its own.
+
+FASTACT_RELEASE=1, for what is published: an extension that cannot be built is an error.
 
 Environment variables for developers:
 FASTACT_DEVELOP=1 turns warnings into errors and keeps debug information.
@@ -12,8 +15,11 @@ SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
+import sysconfig
+import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +28,7 @@ import cffi
 import numpy
 from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
 from setuptools.command.build_ext import build_ext as _build_ext
+from setuptools.command.sdist import sdist as _sdist
 from setuptools.errors import CompileError, LinkError
 from setuptools.extension import Extension
 
@@ -33,6 +40,8 @@ _FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
 # Hardening flags, used if the compiler and the linker take them without a warning.
 _HARDENING = [["-fstack-protector-strong"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]]
 _LINK_HARDENING = ["-Wl,-z,relro,-z,now"]
+_STRIP = ["-Wl,-s"]  # no table of symbols, if the linker can leave it out
+_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
 _OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return omp_get_max_threads(); }\n"
 
@@ -44,6 +53,12 @@ def _found(pattern: str) -> list[str]:
 
 class build_ext(_build_ext):
     """setuptools' build_ext with the sources, headers and flags found here, and with OpenMP if it builds."""
+
+    def finalize_options(self) -> None:
+        for ext in self.distribution.ext_modules or ():
+            ext.py_limited_api = not _FREE_THREADED
+            ext.optional = os.environ.get("FASTACT_RELEASE") != "1"
+        super().finalize_options()
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
@@ -64,13 +79,16 @@ class build_ext(_build_ext):
         # Python's own flags ask for debug information, which is nine tenths of the extension's size.
         asked = any(flag.startswith("-g") for flag in os.environ.get("CFLAGS", "").split())
         debug = [] if develop or asked else ["-g0"]
+        strip = _STRIP if debug and self._builds(_PROGRAM, [], _STRIP) else []
         simde = os.environ.get("FASTACT_EMULATE_AVX512")
         emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
         if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
         ext.extra_compile_args = _FLAGS + openmp + harden + strict + debug + emulate
-        ext.extra_link_args = [*openmp, *harden_link, "-lm"]
+        ext.extra_link_args = [*openmp, *harden_link, *strip, "-lm"]
+        if _FREE_THREADED:
+            ext.define_macros = [*ext.define_macros, ("_CFFI_NO_LIMITED_API", None)]  # cffi's C asks for it
         ext.depends = [*_found("*.h"), *_found("*.c"), str(_HERE / "build.py")]
         ext.extra_objects = self._compile(_found("*.c"), ext)
         ext.sources = [str(bindings)]
@@ -110,6 +128,11 @@ class build_ext(_build_ext):
 class bdist_wheel(_bdist_wheel):
     """setuptools' bdist_wheel, with the tag of a pure wheel where the extension was not built."""
 
+    def finalize_options(self) -> None:
+        if not _FREE_THREADED:
+            self.py_limited_api = "cp310"
+        super().finalize_options()
+
     def run(self) -> None:
         if not self.skip_build:
             self.run_command("build")
@@ -117,3 +140,30 @@ class bdist_wheel(_bdist_wheel):
             self.distribution.ext_modules = []
             self.root_is_pure = True
         super().run()
+
+
+class sdist(_sdist):
+    """setuptools' sdist, but two builds of the same files are equal to the byte.
+
+    Its files belong to nobody and have one time: SOURCE_DATE_EPOCH, or the start of 1980, as a zip's.
+    """
+
+    def make_archive(  # type: ignore[override]
+        self, base_name: str, format: str, root_dir: object = None, base_dir: str = "", **owner: object
+    ) -> str:
+        time = int(os.environ.get("SOURCE_DATE_EPOCH", 315532800))
+
+        def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime, member.uid, member.gid, member.uname, member.gname = time, 0, 0, "", ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        archive = f"{base_name}.tar.gz"
+        os.makedirs(os.path.dirname(archive), exist_ok=True)
+        with (
+            open(archive, "wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=time) as compressed,
+            tarfile.open(mode="w", fileobj=compressed) as members,
+        ):
+            members.add(base_dir, filter=anonymous)  # sorted by name
+        return archive

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,7 @@ def get_num_threads() -> int:
         from .backends import c
 
         return c.max_threads()
-    from .backends.numba import pool
-
-    return pool.default_threads()
+    return settings.default_threads()
 
 
 def get_config() -> dict[str, Any]:
@@ -37,6 +34,7 @@ def get_config() -> dict[str, Any]:
         backend        the name of the backend in force
         backends       the names of those that can be used here
         c_missing      why the C extension can't be used, or None
+        numba_missing  why Numba can't be used, or None
         isa, isas      the C backend's instruction set, or None; those that this CPU runs, best first
         openmp         whether the C extension was built with OpenMP
         amx_missing    why AMX can't be used, or None
@@ -52,6 +50,7 @@ def get_config() -> dict[str, Any]:
     from . import __version__
 
     c_missing = backends.why_c_is_missing()
+    numba_missing = backends.why_numba_is_missing()
     isa: str | None = None
     isas: tuple[str, ...] = ()
     openmp = False
@@ -64,7 +63,7 @@ def get_config() -> dict[str, Any]:
         amx_missing, tier_units = c.why_no_amx(), c.tier_units()
     usable = {
         "c": c_missing is None,
-        "numba": importlib.util.find_spec("numba") is not None,
+        "numba": numba_missing is None,
         "numpy": True,
     }
     return {
@@ -75,6 +74,7 @@ def get_config() -> dict[str, Any]:
         "backend": backends.get_backend(),
         "backends": tuple(name for name in backends.NAMES if usable[name]),
         "c_missing": c_missing,
+        "numba_missing": numba_missing,
         "isa": isa,
         "isas": isas,
         "openmp": openmp,
@@ -97,6 +97,8 @@ def show_config() -> None:
         "precision": config["precision"],
     }
     lines |= {f'  "{tier}"': f"runs on {unit}" for tier, unit in config["tier_units"].items()}
+    if config["numba_missing"]:
+        lines["Numba"] = f"missing: {config['numba_missing']}"
     if config["amx_missing"]:
         lines["AMX"] = f"not used: {config['amx_missing']}"
     for name, value in lines.items():

@@ -6,6 +6,7 @@ current thread or task only, as `contextvars` do, so that two threads never dist
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from .checks import check_size, unknown_name
 Precision = Literal["highest", "high", "medium"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+_MAX_DEFAULT_THREADS = 32
 _default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
 _default_precision: Precision = "highest"
 # The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place
@@ -61,6 +63,15 @@ def num_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         _threads.reset(token)
+
+
+def default_threads() -> int:
+    """The threads that a count of 0 stands for outside C: OMP_NUM_THREADS, else the usable cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_DEFAULT_THREADS)
 
 
 def requested_threads() -> int:

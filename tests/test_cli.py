@@ -12,7 +12,6 @@ from support.variants import needs_c
 
 import fastact as fa
 from fastact import backends, cli
-from fastact.backends.numba import pool
 from fastact.cli import packages
 
 
@@ -121,11 +120,11 @@ def test_show_config_gives_the_reason_for_a_missing_c_extension(capsys, monkeypa
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])
-def test_get_num_threads_without_c_is_that_of_the_pool(name, monkeypatch):
+def test_get_num_threads_without_c_follows_omp_num_threads(name, monkeypatch):
     backends.set_backend(name)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
-        assert fa.get_num_threads() == pool.default_threads() == 3
+        assert fa.get_num_threads() == 3
         with fa.num_threads(5):
             assert fa.get_num_threads() == 5
     finally:

@@ -42,6 +42,82 @@ def test_numba_backend_runs_without_the_c_extension():
     assert output_of(code).split() == ["numba", "True"]
 
 
+WITHOUT_NUMBA = """if True:
+    import sys
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "numba":
+                raise {error}
+    sys.modules.pop("numba", None)
+    sys.meta_path.insert(0, Broken())
+    import numpy as np
+    import fastact as fa
+
+    def message(call):
+        try:
+            call()
+        except ImportError as error:
+            return str(error)
+        return "no error"
+"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["ModuleNotFoundError(\"No module named 'numba'\")", "SystemError('llvmlite is of another version')"],
+    ids=["missing", "broken"],
+)
+def test_without_numba_everything_runs_on_c_but_what_needs_numba(error):
+    if reason := backends.why_c_is_missing():
+        pytest.skip(f"needs the C extension: {reason}")
+    printed = output_of(
+        WITHOUT_NUMBA.format(error=error)
+        + """
+    model = fa.Sequential(fa.Maxout(4, 8, pieces=2, rng=0), fa.Dropout(0.5), fa.LayerNorm(8), fa.Linear(8, 3))
+    optimizer, x = fa.AdamW(model.parameters()), np.ones((5, 4), np.float32)
+    loss, grad = fa.softmax_cross_entropy(model(x, training=True), np.zeros(5, int))
+    model.backward(grad)
+    fa.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    assert fa.freeze(model)(x).shape == (5, 3)
+    for name in ("gelu", "relu", "tanh"):
+        fa.activation(x, name)
+    square = fa.custom_activation("square", lambda z: z * z, lambda z: 2 * z)
+    config = fa.get_config()
+    fa.show_config()
+    print(config["backend"], config["backends"])
+    for call in (
+        lambda: fa.set_backend("numba"),
+        lambda: fa.maxout(np.ones((2, 2)), backend="numba"),
+        lambda: fa.activation(x, square),
+        lambda: fa.Linear(4, 3, activation=square)(x),
+    ):
+        print("-", message(call))
+    """
+    )
+    kind, _, text = error.partition("(")
+    why = f"{kind}: {text[1:-2]}; pip install numba"
+    assert f"Numba        missing: {why}\n" in printed
+    lines = printed.splitlines()
+    assert lines[-5] == "c ('c', 'numpy')"
+    assert lines[-4:-2] == [f'- the backend "numba" needs Numba, which cannot be used: {why}'] * 2
+    assert lines[-2:] == [f"- <custom activation square> needs Numba, which cannot be used: {why}"] * 2
+
+
+def test_without_c_and_numba_only_the_reference_runs_and_the_error_says_so():
+    code = WITHOUT_NUMBA.format(error="ModuleNotFoundError('gone')")
+    code += """
+    sys.modules["fastact._native"] = None
+    print(message(lambda: fa.maxout(np.ones((2, 2)))))
+    fa.set_backend("numpy")
+    assert fa.get_num_threads() > 0
+    print(fa.maxout(np.ones((2, 2)))[0])
+    """
+    printed = output_of(code)
+    assert printed.startswith("neither C nor Numba can be used: ")
+    assert printed.endswith("FASTACT_BACKEND=numpy runs the reference, which is slow\n[1. 1.]\n")
+
+
 # Each room may import those before it, and its own modules.
 ROOMS = (
     ("checks",),

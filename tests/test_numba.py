@@ -604,7 +604,7 @@ def test_read_only_inputs_compile_nothing_new(problem):
 def test_default_threads_follow_omp_num_threads(monkeypatch, setting, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert pool.default_threads() == (threads or min(cores, pool._MAX_DEFAULT_THREADS))
+    assert settings.default_threads() == (threads or min(cores, settings._MAX_DEFAULT_THREADS))
 
 
 def test_exception_in_a_helper_reaches_the_caller():

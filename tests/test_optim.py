@@ -621,6 +621,7 @@ def test_parameters_that_were_added_or_removed_after_the_optimizer_was_made(each
         assert results(optimizer)[0] != before[0]
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 @needs_c
 def test_step_on_c_of_a_parameter_whose_attributes_change_others_reads_what_is_there():
     class Sly(fa.Parameter):

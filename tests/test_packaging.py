@@ -27,15 +27,23 @@ def tracked_files() -> list[str]:
     return sorted(filter(None, listed.stdout.split("\0")))
 
 
-def build(hook: str, source: Path, folder: Path, **environment: str) -> Path:
-    """What a hook of setuptools' build backend makes of `source`, in `folder`."""
-    done = subprocess.run(
+def run_hook(
+    hook: str, source: Path, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a hook of setuptools' build backend, which writes what it makes of `source` into `folder`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTACT_")}
+    return subprocess.run(
         [sys.executable, "-c", HOOK, hook, str(folder)],
         cwd=source,
-        env=os.environ | environment,
+        env=inherited | environment,
         capture_output=True,
         text=True,
     )
+
+
+def build(hook: str, source: Path, folder: Path, **environment: str) -> Path:
+    """What a hook of setuptools' build backend makes of `source`, in `folder`."""
+    done = run_hook(hook, source, folder, environment)
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.splitlines()[-1]
 
@@ -54,6 +62,23 @@ def test_sdist_holds_every_file_of_the_repository(source: Path, tmp_path: Path) 
     with tarfile.open(build("build_sdist", source, tmp_path)) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert [name for name in tracked_files() if name not in held] == []
+
+
+def test_sdist_of_the_same_files_is_equal_to_the_byte(source: Path, tmp_path: Path) -> None:
+    first = build("build_sdist", source, tmp_path, SOURCE_DATE_EPOCH="1764000000")
+    expected, size = first.read_bytes(), first.stat().st_size
+    assert int.from_bytes(expected[4:8], "little") == 1764000000  # gzip's own time
+    for path in source.rglob("*"):
+        os.utime(path, (1, 1))
+    second = build("build_sdist", source, tmp_path / "again", SOURCE_DATE_EPOCH="1764000000")
+    assert (second.stat().st_size, second.read_bytes() == expected) == (size, True)
+
+
+def test_release_build_without_a_compiler_fails(source: Path, tmp_path: Path) -> None:
+    done = run_hook("build_wheel", source, tmp_path, {"CC": "/bin/false", "FASTACT_RELEASE": "1"})
+    assert done.returncode != 0
+    assert "/bin/false" in done.stderr
+    assert not list(tmp_path.glob("*.whl"))
 
 
 def test_wheel_without_the_extension_is_tagged_as_pure(source: Path, tmp_path: Path) -> None:
@@ -77,7 +102,7 @@ def test_wheel_without_the_extension_is_tagged_as_pure(source: Path, tmp_path: P
     ],
     ids=["release", "other-cflags", "cflags-with-g", "develop"],
 )
-def test_extension_has_debug_information_only_if_asked_for(
+def test_extension_has_debug_information_and_symbols_only_if_asked_for(
     environment: dict[str, str], debug: bool, strict: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from setuptools.dist import Distribution
@@ -97,4 +122,32 @@ def test_extension_has_debug_information_only_if_asked_for(
     extension = Extension("fastact._native", [])
     command.build_extension(extension)
     assert ("-g0" not in extension.extra_compile_args) == debug
+    assert ("-Wl,-s" not in extension.extra_link_args) == debug
     assert ("-Werror" in extension.extra_compile_args) == strict
+
+
+@pytest.mark.parametrize("free_threaded", [False, True])
+def test_build_asks_for_the_limited_api_where_python_has_one(
+    free_threaded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from setuptools.dist import Distribution
+    from setuptools.extension import Extension
+
+    monkeypatch.syspath_prepend(ROOT)
+    module: Any = importlib.import_module("csrc.build")
+    monkeypatch.setattr(module, "_FREE_THREADED", free_threaded)
+    extension = Extension("fastact._native", [])
+    distribution = Distribution({"name": "fastact", "ext_modules": [extension]})
+    command = module.build_ext(distribution)
+    command.build_temp = str(tmp_path)
+    command.ensure_finalized()
+    monkeypatch.setattr(command, "_builds", lambda *arguments: True)
+    monkeypatch.setattr(command, "_compile", lambda sources, ext: [])
+    monkeypatch.setattr(module._build_ext, "build_extension", lambda self, ext: None)
+    command.build_extension(extension)
+    wheel = module.bdist_wheel(distribution)
+    monkeypatch.setattr(wheel, "plat_name", "any")
+    wheel.ensure_finalized()
+    assert bool(extension.py_limited_api) == (not free_threaded)
+    assert (("_CFFI_NO_LIMITED_API", None) in extension.define_macros) == free_threaded
+    assert wheel.py_limited_api == (False if free_threaded else "cp310")

@@ -225,6 +225,7 @@ def test_step_while_another_thread_replaces_arrays_keeps_memory_whole(each_backe
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 @needs_c
 def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
     x, weight = rng.standard_normal((24, 32)).astype(F32), np.ones((16, 3, 32), F32)

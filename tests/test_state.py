@@ -374,7 +374,7 @@ def test_generator_state_out_of_range_is_refused_by_name(tmp_path, kind, key, va
     [
         ("MT19937", "pos", 0),
         ("MT19937", "pos", 624),
-        ("Philox", "buffer_pos", 0),
+        ("Philox", "buffer_pos", 1),
         ("Philox", "buffer_pos", 4),
     ],
 )

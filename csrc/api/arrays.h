@@ -2,7 +2,10 @@
 #ifndef FA_ARRAYS_H
 #define FA_ARRAYS_H
 
+#include <pyconfig.h>
+#ifndef Py_GIL_DISABLED /* a free-threaded Python has no limited API before 3.15 */
 #define Py_LIMITED_API 0x030a0000
+#endif
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #include <Python.h>
 #include <numpy/ndarraytypes.h>

@@ -35,6 +35,8 @@ def get(name: BackendName | None) -> Backend:
             raise unknown_name("backend", name, NAMES)
         if name == "c" and (reason := why_c_is_missing()) is not None:
             raise ImportError(reason)
+        if name == "numba" and (reason := why_numba_is_missing()) is not None:
+            raise ImportError(f'the backend "numba" needs Numba, which cannot be used: {reason}')
         module = _loaded[name] = cast("Backend", importlib.import_module(f".{name}", __package__))
     return module
 
@@ -46,6 +48,15 @@ def why_c_is_missing() -> str | None:
     except ImportError as error:  # the extension is absent, or does not load, or what it needs is missing
         absent = isinstance(error, ModuleNotFoundError) and error.name == "fastact._native"
         return _why_it_is_absent() if absent else str(error)
+    return None
+
+
+def why_numba_is_missing() -> str | None:
+    """Why Numba can't be used here, or None where it can."""
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # a broken installation raises errors of many types
+        return f"{type(error).__name__}: {error}; pip install numba"
     return None
 
 
@@ -97,7 +108,13 @@ def active() -> Backend:
     if _active is None:
         asked = os.environ.get("FASTACT_BACKEND")
         if asked is None:
-            _active = get("c" if why_c_is_missing() is None else "numba")
+            c_missing = why_c_is_missing()
+            if c_missing is not None and (numba_missing := why_numba_is_missing()) is not None:
+                raise ImportError(
+                    f"neither C nor Numba can be used: {c_missing}; {numba_missing}; "
+                    "FASTACT_BACKEND=numpy runs the reference, which is slow"
+                )
+            _active = get("c" if c_missing is None else "numba")
         elif asked in NAMES:
             _active = get(asked)
         else:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..activations import Code, learns_slope, resolve
 from ..custom import CustomActivation
+from . import why_numba_is_missing
 
 if TYPE_CHECKING:
     from .numba.custom import Kernels
@@ -26,10 +27,10 @@ def kernels_of(activation: CustomActivation, dtype: np.dtype[Any], vectorised: b
     key = (dtype.char, vectorised)
     found: Kernels | None = activation.compiled.get(key)
     if found is None:
-        try:
-            from .numba.custom import Kernels
-        except ImportError as error:
-            raise ImportError(f"{activation!r} needs Numba, which cannot be used: {error}") from error
+        if (reason := why_numba_is_missing()) is not None:
+            raise ImportError(f"{activation!r} needs Numba, which cannot be used: {reason}")
+        from .numba.custom import Kernels
+
         learned = learns_slope(activation)
         made = Kernels(activation.functions, bool(activation.defaults), learned, dtype, vectorised)
         found = activation.compiled.setdefault(key, made)  # another thread may have been faster

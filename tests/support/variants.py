@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from fastact import backends
 
 def _compiled_variants() -> tuple[str, ...]:
     """Numba, and C once for every instruction set of this CPU; test_install.py says which are missing."""
-    numba = () if importlib.util.find_spec("numba") is None else ("numba",)
+    numba = ("numba",) if backends.why_numba_is_missing() is None else ()
     if backends.why_c_is_missing() is not None:
         return numba
     from fastact.backends import c

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-_MAX_DEFAULT_THREADS = 32
+from ... import settings
+
 _MAX_HELPERS = 1023  # settings allow 1024 threads; the executor starts one only when none is idle
 # Floating-point operations, about 50 us: waking a thread takes longer than less work.
 # bench/tuning: numba-thread-work
@@ -22,15 +23,6 @@ _WORK_PER_THREAD = 4_000_000
 
 _executor: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
-
-
-def default_threads() -> int:
-    """The threads that a count of 0 stands for: OMP_NUM_THREADS, else the usable cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_DEFAULT_THREADS)
 
 
 def _helpers() -> ThreadPoolExecutor:
@@ -69,7 +61,7 @@ def run(kernel: Callable[..., None], cells: int, work: float, threads: int, *arg
     if threads == 1 or cells <= 1 or work < _WORK_PER_THREAD:
         kernel(*arguments, 0, cells)
         return
-    threads = min(threads or default_threads(), cells, 1 + int(work / _WORK_PER_THREAD))
+    threads = min(threads or settings.default_threads(), cells, 1 + int(work / _WORK_PER_THREAD))
     spans = deque((cells * i // threads, cells * (i + 1) // threads) for i in range(threads))
 
     def take_spans() -> None:
