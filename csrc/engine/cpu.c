@@ -1,10 +1,11 @@
 #include "engine/cpu.h"
 
-#include <pthread.h>
 #include <stddef.h>
 
+#include "engine/os.h"
+
 static const char *missing;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static os_once once = OS_ONCE;
 
 #if defined(FA_EMULATE_AMX)
 static const char *find_missing(void) { return NULL; }
@@ -42,6 +43,6 @@ static const char *find_missing(void) { return "only on Linux for x86-64"; }
 static void ask(void) { missing = find_missing(); }
 
 const char *why_no_amx(void) {
-  pthread_once(&once, ask);
+  os_call_once(&once, ask);
   return missing;
 }
