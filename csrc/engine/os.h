@@ -22,6 +22,10 @@ typedef pthread_key_t os_key;
 #define OS_ONCE PTHREAD_ONCE_INIT
 #endif
 
+/* The stack of a thread.  Kernels use up to 32 KiB, sanitizers several times as much.  Larger stacks of many threads
+ * would use up a limit on the address space. */
+#define OS_STACK_BYTES (256 << 10)
+
 /* `bytes` of memory, a multiple of 64, 64-byte aligned, or NULL. */
 void *os_allocate(size_t bytes);
 void os_free(void *memory);
@@ -40,9 +44,24 @@ int os_make_key(os_key *key, void (*destroy)(void *value));
 int os_set(os_key key, void *value);
 void *os_get(os_key key);
 
-/* Starts a thread, which runs `run(argument)` and is not waited for; signals go to other threads.  Returns 0, or
- * another number where the system refuses. */
-int os_start_thread(void (*run)(void *argument), void *argument);
+/* What a thread runs. */
+struct os_thread {
+  void (*run)(void *argument);
+  void *argument;
+};
+
+/* Starts a thread, which reads `thread` as it begins and is not waited for.  Signals go to other threads; its stack has
+ * OS_STACK_BYTES.  Returns 0, or another number where the system refuses. */
+int os_start_thread(struct os_thread *thread);
+
+/* The CPU that the calling thread is on, or -1 where that is not known. */
+int os_cpu(void);
+
+/* Moves the calling thread to another CPU than `cpu`, if it may run on one. */
+void os_leave_cpu(int cpu);
+
+/* Lets other threads that want this CPU run. */
+void os_yield(void);
 
 void os_make_mutex(os_mutex *mutex);
 void os_lock(os_mutex *mutex);

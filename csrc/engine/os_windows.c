@@ -5,8 +5,6 @@
 
 #include "engine/os.h"
 
-#define STACK_BYTES (512 << 10)
-
 void *os_allocate(size_t bytes) { return _aligned_malloc(bytes, 64); }
 void os_free(void *memory) { _aligned_free(memory); }
 
@@ -41,27 +39,22 @@ int os_make_key(os_key *key, void (*destroy)(void *value)) {
 int os_set(os_key key, void *value) { return !FlsSetValue(key, value); }
 void *os_get(os_key key) { return FlsGetValue(key); }
 
-struct start {
-  void (*run)(void *argument);
-  void *argument;
-};
-
-static unsigned __stdcall begin(void *memory) {
-  const struct start start = *(struct start *)memory;
-  free(memory);
-  start.run(start.argument);
+static unsigned __stdcall begin(void *thread) {
+  const struct os_thread t = *(struct os_thread *)thread;
+  t.run(t.argument);
   return 0;
 }
 
-int os_start_thread(void (*run)(void *argument), void *argument) {
-  struct start *start = malloc(sizeof *start);
-  if (!start) return 1;
-  *start = (struct start){run, argument};
-  const uintptr_t thread = _beginthreadex(NULL, STACK_BYTES, begin, start, 0, NULL);
-  if (!thread) free(start);
-  if (thread) CloseHandle((HANDLE)thread);
-  return !thread;
+int os_start_thread(struct os_thread *thread) {
+  const unsigned reserve = STACK_SIZE_PARAM_IS_A_RESERVATION;
+  const uintptr_t started = _beginthreadex(NULL, OS_STACK_BYTES, begin, thread, reserve, NULL);
+  if (started) CloseHandle((HANDLE)started);
+  return !started;
 }
+
+int os_cpu(void) { return -1; } /* Windows wakes a thread on an idle CPU */
+void os_leave_cpu(int cpu) { (void)cpu; }
+void os_yield(void) { SwitchToThread(); }
 
 void os_make_mutex(os_mutex *mutex) { InitializeSRWLock(mutex); }
 void os_lock(os_mutex *mutex) { AcquireSRWLockExclusive(mutex); }
