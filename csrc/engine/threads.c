@@ -12,10 +12,11 @@
 /* Below this work a second thread costs more than it brings.  bench/tuning: min-work-per-thread */
 #define MIN_WORK_PER_THREAD 65536
 
-/* Back-off after a slow fork-join.  The kernel sometimes schedules two OpenMP threads on one core, where they wait for
- * each other for milliseconds.  If a parallel region took SLOW_NANOSECONDS longer than the sum of its threads' work,
- * calls from this thread run serially for BACKOFF_FACTOR the time lost, at most MAX_BACKOFF_NANOSECONDS, unless their
- * work is MAX_BACKOFF_WORK or more.  A team that is always slow then costs a tenth of the time.  bench/tuning: back-off
+/* Back-off after a slow fork-join.  The kernel sometimes schedules two threads of a team on one core, where they wait
+ * for each other for milliseconds.  If a parallel region took SLOW_NANOSECONDS longer than the sum of its threads'
+ * work, calls from this thread run serially for BACKOFF_FACTOR the time lost, at most MAX_BACKOFF_NANOSECONDS, unless
+ * their work is MAX_BACKOFF_WORK or more.  A team that is always slow then costs a tenth of the time.  bench/tuning:
+ * back-off
  */
 #define SLOW_NANOSECONDS 1000000
 #define BACKOFF_FACTOR 10
@@ -23,8 +24,6 @@
 #define MAX_BACKOFF_WORK ((int64_t)1 << 28)
 
 static _Thread_local int64_t backoff_until; /* in nanoseconds */
-
-int fa_has_openmp(void) { return 1; }
 
 /* The first number of OMP_NUM_THREADS, or 0. */
 static int asked_threads(void) {
