@@ -37,13 +37,14 @@ _HERE = Path(__file__).resolve().parent
 _FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 # GCC warns that AVX vectors are passed in memory in baseline code; all these functions are inlined.
 _FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas"]
+# POSIX threads, and the C library's mathematics; Windows has both in its own libraries.
+_SYSTEM, _LIBRARIES = ([], []) if os.name == "nt" else (["-pthread"], ["-lm"])
 # Hardening flags, used if the compiler and the linker take them without a warning.
 _HARDENING = [["-fstack-protector-strong"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]]
 _LINK_HARDENING = ["-Wl,-z,relro,-z,now"]
 _STRIP = ["-Wl,-s"]  # no table of symbols, if the linker can leave it out
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _PROGRAM = "int probe(void);\nint probe(void) { return 0; }\n"
-_OPENMP_PROGRAM = "#include <omp.h>\nint probe(void);\nint probe(void) { return omp_get_max_threads(); }\n"
 
 
 def _found(pattern: str) -> list[str]:
@@ -52,7 +53,7 @@ def _found(pattern: str) -> list[str]:
 
 
 class build_ext(_build_ext):
-    """setuptools' build_ext with the sources, headers and flags found here, and with OpenMP if it builds."""
+    """setuptools' build_ext with the sources, headers and flags found here."""
 
     def finalize_options(self) -> None:
         for ext in self.distribution.ext_modules or ():
@@ -69,7 +70,6 @@ class build_ext(_build_ext):
         bindings.parent.mkdir(parents=True, exist_ok=True)
         ffi.emit_c_code(str(bindings))
 
-        openmp = ["-fopenmp"] if self._builds(_OPENMP_PROGRAM, ["-fopenmp"], ["-fopenmp"]) else []
         harden = [
             flag for flags in _HARDENING if self._builds(_PROGRAM, [*flags, "-Werror"], []) for flag in flags
         ]
@@ -85,8 +85,8 @@ class build_ext(_build_ext):
         if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]
-        ext.extra_compile_args = _FLAGS + openmp + harden + strict + debug + emulate
-        ext.extra_link_args = [*openmp, *harden_link, *strip, "-lm"]
+        ext.extra_compile_args = _FLAGS + _SYSTEM + harden + strict + debug + emulate
+        ext.extra_link_args = [*_SYSTEM, *harden_link, *strip, *_LIBRARIES]
         if _FREE_THREADED:
             ext.define_macros = [*ext.define_macros, ("_CFFI_NO_LIMITED_API", None)]  # cffi's C asks for it
         ext.depends = [*_found("*.h"), *_found("*.c"), str(_HERE / "build.py")]

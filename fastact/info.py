@@ -14,8 +14,9 @@ from . import backends, settings
 def get_num_threads() -> int:
     """How many threads an operation may use in this context.
 
-    The number is what `set_num_threads` or `num_threads` asked for, else the backend's default: OpenMP's,
-    OMP_NUM_THREADS, or the number of usable cores.  The "numpy" backend leaves its threads to NumPy.
+    The number is what `set_num_threads` or `num_threads` asked for, else the backend's default:
+    OMP_NUM_THREADS at the first call, or the number of usable cores.  The "numpy" backend leaves its threads
+    to NumPy.
     """
     asked = settings.requested_threads()
     if asked:
@@ -36,7 +37,6 @@ def get_config() -> dict[str, Any]:
         c_missing      why the C extension can't be used, or None
         numba_missing  why Numba can't be used, or None
         isa, isas      the C backend's instruction set, or None; those that this CPU runs, best first
-        openmp         whether the C extension was built with OpenMP
         amx_missing    why AMX can't be used, or None
         threads        as `get_num_threads`
         precision      the precision tier
@@ -53,13 +53,12 @@ def get_config() -> dict[str, Any]:
     numba_missing = backends.why_numba_is_missing()
     isa: str | None = None
     isas: tuple[str, ...] = ()
-    openmp = False
     amx_missing: str | None = None
     tier_units: dict[settings.Precision, str] = dict.fromkeys(settings.PRECISIONS, "float32")
     if c_missing is None:
         from .backends import c
 
-        isa, isas, openmp = c.isa(), c.supported_isas(), c.has_openmp()
+        isa, isas = c.isa(), c.supported_isas()
         amx_missing, tier_units = c.why_no_amx(), c.tier_units()
     usable = {
         "c": c_missing is None,
@@ -77,7 +76,6 @@ def get_config() -> dict[str, Any]:
         "numba_missing": numba_missing,
         "isa": isa,
         "isas": isas,
-        "openmp": openmp,
         "amx_missing": amx_missing,
         "threads": get_num_threads(),
         "precision": settings.get_float32_matmul_precision(),
@@ -108,8 +106,7 @@ def show_config() -> None:
 def _describe_c(config: dict[str, Any]) -> str:
     if config["c_missing"] is not None:
         return f"missing: {config['c_missing']}"
-    openmp = "OpenMP" if config["openmp"] else "one thread, since it was built without OpenMP"
-    return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])}), {openmp}"
+    return f"{config['isa']} (this CPU runs: {', '.join(config['isas'])})"
 
 
 def _cpu() -> str:

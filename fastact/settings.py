@@ -20,7 +20,7 @@ Precision = Literal["highest", "high", "medium"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _MAX_DEFAULT_THREADS = 32
-_default_threads = 0  # 0: leave the choice to OpenMP (OMP_NUM_THREADS, threadpoolctl, the cores)
+_default_threads = 0  # 0: leave the choice to the backend (OMP_NUM_THREADS, the cores)
 _default_precision: Precision = "highest"
 # The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place
 # in PRECISIONS.
@@ -43,8 +43,7 @@ def set_num_threads(threads: int) -> None:
     """Set how many threads an operation may use, for the whole process.
 
     Where the system refuses the C backend some of its threads, operations run on those that it could start.
-    A thread needs 32 KB of stack (OMP_STACKSIZE), the calling thread 64 KB.  OpenMP ends the process
-    where the system's limits grow tighter later, or OMP_STACKSIZE asks for more memory than there is.
+    These threads have a stack of 256 KB each; the calling thread needs 64 KB.
 
     Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """

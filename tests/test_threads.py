@@ -14,7 +14,6 @@ from support.processes import output_of
 from support.shapes import Shape
 from support.tolerance import assert_same_bits
 from support.variants import COMPILED_BACKENDS
-from threadpoolctl import threadpool_limits
 
 import fastact as fa
 from fastact import settings
@@ -146,27 +145,8 @@ def test_omp_num_threads_sets_the_default_and_changes_no_bits(backend):
         print(fa.get_num_threads(), hashlib.sha256(y.tobytes() + argmax.tobytes()).hexdigest())
     """
     printed = [output_of(code, OMP_NUM_THREADS=str(count)).split() for count in (1, 2, 3)]
-    if fa.get_config()["openmp"] or backend == "numba":
-        assert [int(count) for count, _ in printed] == [1, 2, 3]
+    assert [int(count) for count, _ in printed] == [1, 2, 3]
     assert len({digest for _, digest in printed}) == 1
-
-
-def test_threadpoolctl_limits_the_openmp_threads():
-    if not fa.get_config()["openmp"]:
-        pytest.skip("needs the C extension with OpenMP")
-    from fastact.backends import c
-
-    for count in (1, 2):
-        with threadpool_limits(count, user_api="openmp"):
-            assert c.max_threads() == count
-
-
-def test_threadpoolctl_limit_changes_no_bits(compiled, dtype, rng):
-    x, weight, bias, _ = maxout_inputs(rng, LARGE, dtype)
-    expected = fa.linear_maxout(x, weight, bias)
-    for count in (1, 2):
-        with threadpool_limits(count):
-            assert_same_bits(fa.linear_maxout(x, weight, bias), expected)
 
 
 def test_backs_off_to_one_thread_after_slow_fork_join():
@@ -192,8 +172,8 @@ def test_backs_off_to_one_thread_after_slow_fork_join():
     """
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("needs Linux's /proc")
-    if not fa.get_config()["openmp"]:
-        pytest.skip("needs the C extension with OpenMP")
+    if "c" not in fa.get_config()["backends"]:
+        pytest.skip("needs the C extension")
     assert int(output_of(code)) < 50
 
 
@@ -247,6 +227,57 @@ caller.join()
     )
     pytest.importorskip("resource")
     assert output_of(code.format(backend=backend, threads=1024)) == "same\n"
+
+
+# ---- the C backend's workers
+
+
+def workers_after(code):
+    """What `code` prints, run after a call on three threads; `workers` has the folders of its two workers."""
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("needs Linux's /proc")
+    if "c" not in fa.get_config()["backends"]:
+        pytest.skip("needs the C extension")
+    tasks = "set(Path('/proc/self/task').iterdir())"
+    before = f"call(); before = {tasks}; fa.set_num_threads(3); call(); workers = {tasks} - before\n"
+    return output_of(LIMITED.format(backend="c", threads=1) + before + code)
+
+
+def test_workers_block_every_signal():
+    code = """
+masks = [line for w in workers for line in (w / "status").read_text().splitlines() if "SigBlk" in line]
+blocked = int(masks[0].split()[1], 16)
+assert len(masks) == 2 and masks[0].split() == masks[1].split()
+import signal
+assert all(blocked >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM))
+"""
+    assert workers_after(code) == "same\nsame\n"
+
+
+def test_workers_end_with_the_thread_that_called():
+    code = """
+import time
+caller = threading.Thread(target=call)
+caller.start()
+caller.join()
+ends = time.monotonic() + 30
+while set(Path("/proc/self/task").iterdir()) != before | workers and time.monotonic() < ends:
+    time.sleep(0.01)
+print(len(set(Path("/proc/self/task").iterdir()) - before))
+"""
+    assert workers_after(code) == "same\nsame\nsame\n2\n"
+
+
+def test_interpreter_ends_during_calls_of_a_daemon_thread():
+    code = """
+import time
+def call_on():
+    while True:
+        fa.linear_maxout(x, weight)
+threading.Thread(target=call_on, daemon=True).start()
+time.sleep(0.1)
+"""
+    assert workers_after(code) == "same\nsame\n"
 
 
 # ---- several Python threads

@@ -1,7 +1,7 @@
 /* The C ABI: plain declarations, which cffi parses with those of numpy.h.
  *
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
- * 64-bit.  `threads` is the number of OpenMP threads, 0 for OpenMP's own default; `precision` is an enum fa_precision;
+ * 64-bit.  `threads` is the number of threads, 0 for fa_max_threads(); `precision` is an enum fa_precision;
  * `activation` is an enum fa_activation (kernels/activation_list.h), or the address of a struct fa_custom.  A driver
  * that can fail returns FA_OK; or FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax
  * is not below `pieces`, or FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
@@ -57,7 +57,6 @@ int fa_isa_supported(int index);
 const char *fa_why_no_amx(void);
 const char *fa_tier_unit(int precision);
 
-int fa_has_openmp(void);
 int fa_max_threads(void); /* the number of threads that 0 stands for now */
 
 /* x (rows, in_features), weight (out_features, pieces, in_features), bias (out_features, pieces) or NULL

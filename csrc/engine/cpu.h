@@ -1,6 +1,12 @@
-/* Features of the CPU and its operating system that the compiler's own detection does not cover. */
+/* Features of the CPU that its operating system supports, by CPUID and XCR0; zig 0.17 lacks __builtin_cpu_supports. */
 #ifndef FA_CPU_H
 #define FA_CPU_H
+
+#if defined(__x86_64__)
+int cpu_has_avx2(void); /* and FMA */
+int cpu_has_avx512(void);
+int cpu_has_avx512_bf16(void);
+#endif
 
 /* NULL where the tile unit of AMX can be used, otherwise why it cannot.  The permission is asked for once a process, at
  * the first call, and holds for all its threads. */

@@ -16,17 +16,12 @@ extern const struct kernels kernels_avx2_f32, kernels_avx2_f64;
 extern const struct kernels kernels_avx512_f32, kernels_avx512_f64, kernels_avx512_bf16;
 extern const struct kernels kernels_amx_1, kernels_amx_2, kernels_amx_3;
 
-static int avx2_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
 #if defined(FA_EMULATE_AVX512)
 static int avx512_supported(void) { return 1; }
 static int has_avx512_bf16(void) { return 1; }
 #else
-static int avx512_supported(void) {
-  return avx2_supported() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-static int has_avx512_bf16(void) { return __builtin_cpu_supports("avx512bf16"); }
+static int avx512_supported(void) { return cpu_has_avx512(); }
+static int has_avx512_bf16(void) { return cpu_has_avx512_bf16(); }
 #endif
 
 static int amx_supported(void) { return avx512_supported() && !why_no_amx(); }
@@ -60,7 +55,7 @@ static const struct isa isas[] = {
 #if defined(__x86_64__)
     {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier},
     {"avx512", avx512_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, avx512_tier},
-    {"avx2", avx2_supported, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL},
+    {"avx2", cpu_has_avx2, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL},
 #elif defined(__AARCH64EL__)
     {"neon", neon_supported, {&kernels_neon_f32, &kernels_neon_f64}, neon_tier},
 #endif

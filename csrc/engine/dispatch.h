@@ -25,7 +25,7 @@ struct call {
   const struct kernels *kernels; /* those of the ISA's vector unit for the call's dtype */
   int dtype;                     /* enum fa_dtype */
   int precision;                 /* enum fa_precision */
-  int threads;                   /* requested; 0 for OpenMP's default */
+  int threads;                   /* requested; 0 for fa_max_threads() */
   /* Rows of the whole of which a product computes a part: all parts run the same way, as the whole would.  Boundaries
    * of parts are multiples of PACK_ROWS and of the lanes.  0: the product is the whole. */
   int64_t batch;

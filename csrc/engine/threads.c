@@ -1,132 +1,76 @@
 #include "engine/threads.h"
 
-#include <limits.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "api/abi.h"
+#include "engine/os.h"
 #include "engine/sizes.h"
+#include "engine/team.h"
 #include "engine/workspace.h"
 
 /* Below this work a second thread costs more than it brings.  bench/tuning: min-work-per-thread */
 #define MIN_WORK_PER_THREAD 65536
 
-/* Back-off after a slow fork-join.  The kernel sometimes schedules two OpenMP threads on one core, where they wait for
- * each other for milliseconds.  If a parallel region took SLOW_NANOSECONDS longer than the sum of its threads' work,
- * calls from this thread run serially for BACKOFF_FACTOR the time lost, at most MAX_BACKOFF_NANOSECONDS, unless their
- * work is MAX_BACKOFF_WORK or more.  A team that is always slow then costs a tenth of the time.  bench/tuning: back-off
+/* Back-off after a slow fork-join.  The kernel sometimes schedules two threads of a team on one core, where they wait
+ * for each other for milliseconds.  If a parallel region took SLOW_NANOSECONDS longer than the sum of its threads'
+ * work, calls from this thread run serially for BACKOFF_FACTOR the time lost, at most MAX_BACKOFF_NANOSECONDS, unless
+ * their work is MAX_BACKOFF_WORK or more.  A team that is always slow then costs a tenth of the time.  bench/tuning:
+ * back-off
  */
 #define SLOW_NANOSECONDS 1000000
 #define BACKOFF_FACTOR 10
 #define MAX_BACKOFF_NANOSECONDS 1000000000
 #define MAX_BACKOFF_WORK ((int64_t)1 << 28)
 
-/* A team grows by at most this many threads at once: libgomp takes 140 bytes of the caller's stack for each new one. */
-#define TEAM_STEP 64
-
-static int forked;
 static _Thread_local int64_t backoff_until; /* in nanoseconds */
 
-static void in_child(void) { forked = 1; }
-
-/* Run when the library is loaded.  A child that was forked before that, from a process in which another library had
- * used OpenMP, cannot be told from other processes. */
-__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
-
-int fa_has_openmp(void) {
-#ifdef _OPENMP
-  return 1;
-#else
-  return 0;
-#endif
+/* The first number of OMP_NUM_THREADS, or 0. */
+static int asked_threads(void) {
+  const char *text = getenv("OMP_NUM_THREADS");
+  const long asked = text ? strtol(text, NULL, 10) : 0;
+  return asked < 1 || asked > 1024 ? 0 : (int)asked;
 }
 
 int fa_max_threads(void) {
-#ifdef _OPENMP
-  return forked ? 1 : omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-static int64_t nanoseconds(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+  static _Atomic int threads;
+  if (!threads) threads = asked_threads() ? asked_threads() : os_cpus();
+  return threads;
 }
 
 int threads_for(int requested, int64_t work) {
-  if (forked || !fa_has_openmp()) return 1;
   int64_t most = requested > 0 ? requested : fa_max_threads();
   int64_t useful = work / MIN_WORK_PER_THREAD;
   if (useful < most) most = useful;
-  return most <= 1 || (work < MAX_BACKOFF_WORK && nanoseconds() < backoff_until) ? 1 : (int)most;
+  return most <= 1 || (work < MAX_BACKOFF_WORK && os_nanoseconds() < backoff_until) ? 1 : (int)most;
 }
 
-#ifdef _OPENMP
-/* Sizes of the caller's teams: of the last one, of the largest that has started, and of the largest that the system
- * allows. */
-static _Thread_local int team = 1, proven = 1, most_threads = INT_MAX;
+/* Tasks in equal shares. */
+struct shared {
+  int64_t tasks;
+  int threads;
+  void (*run)(void *context, int64_t task);
+  void *context;
+  atomic_llong worked; /* nanoseconds of all threads */
+};
 
-static void *pass(void *gate) {
-  pthread_mutex_lock(gate);
-  pthread_mutex_unlock(gate);
-  return NULL;
+static void run_share(void *context, int part) {
+  struct shared *s = context;
+  const int64_t began = os_nanoseconds();
+  for (int64_t task = part_start(s->tasks, s->threads, part); task < part_start(s->tasks, s->threads, part + 1); task++)
+    s->run(s->context, task);
+  atomic_fetch_add(&s->worked, os_nanoseconds() - began);
 }
-
-/* The number of `wanted` threads that can run at once.  It starts them, and they end. */
-static int startable(int wanted) {
-  pthread_t *threads = malloc((size_t)wanted * sizeof *threads);
-  if (!threads) return 0;
-  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-  int started = 0;
-  pthread_mutex_lock(&gate);
-  while (started < wanted && pthread_create(&threads[started], NULL, pass, &gate) == 0) started++;
-  pthread_mutex_unlock(&gate);
-  for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
-  free(threads);
-  return started;
-}
-
-/* The size of a team of at most `threads` that can start.  libgomp ends the process where the system refuses it a
- * thread (RLIMIT_NPROC, RLIMIT_AS, the limits of a container), so the caller's first team of a size is tried out. */
-static int ready_team(int threads) {
-  threads = threads < most_threads ? threads : most_threads;
-  if (threads > proven) {
-    int wanted = threads - team, started = startable(wanted);
-    if (started < wanted) most_threads = threads = team + started;
-    proven = threads;
-  }
-  for (int size = team + TEAM_STEP; size < threads; size += TEAM_STEP) {
-#pragma omp parallel num_threads(size)
-    __asm__ volatile("");
-  }
-  return team = threads;
-}
-#else
-static int ready_team(int threads) { return threads; }
-#endif
 
 void share_tasks(int64_t tasks, int threads, void (*run)(void *context, int64_t task), void *context) {
-  if (threads > 1) threads = ready_team(threads);
   if (threads == 1) { /* no parallel region, whose start takes time.  bench/tuning: team-of-one */
     for (int64_t task = 0; task < tasks; task++) run(context, task);
     return;
   }
-  int64_t started = nanoseconds(), worked = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : worked)
-  {
-    int64_t began = nanoseconds();
-#pragma omp for schedule(static) nowait
-    for (int64_t task = 0; task < tasks; task++) run(context, task);
-    worked += nanoseconds() - began;
-  }
-  int64_t ended = nanoseconds(), lost = ended - started - worked;
+  struct shared s = {tasks, threads, run, context, 0};
+  const int64_t started = os_nanoseconds();
+  run_team(threads, run_share, &s);
+  const int64_t ended = os_nanoseconds(), lost = ended - started - s.worked;
   if (lost > SLOW_NANOSECONDS) backoff_until = ended + smaller(BACKOFF_FACTOR * lost, MAX_BACKOFF_NANOSECONDS);
 }
 

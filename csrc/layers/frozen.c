@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "engine/os.h"
 #include "engine/choose.h"
 #include "engine/pack.h"
 #include "engine/sizes.h"
@@ -60,7 +61,7 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
   } else {
     right_bytes = aligned(bias_bytes) + (size_t)units * unit_bytes;
   }
-  char *memory = aligned_alloc(64, right_at + aligned(right_bytes));
+  char *memory = os_allocate(right_at + aligned(right_bytes));
   if (!memory) return NULL;
   struct fa_step *step = (struct fa_step *)memory;
   struct packed_weights *packed = (struct packed_weights *)(memory + packed_at);
@@ -90,7 +91,7 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
   return step;
 }
 
-void fa_free_frozen(struct fa_step *step) { free(step); }
+void fa_free_frozen(struct fa_step *step) { os_free(step); }
 
 int fa_run_frozen(const struct fa_step *const *steps, int64_t count, int64_t rows, const void *x, void *y,
                   int threads) {

@@ -92,11 +92,6 @@ def tier_units() -> dict[Precision, str]:
     return {tier: str(ffi.string(lib.fa_tier_unit(code)).decode()) for tier, code in _PRECISION.items()}
 
 
-def has_openmp() -> bool:
-    """Whether the extension was built with OpenMP; without it every operation runs on one thread."""
-    return bool(lib.fa_has_openmp())
-
-
 def max_threads() -> int:
     """How many threads an operation uses where nobody asked for a number."""
     return int(lib.fa_max_threads())

@@ -20,7 +20,6 @@ from support.variants import COMPILED, in_force, needs_proc
 import fastact
 import fastact.jax as fj
 from fastact import activations, ops
-from fastact.backends import c
 
 LEADING = [(6,), (), (0,), (2, 3), (1, 0, 2)]
 SHAPES = [
@@ -579,8 +578,6 @@ print(alone, count() - before)
 
 @needs_proc
 def test_compiled_function_takes_the_number_of_threads_in_force():
-    if not c.has_openmp():
-        pytest.skip("needs OpenMP")
     assert output_of(THREADS, JAX_PLATFORMS="cpu").split() == ["0", "3"]
 
 
