@@ -89,10 +89,6 @@ static int copy_lanes(int64_t rows, int64_t columns, const void *src, int64_t sr
   return pack_words(1, columns, rows, src, 1, src_stride, dst, dst_stride);
 }
 
-/* Words after which a sum is cut.  Cuts are rare because the partial sums pass through memory, and because the rounding
- * of a long sum does not show beside the rounding to bfloat16.  bench/tuning: bf16-cut-words */
-#define CUT_WORDS 1024
-
 const struct kernels kernels_neon_bf16 = {
     .unit = "NEON-BF16",
     .itemsize = sizeof(float),
@@ -100,7 +96,7 @@ const struct kernels kernels_neon_bf16 = {
     .tuning = &tuning_bf16,
     .step_terms = 2,
     .step_words = 1,
-    .cut_words = CUT_WORDS,
+    .cut_words = 1024, /* as AVX512-BF16's: bench/tuning, bf16-cut-words */
     .left_block = 1,
     .pack_left = pack_left,
     .transpose = transpose,
