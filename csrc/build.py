@@ -60,6 +60,15 @@ class build_ext(_build_ext):
             ext.py_limited_api = not _FREE_THREADED
             ext.optional = os.environ.get("FASTACT_RELEASE") != "1"
         super().finalize_options()
+        if os.name == "nt" and self.compiler is None:
+            self.compiler = "mingw32"  # GCC, or the clang in CC: MSVC compiles no function for another ISA
+
+    def get_libraries(self, ext: Extension) -> list[str]:
+        """The limited API's library on Windows, since that of one version would tie the extension to it."""
+        if os.name == "nt" and not _FREE_THREADED:
+            return [*ext.libraries, "python3"]
+        libraries: list[str] = super().get_libraries(ext)
+        return libraries
 
     def build_extension(self, ext: Extension) -> None:
         ffi = cffi.FFI()
