@@ -2,11 +2,15 @@
 
     python bench/bits.py --out before.json      # with the interpreter, or in the checkout, of each build
     python bench/bits.py --compare before.json after.json
+    python bench/bits.py --reproducible --out this.json
 
 Random calls of every operation run on every backend and on every instruction set of this CPU.  The
 file maps each call to a SHA-256 of its results, every NaN counting as the same.  A call is named after its
 backend, its operation, its index and what it does, and its data depends on the seed, the operation and the
 index alone.  So builds that know different activations can be compared on the ones that both know.
+
+Reproducible results have to be equal on every instruction set, on other CPUs too: those of one file are compared
+with each other, and stand in it once.
 
 This file imports nothing of `bench`, so that it runs on a build whose checkout does not have it.
 """
@@ -474,6 +478,13 @@ def model(rng: np.random.Generator, index: int, case: Case) -> Outcome:
 # ---- operations that no public function names: those of a backend
 
 
+def mode() -> int:
+    """What is added to a number of threads for reproducible results, which older builds lack."""
+    return (
+        int(settings.threads_and_mode() & settings.REPRODUCIBLE) if hasattr(settings, "REPRODUCIBLE") else 0
+    )
+
+
 def matmul(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     rows, depth, out_features, pieces = draw_shape(rng, index)
     columns = out_features * min(pieces, 3)
@@ -481,7 +492,7 @@ def matmul(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     x = values(rng, case, *((depth, rows) if trans1 else (rows, depth)))
     y = values(rng, case, *((columns, depth) if trans2 else (depth, columns)))
     out = np.empty((rows, columns), case.dtype)
-    backends.active().matmul(x, y, trans1, trans2, out, case.threads, case.tier)
+    backends.active().matmul(x, y, trans1, trans2, out, case.threads | mode(), case.tier)
     return f"{rows}x{depth}x{columns} {trans1} {trans2}", (out,)
 
 
@@ -506,15 +517,15 @@ def window(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     )
     objects, tier = steps.objects_of(activations.CODES), steps.TIERS[case.tier]
     x, grad_y = values(rng, case, rows, in_features), values(rng, case, rows, out_features)
-    y, tape = backend.network_forward(objects, parts, x, True, None, tier, case.threads)
-    grad_x = backend.network_backward(objects, parts, x, y, tape, grad_y, True, True, case.threads)
+    y, tape = backend.network_forward(objects, parts, x, True, None, tier, case.threads | mode())
+    grad_x = backend.network_backward(objects, parts, x, y, tape, grad_y, True, True, case.threads | mode())
     return text, (y, grad_x, *(parameter.grad for parameter in parameters))
 
 
 def dropout_keep(rng: np.random.Generator, index: int, case: Case) -> Outcome:
     seed, p = int(rng.integers(2**64, dtype=np.uint64)), float(rng.choice([0.0, 2**-32, 0.1, 0.5, 0.9]))
     keep = np.empty(draw_rows(rng, index), np.uint8)
-    backends.active().dropout_keep(seed, p, keep, case.threads)
+    backends.active().dropout_keep(seed, p, keep, case.threads | mode())
     return f"{keep.shape} {p}", (keep,)
 
 
@@ -530,9 +541,9 @@ def hash_embed(rng: np.random.Generator, index: int, case: Case) -> Outcome:
         tables.append(HashTable(values(rng, case, *shape), int(rng.integers(id_columns)), seed, scale))
     y = np.empty((rows, sum(table.data.shape[1] for table in tables)), case.dtype)
     keys = np.empty((len(tables), rows, 4), np.uint32)
-    backends.active().hash_embed(ids, tuple(tables), y, keys, case.threads)
+    backends.active().hash_embed(ids, tuple(tables), y, keys, case.threads | mode())
     grads = tuple(table._replace(data=values(rng, case, *table.data.shape)) for table in tables)
-    backends.active().hash_embed_backward(values(rng, case, *y.shape), keys, grads, case.threads)
+    backends.active().hash_embed_backward(values(rng, case, *y.shape), keys, grads, case.threads | mode())
     text = f"{rows}: {[table.data.shape for table in tables]}"
     return text, (y, keys, *(grad.data for grad in grads))
 
@@ -546,7 +557,7 @@ def update_parameter(rng: np.random.Generator, index: int, case: Case) -> Outcom
     max_norm, decay, shrink = (float(rng.choice([0.0, value])) for value in (1.0, 0.01, 0.001))
     arrays = (data, grad, *moments, average if averages else None)
     numbers = (max_norm, decay, 0.01, 0.9, 0.999, 1e-8, shrink, 0.3)
-    backends.active().update_parameter(*arrays, *numbers, case.threads)
+    backends.active().update_parameter(*arrays, *numbers, case.threads | mode())
     return f"{shape} adam={adam} averages={averages} {max_norm} {decay} {shrink}", arrays
 
 
@@ -682,6 +693,33 @@ def hashes(wanted: Sequence[str], calls: int, seed: int) -> dict[str, str]:
     return found
 
 
+def reproducible_hashes(calls: int, seed: int) -> tuple[dict[str, str], list[str]]:
+    """The hash of each call with reproducible results, and the calls whose hashes differ among the ISAs of C."""
+    isas = [variant for variant in variants() if variant.startswith("c-")]
+    plan = [
+        (name, run, index)
+        for name, (run, share) in operations().items()
+        if name.partition(" ")[2] not in CUSTOM  # compiled for this CPU
+        for index in range(max(1, round(calls * share)))
+    ]
+    found: dict[str, str] = {}
+    differing = []
+    fa.set_reproducible(True)  # for the threads of `one_call` too
+    try:
+        for name, run, index in with_progress(plan):
+            values = []
+            for isa in isas:
+                with chosen(isa):
+                    key, value = one_call(name, run, seed, index)
+                values.append(value)
+            found[f"reproducible/{key}"] = values[0]
+            if set(values) != {values[0]}:
+                differing.append(key)
+    finally:
+        fa.set_reproducible(False)
+    return found, differing
+
+
 def with_progress(plan: Sequence[Any]) -> Iterable[Any]:
     """The items of `plan`, beside a progress bar where rich is installed."""
     try:
@@ -741,6 +779,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--variants", nargs="+", choices=variants(), help="backends and instruction sets (default: all)"
     )
+    parser.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="with reproducible results on every instruction set; status 1: differ",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the hashes as JSON")
     parser.add_argument(
         "--compare", type=Path, nargs=2, metavar="FILE", help="compare two files instead; status 1: differ"
@@ -754,11 +797,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_out(options.out)
     except (OSError, ValueError) as error:
         parser.error(f"--out: {error}")
-    found = hashes(options.variants or variants(), options.calls, options.seed)
+    differing: list[str] = []
+    if options.reproducible:
+        found, differing = reproducible_hashes(options.calls, options.seed)
+    else:
+        found = hashes(options.variants or variants(), options.calls, options.seed)
     record = {"seed": options.seed, "calls": options.calls, "hashes": found}
     options.out.write_text(json.dumps(record, indent=0) + "\n")
     print(f"{len(found)} calls, all together {digest([np.array(list(found.values()))])[:16]}")
-    return 0
+    if differing:
+        print(f"{len(differing)} differ among {', '.join(variants())}")
+        for key in differing[:SHOWN]:
+            print(f"  {key}")
+    return 1 if differing else 0
 
 
 if __name__ == "__main__":

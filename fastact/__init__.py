@@ -35,9 +35,12 @@ from .ops import (
 from .settings import (
     float32_matmul_precision,
     get_float32_matmul_precision,
+    get_reproducible,
     num_threads,
+    reproducible,
     set_float32_matmul_precision,
     set_num_threads,
+    set_reproducible,
 )
 
 __version__ = "0.2.0"
@@ -53,6 +56,7 @@ __all__ = [
     "get_config",
     "get_float32_matmul_precision",
     "get_num_threads",
+    "get_reproducible",
     "init",
     "layer_norm",
     "layer_norm_backward",
@@ -63,9 +67,11 @@ __all__ = [
     "maxout",
     "maxout_backward",
     "num_threads",
+    "reproducible",
     "set_backend",
     "set_float32_matmul_precision",
     "set_num_threads",
+    "set_reproducible",
     "show_config",
 ]
 __all__ += _elementwise.__all__

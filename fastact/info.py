@@ -40,6 +40,7 @@ def get_config() -> dict[str, Any]:
         amx_missing    why AMX can't be used, or None
         threads        as `get_num_threads`
         precision      the precision tier
+        reproducible   whether results are reproducible
         tier_units     what large float32 products run on at each precision tier
 
     Raises ValueError where FASTACT_BACKEND or FASTACT_ISA is invalid or can't run on this CPU, ImportError
@@ -79,6 +80,7 @@ def get_config() -> dict[str, Any]:
         "amx_missing": amx_missing,
         "threads": get_num_threads(),
         "precision": settings.get_float32_matmul_precision(),
+        "reproducible": settings.get_reproducible(),
         "tier_units": tier_units,
     }
 
@@ -93,6 +95,7 @@ def show_config() -> None:
         "C extension": _describe_c(config),
         "threads": config["threads"],
         "precision": config["precision"],
+        "reproducible": "yes" if config["reproducible"] else "no",
     }
     lines |= {f'  "{tier}"': f"runs on {unit}" for tier, unit in config["tier_units"].items()}
     if config["numba_missing"]:

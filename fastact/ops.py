@@ -123,7 +123,7 @@ def linear_maxout(
         None if bias is None else contiguous(bias),
         y_rows,
         winners,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
         tier,
     )
     return (y, argmax) if out is None else deliver(out, arrays)
@@ -215,7 +215,7 @@ def linear_maxout_backward(
         grad_weight,
         grad_bias,
         accumulate,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
         tier,
     )
     return (grad_x, grad_weight, grad_bias) if out is None else deliver(out, arrays)
@@ -283,7 +283,7 @@ def maxout(
         blocks,
         y.reshape(flat),
         None if argmax is None else argmax.reshape(flat),
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     return (y, argmax) if out is None else deliver(out, arrays)
 
@@ -332,7 +332,7 @@ def maxout_backward(
         contiguous(grad_y).reshape(flat),
         winners.reshape(flat),
         blocks,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     return grad_z if out is None else deliver(out, arrays)[0]
 
@@ -420,7 +420,7 @@ def linear_activation(
         act,
         as_rows(y),
         as_rows(z),
-        settings.requested_threads(),
+        settings.threads_and_mode(),
         tier,
     )
     if out is not None:
@@ -528,7 +528,7 @@ def linear_activation_backward(
         grad_bias,
         None if grad_slope is None else grad_slope.reshape(-1),
         accumulate,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
         tier,
     )
     return tuple(grads) if out is None else deliver(out, grads)
@@ -608,7 +608,7 @@ def layer_norm(
         eps,
         as_rows(y),
         as_rows(saved),
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     return (y, saved) if out is None else deliver(out, arrays)
 
@@ -683,7 +683,7 @@ def layer_norm_backward(
         grad_weight,
         grad_bias,
         accumulate,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     return (grad_x, grad_weight, grad_bias) if out is None else deliver(out, grads)
 
@@ -728,7 +728,7 @@ def activation(
     operand, result = contiguous(z), y
     if act.slope is not None:
         operand, result = as_rows(operand), as_rows(y)
-    run.activation(operand, act, result, settings.requested_threads())
+    run.activation(operand, act, result, settings.threads_and_mode())
     return y if out is None else deliver(out, arrays)[0]
 
 
@@ -813,7 +813,7 @@ def activation_backward(
         grad_z,
         grad_slope,
         accumulate,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     if out is not None:
         results = deliver(out, results)

@@ -1,4 +1,4 @@
-"""Thread count and float32 precision tier: process defaults, and overrides for one context.
+"""Thread count, float32 precision tier, reproducible results: process defaults, and overrides for one context.
 
 A default set here holds for the whole process.  The context managers override it for the
 current thread or task only, as `contextvars` do, so that two threads never disturb each other.
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .checks import check_size, unknown_name
+from .checks import check_flag, check_size, unknown_name
 
 Precision = Literal["highest", "high", "medium"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -22,11 +22,15 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _MAX_DEFAULT_THREADS = 32
 _default_threads = 0  # 0: leave the choice to the backend (OMP_NUM_THREADS, the cores)
 _default_precision: Precision = "highest"
-# The defaults again, in memory that compiled code of Numba and JAX reads: the threads, and the tier's place
-# in PRECISIONS.
+# Added to a thread count where results are to be reproducible: FA_REPRODUCIBLE of csrc/api/fastact.h.
+REPRODUCIBLE = 1 << 16
+_default_mode = 0  # or REPRODUCIBLE
+# The defaults again, in memory that compiled code of Numba and JAX reads: the threads with the mode, and the
+# tier's place in PRECISIONS.
 DEFAULTS = np.zeros(2, np.intc)
 _threads: ContextVar[int | None] = ContextVar("fastact_threads", default=None)
 _precision: ContextVar[Precision | None] = ContextVar("fastact_precision", default=None)
+_mode: ContextVar[int | None] = ContextVar("fastact_mode", default=None)
 
 
 def _check_threads(threads: int) -> int:
@@ -48,7 +52,8 @@ def set_num_threads(threads: int) -> None:
     Raises TypeError when `threads` is not an int, ValueError when it is not in 1 to 1024.
     """
     global _default_threads
-    _default_threads = DEFAULTS[0] = _check_threads(threads)
+    _default_threads = _check_threads(threads)
+    DEFAULTS[0] = _default_threads | _default_mode
 
 
 @contextmanager
@@ -79,9 +84,65 @@ def requested_threads() -> int:
     return _default_threads if override is None else override
 
 
-def threads_of_context() -> int:
-    """The thread count of this context alone; 0 where the process's count is in force."""
-    return _threads.get() or 0
+def threads_and_mode(default: int = 0) -> int:
+    """What a backend takes as `threads`: the count that was asked for, else `default`; perhaps REPRODUCIBLE."""
+    threads, mode = _threads.get(), _mode.get()
+    if threads is None:
+        threads = _default_threads or default
+    return threads | (_default_mode if mode is None else mode)
+
+
+def threads_and_mode_of_context() -> int:
+    """`threads_and_mode` of this context alone; 0 where the process's count and mode are in force."""
+    if _threads.get() is None and _mode.get() is None:
+        return 0
+    return threads_and_mode(default_threads())
+
+
+def _check_mode(enabled: object) -> int:
+    if not check_flag("enabled", enabled):
+        return 0
+    from . import backends
+
+    backends.check_reproducible(backends.get_backend())
+    return REPRODUCIBLE
+
+
+def set_reproducible(enabled: bool) -> None:
+    """Ask for reproducible results, or no longer, for the whole process.
+
+    A training run of one version of fastact then has the same bits on every CPU that runs the C backend: on
+    AVX-512, AVX2, NEON and without them, for any number of threads, compiled by GCC or clang.  A row of a
+    forward, in training too, has the same bits whatever the other rows are, and a model that is frozen
+    meanwhile has those of its layers.  Precision tiers are ignored.
+
+    The promise is about fastact's own computations on equal inputs.  It leaves out custom activations, which
+    are compiled for this CPU and refused, and what NumPy, PyTorch or another library computes around them.
+
+    Raises TypeError when `enabled` is not a bool, RuntimeError where the backend in force is not "c".
+    """
+    global _default_mode
+    _default_mode = _check_mode(enabled)
+    DEFAULTS[0] = _default_threads | _default_mode
+
+
+def get_reproducible() -> bool:
+    """Whether results are reproducible in this context."""
+    mode = _mode.get()
+    return bool(_default_mode if mode is None else mode)
+
+
+@contextmanager
+def reproducible(enabled: bool = True) -> Iterator[None]:
+    """Override `set_reproducible` for the current context: `with fastact.reproducible(): ...`.
+
+    Raises TypeError when `enabled` is not a bool, RuntimeError where the backend in force is not "c".
+    """
+    token = _mode.set(_check_mode(enabled))
+    try:
+        yield
+    finally:
+        _mode.reset(token)
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:

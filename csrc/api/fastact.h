@@ -1,7 +1,7 @@
 /* The C ABI: plain declarations, which cffi parses with those of numpy.h.
  *
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
- * 64-bit.  `threads` is the number of threads, 0 for fa_max_threads(); `precision` is an enum fa_precision;
+ * 64-bit.  `threads` is the number of threads, 0 for fa_max_threads(), plus FA_REPRODUCIBLE or not; `precision` is an enum fa_precision;
  * `activation` is an enum fa_activation (kernels/activation_list.h), or the address of a struct fa_custom.  A driver
  * that can fail returns FA_OK; or FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax
  * is not below `pieces`, or FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
@@ -11,6 +11,10 @@ enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX 
 enum fa_dtype { FA_FLOAT32 = 0, FA_FLOAT64 = 1 };
 
 enum fa_precision { FA_HIGHEST = 0, FA_HIGH = 1, FA_MEDIUM = 2 };
+
+/* Added to a number of threads: the same bits on every ISA, and a row's own bits in a forward whatever the other rows.
+ * Tiers of precision are ignored then. */
+enum { FA_REPRODUCIBLE = 1 << 16 };
 
 /* What a step of a network is.  FA_BRANCH and FA_SUM stand before and after the layers of a residual, whose sum is
  * the input of the branch plus the output of its last layer.  FA_WINDOW stands before a FA_LINEAR or FA_MAXOUT, whose
@@ -153,7 +157,7 @@ void fa_hash_embed_backward(int dtype, int64_t rows, const void *grad_y, const u
                             const struct fa_hash_table *tables, int threads);
 
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
- * whose kernels it always runs.  The given weight and bias have to outlive the step, since rows that the packed weights
+ * whose kernels it always runs, and for reproducible results or not, as `threads` says when it is made.  The given weight and bias have to outlive the step, since rows that the packed weights
  * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */
 struct fa_step;
 
@@ -162,7 +166,7 @@ struct fa_step;
  * has a weight and a bias (features), and its eps as `parameter`.  Returns NULL if there is no memory. */
 struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
                           const void *weight, const void *bias, int64_t activation, double parameter, const void *slope,
-                          int64_t slopes, int precision);
+                          int64_t slopes, int threads, int precision);
 void fa_free_frozen(struct fa_step *step);
 
 /* x (rows, in_features of the first step) -> y (rows, out_features of the last), through `count` >= 1 steps of one

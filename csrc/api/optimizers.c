@@ -242,12 +242,23 @@ struct gradient {
   void *memory;
 };
 
+/* sqrt(a^2 + b^2) for a, b >= 0 or NaN, without overflow.  The last bit of the C library's hypot() depends on the
+ * library and the CPU. */
+static double norm_of(double a, double b) {
+  if (isnan(a) || isnan(b)) return NAN;
+  double largest = a > b ? a : b;
+  if (largest == 0 || isinf(largest)) return largest;
+  int exponent;
+  frexp(largest, &exponent);
+  a = ldexp(a, -exponent);
+  b = ldexp(b, -exponent);
+  return ldexp(sqrt(a * a + b * b), exponent);
+}
+
 static double clip(struct gradient *gradients, Py_ssize_t count, double max_norm, int threads) {
   double norm = 0;
-  for (Py_ssize_t i = 0; i < count; i++) {
-    double part = fa_vector_norm(gradients[i].dtype, gradients[i].n, gradients[i].memory, threads);
-    norm = isnan(norm) || isnan(part) ? NAN : hypot(norm, part); /* hypot of an infinity and NaN is infinite */
-  }
+  for (Py_ssize_t i = 0; i < count; i++)
+    norm = norm_of(norm, fa_vector_norm(gradients[i].dtype, gradients[i].n, gradients[i].memory, threads));
   double scale = max_norm / (norm + 1e-6);
   for (Py_ssize_t i = 0; i < count && !(scale >= 1); i++)
     fa_shrink(gradients[i].dtype, gradients[i].n, scale, gradients[i].memory, threads);

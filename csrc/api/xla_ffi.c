@@ -6,7 +6,7 @@
 #define ONE(NAME, name, forward, backward) +1
 enum { ACTIVATIONS = FA_ACTIVATIONS(ONE), MAX_PIECES = 256 };
 
-static const int *defaults; /* written by Python; the number of threads of a call whose attribute is 0 */
+static const int *defaults; /* written by Python; what `threads` is of a call whose attribute is 0 */
 
 void fa_xla_set_defaults(const int *memory) { defaults = memory; }
 

@@ -62,18 +62,18 @@ static int64_t tail_rows(const struct product *p, const struct kernels *kernels)
   return batch_cost(p, kernels, tail) < batch_cost(p, kernels, 0) ? tail : 0;
 }
 
-enum way quickest_way(const struct product *p, const struct kernels *kernels, int64_t *tail) {
+enum way quickest_way(const struct product *p, const struct kernels *kernels, int one_order, int64_t *tail) {
   *tail = 0;
   if (!p->left->dense || p->left->depth_stride != 1 || p->right.depth_stride != 1 || p->epilogue.accumulate ||
       p->right.packed)
     return TILES;
   int tier = kernels->pack_left != NULL;
-  if (!tier && p->depth >= MIN_SHORT_DEPTH && p->rows * p->columns * p->pieces * p->depth <= MAX_SHORT_TERMS)
+  if (!one_order && !tier && p->depth >= MIN_SHORT_DEPTH && p->rows * p->columns * p->pieces * p->depth <= MAX_SHORT_TERMS)
     return DOTS;
-  int64_t dots = dots_cost(p, kernels, p->rows), packed_rows = p->columns * p->pieces + (tier ? p->rows : 0);
+  int64_t dots = one_order ? INT64_MAX : dots_cost(p, kernels, p->rows), packed_rows = p->columns * p->pieces + (tier ? p->rows : 0);
   int64_t tiles = packing_cost(p, kernels, packed_rows) + tiles_cost(p, kernels, p->rows);
   if (!tier && p->rows >= MIN_BATCH_ROWS && bytes_of(p, kernels, p->rows) <= MAX_BATCH_BYTES) {
-    *tail = tail_rows(p, kernels);
+    *tail = one_order ? 0 : tail_rows(p, kernels);
     if (batch_cost(p, kernels, *tail) < smaller(dots, tiles)) return BATCH_IN_LANES;
   }
   return dots < tiles ? DOTS : TILES;

@@ -9,8 +9,8 @@
 enum way { TILES, DOTS, BATCH_IN_LANES };
 
 /* The quickest way to run `p` on `kernels`.  With the batch in lanes, the last *tail rows are best run as dot products.
- */
-enum way quickest_way(const struct product *p, const struct kernels *kernels, int64_t *tail);
+ * The sums of dot products have an order of their own; with `one_order` there are none. */
+enum way quickest_way(const struct product *p, const struct kernels *kernels, int one_order, int64_t *tail);
 
 /* Whether packed weights are quicker than dot products for many rows; if not, packed weights are hardly quicker for one
  * row either.  bench/tuning: worth-packing */

@@ -7,12 +7,14 @@
 #include "engine/workspace.h"
 
 extern const struct kernels kernels_scalar_f32, kernels_scalar_f64;
+extern const struct kernels kernels_scalar_reproducible_f32, kernels_scalar_reproducible_f64;
 static int scalar_supported(void) { return 1; }
 
 #if defined(__x86_64__)
 #include "isa/amx/tuning.h"
 
 extern const struct kernels kernels_avx2_f32, kernels_avx2_f64;
+extern const struct kernels kernels_avx2_reproducible_f32, kernels_avx2_reproducible_f64;
 extern const struct kernels kernels_avx512_f32, kernels_avx512_f64, kernels_avx512_bf16;
 extern const struct kernels kernels_amx_1, kernels_amx_2, kernels_amx_3;
 
@@ -42,6 +44,7 @@ static const struct kernels *amx_tier(int precision, const struct product_sizes 
 }
 #elif defined(__AARCH64EL__)
 extern const struct kernels kernels_neon_f32, kernels_neon_f64, kernels_neon_bf16;
+extern const struct kernels kernels_neon_reproducible_f32, kernels_neon_reproducible_f64;
 static int neon_supported(void) { return 1; } /* the baseline of AArch64 */
 
 static const struct kernels *neon_tier(int precision, const struct product_sizes *sizes) {
@@ -50,16 +53,28 @@ static const struct kernels *neon_tier(int precision, const struct product_sizes
 }
 #endif
 
+/* The ISAs of reproducible results, which have no tiers. */
+#if defined(__x86_64__)
+static const struct isa reproducible_avx512 = {.kernels = {&kernels_avx512_f32, &kernels_avx512_f64}};
+static const struct isa reproducible_avx2 = {
+    .kernels = {&kernels_avx2_reproducible_f32, &kernels_avx2_reproducible_f64}};
+#elif defined(__AARCH64EL__)
+static const struct isa reproducible_neon = {
+    .kernels = {&kernels_neon_reproducible_f32, &kernels_neon_reproducible_f64}};
+#endif
+static const struct isa reproducible_scalar = {
+    .kernels = {&kernels_scalar_reproducible_f32, &kernels_scalar_reproducible_f64}};
+
 /* Best first.  AMX has tile kernels for its tiers only; its vector kernels are those of AVX-512. */
 static const struct isa isas[] = {
 #if defined(__x86_64__)
-    {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier},
-    {"avx512", avx512_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, avx512_tier},
-    {"avx2", cpu_has_avx2, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL},
+    {"amx", amx_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, amx_tier, &reproducible_avx512},
+    {"avx512", avx512_supported, {&kernels_avx512_f32, &kernels_avx512_f64}, avx512_tier, &reproducible_avx512},
+    {"avx2", cpu_has_avx2, {&kernels_avx2_f32, &kernels_avx2_f64}, NULL, &reproducible_avx2},
 #elif defined(__AARCH64EL__)
-    {"neon", neon_supported, {&kernels_neon_f32, &kernels_neon_f64}, neon_tier},
+    {"neon", neon_supported, {&kernels_neon_f32, &kernels_neon_f64}, neon_tier, &reproducible_neon},
 #endif
-    {"scalar", scalar_supported, {&kernels_scalar_f32, &kernels_scalar_f64}, NULL},
+    {"scalar", scalar_supported, {&kernels_scalar_f32, &kernels_scalar_f64}, NULL, &reproducible_scalar},
 };
 enum { ISAS = sizeof isas / sizeof *isas };
 
@@ -80,7 +95,8 @@ struct call call_on(const struct isa *isa, int dtype, int precision, int threads
 }
 
 struct call begin_call(int dtype, int precision, int threads) {
-  return call_on(isa_active(), dtype, precision, threads);
+  const struct isa *isa = isa_active();
+  return call_on(threads & FA_REPRODUCIBLE ? isa->reproducible : isa, dtype, precision, threads);
 }
 
 int end_call(int status) {

@@ -24,7 +24,7 @@ int run_product(const struct call *call, const struct product *p) {
   whole.rows = larger(p->rows, call->batch);
   const struct kernels *kernels = kernels_for(call, &whole);
   int64_t tail;
-  switch (quickest_way(&whole, kernels, &tail)) {
+  switch (quickest_way(&whole, kernels, has_one_order(call), &tail)) {
   case DOTS: return run_dots(call, p, threads);
   case BATCH_IN_LANES: return run_batch_in_lanes(call, p, smaller(tail, p->rows % kernels->lanes), threads);
   default: return run_tiles(call, p, kernels, WORKSPACE_DRIVER, threads);

@@ -39,6 +39,7 @@ int fa_max_threads(void) {
 }
 
 int threads_for(int requested, int64_t work) {
+  requested &= ~FA_REPRODUCIBLE;
   int64_t most = requested > 0 ? requested : fa_max_threads();
   int64_t useful = work / MIN_WORK_PER_THREAD;
   if (useful < most) most = useful;

@@ -86,7 +86,9 @@ static ALWAYS_INLINE void dot_rows(int rows, const struct dots *t, const real *x
     case 4: dot_tile(rows, 4, t, x, w, tile); break;
     case 3: dot_tile(rows, 3, t, x, w, tile); break;
 #endif
+#if VECTOR_REGISTERS >= 16
     case 2: dot_tile(rows, 2, t, x, w, tile); break;
+#endif
     default:
       n = 1; /* tells the compiler that all of `tile` is written */
       dot_tile(rows, 1, t, x, w, tile);

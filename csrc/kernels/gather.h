@@ -1,8 +1,8 @@
 /* Gathers: sums of rows of a table, each times one element of the gradient, over the winners alone.  The table's
  * columns are in the lanes.
  *
- * `vectors` accumulators stay in registers while rows of a table in L1 stream past.  Each multiply-add needs a load, so
- * that the rate of L1 loads is the limit. */
+ * Accumulators stay in registers while rows of a table in L1 stream past, once for each slice of SLICE_VECTORS at most.
+ * Each multiply-add needs a load, so that the rate of L1 loads is the limit. */
 #ifndef FA_GATHER_H
 #define FA_GATHER_H
 
@@ -12,6 +12,13 @@
 
 #include "kernels/pack.h"
 #include "kernels/winner.h"
+
+/* The most vectors whose sums fit the registers. */
+#if VECTOR_REGISTERS == 8
+#define SLICE_VECTORS 5
+#else
+#define SLICE_VECTORS MAX_GATHER_VECTORS
+#endif
 
 /* Distance of the prefetch of grad and argmax, in rows. */
 #define PREFETCH_ROWS 8
@@ -34,20 +41,27 @@ static ALWAYS_INLINE void add_sums(int vectors, vec *acc, const real *sums) {
   for (int v = 0; v < vectors; v++) acc[v] = vec_add(vec_load(sums + v * LANES), acc[v]);
 }
 
+/* A slice of the vectors of a table, whose sums fit the registers. */
+struct slice {
+  int table; /* the vectors of a row of the table */
+  int first, vectors;
+};
+
 /* Row n of the destination = acc, plus the sums of earlier tables */
-static ALWAYS_INLINE void end_sums(int vectors, vec *acc, const struct gather_sums *s, int64_t n) {
-  const int last = vectors - 1;
-  real *to = (real *)s->to + n * s->to_stride;
-  int64_t columns = s->columns - last * LANES; /* columns of the last vector */
-  if (s->partial) add_sums(vectors, acc, (const real *)s->partial + n * vectors * LANES);
-  if (s->total) add_sums(vectors, acc, (const real *)s->total + n * vectors * LANES);
+static ALWAYS_INLINE void end_sums(struct slice slice, vec *acc, const struct gather_sums *s, int64_t n) {
+  const int last = slice.vectors - 1;
+  const int64_t row = (n * slice.table + slice.first) * LANES;
+  real *to = (real *)s->to + n * s->to_stride + slice.first * LANES;
+  int64_t columns = s->columns - (slice.first + last) * LANES; /* from the last vector on */
+  if (s->partial) add_sums(slice.vectors, acc, (const real *)s->partial + row);
+  if (s->total) add_sums(slice.vectors, acc, (const real *)s->total + row);
   if (s->accumulate) {
     add_sums(last, acc, to);
-    acc[last] = vec_add(vec_load_first(to + last * LANES, columns), acc[last]);
+    acc[last] = vec_add(vec_load_first(to + last * LANES, columns < LANES ? columns : LANES), acc[last]);
   }
   UNROLL
   for (int v = 0; v < last; v++) vec_store(to + v * LANES, acc[v]);
-  if (columns == LANES)
+  if (columns >= LANES)
     vec_store(to + last * LANES, acc[last]);
   else
     vec_store_first(to + last * LANES, acc[last], columns);
@@ -57,7 +71,7 @@ static ALWAYS_INLINE void end_sums(int vectors, vec *acc, const struct gather_su
  *
  * The argmax of the next 8 outputs is read before the sums of the present 8: the CPU issues loads in order, and a load
  * whose address comes from the load just before it would hold up the others.  bench/tuning: argmax-ahead */
-static ALWAYS_INLINE void gather_x(int vectors, const struct gather_x *g) {
+static ALWAYS_INLINE void gather_x(struct slice slice, const struct gather_x *g) {
   const struct gather_sums sums = g->sums;
   const int64_t outputs = g->outputs, row_stride = g->row_stride, table_stride = g->table_stride;
   const real *grad = g->grad;
@@ -65,20 +79,20 @@ static ALWAYS_INLINE void gather_x(int vectors, const struct gather_x *g) {
   const uint8_t last = (uint8_t)(g->pieces - 1);
   uint64_t next = load_winners(argmax, end, last);
   for (int64_t n = 0; n < g->rows; n++) {
-    vec acc[MAX_GATHER_VECTORS];
-    begin_sums(vectors, acc);
+    vec acc[SLICE_VECTORS];
+    begin_sums(slice.vectors, acc);
     /* rows of grad and argmax are too far apart for a hardware prefetcher */
     for (int64_t j = 0; j < outputs; j += 64 / (int64_t)sizeof(real))
       __builtin_prefetch(grad + PREFETCH_ROWS * row_stride + j);
     __builtin_prefetch(argmax + PREFETCH_ROWS * row_stride);
-    const real *group = g->table;
+    const real *group = (const real *)g->table + slice.first * LANES;
     for (int64_t j = 0; j < outputs; j += 8) {
       uint64_t winners = next;
       next = load_winners(j + 8 < outputs ? argmax + j + 8 : argmax + row_stride, end, last);
       for (int64_t i = j; i < j + 8 && i < outputs; i++, winners >>= 8, group += g->pieces * table_stride)
-        add_row(vectors, acc, grad[i], group + (uint8_t)winners * table_stride);
+        add_row(slice.vectors, acc, grad[i], group + (uint8_t)winners * table_stride);
     }
-    end_sums(vectors, acc, &sums, n);
+    end_sums(slice, acc, &sums, n);
     grad += row_stride;
     argmax += row_stride;
   }
@@ -86,30 +100,37 @@ static ALWAYS_INLINE void gather_x(int vectors, const struct gather_x *g) {
 
 /* grad_weight: for each output j and piece k, sums(j, k) [vectors][LANES] = sum of grad(j, i) * table(i, :) over the
  * rows i in which piece k is the winner */
-static ALWAYS_INLINE void gather_weight(int vectors, const struct gather_weight *g) {
+static ALWAYS_INLINE void gather_weight(struct slice slice, const struct gather_weight *g) {
   const struct gather_sums sums = g->sums;
-  const real *grad = g->grad, *table = g->table;
+  const real *grad = g->grad, *table = (const real *)g->table + slice.first * LANES;
   const int64_t pieces = g->pieces, units = g->outputs * pieces;
   int64_t next_output = pieces;
   for (int64_t u = 0; u < units; u++) {
-    vec acc[MAX_GATHER_VECTORS];
-    begin_sums(vectors, acc);
+    vec acc[SLICE_VECTORS];
+    begin_sums(slice.vectors, acc);
     if (u == next_output) {
       grad += TABLE_ROWS;
       next_output += pieces;
     }
     for (uint64_t rows = g->rows[u]; rows; rows &= rows - 1) {
       int64_t i = __builtin_ctzll(rows);
-      add_row(vectors, acc, grad[i], table + i * vectors * LANES);
+      add_row(slice.vectors, acc, grad[i], table + i * slice.table * LANES);
     }
-    end_sums(vectors, acc, &sums, u);
+    end_sums(slice, acc, &sums, u);
   }
 }
 
-/* gather_x_<vectors> and gather_weight_<vectors>, and their places in the table */
-#define GATHERS(vectors)                                                                                               \
-  static void gather_x_##vectors(const struct gather_x *g) { gather_x(vectors, g); }                                   \
-  static void gather_weight_##vectors(const struct gather_weight *g) { gather_weight(vectors, g); }
+/* gather_x_<vectors> and gather_weight_<vectors>, in slices of about equal widths, and their places in the table */
+#define GATHER(gather, vectors)                                                                                        \
+  static void gather##_##vectors(const struct gather *g) {                                                             \
+    enum { SLICES = (vectors + SLICE_VECTORS - 1) / SLICE_VECTORS };                                                   \
+    UNROLL                                                                                                             \
+    for (int i = 0, first = 0, end; i < SLICES; i++, first = end) {                                                    \
+      end = (i + 1) * vectors / SLICES;                                                                                \
+      gather((struct slice){vectors, first, end - first}, g);                                                          \
+    }                                                                                                                  \
+  }
+#define GATHERS(vectors) GATHER(gather_x, vectors) GATHER(gather_weight, vectors)
 #define GATHER_X_NAME(vectors) gather_x_##vectors,
 #define GATHER_WEIGHT_NAME(vectors) gather_weight_##vectors,
 
@@ -118,7 +139,7 @@ static ALWAYS_INLINE void gather_weight(int vectors, const struct gather_weight 
 
 /* The most vectors of a gather: with 12 of AVX-512 a table would fill an L1 cache of 48 KiB.
  * bench/tuning: gather-vectors */
-#if VECTOR_REGISTERS == 32
+#if VECTOR_REGISTERS != 16
 #define WIDTHS WIDTHS_10
 enum { GATHER_VECTORS = 10 };
 #else
@@ -127,6 +148,7 @@ enum { GATHER_VECTORS = 12 };
 #endif
 WIDTHS(GATHERS)
 #undef GATHERS
+#undef GATHER
 
 /* src rows -> dst [rows][width], zeros from `columns` on */
 static void pack_table(int64_t rows, int64_t columns, const void *src, int64_t stride, int64_t width, void *dst) {

@@ -9,7 +9,7 @@
 
 #include "kernels/winner.h"
 
-#if LANES >= 8 /* with fewer lanes, adding the winners one by one is as quick */
+#ifdef FAST_MASK_BYTES /* with few lanes, adding the winners one by one is as quick */
 
 /* Vectors of columns side by side, so that a few cache lines of a row are read at a time, and pieces at a time. */
 #define BIAS_VECTORS (VECTOR_REGISTERS / 8)
@@ -64,7 +64,7 @@ static ALWAYS_INLINE void sum_panel(int vectors, const struct gather_bias *b, in
  * added one by one, as the last columns are.  bench/tuning: bias-in-lanes */
 static void gather_bias(const struct gather_bias *b) {
   int64_t j = 0;
-#if LANES >= 8
+#ifdef FAST_MASK_BYTES
   if (b->pieces <= LANES) {
     for (; j + BIAS_VECTORS * LANES <= b->columns; j += BIAS_VECTORS * LANES) sum_panel(BIAS_VECTORS, b, j);
     for (; j + LANES <= b->columns; j += LANES) sum_panel(1, b, j);

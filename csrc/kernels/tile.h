@@ -107,7 +107,7 @@ static ALWAYS_INLINE void multiply_tile(int rows, int vectors, const struct tile
 #define HEIGHTS_8(X, vectors) HEIGHTS_6(X, vectors) X(7, vectors) X(8, vectors)
 #define HEIGHTS_12(X, vectors) HEIGHTS_8(X, vectors) X(9, vectors) X(10, vectors) X(11, vectors) X(12, vectors)
 
-/* The tallest tiles fill the 32 or 16 registers: their sums, the vectors of the right operand, and one element of the
+/* The tallest tiles fill the registers: their sums, the vectors of the right operand, and one element of the
  * left, or the factors of all rows. */
 #if VECTOR_REGISTERS == 32
 HEIGHTS_12(TILE, 1)
@@ -125,6 +125,12 @@ HEIGHTS_5(TILE, 5)
       {NULL, HEIGHTS_6(TILE_NAME, 4)},                                                                                 \
       {NULL, HEIGHTS_5(TILE_NAME, 5)},                                                                                 \
   }
+#elif VECTOR_REGISTERS == 8 /* pairs of registers: the heights of 16 registers, for half as many vectors */
+HEIGHTS_6(TILE, 1)
+HEIGHTS_3(TILE, 2)
+#define MICRO_TILES                                                                                                    \
+  .panel_vectors = 1, .max_vectors = 2, .tile_rows = {0, 6, 3},                                                        \
+  .multiply = {{NULL}, {NULL, HEIGHTS_6(TILE_NAME, 1)}, {NULL, HEIGHTS_3(TILE_NAME, 2)}}
 #else
 #if FACTORS > 1
 #define TALLEST 8

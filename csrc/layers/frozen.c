@@ -34,8 +34,8 @@ static void pack_step(struct fa_step *step, const struct weights *right, const s
  * cache lines of its own. */
 struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out_features, int64_t pieces,
                           const void *weight, const void *bias, int64_t activation, double parameter, const void *slope,
-                          int64_t slopes, int precision) {
-  const struct call call = begin_call(dtype, precision, 1);
+                          int64_t slopes, int threads, int precision) {
+  const struct call call = begin_call(dtype, precision, threads);
   const struct kernels *kernels = call.kernels;
   const int itemsize = kernels->itemsize;
   const struct product_sizes many_rows = {1 << 20, in_features, out_features, pieces};
@@ -50,7 +50,8 @@ struct fa_step *fa_freeze(int dtype, int layer, int64_t in_features, int64_t out
   size_t row_bytes = (size_t)(in_features * itemsize), unit_bytes = aligned(row_bytes), right_bytes = 0;
   size_t packed_at = aligned(sizeof(struct fa_step)), slope_at = packed_at + aligned(sizeof(struct packed_weights));
   size_t right_at = slope_at + aligned(slope_bytes);
-  int packs = weight && layer != FA_LAYER_NORM && in_features && worth_packing(&product, tier_of_one_row),
+  int packs = weight && layer != FA_LAYER_NORM && in_features &&
+              (has_one_order(&call) || worth_packing(&product, tier_of_one_row)),
       both = tier != tier_of_one_row;
   struct panel_layout vector_layout, tier_layout;
   if (packs) {

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from .. import settings
 from ..checks import unknown_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ _active: Backend | None = None
 def get(name: BackendName | None) -> Backend:
     """The backend called `name`, the one in force for None.
 
-    Raises ValueError for an unknown name, ImportError where the backend can't load.
+    Raises ValueError for an unknown name, ImportError where the backend can't load, RuntimeError for another
+    backend than "c" where results are to be reproducible.
     """
     if name is None:
         return _active or active()
@@ -38,7 +40,15 @@ def get(name: BackendName | None) -> Backend:
         if name == "numba" and (reason := why_numba_is_missing()) is not None:
             raise ImportError(f'the backend "numba" needs Numba, which cannot be used: {reason}')
         module = _loaded[name] = cast("Backend", importlib.import_module(f".{name}", __package__))
+    if settings.get_reproducible():
+        check_reproducible(cast("BackendName", name))
     return module
+
+
+def check_reproducible(name: BackendName) -> None:
+    """Raise RuntimeError for a backend whose results depend on the CPU."""
+    if name != "c":
+        raise RuntimeError(f'backend: got "{name}", wanted "c", the only one that has reproducible results')
 
 
 def why_c_is_missing() -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
-from ..settings import Precision
+from ..settings import REPRODUCIBLE, Precision, get_reproducible
 from .custom import kernels_of
 from .interface import HashTable, Update
 from .numpy import argmax_error
@@ -228,6 +228,10 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
 
 def _code_of(act: Activation, dtype: np.dtype[Any]) -> int:
     """What the extension takes for a custom activation: the address of a struct fa_custom."""
+    if get_reproducible():
+        raise RuntimeError(
+            f"activation: got {act.custom!r}, which is compiled for this CPU, not reproducible"
+        )
     return kernels_of(act.custom, dtype).address  # type: ignore[arg-type]
 
 
@@ -583,6 +587,7 @@ def freeze(
 
     x is (rows, in_features), y (rows, out_features), both C-contiguous and of `dtype`.
     """
+    mode = REPRODUCIBLE if get_reproducible() else 0
     depth, deepest = 0, 0  # of residuals inside each other
     for step in steps:
         depth += (step.kind == "branch") - (step.kind == "sum")
@@ -614,6 +619,7 @@ def freeze(
             parameter,
             _pointer(step.act.slope),
             0 if step.act.slope is None else step.act.slope.size,
+            mode,
             _PRECISION[step.tier],
         )
         if made == _NULL:
@@ -626,6 +632,8 @@ def freeze(
 
     # the frozen steps and, for some tiers, the arrays that they point to live as long as this function
     def run(x: Array, y: Array, threads: int, owners: Any = (pointers, frozen, steps)) -> None:
+        if threads & ~mode & REPRODUCIBLE:
+            raise RuntimeError("the model was frozen without reproducible results: freeze it again")
         status = _native.run_frozen(address, count, number, first, last, x, y, threads)
         if status:
             _check(status)

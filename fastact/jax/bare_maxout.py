@@ -87,4 +87,4 @@ def maxout(z: Array, axis: int = -1, *, return_argmax: bool = False) -> Any:
     axis = checks.check_axis(axis, z.ndim)
     checks.check_pieces(z.shape[axis])
     both = checks.check_flag("return_argmax", return_argmax)
-    return _maxout(_Options(both, axis, settings.threads_of_context()), z)
+    return _maxout(_Options(both, axis, settings.threads_and_mode_of_context()), z)

@@ -100,7 +100,7 @@ def activation(z: Array, activation: ActivationName, **parameters: Unpack[Parame
     checks.check_dtype("z", z.dtype)
     act, slope = check_activation(activation, z.shape[-1] if z.ndim else 1, z.dtype, dict(parameters))
     y: Array = _activation(
-        _Options(act.code, act.parameter, act.saves, settings.threads_of_context()), z, slope
+        _Options(act.code, act.parameter, act.saves, settings.threads_and_mode_of_context()), z, slope
     )
     return y
 

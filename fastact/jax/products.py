@@ -182,7 +182,7 @@ def linear_maxout(
     """
     operands = check_forward(MAXOUT_WEIGHT, x, weight, bias)
     both = check_flag("return_argmax", return_argmax)
-    options = _MaxoutOptions(both, precision_code(precision), settings.threads_of_context())
+    options = _MaxoutOptions(both, precision_code(precision), settings.threads_and_mode_of_context())
     return _linear_maxout(options, *operands)
 
 
@@ -217,7 +217,12 @@ def linear_activation(
     x, weight, bias = check_forward(LINEAR_WEIGHT, x, weight, bias)
     act, slope = check_activation(activation, len(weight), x.dtype, dict(parameters))
     options = _ActivationOptions(
-        False, act.code, act.parameter, act.saves, precision_code(precision), settings.threads_of_context()
+        False,
+        act.code,
+        act.parameter,
+        act.saves,
+        precision_code(precision),
+        settings.threads_and_mode_of_context(),
     )
     y: Array = _linear_activation(options, x, weight, slope, bias)
     return y

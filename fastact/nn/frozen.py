@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 _IDENTITY = activations.resolve("identity", 1, np.dtype(np.float32), {})
 _ARRAY = np.ndarray
 _empty = np.empty
-_requested_threads = settings.requested_threads
+_threads_and_mode = settings.threads_and_mode
 
 
 StepKind = Literal["layer", "layer norm", "branch", "sum"]
@@ -109,7 +109,7 @@ class Frozen:
             and x.flags.carray
         ):
             y: Array = _empty((x.shape[0], self.out_features), self.dtype)
-            self._run(x, y, _requested_threads())
+            self._run(x, y, _threads_and_mode())
             return y
         return self._checked(x, out)
 
@@ -121,7 +121,7 @@ class Frozen:
                 raise ValueError(f"x: got shape {x.shape}, wanted (..., {self.in_features})")
             shape = (*x.shape[:-1], self.out_features)
         arrays = outputs.output_arrays(out, ("y",), (True,), (shape,), (x.dtype,), (x,))
-        self._run(_rows(x, self.in_features), _rows(arrays[0], self.out_features), _requested_threads())
+        self._run(_rows(x, self.in_features), _rows(arrays[0], self.out_features), _threads_and_mode())
         delivered: Array = outputs.deliver(out, arrays)[0]
         return delivered
 

@@ -86,7 +86,7 @@ def softmax_cross_entropy(
         label_smoothing,
         ignore_index,
         grad,
-        settings.requested_threads(),
+        settings.threads_and_mode(),
     )
     return loss, grad
 
@@ -165,7 +165,7 @@ def binary_cross_entropy_with_logits(logits: Array, target: Array) -> tuple[floa
     _check_pair("logits", logits, target)
     grad = np.empty(logits.shape, logits.dtype)
     loss = backends.active().binary_cross_entropy_with_logits(
-        contiguous(logits), contiguous(target), grad, settings.requested_threads()
+        contiguous(logits), contiguous(target), grad, settings.threads_and_mode()
     )
     return loss, grad
 
@@ -194,7 +194,7 @@ def huber(y: Array, target: Array, *, delta: float = 1.0) -> tuple[float, Array]
     delta = check_positive("delta", delta)
     grad = np.empty(y.shape, y.dtype)
     loss = backends.active().huber(
-        contiguous(y), contiguous(target), delta, grad, settings.requested_threads()
+        contiguous(y), contiguous(target), delta, grad, settings.threads_and_mode()
     )
     return loss, grad
 
@@ -218,7 +218,7 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     _check_pair("y", y, target)
     grad = np.empty(y.shape, y.dtype)
     y, target = contiguous(y), contiguous(target)
-    loss = backends.active().mse(y, target, grad, settings.requested_threads())
+    loss = backends.active().mse(y, target, grad, settings.threads_and_mode())
     if not _SMALLEST_MEAN_SQUARE[y.dtype.char] <= loss < math.inf and y.size and not math.isnan(loss):
         return _scaled_mse(y, target, grad, loss)
     return loss, grad
@@ -234,5 +234,6 @@ def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[floa
             return loss, grad
         if loss == math.inf:
             grad[...] = off * (2 / half / off.size)
-        loss = float(np.mean(np.square(off / largest)))
+        off /= largest
+    loss = backends.active().mse(off, np.zeros_like(off), np.empty_like(off), settings.threads_and_mode())
     return loss * (largest / half) * (largest / half), grad

@@ -81,7 +81,7 @@ class Run:
         call = getattr(backends.active(), "network_forward", None)
         if call is None:
             return None
-        tier, threads = _TIERS[settings.precision_in_force(None)], settings.requested_threads()
+        tier, threads = _TIERS[settings.precision_in_force(None)], settings.threads_and_mode()
         memory = self._taken() if training else None
         rows, lead = x, None  # the leading axes of an x that is not a plain matrix
         done = call(self._objects, self._parts, x, training, memory, tier, threads)
@@ -116,7 +116,7 @@ class Run:
         if memory is None:
             return None
         grad_rows = grad_y if _is_plain_matrix(grad_y) else np.asarray(checks.contiguous_rows(grad_y))
-        threads = settings.requested_threads()
+        threads = settings.threads_and_mode()
         done = None
         try:
             done = call(

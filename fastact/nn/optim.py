@@ -8,6 +8,7 @@ checkpoints and each step accept the same values.  A bad value raises before a p
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ from ..checks import (
     hint,
     shown,
 )
+from . import portable
 from .checkpoint import check_loadable
 from .layer import Layer, Parameter
 
@@ -223,7 +225,7 @@ class SGD(Optimizer):
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
         gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
-        update, threads = backends.active().sgd, settings.requested_threads()
+        update, threads = backends.active().sgd, settings.threads_and_mode()
         lr, momentum, nesterov, weight_decay = self._last
         if not (
             self.lr is lr
@@ -312,7 +314,7 @@ class Adam(Optimizer):
         Raises RuntimeError where a parameter has no gradient yet, TypeError or ValueError where its data, its
         gradient or a hyperparameter has the wrong type or does not fit.  Nothing is changed then.
         """
-        update, threads = backends.active().adam, settings.requested_threads()
+        update, threads = backends.active().adam, settings.threads_and_mode()
         lr, beta1, beta2, eps, weight_decay, steps = self._last
         if not (
             self.lr is lr
@@ -327,8 +329,8 @@ class Adam(Optimizer):
                 self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, self.steps
             )
         steps += 1
-        rate = lr / (1 - beta1**steps)
-        unbias = 1 / (1 - beta2**steps) ** 0.5
+        rate = lr / (1 - portable.power(beta1, steps))
+        unbias = 1 / math.sqrt(1 - portable.power(beta2, steps))
         decay, keep = (0.0, 1 - lr * weight_decay) if self._decoupled else (weight_decay, 1.0)
         update(
             self.parameters,
@@ -418,7 +420,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
                 raise ValueError(f"{name}: got a read-only array, wanted a writeable one")
             grads.append(parameter.grad)
     arrays = [contiguous(grad) for grad in grads]
-    norm = backends.active().clip_grad_norm(arrays, bound, settings.requested_threads())
+    norm = backends.active().clip_grad_norm(arrays, bound, settings.threads_and_mode())
     for grad, array in zip(grads, arrays, strict=True):
         if array is not grad:
             grad[...] = array
@@ -453,6 +455,6 @@ def max_norm_(weight: Array | Parameter, max_norm: float) -> None:
         raise ValueError("weight: got a read-only array, wanted a writeable one")
     bound = check_positive("max_norm", max_norm, LARGEST[data.dtype.char])
     array = contiguous(data)
-    backends.active().max_norm(array, bound, settings.requested_threads())
+    backends.active().max_norm(array, bound, settings.threads_and_mode())
     if array is not data:
         data[...] = array

@@ -17,9 +17,8 @@ where one is out of range.
 
 from __future__ import annotations
 
-import math
-
 from ..checks import check_not_negative, check_size
+from . import portable
 
 __all__ = ["cosine", "linear_warmup", "step"]
 
@@ -44,7 +43,7 @@ def cosine(step: int, total_steps: int, lr: float, min_lr: float = 0.0) -> float
     step, total_steps = check_size("step", step), check_size("total_steps", total_steps, 1)
     lr = check_not_negative("lr", lr)
     min_lr = check_not_negative("min_lr", min_lr, lr)
-    share = (1 + math.cos(math.pi * (min(step, total_steps) / total_steps))) / 2
+    share = (1 + portable.cos_pi(min(step, total_steps) / total_steps)) / 2
     return share * lr + (1 - share) * min_lr
 
 
@@ -64,7 +63,7 @@ def step(step: int, step_size: int, lr: float, gamma: float = 0.1) -> float:
     """
     step, step_size = check_size("step", step), check_size("step_size", step_size, 1)
     lr, gamma = check_not_negative("lr", lr), check_not_negative("gamma", gamma, 1.0)
-    return lr * gamma ** (step // step_size)
+    return lr * portable.power(gamma, step // step_size)
 
 
 def linear_warmup(step: int, warmup_steps: int, lr: float) -> float:

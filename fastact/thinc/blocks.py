@@ -363,7 +363,7 @@ def run(steps: Sequence[Step], X: Any, is_train: bool) -> tuple[Array, Callback]
         return None
     if is_train:
         network.draw()
-    tier, threads = TIERS[settings.precision_in_force(None)], settings.requested_threads()
+    tier, threads = TIERS[settings.precision_in_force(None)], settings.threads_and_mode()
     done = backend.network_forward(_objects(), tuple(network.parts), x, is_train, None, tier, threads)
     if done is None:
         return None
@@ -404,7 +404,7 @@ class _Backward:
         return dX
 
     def _run(self, grad_y: Array, in_place: bool) -> Array | None:
-        threads = settings.requested_threads()
+        threads = settings.threads_and_mode()
         if self._tape is None:  # the forward of a prediction
             done = self._backend.network_forward(
                 _objects(), self._parts, self._x, True, None, self._tier, threads

@@ -95,7 +95,7 @@ def _run(embeddings: Sequence[Embedding], ids: Any, is_train: bool) -> tuple[Any
     matrix = _contiguous(ids if ids.ndim == 2 else ids[:, None], _UINT64)
     y = np.empty((rows, sum(table.data.shape[1] for table in tables)), dtype)
     keys = np.empty((len(tables), rows, 4), np.uint32)
-    backends.get("c").hash_embed(matrix, tuple(tables), y, keys, settings.requested_threads())
+    backends.get("c").hash_embed(matrix, tuple(tables), y, keys, settings.threads_and_mode())
     shape, ids_dtype, y_shape = ids.shape, ids.dtype, y.shape
 
     def backprop(d_output: Any) -> Any:
@@ -170,7 +170,7 @@ def _add_gradients(
             fresh.append((node, grad))
         grads.append(grad)
     named = tuple(HashTable(grad, 0, 0, table.scale) for table, grad in zip(tables, grads, strict=True))
-    backends.get("c").hash_embed_backward(d_output, keys, named, settings.requested_threads())
+    backends.get("c").hash_embed_backward(d_output, keys, named, settings.threads_and_mode())
     for node, grad in fresh:
         node.inc_grad("E", grad)
 

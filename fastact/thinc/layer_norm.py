@@ -40,7 +40,7 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
     x, G, b = (checks.contiguous(array) for array in (x, G, b))
     Y: Any = np.empty_like(x)
     saved = np.empty((len(x), 2), x.dtype)
-    backends.active().layer_norm(x, G, b, _EPS, Y, saved, settings.requested_threads())
+    backends.active().layer_norm(x, G, b, _EPS, Y, saved, settings.threads_and_mode())
 
     def backprop(dY: Any) -> Any:
         if not (same_float_arrays(x, dY) and dY.shape == x.shape):
@@ -50,7 +50,7 @@ def layer_norm_forward(model: AnyModel, X: Floats2d, is_train: bool) -> tuple[Fl
         accumulate = all(grad is not None for grad in sums)
         dG, db = sums if accumulate else np.empty((2, len(G)), x.dtype)
         backends.active().layer_norm_backward(
-            checks.contiguous(dY), x, G, saved, dX, dG, db, accumulate, settings.requested_threads()
+            checks.contiguous(dY), x, G, saved, dX, dG, db, accumulate, settings.threads_and_mode()
         )
         if not accumulate:
             model.inc_grad("G", dG)

@@ -82,7 +82,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
             bool(trans1),
             bool(trans2),
             product,
-            settings.requested_threads(),
+            settings.threads_and_mode(),
             settings.get_float32_matmul_precision(),
         )
         if target is None or in_place:
@@ -110,7 +110,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
             _IDENTITY,
             Y,
             None,
-            settings.requested_threads(),
+            settings.threads_and_mode(),
             settings.get_float32_matmul_precision(),
         )
         return Y  # type: ignore[no-any-return]
@@ -185,7 +185,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         else:
             kept = np.empty(shape, np.uint8)
             seed = int(np.random.randint(0, 2**63))  # noqa: NPY002
-            backends.active().dropout_keep(seed, drop, kept, settings.requested_threads())
+            backends.active().dropout_keep(seed, drop, kept, settings.threads_and_mode())
         return np.multiply(kept, np.float32(1 / (1 - drop)), dtype=np.float32)  # type: ignore[return-value]
 
     def adam(
@@ -214,7 +214,7 @@ class FastactOps(NumpyOps):  # type: ignore[misc]
         update = [Update(arrays[0], arrays[1], False, None)]
         backends.active().adam(
             update, lambda: update, [arrays[2]], [arrays[3]], learn_rate, beta1, beta2, 1.0, eps, 0.0, 1.0,
-            settings.requested_threads(),
+            settings.threads_and_mode(),
         )  # fmt: skip
         arrays[1].fill(0)
         return weights, gradient, mom1, mom2

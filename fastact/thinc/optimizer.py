@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Thinc's registry reads the annotations of `Adam`.
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from thinc.optimizers import ADAM_DEFAULTS, FloatOrSeq
 
 from .. import backends, settings
 from ..checks import ARRAYS
+from ..nn import portable
 
 # Below this bound on the norm, squares that underflow in float32 would count, as they do in Thinc.
 _LEAST_CLIP = 1e-15
@@ -53,7 +55,7 @@ class FusedOptimizer(Optimizer):  # type: ignore[misc]
             mean, square = self.mom1.get(key), self.mom2.get(key)
             mean = np.zeros(weights.size, np.float32) if mean is None else mean
             square = np.zeros(weights.size, np.float32) if square is None else square
-            rate *= (1 - beta2**count) ** 0.5 / (1 - beta1**count)
+            rate *= math.sqrt(1 - portable.power(beta2, count)) / (1 - portable.power(beta1, count))
         if self.averages is not None:
             average = self.averages.get(key)
             average = np.zeros(weights.shape, np.float32) if average is None else average
@@ -72,7 +74,7 @@ class FusedOptimizer(Optimizer):  # type: ignore[misc]
             self.eps,
             shrink,
             new_share,
-            settings.requested_threads(),
+            settings.threads_and_mode(),
         )
         if not updated:
             return super().__call__(key, weights, gradient, lr_scale=lr_scale)  # type: ignore[no-any-return]

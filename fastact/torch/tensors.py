@@ -112,4 +112,4 @@ def fake_gradients(shapes: tuple[tuple[int, ...], ...], needs: list[bool], x: Te
 
 
 def thread_count() -> int:
-    return settings.requested_threads() or torch.get_num_threads()
+    return settings.threads_and_mode(torch.get_num_threads())

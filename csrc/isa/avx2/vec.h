@@ -85,6 +85,7 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
   __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
   _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(w, w));
 }
+#define FAST_MASK_BYTES
 static inline mask mask_bytes(const uint8_t *p, uint8_t value) {
   __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
   return _mm256_castsi256_ps(_mm256_cmpeq_epi32(bytes, _mm256_set1_epi32(value)));

@@ -102,7 +102,12 @@ static inline vec vec_join(vec low, vec high, int first) {
   __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return _mm512_permutex2var_ps(low, _mm512_add_epi32(lane, _mm512_set1_epi32(first)), high);
 }
-static inline real vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
+static inline real vec_sum(vec a) {
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
 static inline __m128i lane_bytes(vec a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
 static inline void vec_store_bytes(uint8_t *p, vec a) { _mm_storeu_si128((__m128i *)p, lane_bytes(a)); }
 static inline __m128i load_lane_bytes(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
@@ -157,7 +162,11 @@ static inline vec vec_join(vec low, vec high, int first) {
   __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm512_permutex2var_pd(low, _mm512_add_epi64(lane, _mm512_set1_epi64(first)), high);
 }
-static inline real vec_sum(vec a) { return _mm512_reduce_add_pd(a); }
+static inline real vec_sum(vec a) {
+  __m256d half = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+  __m128d s = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
 #if !defined(FA_EMULATE_AVX512)
 #define FAST_MULTIPLY_LOW
 static inline vec vec_multiply_low(vec a, uint32_t b) {
@@ -179,6 +188,7 @@ static inline void vec_store_bytes_first(uint8_t *p, vec a, int64_t n) {
   _mm_mask_storeu_epi8(p, FIRST(n), lane_bytes(a));
 #endif
 }
+#define FAST_MASK_BYTES
 static inline mask mask_bytes(const uint8_t *p, uint8_t value) {
   __m512i bytes = _mm512_castsi128_si512(load_lane_bytes(p));
   return (mask)_mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8((char)value));

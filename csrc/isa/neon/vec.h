@@ -140,6 +140,7 @@ static inline void vec_store_bytes(uint8_t *p, vec a) {
   uint16x8_t words = vcombine_u16(vmovn_u32(vcvtq_u32_f32(a.low)), vmovn_u32(vcvtq_u32_f32(a.high)));
   vst1_u8(p, vmovn_u16(words));
 }
+#define FAST_MASK_BYTES
 static inline mask mask_bytes(const uint8_t *p, uint8_t value) {
   int16x8_t equal = vmovl_s8((int8x8_t)vceq_u8(vld1_u8(p), vdup_n_u8(value)));
   return (mask){(uint32x4_t)vmovl_s16(vget_low_s16(equal)), (uint32x4_t)vmovl_s16(vget_high_s16(equal))};

@@ -1,5 +1,8 @@
 /* Vectors of the baseline: 16 bytes of the compiler's own vectors, 4 floats or 2 doubles.  They are SSE2 on x86-64,
- * NEON without its multiply-adds on AArch64, and scalar code elsewhere.  The functions are listed in isa/README.md. */
+ * NEON without its multiply-adds on AArch64, and scalar code elsewhere.  The functions are listed in isa/README.md.
+ *
+ * For reproducible results, VECTOR_BYTES is 64: the vectors have AVX-512's lanes, a multiply-add is rounded once, and the
+ * activations take the formulas that AVX-512 takes. */
 #ifndef FA_SCALAR_VEC_H
 #define FA_SCALAR_VEC_H
 
@@ -7,22 +10,27 @@
 #include "kernels/editor.h"
 #endif
 
+#ifdef VECTOR_BYTES
+#define VECTOR_REGISTERS 8
+#else
+#define VECTOR_BYTES 16
 #define VECTOR_REGISTERS 16
+#endif
 
 #if REAL_BITS == 32
-#define LANES 4
+#define LANES (VECTOR_BYTES / 4)
 #define EXPONENT_SHIFT 23
 #define EXPONENT_BIAS 127
 typedef int32_t lane_int;
 #else
-#define LANES 2
+#define LANES (VECTOR_BYTES / 8)
 #define EXPONENT_SHIFT 52
 #define EXPONENT_BIAS 1023
 typedef int64_t lane_int;
 #endif
 
-typedef real vec __attribute__((vector_size(16)));
-typedef lane_int mask __attribute__((vector_size(16))); /* all bits of a lane set, or none */
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef lane_int mask __attribute__((vector_size(VECTOR_BYTES))); /* all bits of a lane set, or none */
 
 static inline vec vec_set1(real a) {
   vec v = {0};
@@ -59,7 +67,11 @@ static inline vec vec_load_strided(const real *p, int64_t step) {
   return v;
 }
 #if REAL_BITS == 64
-static inline vec vec_load_f32(const float *p) { return (vec){(double)p[0], (double)p[1]}; }
+static inline vec vec_load_f32(const float *p) {
+  vec v = {0};
+  for (int i = 0; i < LANES; i++) v[i] = (double)p[i];
+  return v;
+}
 static inline void vec_store_f32(float *p, vec a) {
   for (int i = 0; i < LANES; i++) p[i] = (float)a[i];
 }
@@ -72,7 +84,31 @@ static inline vec vec_sqrt(vec a) {
   for (int i = 0; i < LANES; i++) a[i] = (real)sqrt((double)a[i]); /* rounds like a square root in `real` */
   return a;
 }
+#if VECTOR_BYTES == 16
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: the baseline may have no FMA */
+#elif REAL_BITS == 64
+static inline vec vec_fma(vec a, vec b, vec c) {
+  for (int i = 0; i < LANES; i++) c[i] = fma(a[i], b[i], c[i]);
+  return c;
+}
+#else
+/* a b + c rounded once.  The product is exact in double.  The sum is rounded to odd: if it is not exact, its last bit is
+ * 1, so that the sum never looks like a tie of floats (Boldo & Melquiond 2008).  fmaf() would be a call for each lane. */
+static inline float fused(float a, float b, float c) {
+  double product = (double)a * (double)b, sum = product + (double)c, seen = sum - product;
+  double error = (product - (sum - seen)) + ((double)c - seen);
+  int64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  int64_t inexact = (error > 0) | (error < 0); /* NaN, of an infinite sum, is neither */
+  bits += (inexact & ~bits) * ((error > 0) == (sum > 0) ? 1 : -1);
+  memcpy(&sum, &bits, sizeof sum);
+  return (float)sum;
+}
+static inline vec vec_fma(vec a, vec b, vec c) {
+  for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
+  return c;
+}
+#endif
 static inline void vec_accumulate(vec *acc, vec a, vec b) { *acc = vec_fma(a, b, *acc); }
 static inline void vec_keep(vec *a) { (void)a; }
 static inline mask mask_gt(vec a, vec b) { return a > b; }
@@ -104,11 +140,20 @@ static inline vec vec_lookup(const real *table, lane_index index) {
   for (int i = 0; i < LANES; i++) v[i] = table[index[i]];
   return v;
 }
+#if VECTOR_BYTES == 64
+#define FAST_LOOKUP
+static inline lane_index vec_signed_interval(vec a, vec sign) { return vec_interval(a) | (((mask)sign < 0) & 16); }
+static inline vec vec_lookup_two(const real *first, const real *second, lane_index index) {
+  vec v = {0};
+  for (int i = 0; i < LANES; i++) v[i] = (index[i] < 16 ? first : second)[index[i] & 15];
+  return v;
+}
+#endif
 #endif
 static inline real vec_sum(vec a) {
-  real s = 0;
-  for (int i = 0; i < LANES; i++) s += a[i];
-  return s;
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) a[i] += a[i + half];
+  return a[0];
 }
 static inline void vec_store_bytes(uint8_t *p, vec a) {
   for (int i = 0; i < LANES; i++) p[i] = (uint8_t)a[i];
