@@ -9,8 +9,8 @@ file maps each call to a SHA-256 of its results, every NaN counting as the same.
 backend, its operation, its index and what it does, and its data depends on the seed, the operation and the
 index alone.  So builds that know different activations can be compared on the ones that both know.
 
-Reproducible results have to be equal on every instruction set, on other CPUs too: those of one file are compared
-with each other, and stand in it once.
+Reproducible results have to be equal on every instruction set and CPU: those of this CPU are compared with
+each other, and stand in the file once.
 
 This file imports nothing of `bench`, so that it runs on a build whose checkout does not have it.
 """
@@ -694,7 +694,7 @@ def hashes(wanted: Sequence[str], calls: int, seed: int) -> dict[str, str]:
 
 
 def reproducible_hashes(calls: int, seed: int) -> tuple[dict[str, str], list[str]]:
-    """The hash of each call with reproducible results, and the calls whose hashes differ among the ISAs of C."""
+    """The hash of each call with reproducible results; the calls whose hashes differ among C's ISAs."""
     isas = [variant for variant in variants() if variant.startswith("c-")]
     plan = [
         (name, run, index)

@@ -32,15 +32,14 @@ from .ops import (
     maxout,
     maxout_backward,
 )
+from .reproducibility import reproducible, set_reproducible
 from .settings import (
     float32_matmul_precision,
     get_float32_matmul_precision,
     get_reproducible,
     num_threads,
-    reproducible,
     set_float32_matmul_precision,
     set_num_threads,
-    set_reproducible,
 )
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Thread count, float32 precision tier, reproducible results: process defaults, and overrides for one context.
+"""Threads, float32 precision tier, reproducible results: process defaults, and overrides for one context.
 
 A default set here holds for the whole process.  The context managers override it for the
 current thread or task only, as `contextvars` do, so that two threads never disturb each other.
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .checks import check_flag, check_size, unknown_name
+from .checks import check_size, unknown_name
 
 Precision = Literal["highest", "high", "medium"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -85,7 +85,7 @@ def requested_threads() -> int:
 
 
 def threads_and_mode(default: int = 0) -> int:
-    """What a backend takes as `threads`: the count that was asked for, else `default`; perhaps REPRODUCIBLE."""
+    """What a backend takes as `threads`: the count that was asked for, or `default`; perhaps REPRODUCIBLE."""
     threads, mode = _threads.get(), _mode.get()
     if threads is None:
         threads = _default_threads or default
@@ -99,46 +99,23 @@ def threads_and_mode_of_context() -> int:
     return threads_and_mode(default_threads())
 
 
-def _check_mode(enabled: object) -> int:
-    if not check_flag("enabled", enabled):
-        return 0
-    from . import backends
-
-    backends.check_reproducible(backends.get_backend())
-    return REPRODUCIBLE
-
-
-def set_reproducible(enabled: bool) -> None:
-    """Ask for reproducible results, or no longer, for the whole process.
-
-    A training run of one version of fastact then has the same bits on every CPU that runs the C backend: on
-    AVX-512, AVX2, NEON and without them, for any number of threads, compiled by GCC or clang.  A row of a
-    forward, in training too, has the same bits whatever the other rows are, and a model that is frozen
-    meanwhile has those of its layers.  Precision tiers are ignored.
-
-    The promise is about fastact's own computations on equal inputs.  It leaves out custom activations, which
-    are compiled for this CPU and refused, and what NumPy, PyTorch or another library computes around them.
-
-    Raises TypeError when `enabled` is not a bool, RuntimeError where the backend in force is not "c".
-    """
-    global _default_mode
-    _default_mode = _check_mode(enabled)
-    DEFAULTS[0] = _default_threads | _default_mode
-
-
 def get_reproducible() -> bool:
     """Whether results are reproducible in this context."""
     mode = _mode.get()
     return bool(_default_mode if mode is None else mode)
 
 
-@contextmanager
-def reproducible(enabled: bool = True) -> Iterator[None]:
-    """Override `set_reproducible` for the current context: `with fastact.reproducible(): ...`.
+def set_default_mode(mode: int) -> None:
+    """Set the mode of the process: 0 or REPRODUCIBLE."""
+    global _default_mode
+    _default_mode = mode
+    DEFAULTS[0] = _default_threads | _default_mode
 
-    Raises TypeError when `enabled` is not a bool, RuntimeError where the backend in force is not "c".
-    """
-    token = _mode.set(_check_mode(enabled))
+
+@contextmanager
+def mode_of_context(mode: int) -> Iterator[None]:
+    """Override the mode for the current context."""
+    token = _mode.set(mode)
     try:
         yield
     finally:

@@ -124,7 +124,7 @@ ROOMS = (
     ("custom",),
     ("activations", "outputs", "settings", "convert"),
     ("backends",),
-    ("ops", "info"),
+    ("ops", "info", "reproducibility"),
     ("elementwise",),
     ("nn",),
     ("jax", "torch", "thinc", "sklearn", "study", "overloads"),

@@ -25,7 +25,7 @@ def product(x, y, trans1, trans2):
     """What the backend in force makes of op(x) @ op(y)."""
     shape = x.shape[1 if trans1 else 0], y.shape[0 if trans2 else 1]
     out = np.full(shape, np.nan, x.dtype)
-    backends.active().matmul(x, y, trans1, trans2, out, settings.requested_threads())
+    backends.active().matmul(x, y, trans1, trans2, out, settings.threads_and_mode())
     return out
 
 

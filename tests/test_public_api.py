@@ -32,7 +32,8 @@ TRAINING = """
 """
 SETTINGS = """
     __version__ init float32_matmul_precision get_backend get_config get_float32_matmul_precision
-    get_num_threads num_threads set_backend set_float32_matmul_precision set_num_threads show_config
+    get_num_threads get_reproducible num_threads reproducible set_backend set_float32_matmul_precision
+    set_num_threads set_reproducible show_config
 """
 NAMES = sorted(f"{FUNCTIONS} {TRAINING} {SETTINGS}".split())
 

@@ -121,12 +121,12 @@ def test_defaults_for_compiled_code_are_those_of_the_process(monkeypatch):
     monkeypatch.setattr(settings, "DEFAULTS", np.zeros_like(settings.DEFAULTS))
     fa.set_num_threads(3)
     with fa.num_threads(2):  # of one context alone
-        assert settings.threads_of_context() == 2
+        assert settings.threads_and_mode_of_context() == 2
         assert settings.DEFAULTS[0] == 3
     with pytest.raises(ValueError, match="threads: got 0"):
         fa.set_num_threads(0)
     assert settings.DEFAULTS[0] == 3
-    assert settings.threads_of_context() == 0
+    assert settings.threads_and_mode_of_context() == 0
 
 
 def test_set_num_threads_overrides_the_environment():

@@ -81,7 +81,7 @@ class Network:
         self.tape = None
 
     def forward(self, x, training=False, memory=None, tier="highest"):
-        threads = settings.requested_threads()
+        threads = settings.threads_and_mode()
         code = settings.PRECISIONS.index(tier)
         done = c.network_forward(network._objects(), self.parts, x, training, memory, code, threads)
         if done is not None and training:
@@ -91,7 +91,7 @@ class Network:
 
     def backward(self, grad_y, accumulate=False, needs_input_grad=True):
         arguments = self.parts, self.x, self.y, self.tape, grad_y, accumulate, needs_input_grad
-        return c.network_backward(network._objects(), *arguments, settings.requested_threads())
+        return c.network_backward(network._objects(), *arguments, settings.threads_and_mode())
 
     def parameters(self):
         return [

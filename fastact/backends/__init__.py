@@ -41,7 +41,7 @@ def get(name: BackendName | None) -> Backend:
             raise ImportError(f'the backend "numba" needs Numba, which cannot be used: {reason}')
         module = _loaded[name] = cast("Backend", importlib.import_module(f".{name}", __package__))
     if settings.get_reproducible():
-        check_reproducible(cast("BackendName", name))
+        check_reproducible(name)
     return module
 
 

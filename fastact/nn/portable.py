@@ -1,4 +1,4 @@
-"""Functions of numbers whose last bit depends on the C library, but not where results are to be reproducible."""
+"""Functions of numbers whose last bit depends on the C library, unless results are to be reproducible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PI = decimal.Decimal("3.141592653589793238462643383279502884197")
 def power(base: float, exponent: int) -> float:
     """base ** exponent, exponent >= 0."""
     if exponent == 0 or not settings.get_reproducible():
-        return base**exponent  # type: ignore[no-any-return]  # a negative exponent could give an int
+        return base**exponent
     return float(_CONTEXT.power(decimal.Decimal(base), exponent))
 
 
@@ -24,9 +24,9 @@ def cos_pi(x: float) -> float:
     if not settings.get_reproducible():
         return math.cos(math.pi * x)
     with decimal.localcontext(_CONTEXT):
-        angle = _PI * decimal.Decimal(x)
-        term = total = decimal.Decimal(1)
-        for n in range(2, 48, 2):  # the Taylor series, to pi^46 / 46! < 1e-34
+        angle = _PI * (decimal.Decimal("0.5") - decimal.Decimal(x))  # the sine of this angle
+        term = total = angle
+        for n in range(3, 38, 2):  # the Taylor series, to (pi / 2)^37 / 37! < 1e-35
             term *= -angle * angle / (n * (n - 1))
             total += term
     return float(total)

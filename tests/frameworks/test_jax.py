@@ -591,6 +591,33 @@ def test_threads_of_a_context_hold_for_what_is_traced_in_it(few):
     assert threads() == 0
 
 
+def test_compiled_function_follows_set_reproducible(rng):
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 300), (7, 2, 300)))
+    function = jax.jit(lambda x: fj.linear_maxout(x, weight))
+
+    def same():
+        return np.asarray(function(x)).tobytes() == fastact.linear_maxout(x, weight)[0].tobytes()
+
+    with in_force("c-scalar"):  # whose sums have another order otherwise
+        assert same()
+        ordinary = np.asarray(function(x)).tobytes()
+        fastact.set_reproducible(True)
+        try:
+            assert same()
+            assert np.asarray(function(x)).tobytes() != ordinary
+        finally:
+            fastact.set_reproducible(False)
+
+
+def test_mode_of_a_context_holds_for_what_is_traced_in_it(rng):
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 300), (7, 2, 300)))
+    with fastact.reproducible():
+        function = jax.jit(lambda x: fj.linear_maxout(x, weight))
+        expected = fastact.linear_maxout(x, weight)[0].tobytes()
+        assert np.asarray(function(x)).tobytes() == expected
+    assert np.asarray(function(x)).tobytes() == expected
+
+
 def test_concurrent_callers_get_their_own_results(rng):
     weight = rng.standard_normal((60, 3, 80)).astype(np.float32)
     f = jax.jit(jax.value_and_grad(lambda x, w: (fj.linear_maxout(x, w) ** 2).sum(), (0, 1)))

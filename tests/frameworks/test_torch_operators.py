@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 import torch
+from support.variants import in_force, needs_c
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+import fastact
 import fastact.torch as ft
 
 fastact_ops = torch.ops.fastact
@@ -386,3 +388,14 @@ def test_jit_script_takes_the_operators():
 
     x, weight = torch.randn(5, 6), torch.randn(4, 3, 6)
     assert torch.equal(call(x, weight), ft.linear_maxout(x, weight))
+
+
+@needs_c
+def test_operators_follow_the_reproducible_mode():
+    x, weight = torch.randn(3, 300), torch.randn(7, 2, 300)
+    with in_force("c-scalar"):  # whose sums have another order otherwise
+        ordinary = ft.linear_maxout(x, weight)
+        with fastact.reproducible():
+            y = ft.linear_maxout(x, weight)
+            assert y.numpy().tobytes() == fastact.linear_maxout(x.numpy(), weight.numpy())[0].tobytes()
+    assert not torch.equal(y, ordinary)
