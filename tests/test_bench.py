@@ -422,7 +422,7 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
     "name",
     [
         *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython"),
-        *("numba_vs_c", "ppo"),
+        *("numba_vs_c", "ppo", "reproducible"),
         *SPACY_SCRIPTS,
         *("torch_networks", "torch_step", "ulp"),
     ],

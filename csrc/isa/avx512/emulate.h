@@ -11,19 +11,6 @@
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
 typedef simde__mmask8 __mmask8;
 
-static inline float _mm512_reduce_add_ps(__m512 a) {
-  float lanes[16], sum = 0;
-  memcpy(lanes, &a, sizeof lanes);
-  for (int i = 0; i < 16; i++) sum += lanes[i];
-  return sum;
-}
-static inline double _mm512_reduce_add_pd(__m512d a) {
-  double lanes[8], sum = 0;
-  memcpy(lanes, &a, sizeof lanes);
-  for (int i = 0; i < 8; i++) sum += lanes[i];
-  return sum;
-}
-
 /* a 2^floor(b).  SIMDe's own flushes a denormal `a` to zero. */
 #undef _mm512_scalef_ps
 #undef _mm512_scalef_pd
