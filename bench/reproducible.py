@@ -114,10 +114,8 @@ def measure(isas: Iterable[str], names: Iterable[str]) -> list[dict[str, Any]]:
     found = []
     for isa, name in track(rows, description="rows", console=Console(stderr=True)):
         with on(isa), fa.num_threads(1):
-            pair = {
-                "default": within(calls[name], nullcontext),
-                "reproducible": within(calls[name], fa.reproducible),
-            }
+            modes = {"default": 0, "reproducible": settings.REPRODUCIBLE}
+            pair = {key: within(calls[name], mode) for key, mode in modes.items()}
             times = timing.interleaved(pair, SECONDS)
         settings.set_default_mode(0)
         found.append({"isa": isa, "row": name} | {mode: sample.p50 for mode, sample in times.items()})
@@ -144,8 +142,8 @@ def page(results: dict[str, Any]) -> str:
         "# The cost of reproducible results",
         "",
         f"Written by `python -m bench.reproducible --page` from [{RESULTS.name}](results/{RESULTS.name}): "
-        f"{results['environment']['cpu']}, {results['date'][:10]}. Times are medians of interleaved rounds on "
-        "one thread, in microseconds; the ratio is that of reproducible results to the default.",
+        f"{results['environment']['cpu']}, {results['date'][:10]}. Times are medians of interleaved rounds "
+        "on one thread, in microseconds; the ratio is that of reproducible results to the default.",
     ]
     for isa in dict.fromkeys(each["isa"] for each in results["rows"]):
         lines += ["", f"## {isa}", "", "| call | default | reproducible | ratio |", "|---|---:|---:|---:|"]
