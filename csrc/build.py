@@ -10,8 +10,7 @@ Environment variables for developers:
 FASTACT_DEVELOP=1 turns warnings into errors and keeps debug information.
 FASTACT_EMULATE_AMX=1 builds the AMX kernels on a plain C model of its tile instructions.
 FASTACT_EMULATE_AVX512=FOLDER does that too, and builds the AVX-512 kernels on the portable intrinsics of
-SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.  The CPU needs AVX2 and FMA, which
-rounds a multiply-add once, as AVX-512 does.
+SIMDe, whose headers are in FOLDER, to test them on a CPU without AVX-512.  The CPU needs FMA.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class build_ext(_build_ext):
         debug = [] if develop or asked else ["-g0"]
         strip = _STRIP if debug and self._builds(_PROGRAM, [], _STRIP) else []
         simde = os.environ.get("FASTACT_EMULATE_AVX512")
-        emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1", "-mavx2", "-mfma"] if simde else []
+        emulate = ["-DFA_EMULATE_AVX512", "-isystem", simde, "-O1"] if simde else []
         if simde or os.environ.get("FASTACT_EMULATE_AMX") == "1":
             emulate += ["-DFA_EMULATE_AMX"]
         ext.include_dirs = [*ext.include_dirs, str(_HERE), numpy.get_include()]

@@ -11,6 +11,21 @@
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
 typedef simde__mmask8 __mmask8;
 
+/* a b + c, rounded once, by the CPU's own FMA.  SIMDe's own rounds twice where FMA is not in the baseline. */
+#undef _mm512_fmadd_ps
+#undef _mm512_fmadd_pd
+#define FUSED(suffix, vector, lane, lanes, fused)                                                                      \
+  __attribute__((target("fma"), noinline)) static void fuse_##suffix(const lane *a, const lane *b, lane *c) {          \
+    for (int i = 0; i < lanes; i++) c[i] = fused(a[i], b[i], c[i]);                                                    \
+  }                                                                                                                    \
+  static inline vector _mm512_fmadd_##suffix(vector a, vector b, vector c) {                                           \
+    fuse_##suffix((const lane *)&a, (const lane *)&b, (lane *)&c);                                                     \
+    return c;                                                                                                          \
+  }
+FUSED(ps, __m512, float, 16, __builtin_fmaf)
+FUSED(pd, __m512d, double, 8, __builtin_fma)
+#undef FUSED
+
 /* a 2^floor(b).  SIMDe's own flushes a denormal `a` to zero. */
 #undef _mm512_scalef_ps
 #undef _mm512_scalef_pd
