@@ -87,7 +87,7 @@ static inline vec vec_sqrt(vec a) {
 #if VECTOR_BYTES == 16
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; } /* two roundings: the baseline may have no FMA */
 #elif REAL_BITS == 64
-static inline vec vec_fma(vec a, vec b, vec c) {
+static __attribute__((noinline)) vec vec_fma(vec a, vec b, vec c) {
   for (int i = 0; i < LANES; i++) c[i] = fma(a[i], b[i], c[i]);
   return c;
 }
@@ -104,7 +104,7 @@ static inline float fused(float a, float b, float c) {
   memcpy(&sum, &bits, sizeof sum);
   return (float)sum;
 }
-static inline vec vec_fma(vec a, vec b, vec c) {
+static __attribute__((noinline)) vec vec_fma(vec a, vec b, vec c) {
   for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
   return c;
 }
