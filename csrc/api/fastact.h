@@ -1,10 +1,11 @@
 /* The C ABI: plain declarations, which cffi parses with those of numpy.h.
  *
  * Arrays are C-contiguous, of one `dtype` (an enum fa_dtype; argmax is uint8_t), and checked by the caller; sizes are
- * 64-bit.  `threads` is the number of threads, 0 for fa_max_threads(), plus FA_REPRODUCIBLE or not; `precision` is an enum fa_precision;
- * `activation` is an enum fa_activation (kernels/activation_list.h), or the address of a struct fa_custom.  A driver
- * that can fail returns FA_OK; or FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX, if a value of argmax
- * is not below `pieces`, or FA_BAD_LABEL, if a label is not below `classes`; then nothing is written. */
+ * 64-bit.  `threads` is the number of threads, 0 for fa_max_threads(), plus FA_REPRODUCIBLE or not; `precision` is an
+ * enum fa_precision; `activation` is an enum fa_activation (kernels/activation_list.h), or the address of a struct
+ * fa_custom.  A driver that can fail returns FA_OK; or FA_NO_MEMORY, and its outputs are undefined; or FA_BAD_ARGMAX,
+ * if a value of argmax is not below `pieces`, or FA_BAD_LABEL, if a label is not below `classes`; then nothing is
+ * written. */
 
 enum fa_status { FA_OK = 0, FA_NO_MEMORY = 1, FA_UNKNOWN_ISA = 2, FA_BAD_ARGMAX = 3, FA_BAD_LABEL = 4 };
 
@@ -157,8 +158,9 @@ void fa_hash_embed_backward(int dtype, int64_t rows, const void *grad_y, const u
                             const struct fa_hash_table *tables, int threads);
 
 /* A frozen step: a copy of its weight, bias and slope, packed for the instruction set in force when it is made, on
- * whose kernels it always runs, and for reproducible results or not, as `threads` says when it is made.  The given weight and bias have to outlive the step, since rows that the packed weights
- * cannot serve use them.  Any number of threads may use the step until fa_free_frozen. */
+ * whose kernels it always runs, and for reproducible results or not, as `threads` says when it is made.  The given
+ * weight and bias have to outlive the step, since rows that the packed weights cannot serve use them.  Any number of
+ * threads may use the step until fa_free_frozen. */
 struct fa_step;
 
 /* Of an enum fa_layer other than FA_DROPOUT: weight (out_features, pieces, in_features), bias (out_features, pieces),

@@ -68,9 +68,11 @@ enum way quickest_way(const struct product *p, const struct kernels *kernels, in
       p->right.packed)
     return TILES;
   int tier = kernels->pack_left != NULL;
-  if (!one_order && !tier && p->depth >= MIN_SHORT_DEPTH && p->rows * p->columns * p->pieces * p->depth <= MAX_SHORT_TERMS)
+  if (!one_order && !tier && p->depth >= MIN_SHORT_DEPTH &&
+      p->rows * p->columns * p->pieces * p->depth <= MAX_SHORT_TERMS)
     return DOTS;
-  int64_t dots = one_order ? INT64_MAX : dots_cost(p, kernels, p->rows), packed_rows = p->columns * p->pieces + (tier ? p->rows : 0);
+  int64_t dots = one_order ? INT64_MAX : dots_cost(p, kernels, p->rows),
+          packed_rows = p->columns * p->pieces + (tier ? p->rows : 0);
   int64_t tiles = packing_cost(p, kernels, packed_rows) + tiles_cost(p, kernels, p->rows);
   if (!tier && p->rows >= MIN_BATCH_ROWS && bytes_of(p, kernels, p->rows) <= MAX_BATCH_BYTES) {
     *tail = one_order ? 0 : tail_rows(p, kernels);

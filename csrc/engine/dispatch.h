@@ -17,8 +17,8 @@ struct isa {
   /* The kernels of a float32 product at an enum fa_precision if they are not kernels[FA_FLOAT32], else NULL.  An ISA
    * without tiers has no such function. */
   const struct kernels *(*tier)(int precision, const struct product_sizes *);
-  /* What runs in its place where results are to be reproducible: kernels with AVX-512's lanes, formulas and tuning, whose
-   * products have one order of summation.  NULL for such an ISA itself. */
+  /* What runs in its place where results are to be reproducible: kernels with AVX-512's lanes, formulas and tuning,
+   * whose products have one order of summation.  NULL for such an ISA itself. */
   const struct isa *reproducible;
 };
 

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 /* The number of threads to use for `work` = max(elements moved, multiply-adds / 4): `requested` without
- * FA_REPRODUCIBLE, or fa_max_threads() for 0, and 1 if the work is too small to share or if this thread is in back-off (see threads.c). */
+ * FA_REPRODUCIBLE, or fa_max_threads() for 0, and 1 if the work is too small to share or if this thread is in back-off
+ * (see threads.c). */
 int threads_for(int requested, int64_t work);
 
 /* Calls run(context, task) for each task < tasks on `threads` threads, which take equal shares of the tasks in their

@@ -1,5 +1,5 @@
-/* Vectors of AVX-512's length on an ISA with half as many lanes: pairs of the ISA's own.  With as many lanes as AVX-512,
- * and its formulas, every sum and every function has AVX-512's bits, which reproducible results need.
+/* Vectors of AVX-512's length on an ISA with half as many lanes: pairs of the ISA's own.  With as many lanes as
+ * AVX-512, and its formulas, every sum and every function has AVX-512's bits, which reproducible results need.
  *
  * Include this after the line that includes "isa/paired_begin.h" and the ISA's vec.h. */
 #ifndef FA_PAIRED_H

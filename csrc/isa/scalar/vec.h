@@ -1,8 +1,8 @@
 /* Vectors of the baseline: 16 bytes of the compiler's own vectors, 4 floats or 2 doubles.  They are SSE2 on x86-64,
  * NEON without its multiply-adds on AArch64, and scalar code elsewhere.  The functions are listed in isa/README.md.
  *
- * For reproducible results, VECTOR_BYTES is 64: the vectors have AVX-512's lanes, a multiply-add is rounded once, and the
- * activations take the formulas that AVX-512 takes. */
+ * For reproducible results, VECTOR_BYTES is 64: the vectors have AVX-512's lanes, a multiply-add is rounded once, and
+ * the activations take the formulas that AVX-512 takes. */
 #ifndef FA_SCALAR_VEC_H
 #define FA_SCALAR_VEC_H
 
@@ -92,8 +92,9 @@ static __attribute__((noinline)) vec vec_fma(vec a, vec b, vec c) {
   return c;
 }
 #else
-/* a b + c rounded once.  The product is exact in double.  The sum is rounded to odd: if it is not exact, its last bit is
- * 1, so that the sum never looks like a tie of floats (Boldo & Melquiond 2008).  fmaf() would be a call for each lane. */
+/* a b + c rounded once.  The product is exact in double.  The sum is rounded to odd: if it is not exact, its last bit
+ * is 1, so that the sum never looks like a tie of floats (Boldo & Melquiond 2008).  fmaf() would be a call for each
+ * lane. */
 static inline float fused(float a, float b, float c) {
   double product = (double)a * (double)b, sum = product + (double)c, seen = sum - product;
   double error = (product - (sum - seen)) + ((double)c - seen);
