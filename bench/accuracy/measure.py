@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import fastact as fa
+from fastact import backends
 
 from .. import bits
 from . import activations, layer_norm, losses, products, updates
@@ -27,7 +28,8 @@ KINDS: dict[str, Callable[[np.dtype[Any], int], Iterator[Figure]]] = {
 
 def variants() -> tuple[str, ...]:
     """C once for every instruction set of this CPU, and Numba; the NumPy backend is the specification."""
-    return tuple(variant for variant in bits.variants() if variant != "numpy")
+    without = {"numpy"} if backends.why_numba_is_missing() is None else {"numpy", "numba"}
+    return tuple(variant for variant in bits.variants() if variant not in without)
 
 
 def rows(variant: str, kind: str, step: int = STEP) -> Iterator[dict[str, Any]]:
