@@ -23,7 +23,7 @@ _LR, _DECAY, _MOMENTUM = 0.125, 2.0**-6, 0.875
 _BETAS, _EPS = (0.875, 1 - 2.0**-9), 2.0**-20
 _CLIP_SIZES = (97, 1000, 4133)  # of three gradients
 _ROW = 1000  # numbers of a row that max_norm limits
-_EMBEDDED, _TABLE_ROWS, _WIDTH = 700, 37, 33
+_EMBEDDED, _TABLE_ROWS, _WIDTH = 97, 37, 17
 
 
 def _exact(values: Array) -> list[Any]:
@@ -144,24 +144,28 @@ def _hash_embed(dtype: np.dtype[Any], rng: np.random.Generator) -> Iterator[Figu
     backend = backends.active()
     backend.hash_embed(ids, (table,), y, keys)
     rows = keys[0].astype(np.intp)
-    # four products of two numbers, in lanes of 53 bits or of 64
-    wide = np.float64 if dtype == np.float32 else np.longdouble
-    terms = data.astype(wide)[rows] * scale.astype(wide)
-    yield _against("hash_embed forward", y, terms.sum(axis=1), abs(terms).sum(axis=1))
+    terms = _numbers(data)[rows] * _numbers(scale)
+    yield _of_sums("hash_embed forward", y, terms.sum(axis=1), abs(terms).sum(axis=1))
 
     grad_y, grad = rng.standard_normal(y.shape).astype(dtype), np.zeros(shape, dtype)
     backend.hash_embed_backward(grad_y, keys, (table._replace(data=grad),))
-    sums, magnitudes = np.zeros(shape, wide), np.zeros(shape, wide)
+    sums, magnitudes = (np.full(shape, mp.mpf(0), object) for _ in range(2))
+    scaled = _numbers(grad_y) * _numbers(scale)
     for place in range(4):
-        np.add.at(sums, rows[:, place], grad_y.astype(wide) * scale)
-        np.add.at(magnitudes, rows[:, place], abs(grad_y.astype(wide) * scale))
-    yield _against("hash_embed backward", grad, sums, magnitudes)
+        np.add.at(sums, rows[:, place], scaled)
+        np.add.at(magnitudes, rows[:, place], abs(scaled))
+    yield _of_sums("hash_embed backward", grad, sums, magnitudes)
 
 
-def _against(name: str, actual: Array, exact: Array, magnitude: Array) -> Figure:
-    high = exact.astype(np.float64)
-    low = (exact - high).astype(np.float64)
-    return worst(name, "u", in_u(actual, (high, low), magnitude.astype(np.float64)))
+def _numbers(values: Array) -> Array:
+    """`values` as an array of mpmath's numbers."""
+    return np.array(_exact(values), object).reshape(values.shape)
+
+
+def _of_sums(name: str, actual: Array, sums: Array, magnitudes: Array) -> Figure:
+    """The figure of sums whose terms' magnitudes add up to `magnitudes`."""
+    error = in_u(actual, in_two(np.ravel(sums)), np.ravel(magnitudes).astype(np.float64))
+    return worst(name, "u", error)
 
 
 def measure(dtype: np.dtype[Any]) -> Iterator[Figure]:
