@@ -9,7 +9,9 @@ import pytest
 
 import fastact as fa
 from bench.accuracy import __main__ as command
-from bench.accuracy import limits, measure
+from bench.accuracy import limits, measure, page
+
+RESULTS = page.PATH.parent / "results"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,11 @@ def test_check_of_a_planted_error_ends_with_status_1(monkeypatch, capsys, tmp_pa
     found = [each for each in results["results"] if each["name"] == "mse gradient"]
     assert [each["error"] > 3 for each in found] == [True, True]
     assert command.main(arguments[1:]) == 0  # without --check
+
+
+def test_page_is_that_of_the_committed_results_and_limits(of_limits, tmp_path):
+    written = page.write(sorted(RESULTS.glob("accuracy*.json")), of_limits, tmp_path / "page.md")
+    assert page.PATH.read_text() == written.read_text()
 
 
 def test_page_of_another_file_is_refused(capsys, tmp_path):
