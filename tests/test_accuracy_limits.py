@@ -9,7 +9,7 @@ import pytest
 
 import fastact as fa
 from bench.accuracy import __main__ as command
-from bench.accuracy import limits, measure, page
+from bench.accuracy import figures, limits, measure, page
 
 RESULTS = page.PATH.parent / "results"
 
@@ -31,6 +31,30 @@ def test_every_figure_is_within_its_limit(variant, kind, of_limits):
     if np.finfo(np.longdouble).nmant < 63:
         missing = [key for key in missing if (key.kind, key.dtype) != ("products", "float64")]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("actual", "exact", "ulps"),
+    [
+        (1.0, 1.0, 0.0),
+        (1.0, 1 + 2.0**-24, 0.5),
+        (1.0, 1 - 2.0**-24, 1.0),  # below a power of two the unit is half as large
+        (3e-45, 1e-45, 1.4013e-45**-1 * (2 * 1.4013e-45 - 1e-45)),
+        (np.inf, 3.5e38, 0.0),
+        (np.inf, np.inf, 0.0),
+        (np.nan, np.nan, 0.0),
+        (np.inf, 3e38, np.inf),
+        (-np.inf, np.inf, np.inf),
+        (np.nan, 1.0, np.inf),
+        (1.0, np.nan, np.inf),
+    ],
+)
+def test_error_of_a_float32_in_units_of_the_exact_result(actual, exact, ulps):
+    pair = np.array([exact]), np.zeros(1)
+    (error,) = figures.in_ulps(np.array([actual], np.float32), pair)
+    assert error == pytest.approx(ulps, rel=1e-4)
+    (in_terms,) = figures.in_u(np.array([actual], np.float32), pair, np.array([exact]))
+    assert (in_terms == np.inf) == (ulps == np.inf)
 
 
 def row(**changes):

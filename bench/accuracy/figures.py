@@ -85,7 +85,9 @@ def in_u(
     off = deviation(actual, exact) - np.ravel(allowed) - underflow * float(info.smallest_subnormal)
     scale = float(info.eps) / 2 * np.broadcast_to(np.ravel(terms), off.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(off <= 0, 0.0, off / scale))
+        errors = np.where(off <= 0, 0.0, off / scale)
+    errors[np.isnan(errors)] = np.inf
+    return errors
 
 
 def worst(name: str, unit: str, errors: Array, arguments: Array | None = None) -> Figure:

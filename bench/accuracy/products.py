@@ -132,4 +132,4 @@ def measure(dtype: np.dtype[Any]) -> Iterator[Figure]:
         found = [_errors(*product) for product in (normal, positive)]
         for key in found[0]:
             unit, tier = (key, "") if key in ("u", "numpy") else ("norm", f", {key}")
-            yield Figure(f"{name}{tier}", unit, max(errors[key] for errors in found))
+            yield Figure(f"{name}{tier}", unit, float(np.max([errors[key] for errors in found])))
