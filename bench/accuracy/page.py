@@ -16,7 +16,8 @@ _INTRODUCTION = """# Accuracy
 The largest errors found, beside limits that follow from bounds \
 ([accuracy/limits.json](accuracy/limits.json)). `python -m bench.accuracy` measures them; `--check` compares \
 a sample with the limits, as the tests do. `--page FILE...` writes this page. A column is Numba, or C on one \
-instruction set. Where some have limits of their own, these follow the limit of the others."""
+instruction set. Where some have limits of their own, these follow the limit of the others. NEON's \
+figures are QEMU's."""
 
 
 def lines(
@@ -59,13 +60,14 @@ def text(files: Sequence[records.Results], limits: dict[Key, Limit]) -> str:
     for results in files:
         about = results["environment"]
         measured = ", ".join(dict.fromkeys(row["variant"] for row in results["results"]))
+        described = (
+            f"{measured}: {about['cpu']}, {about['system']}, NumPy {about['versions']['numpy']}, "
+            f"{results['date'][:10]}, commit {results['commit'] or 'unknown'}"
+        )
         step = results["step"]
         sample = "every number" if step == 1 else f"each {step}th number"
-        parts.append(
-            f"{measured}: {about['cpu']}, {about['system']}, NumPy {about['versions']['numpy']}, "
-            f"{results['date'][:10]}, commit {results['commit']}; float32 activations of "
-            f"{sample}."
-        )
+        swept = any(row["kind"] == "activations" for row in results["results"])
+        parts.append(f"{described}; float32 activations of {sample}." if swept else f"{described}.")
     parts.append("\n".join(["Units:", "", *(f"- {unit}: {what}" for unit, what in UNITS.items())]))
     for kind in kinds:
         of_kind = [row for row in rows if row["kind"] == kind]
