@@ -116,13 +116,18 @@ def save(path: Path | None, fields: Record) -> None:
     """Write what a script found, with the machine, the date and the commit, where `--out` named a file."""
     if path is None:
         return
-    head = {
+    path.write_text(json.dumps(stamped(fields), indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+def stamped(fields: Record) -> Record:
+    """What a script found, with the machine, the date and the commit."""
+    return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": machine.describe(),
         "commit": machine.commit(),
+        **fields,
     }
-    path.write_text(json.dumps(head | fields, indent=1) + "\n")
-    print(f"wrote {path}")
 
 
 def _key(record: Record) -> tuple[Any, ...]:

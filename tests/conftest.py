@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 
 pytest.register_assert_rewrite("support")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for the bounds in bench/accuracy
 
 from support import selection  # noqa: E402
 from support.variants import COMPILED, COMPILED_BACKENDS, in_force  # noqa: E402

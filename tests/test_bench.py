@@ -424,7 +424,7 @@ SPACY_SCRIPTS = ("spacy_memory", "spacy_pipelines", "spacy_profile", "spacy_trai
         *("ab", "activations", "bits", "custom_activation", "estimators", "jax_layers", "nopython"),
         *("numba_vs_c", "ppo", "reproducible"),
         *SPACY_SCRIPTS,
-        *("torch_networks", "torch_step", "ulp"),
+        *("torch_networks", "torch_step", "accuracy.__main__"),
     ],
 )
 def test_script_checks_out_before_the_work(tmp_path, capsys, name):
@@ -435,8 +435,6 @@ def test_script_checks_out_before_the_work(tmp_path, capsys, name):
         pytest.importorskip("torch")
     if name == "ppo":
         pytest.importorskip("stable_baselines3")
-    if name == "ulp" and backends.why_c_is_missing() is not None:
-        pytest.skip("no C backend")
     script = importlib.import_module(f"bench.{name}")
     words = [str(ROOT), str(ROOT)] if name == "ab" else []
     with pytest.raises(SystemExit) as ended:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from support.differences import TOLERANCE, differences
 from support.inputs import normal
-from support.layer_norm import assert_backward, assert_forward, moments
+from support.layer_norm import assert_backward, assert_forward
 from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
 from support.tolerance import assert_same_bits
 from support.variants import needs_c
 
 import fastact as fa
+from bench.accuracy.layer_norm import moments
 from fastact import backends
 
 F32 = np.float32

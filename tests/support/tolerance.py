@@ -1,16 +1,6 @@
 """Error bounds: how far a result may be from the float64 one, and why.
 
-Products.  With the unit roundoff u = eps / 2, a sum of products in which every term goes through at
-most n roundings is off by at most gamma_n = n u / (1 - n u) times the sum of the terms' magnitudes,
-in whatever order it is added (Higham 2002, Accuracy and Stability, section 3.1).  The kernels cut
-every sum into partial sums of at most CUT terms and add those one after the other, so a term goes through
-
-    one rounding for its product and at most CUT - 1 in its partial sum,
-    at most one for each partial sum,
-    one for the bias, or for the array that the sum is added to.
-
-NumPy promises no order, so the reference is held to n = terms + 1.  A product that underflows is off by
-at most half the smallest subnormal number more.  The float64 result is itself off by its own bound.
+Products.  Their bounds are those of bench/accuracy/bounds.py.
 
 Activations.  The computed y is to be the exact y of a z moved by at most ULPS eps, itself off by at most
 ULPS eps: |error| <= ULPS eps (|y| + |z y'|).  The derivative is a sum of terms of the size of 1, and is to be
@@ -19,26 +9,14 @@ off by at most DERIVATIVE_ULPS eps of 1.  Exponentials may underflow to zero.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-CUT = 256
+from bench.accuracy.bounds import CUT as CUT
+from bench.accuracy.bounds import gamma as gamma
+from bench.accuracy.bounds import sum_bound as sum_bound
+
 ULPS = 8
 DERIVATIVE_ULPS = 8
-
-
-def gamma(n: int, dtype) -> float:
-    u = float(np.finfo(dtype).eps) / 2
-    return n * u / (1 - n * u)
-
-
-def sum_bound(magnitude, terms: int, dtype, backend: str):
-    """The bound of a sum of `terms` products whose magnitudes sum to `magnitude`."""
-    in_order = terms + 1
-    n = in_order if backend == "numpy" else min(in_order, CUT + math.ceil(terms / CUT) + 1)
-    underflow = (terms + 1) * float(np.finfo(dtype).smallest_subnormal)
-    return (gamma(n, dtype) + gamma(in_order, np.float64)) * magnitude + underflow
 
 
 def activation_bound(z, y, slope_at_z, dtype):

@@ -50,7 +50,7 @@ def _from_bits(_context, bits):
 
 
 @intrinsic  # type: ignore[misc]
-def _fma(_context, a, b, c):
+def fma(_context, a, b, c):
     """a * b + c, rounded once."""
 
     def codegen(context, builder, signature, arguments):
@@ -112,14 +112,14 @@ _SMALLEST = float(np.finfo(np.float64).tiny)
 @inlined
 def _reduce(x):
     """n as an integer, and exp(r) - 1 for x = n ln 2 + r, |r| <= ln(2) / 2."""
-    shifted = _fma(x, _LOG2_E, _ROUND)
+    shifted = fma(x, _LOG2_E, _ROUND)
     n = shifted - _ROUND
-    r = _fma(n, -_LN2_LOW, _fma(n, -_LN2_HIGH, x))
+    r = fma(n, -_LN2_LOW, fma(n, -_LN2_HIGH, x))
     r2 = r * r
     r4 = r2 * r2
-    low = _fma(_fma(_E5, r, _E4), r2, _fma(_E3, r, _E2))
-    high = _fma(_fma(_E11, r, _E10), r4, _fma(_fma(_E9, r, _E8), r2, _fma(_E7, r, _E6)))
-    return _bits(shifted) - _ROUND_BITS, _fma(_fma(high, r4, low), r2, r)
+    low = fma(fma(_E5, r, _E4), r2, fma(_E3, r, _E2))
+    high = fma(fma(_E11, r, _E10), r4, fma(fma(_E9, r, _E8), r2, fma(_E7, r, _E6)))
+    return _bits(shifted) - _ROUND_BITS, fma(fma(high, r4, low), r2, r)
 
 
 @inlined
@@ -142,7 +142,7 @@ def _expm1(x):
     x = float(x)
     n, p = _reduce(_at_most(x, 710.0))
     half_power = _power_of_2(n - 1)
-    y = _fma(half_power, p, half_power - 0.5) * 2.0
+    y = fma(half_power, p, half_power - 0.5) * 2.0
     return -1.0 if x < -40.0 else y
 
 
@@ -153,10 +153,10 @@ def _log_of_product(k, m, error):
     s = f / (2.0 + f)
     w = s * s
     w2 = w * w
-    low = _fma(_fma(_L4, w, _L3), w2, _fma(_L2, w, _L1))
-    p = _fma(_fma(_L7, w2, _fma(_L6, w, _L5)), w2 * w2, low)
+    low = fma(fma(_L4, w, _L3), w2, fma(_L2, w, _L1))
+    p = fma(fma(_L7, w2, fma(_L6, w, _L5)), w2 * w2, low)
     half = 0.5 * f * f
-    return _fma(k, _LN2_HIGH, f - (half - _fma(s, half + p * w, k * _LN2_LOW)))
+    return fma(k, _LN2_HIGH, f - (half - fma(s, half + p * w, k * _LN2_LOW)))
 
 
 @inlined

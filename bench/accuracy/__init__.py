@@ -1,0 +1,1 @@
+"""How far results are from exact ones, beside limits that follow from bounds: `python -m bench.accuracy`."""
