@@ -225,6 +225,38 @@ def test_step_while_another_thread_replaces_arrays_keeps_memory_whole(each_backe
         sys.setswitchinterval(interval)
 
 
+def test_step_while_another_thread_changes_its_lists_keeps_memory_whole(each_backend):
+    parameters = [fa.Parameter(np.ones((4, 5), F32), "weight") for _ in range(8)]
+    for parameter in parameters:
+        parameter.grad = np.zeros_like(parameter.data)
+    optimizer, done = fa.Adam(parameters, lr=0.0), False
+    lists = optimizer.parameters, optimizer._mean, optimizer._square
+
+    def run():
+        while not done:
+            for kept in lists:
+                kept[:] = kept[:4] if len(kept) == 8 else kept * 2  # their last items are freed
+            for state in lists[1:]:
+                state[:] = [array.copy() for array in state]
+
+    other = threading.Thread(target=run)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        ends = time.monotonic() + 2  # a free-threaded Python makes few steps, as the lists are locked in turn
+        for _ in range(2000 if each_backend == "c" else 50):
+            if time.monotonic() > ends:
+                break
+            with contextlib.suppress(ValueError, RuntimeError, IndexError):
+                optimizer.step()
+            assert all((parameter.data == 1).all() for parameter in parameters)
+    finally:
+        done = True
+        other.join()
+        sys.setswitchinterval(interval)
+
+
 @pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 @needs_c
 def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
