@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import sys
+import sysconfig
 import threading
 import time
 
@@ -13,6 +14,11 @@ from support.variants import COMPILED_BACKENDS, needs_c
 import fastact as fa
 from fastact import activations
 from fastact.backends.interface import HashTable, Update
+
+needs_gil = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="needs a GIL: without one NumPy sets shapes while others read them",
+)
 
 
 class Flipping:
@@ -259,6 +265,7 @@ def test_step_while_another_thread_changes_its_lists_keeps_memory_whole(each_bac
 
 @pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 @needs_c
+@needs_gil
 def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
     x, weight = rng.standard_normal((24, 32)).astype(F32), np.ones((16, 3, 32), F32)
     expected, done = fa.linear_maxout(x, weight)[0], False
@@ -283,6 +290,7 @@ def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
         sys.setswitchinterval(interval)
 
 
+@needs_gil  # which the other thread gives up in its call
 def test_resize_during_a_call_raises(compiled):
     x, weight = np.ones((3000, 500), F32), np.ones((300, 2, 500), F32)
     fa.linear_maxout(x[:2], weight)  # compiled and loaded
