@@ -10,6 +10,7 @@ from support.processes import output_of
 from support.variants import COMPILED_BACKENDS, needs_c, needs_fork
 
 TESTS = str(Path(__file__).parents[1])
+BACKENDS = [pytest.param(name, marks=[] if name == "c" else pytest.mark.full) for name in COMPILED_BACKENDS]
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 # Forked children of a process without calls; each may take `room` MB of address space more than it has.
@@ -127,14 +128,14 @@ for _ in range(50):
 
 
 @needs_linux
-@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_process_of_one_cpu_uses_one_thread_and_gives_the_same_bits(backend):
     before = "os.sched_setaffinity(0, cpus[:1])"
     assert output_of(AFFINITY.format(before=before, after="cpus", backend=backend)) == "1\n"
 
 
 @needs_linux
-@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_process_that_loses_its_other_cpus_goes_on_with_the_same_bits(backend):
     assert int(output_of(AFFINITY.format(before="", after="cpus[:1]", backend=backend))) >= 1
 
@@ -175,7 +176,7 @@ print("same")
 """
 
 
-@pytest.mark.parametrize("backend", COMPILED_BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_64_callers_with_threads_of_their_own_get_the_same_bits(backend):
     assert output_of(CROWD.format(backend=backend), 120) == "same\n"
 
