@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import sysconfig
 
 import pytest
 from support.processes import output_of, run_python
@@ -40,7 +41,7 @@ TIMER = """
 seen = []
 signal.signal(signal.{signal}, lambda *_: seen.append(1))
 signal.setitimer(signal.{timer}, 0.002, 0.002)
-for _ in range(20):
+for _ in range(10):
     assert step() == expected
 signal.setitimer(signal.{timer}, 0)
 assert len(seen) > 5
@@ -51,7 +52,11 @@ print("same")
 @needs_timers
 @pytest.mark.parametrize(
     ("name", "timer"),
-    [("SIGALRM", "ITIMER_REAL"), ("SIGPROF", "ITIMER_PROF"), ("SIGVTALRM", "ITIMER_VIRTUAL")],
+    [
+        ("SIGALRM", "ITIMER_REAL"),
+        pytest.param("SIGPROF", "ITIMER_PROF", marks=pytest.mark.full),
+        pytest.param("SIGVTALRM", "ITIMER_VIRTUAL", marks=pytest.mark.full),
+    ],
 )
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_signals_during_calls_leave_the_bits(backend, name, timer):
@@ -59,35 +64,44 @@ def test_signals_during_calls_leave_the_bits(backend, name, timer):
     assert output_of(code.format(backend=backend)) == "same\n"
 
 
-# The signal comes during the call: it is sent to the process as soon as the call has given up the GIL.
+# The other thread gets the GIL when a kernel gives it up, and not before.
 INTERRUPT = """
 large = np.tile(x, (20, 1))
 with fa.num_threads(1):
     expected_y, expected_argmax = fa.linear_maxout(large, weight)
-out = np.empty_like(expected_y), np.empty_like(expected_argmax)
+out = np.zeros_like(expected_y), np.zeros_like(expected_argmax)
 began = threading.Event()
 
 def interrupt():
     began.wait()
-    time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
+interval = sys.getswitchinterval()
+sys.setswitchinterval(1000)
 try:
     began.set()
     fa.linear_maxout(large, weight, out=out)
+    sys.setswitchinterval(interval)
     while True:
         time.sleep(0.01)
 except KeyboardInterrupt:
     print("interrupted")
-assert (out[0] == expected_y).all() and (out[1] == expected_argmax).all()
+sys.setswitchinterval(interval)
+left = out[0].copy()
+print("whole" if (out[0] == expected_y).all() and (out[1] == expected_argmax).all() else "a part")
 assert step() == expected
+assert (out[0] == left).all()  # no thread writes after the exception
 """
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="needs a GIL")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_interrupt_during_a_call_is_raised_after_it(backend):
-    assert output_of((PREPARE + INTERRUPT).format(backend=backend)) == "interrupted\n"
+    """Numba's kernels end at the next block of outputs, C's at the end of the call."""
+    printed = output_of((PREPARE + INTERRUPT).format(backend=backend)).split("\n")
+    assert printed[0] == "interrupted"
+    assert printed[1] == "whole" or backend != "c"
 
 
 TRAINING = """
@@ -160,7 +174,9 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "end", [pytest.param(end, marks=[] if i % 4 == 0 else pytest.mark.full) for i, end in enumerate(ENDS)]
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_process_that_ends_during_calls_of_other_threads_ends_at_once(backend, end):

@@ -54,7 +54,7 @@ def test_killed_saves_leave_a_whole_file_and_at_most_one_temporary(tmp_path):
     save(path, 0)
     longest = 3 * (time.monotonic() - start)
     delays, leftovers, last = random.Random(0), 0, 0.0
-    for kill in range(150):
+    for kill in range(100):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
