@@ -34,16 +34,20 @@ static PyObject *item(PyObject *tuple, Py_ssize_t index) {
   return value;
 }
 
-/* Reads the attributes of a parameter, which may run code of Python's. */
-static void hold(PyObject *parameter, struct parameter *p) {
-  p->held[DATA] = attribute(parameter, data_name);
-  p->held[GRAD] = attribute(parameter, grad_name);
-  PyObject *decay = attribute(parameter, decay_name), *max_norm = attribute(parameter, max_norm_name);
+/* Reads the attributes of a parameter, which may run code of Python's.  Returns whether an exception is set. */
+static int hold(PyObject *parameter, struct parameter *p) {
+  PyObject *const attributes[] = {data_name, grad_name, decay_name, max_norm_name};
+  PyObject *found[4] = {NULL};
+  for (int i = 0; i < 4 && !PyErr_Occurred(); i++) found[i] = attribute(parameter, attributes[i]);
+  PyObject *decay = found[2], *max_norm = found[3];
+  p->held[DATA] = found[0];
+  p->held[GRAD] = found[1];
   p->decays = decay == Py_True ? 1 : decay == Py_False ? 0 : -1;
   double bound = max_norm && PyFloat_CheckExact(max_norm) ? PyFloat_AsDouble(max_norm) : 0;
   p->max_norm = max_norm == Py_None ? INFINITY : bound < INFINITY ? bound : 0; /* 0 for a NaN too */
   Py_XDECREF(decay);
   Py_XDECREF(max_norm);
+  return PyErr_Occurred() != NULL;
 }
 
 /* An array of one of the `types`, C-contiguous, aligned, of float32 or float64 in the machine's order of bytes. */
@@ -78,16 +82,23 @@ static int read_arrays(PyObject *const types[2], int arrays, struct parameter *p
   return p->decays >= 0 && (!bounded || bound_fits);
 }
 
+static void free_step(struct step *s) {
+  for (Py_ssize_t i = 0; i < s->count; i++)
+    for (int k = 0; k < MOST_ARRAYS; k++) Py_XDECREF(s->parameters[i].held[k]);
+  PyMem_Free(s->parameters);
+}
+
 /* Reads the parameters, tuples[0], and their states' arrays, a tuple each.  Returns whether an exception is set. */
 static int read_parameters(PyObject *const types[2], PyObject *const *tuples, int states, struct step *s) {
-  s->count = PyTuple_Size(tuples[0]);
-  s->parameters = PyMem_Calloc((size_t)s->count + 1, sizeof *s->parameters);
+  Py_ssize_t count = PyTuple_Size(tuples[0]);
+  s->parameters = PyMem_Calloc((size_t)count + 1, sizeof *s->parameters);
   if (!s->parameters) {
     PyErr_NoMemory();
     return 1;
   }
-  for (Py_ssize_t i = 0; s->usable && i < s->count; i++) {
-    hold(PyTuple_GetItem(tuples[0], i), &s->parameters[i]);
+  s->count = count;
+  for (Py_ssize_t i = 0; i < s->count; i++) {
+    if (hold(PyTuple_GetItem(tuples[0], i), &s->parameters[i])) return 1;
     for (int k = 0; k < states; k++) s->parameters[i].held[STATE + k] = item(tuples[1 + k], i);
   }
   /* from here on no code of Python's runs that could change an array */
@@ -109,13 +120,8 @@ static int read_step(PyObject *const *arguments, int states, struct step *s) {
   for (int i = 0; i <= states && !stopped; i++) stopped = !(tuples[i] = PyList_AsTuple(arguments[1 + i]));
   if (!stopped) stopped = read_parameters(types, tuples, states, s);
   for (int i = 0; i <= states; i++) Py_XDECREF(tuples[i]);
+  if (stopped) free_step(s);
   return stopped;
-}
-
-static void free_step(struct step *s) {
-  for (Py_ssize_t i = 0; i < s->count; i++)
-    for (int k = 0; k < MOST_ARRAYS; k++) Py_XDECREF(s->parameters[i].held[k]);
-  PyMem_Free(s->parameters);
 }
 
 /* ---- the functions of numpy.h */

@@ -10,9 +10,13 @@ import signal
 import sys
 import sysconfig
 
+import numpy as np
 import pytest
 from support.processes import output_of, run_python
 from support.variants import COMPILED_BACKENDS, needs_c
+
+import fastact as fa
+from fastact import backends
 
 BACKENDS = [pytest.param(name, marks=[] if name == "c" else pytest.mark.full) for name in COMPILED_BACKENDS]
 needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
@@ -149,6 +153,49 @@ print("same")
 def test_handler_that_raises_during_a_training_step_leaves_a_model_that_goes_on(backend):
     """A forward or a backward that a handler ended is made again; no step of the optimiser is."""
     assert output_of((PREPARE + TRAINING).format(backend=backend)) == "same\n"
+
+
+class Interrupted(fa.Parameter):
+    """A parameter, one of whose attributes raises when it is read for the first time."""
+
+    fails: str | None = None
+    error: type[BaseException] = KeyboardInterrupt
+
+    def __getattribute__(self, name):
+        if name == Interrupted.fails:
+            Interrupted.fails = None
+            raise Interrupted.error
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("make", [fa.SGD, fa.Adam, fa.AdamW])
+@pytest.mark.parametrize("name", ["data", "grad", "decay", "max_norm"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_step_that_an_attribute_interrupts_raises_and_changes_nothing(each_backend, make, name, error):
+    parameters = [Interrupted(np.ones((2, 3), np.float32), "weight") for _ in range(3)]
+    for parameter in parameters:
+        parameter.grad = np.ones_like(parameter.data)
+    optimizer = make(parameters, lr=0.1)
+    Interrupted.fails, Interrupted.error = name, error
+    with pytest.raises(error):
+        optimizer.step()
+    assert Interrupted.fails is None
+    assert all((parameter.data == 1).all() for parameter in parameters)
+    optimizer.step()
+    assert all((parameter.data < 1).all() for parameter in parameters)
+
+
+@needs_c
+def test_fact_that_is_interrupted_raises():
+    class Module:
+        def __getattr__(self, name):
+            raise {"interrupt": KeyboardInterrupt, "memory": MemoryError}.get(name, AttributeError)
+
+    c, module = backends.get("c"), Module()
+    for name, error in (("interrupt", KeyboardInterrupt), ("memory", MemoryError)):
+        with pytest.raises(error):
+            c.facts_hold((module, name, 1))
+    assert not c.facts_hold((module, "other", 1))
 
 
 # ---- the end of the process
