@@ -200,7 +200,6 @@ def _sgemm(x: Any) -> tuple[Any, ...]:
 
 def networks(rows: int = 3000) -> dict[str, Operation]:
     """Layers, networks in one call and layer by layer, frozen models, a custom activation."""
-    from support.custom import learned_swish
 
     def network(*middle: Any, dtype: Any = F32) -> Any:
         return fa.Sequential(
@@ -216,11 +215,14 @@ def networks(rows: int = 3000) -> dict[str, Operation]:
     models = {
         "network": network(),
         "network, float64": network(dtype=np.float64),
-        "network, custom activation": network(fa.Linear(40, 40, activation=learned_swish, rng=3)),
         "residual": fa.Residual(fa.Linear(24, 24, activation="silu", rng=1)),
         "maxout layer": fa.Maxout(24, 40, pieces=3, rng=0),
         "prelu layer": fa.PReLU(24),
     }
+    if backends.why_numba_is_missing() is None:  # which compiles the activation
+        from support.custom import learned_swish
+
+        models["network, custom activation"] = network(fa.Linear(40, 40, activation=learned_swish, rng=3))
     made = {}
     for name, model in models.items():
         taken = x.astype(model.parameters()[0].data.dtype)
