@@ -170,6 +170,36 @@ def test_folder_without_write_permission_raises_and_keeps_the_file(tmp_path):
         assert os.listdir(folder) == ["run.npz"]
 
 
+def test_process_without_file_descriptors_raises_and_keeps_the_file(tmp_path):
+    path = tmp_path / "run.npz"
+    script = """
+    import errno, os, resource, sys
+    import numpy as np
+    import fastact as fa
+
+    def refused(call, descriptors, **objects):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
+        try:
+            call(sys.argv[1], **objects)
+        except OSError as error:
+            assert (error.errno, error.filename) == (errno.EMFILE, sys.argv[1])
+            return True
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (100, most))
+        return False
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    fa.save(sys.argv[1], x={"x": np.ones(9)})
+    free = os.dup(0)
+    os.close(free)
+    assert refused(fa.load, free) and refused(fa.save, free, new={})
+    assert (fa.load(sys.argv[1])["x"]["x"] == 1).all()
+    assert not refused(fa.load, free + 1) and not refused(fa.save, free + 1, new={})
+    """
+    assert run(script, path) == (0, "")
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
 # ---- the place changes during the save
 
 
