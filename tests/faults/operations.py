@@ -268,7 +268,8 @@ def _window() -> Operation:
         inferred = c.network_forward(objects, parts, x, False, None, 0, 0)
         grad_x = c.network_backward(objects, parts, x, y, tape, grad_y, False, True, 0)
         grads = [p.grad for p in (maxout.weight, maxout.bias, linear.weight, linear.bias)]
-        return (y, inferred, grad_x, *grads)
+        holds = c.facts_hold((linear, "activation", "relu", linear, "slope", None))
+        return (y, inferred, grad_x, *grads, len(c.network_tape(tape)), holds)
 
     return Operation(call, (x, grad_y, *arrays))
 

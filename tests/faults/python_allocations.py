@@ -120,7 +120,7 @@ def main(every: int) -> None:
     print(f"100\t{check_added_functions()}\tfa_add_functions")
     starved = Starved(c._native)
     c._native = starved  # type: ignore[assignment]
-    for name in ("network_forward", "network_backward", "facts_hold"):
+    for name in ("network_forward", "network_backward", "network_tape", "facts_hold"):
         setattr(c, name, starved.starved(getattr(c, name)))
     for name, operation in list(operations.small().items())[::every]:
         try:

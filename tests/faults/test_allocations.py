@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import output_of
-from support.variants import COMPILED, needs_c
+from support.variants import COMPILED, in_force, needs_c
 
 HERE = Path(__file__).parent
 ISAS = [variant.partition("-")[2] for variant in COMPILED if variant.startswith("c-")]
@@ -50,6 +50,34 @@ def check(outcomes):
     for failed, errors, needs_memory, name in outcomes:
         assert failed >= errors, name
         assert (errors > 0) == needs_memory, name
+
+
+class Recorder:
+    """The extension; the names of its functions that were called."""
+
+    def __init__(self, extension):
+        self.extension, self.called = extension, set()
+
+    def __getattr__(self, name):
+        self.called.add(name)
+        return getattr(self.extension, name)
+
+
+@needs_c
+def test_operations_reach_every_function_of_the_extension(monkeypatch):
+    from fastact.backends import c
+    from faults import operations
+
+    functions = {name for name in dir(c._native) if type(getattr(c._native, name)) is type(len)}
+    recorder = Recorder(c._native)
+    monkeypatch.setattr(c, "_native", recorder)
+    for name in ("network_forward", "network_backward", "network_tape", "facts_hold"):
+        monkeypatch.setattr(c, name, lambda *arguments, name=name: getattr(recorder, name)(*arguments))
+    with in_force("c"):
+        made = operations.products() | operations.elementwise() | operations.networks(30)
+        for operation in made.values():
+            operation.call()
+    assert functions - recorder.called == {"memory_holds"}  # which asks nothing of anybody, and needs PyTorch
 
 
 @needs_c

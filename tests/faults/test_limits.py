@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from support.variants import COMPILED_BACKENDS, needs_c, needs_fork
 
 TESTS = str(Path(__file__).parents[1])
 BACKENDS = [pytest.param(name, marks=[] if name == "c" else pytest.mark.full) for name in COMPILED_BACKENDS]
+needs_own_sizes = pytest.mark.skipif(
+    "LD_PRELOAD" in os.environ, reason="needs memory and stacks of the usual size, without a sanitizer"
+)
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 # Forked children of a process without calls; each may take `room` MB of address space more than it has.
@@ -45,6 +49,7 @@ for name in ("network: training", "network: inference", "residual: frozen"):
 
 
 @needs_linux
+@needs_own_sizes
 @needs_c
 @pytest.mark.parametrize(("step", "count"), [(24, 6), pytest.param(3, 40, marks=pytest.mark.full)])
 def test_memory_limit_raises_or_leaves_the_results_right(step, count):
@@ -79,6 +84,7 @@ print(len(results))
 
 
 @needs_linux
+@needs_own_sizes
 @needs_c
 @pytest.mark.parametrize(
     ("made", "every"),
@@ -94,6 +100,7 @@ def test_calls_from_a_stack_of_64_kib_give_the_same_bits(made, every):
 
 
 @needs_linux
+@needs_own_sizes
 @needs_c
 def test_limit_on_the_stack_of_the_process_leaves_the_bits():
     """`ulimit -s` of 1 MB: a system gives threads without a size of their own as much."""
@@ -220,6 +227,7 @@ print(resident() - before)
 
 
 @needs_linux
+@needs_own_sizes
 @needs_fork
 @needs_c
 def test_threads_that_end_leave_no_memory():
