@@ -488,6 +488,23 @@ def test_function_that_numba_lets_raise_is_refused(compiled):
         fa.activation(np.ones(3), activation)
 
 
+@numba.njit
+def inner_layer(z):
+    try:
+        y, _ = fa.linear_maxout(np.full((2, 3), z), np.ones((2, 2, 3)), backend="c")
+    except Exception:
+        return 0.0
+    return y[0, 0]
+
+
+@needs_c
+def test_function_that_calls_a_layer_is_refused():
+    """C's layers share a thread's workspace, which the layer around the function is using."""
+    activation = fa.custom_activation(**GOOD | {"forward": lambda z: inner_layer(z)})
+    with pytest.raises(TypeError, match=r"^forward: "):
+        fa.activation(np.ones(3), activation, backend="c")
+
+
 reciprocal = numba.njit(lambda z: 1 / z)
 
 

@@ -58,11 +58,12 @@ BUSY = """
 import threading
 
 expected = step()
-stop = threading.Event()
+stop, wrong = threading.Event(), []
 
 def keep_busy():
     while not stop.is_set():
-        step()
+        if step() != expected:
+            wrong.append(1)
 
 threads = [threading.Thread(target=keep_busy) for _ in range(2)]
 for thread in threads:
@@ -75,6 +76,7 @@ for _ in range(5):
 stop.set()
 for thread in threads:
     thread.join()
+assert not wrong
 print("done")
 """
 

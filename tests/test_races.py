@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import sys
+import sysconfig
 import threading
 import time
 
@@ -13,6 +14,11 @@ from support.variants import COMPILED_BACKENDS, needs_c
 import fastact as fa
 from fastact import activations
 from fastact.backends.interface import HashTable, Update
+
+needs_gil = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="needs a GIL: without one NumPy sets shapes while others read them",
+)
 
 
 class Flipping:
@@ -225,8 +231,41 @@ def test_step_while_another_thread_replaces_arrays_keeps_memory_whole(each_backe
         sys.setswitchinterval(interval)
 
 
+def test_step_while_another_thread_changes_its_lists_keeps_memory_whole(each_backend):
+    parameters = [fa.Parameter(np.ones((4, 5), F32), "weight") for _ in range(8)]
+    for parameter in parameters:
+        parameter.grad = np.zeros_like(parameter.data)
+    optimizer, done = fa.Adam(parameters, lr=0.0), False
+    lists = optimizer.parameters, optimizer._mean, optimizer._square
+
+    def run():
+        while not done:
+            for kept in lists:
+                kept[:] = kept[:4] if len(kept) == 8 else kept * 2  # their last items are freed
+            for state in lists[1:]:
+                state[:] = [array.copy() for array in state]
+
+    other = threading.Thread(target=run)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        ends = time.monotonic() + 2  # a free-threaded Python makes few steps, as the lists are locked in turn
+        for _ in range(2000 if each_backend == "c" else 50):
+            if time.monotonic() > ends:
+                break
+            with contextlib.suppress(ValueError, RuntimeError, IndexError):
+                optimizer.step()
+            assert all((parameter.data == 1).all() for parameter in parameters)
+    finally:
+        done = True
+        other.join()
+        sys.setswitchinterval(interval)
+
+
 @pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 @needs_c
+@needs_gil
 def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
     x, weight = rng.standard_normal((24, 32)).astype(F32), np.ones((16, 3, 32), F32)
     expected, done = fa.linear_maxout(x, weight)[0], False
@@ -251,6 +290,7 @@ def test_linear_maxout_while_another_thread_sets_shapes_raises_or_is_right(rng):
         sys.setswitchinterval(interval)
 
 
+@needs_gil  # which the other thread gives up in its call
 def test_resize_during_a_call_raises(compiled):
     x, weight = np.ones((3000, 500), F32), np.ones((300, 2, 500), F32)
     fa.linear_maxout(x[:2], weight)  # compiled and loaded

@@ -133,10 +133,16 @@ static inline int failed(const struct arrays *c) {
   return c->changed;
 }
 
-/* The attribute of `object` called `name` -> an owned reference, or NULL if it has none; no exception is set. */
+/* Whether the exception that is set is an interrupt or a lack of memory, and not an error of what was asked for. */
+static inline int must_be_raised(void) {
+  return PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception);
+}
+
+/* The attribute of `object` called `name` -> an owned reference, or NULL if it has none; then no exception is set but
+ * one that must be raised. */
 static inline PyObject *attribute(PyObject *object, PyObject *name) {
   PyObject *value = PyObject_GetAttr(object, name);
-  if (!value) PyErr_Clear();
+  if (!value && !must_be_raised()) PyErr_Clear();
   return value;
 }
 

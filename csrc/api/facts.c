@@ -5,7 +5,7 @@ static int holds(PyObject *object, PyObject *key, PyObject *value) {
   if (key == Py_None) return PyDict_Size(object) == 0;
   if (PyDict_Check(object)) {
     PyObject *found = PyDict_GetItemWithError(object, key);
-    return found ? found == value : value == Py_Ellipsis;
+    return found ? found == value : value == Py_Ellipsis && !PyErr_Occurred();
   }
   PyObject *found = attribute(object, key);
   Py_XDECREF(found);

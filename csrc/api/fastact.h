@@ -34,6 +34,7 @@ enum fa_layer {
 
 /* A caller's own activation for arrays of one dtype: kernels over n elements, which any number of threads may call.
  * slope (n), or one for all where slope_step is 0; without a slope it may be NULL.  What is written overlaps nothing.
+ * They call no function of this library, whose workspace and threads the driver around them uses.
  *   forward:          z -> y
  *   backward:         grad_y, saved -> grad_z
  *   add_slope_terms:  sums += the terms of the gradient of each element's slope; NULL without a slope */

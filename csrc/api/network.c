@@ -133,9 +133,9 @@ static PyArrayObject *data_of_parameter(struct network *n, PyObject *parameter, 
   return (PyArrayObject *)data;
 }
 
-/* The memory of a parameter's data of this shape; NULL for None. */
+/* The memory of a parameter's data of this shape; NULL for None, and where the network is not usable. */
 static const char *values_of(struct network *n, PyObject *parameter, int axes, const int64_t *shape) {
-  if (parameter == Py_None) return NULL;
+  if (parameter == Py_None || !n->usable) return NULL;
   PyArrayObject *data = data_of_parameter(n, parameter, axes);
   if (!data) return NULL;
   n->usable &= has_shape((PyObject *)data, axes, shape);
@@ -155,7 +155,7 @@ static char *gradient_of(struct network *n, PyObject *parameter, int axes, const
     n->fresh[2 * n->fresh_count + 1] = grad;
     n->fresh_count += grad != NULL;
   }
-  if (!grad) { /* grad_out() may have set an exception, with which nothing else must be called */
+  if (!grad) { /* an exception may be set, with which nothing else must be called */
     n->usable = 0;
     return NULL;
   }
@@ -320,11 +320,6 @@ static void read_step(struct network *n, struct fa_step *s, PyObject *part, int6
   }
 }
 
-/* Whether the exception that is set is an error of an attribute, and not a lack of memory or an interrupt. */
-static int attribute_failed(void) {
-  return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
-}
-
 /* Reads all the steps, a window and its product as one, and inference without its dropouts.  With `gradients`, the
  * places of the gradients too.  Returns 0 with an exception set. */
 static int read_steps(struct network *n, PyObject *parts, int64_t features, int training, int precision,
@@ -340,7 +335,7 @@ static int read_steps(struct network *n, PyObject *parts, int64_t features, int 
     struct fa_step *s = &n->steps[n->count];
     read_step(n, s, PyTuple_GetItem(parts, i), features, precision, gradients);
     if (PyErr_Occurred()) {
-      if (!attribute_failed()) return 0;
+      if (must_be_raised()) return 0;
       PyErr_Clear();
       n->usable = 0;
       return 1;

@@ -36,7 +36,7 @@
  * arrays.  They check everything themselves.  `types` is a pair of the types that an array may have.  They return
  * False, and write nothing, unless each parameter is as the kernels take it: data, grad and state of one shape and
  * dtype, C-contiguous, aligned, all but grad writeable; decay a bool; max_norm None or a float in range, which data of
- * shape () does not have.  All parameters are updated in their order.
+ * shape () does not have.  All parameters are updated in their order.  An interrupt or a lack of memory is raised.
  *
  *   sgd(types, parameters, velocity, lr, momentum, nesterov, weight_decay, threads)     velocity is kept for momentum 0
  *   adam(types, parameters, mean, square, rate, beta1, beta2, unbias, eps, weight_decay, keep, threads)

@@ -27,23 +27,27 @@ struct step {
   int usable; /* the kernels can take all of them as they are */
 };
 
-/* An owned reference to item `index` of a list that other code may change, or NULL if there is none. */
-static PyObject *item(PyObject *list, Py_ssize_t index) {
-  PyObject *value = index < PyList_Size(list) ? PyList_GetItem(list, index) : NULL;
+/* An owned reference to item `index` of a tuple, or NULL if there is none. */
+static PyObject *item(PyObject *tuple, Py_ssize_t index) {
+  PyObject *value = index < PyTuple_Size(tuple) ? PyTuple_GetItem(tuple, index) : NULL;
   Py_XINCREF(value);
   return value;
 }
 
-/* Reads the attributes of a parameter, which may run code of Python's. */
-static void hold(PyObject *parameter, struct parameter *p) {
-  p->held[DATA] = attribute(parameter, data_name);
-  p->held[GRAD] = attribute(parameter, grad_name);
-  PyObject *decay = attribute(parameter, decay_name), *max_norm = attribute(parameter, max_norm_name);
+/* Reads the attributes of a parameter, which may run code of Python's.  Returns whether an exception is set. */
+static int hold(PyObject *parameter, struct parameter *p) {
+  PyObject *const attributes[] = {data_name, grad_name, decay_name, max_norm_name};
+  PyObject *found[4] = {NULL};
+  for (int i = 0; i < 4 && !PyErr_Occurred(); i++) found[i] = attribute(parameter, attributes[i]);
+  PyObject *decay = found[2], *max_norm = found[3];
+  p->held[DATA] = found[0];
+  p->held[GRAD] = found[1];
   p->decays = decay == Py_True ? 1 : decay == Py_False ? 0 : -1;
   double bound = max_norm && PyFloat_CheckExact(max_norm) ? PyFloat_AsDouble(max_norm) : 0;
   p->max_norm = max_norm == Py_None ? INFINITY : bound < INFINITY ? bound : 0; /* 0 for a NaN too */
   Py_XDECREF(decay);
   Py_XDECREF(max_norm);
+  return PyErr_Occurred() != NULL;
 }
 
 /* An array of one of the `types`, C-contiguous, aligned, of float32 or float64 in the machine's order of bytes. */
@@ -78,37 +82,46 @@ static int read_arrays(PyObject *const types[2], int arrays, struct parameter *p
   return p->decays >= 0 && (!bounded || bound_fits);
 }
 
-/* Reads arguments[0], a pair of the types of arrays, arguments[1], a list of parameters, and from arguments[2] on
- * `states` lists with an array for each of them.  Nothing is written to the arrays.  Returns whether an exception is
- * set. */
-static int read_step(PyObject *const *arguments, int states, struct step *s) {
-  PyObject *const types[] = {PyTuple_GetItem(arguments[0], 0), PyTuple_GetItem(arguments[0], 1)};
-  *s = (struct step){.arrays = STATE + states, .usable = types[0] && types[1]};
-  if (!s->usable) return 1;
-  for (int i = 0; i <= states; i++) s->usable &= PyList_Check(arguments[1 + i]);
-  if (!s->usable) return 0;
-  s->count = PyList_Size(arguments[1]);
-  s->parameters = PyMem_Calloc((size_t)s->count + 1, sizeof *s->parameters);
+static void free_step(struct step *s) {
+  for (Py_ssize_t i = 0; i < s->count; i++)
+    for (int k = 0; k < MOST_ARRAYS; k++) Py_XDECREF(s->parameters[i].held[k]);
+  PyMem_Free(s->parameters);
+}
+
+/* Reads the parameters, tuples[0], and their states' arrays, a tuple each.  Returns whether an exception is set. */
+static int read_parameters(PyObject *const types[2], PyObject *const *tuples, int states, struct step *s) {
+  Py_ssize_t count = PyTuple_Size(tuples[0]);
+  s->parameters = PyMem_Calloc((size_t)count + 1, sizeof *s->parameters);
   if (!s->parameters) {
     PyErr_NoMemory();
     return 1;
   }
-  for (Py_ssize_t i = 0; s->usable && i < s->count; i++) {
-    PyObject *parameter = item(arguments[1], i);
-    s->usable = parameter != NULL;
-    if (parameter) hold(parameter, &s->parameters[i]);
-    Py_XDECREF(parameter);
-    for (int k = 0; k < states; k++) s->parameters[i].held[STATE + k] = item(arguments[2 + k], i);
+  s->count = count;
+  for (Py_ssize_t i = 0; i < s->count; i++) {
+    if (hold(PyTuple_GetItem(tuples[0], i), &s->parameters[i])) return 1;
+    for (int k = 0; k < states; k++) s->parameters[i].held[STATE + k] = item(tuples[1 + k], i);
   }
   /* from here on no code of Python's runs that could change an array */
   for (Py_ssize_t i = 0; s->usable && i < s->count; i++) s->usable = read_arrays(types, s->arrays, &s->parameters[i]);
   return 0;
 }
 
-static void free_step(struct step *s) {
-  for (Py_ssize_t i = 0; i < s->count; i++)
-    for (int k = 0; k < MOST_ARRAYS; k++) Py_XDECREF(s->parameters[i].held[k]);
-  PyMem_Free(s->parameters);
+/* Reads arguments[0], a pair of the types of arrays, arguments[1], a list of parameters, and from arguments[2] on
+ * `states` lists with an array for each of them.  Other threads may change the lists, of which tuples are made, without
+ * a GIL at any time.  Nothing is written to the arrays.  Returns whether an exception is set. */
+static int read_step(PyObject *const *arguments, int states, struct step *s) {
+  PyObject *const types[] = {PyTuple_GetItem(arguments[0], 0), PyTuple_GetItem(arguments[0], 1)};
+  PyObject *tuples[MOST_ARRAYS - STATE + 1] = {NULL};
+  *s = (struct step){.arrays = STATE + states, .usable = types[0] && types[1]};
+  if (!s->usable) return 1;
+  for (int i = 0; i <= states; i++) s->usable &= PyList_Check(arguments[1 + i]);
+  if (!s->usable) return 0;
+  int stopped = 0;
+  for (int i = 0; i <= states && !stopped; i++) stopped = !(tuples[i] = PyList_AsTuple(arguments[1 + i]));
+  if (!stopped) stopped = read_parameters(types, tuples, states, s);
+  for (int i = 0; i <= states; i++) Py_XDECREF(tuples[i]);
+  if (stopped) free_step(s);
+  return stopped;
 }
 
 /* ---- the functions of numpy.h */
@@ -234,9 +247,8 @@ static PyObject *py_update_parameter(PyObject *module, PyObject *const *argument
   Py_RETURN_TRUE;
 }
 
-/* One gradient, and an owned reference to it. */
+/* One gradient. */
 struct gradient {
-  PyObject *held;
   int dtype;
   int64_t n;
   void *memory;
@@ -269,27 +281,30 @@ static PyObject *py_clip_grad_norm(PyObject *module, PyObject *const *arguments,
   (void)module;
   if (wrong_count(count, 3)) return NULL;
   struct arrays c = {.arguments = arguments};
-  Py_ssize_t wanted = PyList_Size(arguments[0]), gradient_count = 0;
   double max_norm = number_of(&c, 1), norm;
   int threads = int_of(&c, 2);
   if (failed(&c)) return NULL;
-  struct gradient *gradients = PyMem_Calloc((size_t)wanted + 1, sizeof *gradients);
-  if (!gradients) return PyErr_NoMemory();
-  for (; gradient_count < wanted; gradient_count++) {
-    PyObject *object = item(arguments[0], gradient_count);
-    PyArrayObject *array = (PyArrayObject *)object;
+  PyObject *arrays = PyList_AsTuple(arguments[0]); /* other threads may change the list */
+  if (!arrays) return NULL;
+  Py_ssize_t array_count = PyTuple_Size(arrays);
+  struct gradient *gradients = PyMem_Calloc((size_t)array_count + 1, sizeof *gradients);
+  if (!gradients) {
+    Py_DECREF(arrays);
+    return PyErr_NoMemory();
+  }
+  for (Py_ssize_t i = 0; i < array_count; i++) {
+    PyArrayObject *array = (PyArrayObject *)PyTuple_GetItem(arrays, i);
     int type = PyArray_TYPE(array);
     c.changed |= (type != NPY_FLOAT && type != NPY_DOUBLE) || !can_be_read(array) || !is_writeable(array);
-    gradients[gradient_count] =
-        (struct gradient){object, type == NPY_FLOAT ? FA_FLOAT32 : FA_FLOAT64, size_of(array), PyArray_DATA(array)};
+    gradients[i] = (struct gradient){type == NPY_FLOAT ? FA_FLOAT32 : FA_FLOAT64, size_of(array), PyArray_DATA(array)};
   }
   if (!c.changed) {
     Py_BEGIN_ALLOW_THREADS;
-    norm = clip(gradients, gradient_count, max_norm, threads);
+    norm = clip(gradients, array_count, max_norm, threads);
     Py_END_ALLOW_THREADS;
   }
-  for (Py_ssize_t i = 0; i < gradient_count; i++) Py_DECREF(gradients[i].held);
   PyMem_Free(gradients);
+  Py_DECREF(arrays);
   return failed(&c) ? NULL : PyFloat_FromDouble(norm);
 }
 

@@ -2,7 +2,8 @@
 
 This module alone imports the extension.  The GIL is released while a kernel runs.  Memory stays safe where
 another thread writes to an array meanwhile, or sets its shape: results are wrong, or ValueError is raised.
-Resizing an array with refcheck=False is not safe, here as everywhere in NumPy.
+Resizing an array with refcheck=False is not safe, here as everywhere in NumPy; nor is setting a shape in a
+Python without a GIL.
 """
 
 from __future__ import annotations

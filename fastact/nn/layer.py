@@ -151,6 +151,8 @@ class Layer:
                 since the forward.
             TypeError: grad_y is not an array or has the wrong dtype, or a flag is not a bool.
             ValueError: grad_y has the wrong shape.
+            MemoryError: there is no memory to work in.  A backward that does not accumulate may be repeated;
+                one that does may have added some of its gradients.
         """
         if accumulate is not False:
             accumulate = checks.check_flag("accumulate", accumulate)
