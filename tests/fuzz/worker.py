@@ -1,7 +1,7 @@
 """The process that makes the calls: `python -m tests.fuzz.worker`, which `__main__.py` starts.
 
-It reads one line of JSON, and writes lines of JSON: what the cases since the last line have come to.  The files
-of `where` always name the calls that run, in case one ends the process.
+It reads one line of JSON, and writes lines of JSON: what the cases since the last line have come to.  The
+files of `where` always name the calls that run, in case one ends the process.
 """
 
 from __future__ import annotations
@@ -117,7 +117,6 @@ def make_calls(
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Python's collector runs between cases alone, so that counted blocks are those of the calls."""
-    gc.freeze()  # a collection has less to look at
     gc.disable()
     try:
         yield
@@ -144,7 +143,7 @@ def work(job: dict[str, Any]) -> None:
             calls += sum(int(entry[0]) for tally in done for entry in tally.operations.values())
             number += count
             if number // count % 64 == 0:
-                gc.collect()
+                gc.collect(1)  # the cases since, whose functions and arrays hold each other
             if time.monotonic() - last > INTERVAL or any(tally.failures for tally in done):
                 report(tallies, number)
                 tallies, last = [], time.monotonic()

@@ -94,7 +94,13 @@ def activation(draw: Draw) -> Case:
     fixed = keywords if by_name else {"activation": act.name, **keywords}
     result = Result("y", z.shape, draw.dtype)
     return Case(
-        function, {"z": z}, check, (result,), [fixed], in_place=("z",), work=40 * z.size, text=str(act)
+        function,
+        {"z": z},
+        check,
+        (result,),
+        [fixed],
+        in_place=("z",),
+        work=40 * z.size,
     )
 
 
@@ -140,7 +146,6 @@ def activation_backward(draw: Draw) -> Case:
         options,
         in_place=("grad_y",),
         work=40 * grad_y.size,
-        text=str(act),
     )
     return case
 
@@ -158,7 +163,7 @@ def custom_elementwise(draw: Draw) -> Case:
 
     options = [{"activation": bits.CUSTOM[name], **keywords}]
     result = Result("y", shape, draw.dtype)
-    return Case(fa.activation, {"z": z}, check, (result,), options, work=40 * z.size, text=name)
+    return Case(fa.activation, {"z": z}, check, (result,), options, work=40 * z.size)
 
 
 # ---- layer norm

@@ -194,7 +194,6 @@ def linear_activation(draw: Draw) -> Case:
         results,
         [fixed | {"return_saved": saved} for saved in (True, False)],
         work=rows * in_features * units,
-        text=str(act),
     )
 
 
@@ -206,7 +205,7 @@ def _expected_activation(x: Array, weight: Array, bias: Array | None, name: str,
 
 def saved_for(draw: Draw, name: str, keywords: Any, shape: tuple[int, ...]) -> Array:
     """What a forward of the activation may have saved."""
-    z = draw.numbers(*shape) * draw.dtype.type(draw.choice((1, 1, 4, 30)))
+    z = np.asarray(draw.numbers(*shape) * draw.dtype.type(draw.choice((1, 1, 4, 30))))
     return fa.activation(z, name, backend="numpy", **keywords) if name in SAVES_Y else z
 
 
@@ -260,7 +259,6 @@ def linear_activation_backward(draw: Draw) -> Case:
         results,
         of_backward(results, [{"activation": act.name, "precision": tier, **keywords}], draw),
         work=2 * rows * in_features * units,
-        text=str(act),
     )
     return case
 
@@ -292,7 +290,6 @@ def custom_activation(draw: Draw) -> Case:
         (),
         [{"activation": bits.CUSTOM[name], **keywords}],
         work=rows * in_features * out_features,
-        text=name,
     )
 
 

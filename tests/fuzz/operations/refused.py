@@ -69,7 +69,7 @@ def refused(draw: Draw) -> Case:
     changed: dict[str, Any] = {}
     spoil_out: Callable[[Array], Any] | None = None
     pieces = case.inputs["weight"].shape[1] if name == "linear_maxout_backward" else option.get("pieces", 256)  # type: ignore[union-attr]
-    classes = arrays["logits"].shape[-1] if "logits" in arrays else 0
+    classes = arrays["logits"].shape[-1] if "labels" in arrays else 0
     argmax, labels = arrays.get("argmax"), arrays.get("labels")
     if kind == "value" and argmax is not None and argmax.size and pieces < 256:
         changed["argmax"] = argmax.copy()
@@ -101,8 +101,6 @@ def refused(draw: Draw) -> Case:
     if not changed and spoil_out is None:
         if kind == "keyword" or not arrays:
             option |= _spoil_keyword(draw, case)
-            if option.get("accumulate") is True:
-                spoil_out = lambda out: None  # noqa: E731
         else:
             spoilt = draw.choice(tuple(arrays))
             changed[spoilt] = _spoil_array(draw, spoilt, arrays[spoilt])
@@ -119,8 +117,8 @@ def refused(draw: Draw) -> Case:
             if name == "linear_activation" and not keywords.get("return_saved"):
                 passed = (passed[0], None)
             keywords["out"] = passed if len(passed) > 1 else passed[0]
-            if spoil_out is not None and keywords["out"] is None:
-                keywords["out"] = (None,)
+            if keywords.get("accumulate") is True:  # there is nothing to add to
+                keywords["out"] = None
         try:
             case.function(**inputs | changed, **keywords)
         except (TypeError, ValueError):
@@ -137,7 +135,7 @@ def refused(draw: Draw) -> Case:
     def check(option: Option, results: Results, backend: str) -> None:
         pass
 
-    return Case(call, case.inputs, check, case.results, work=500_000, text=f"{name}, {what()[:60]}")
+    return Case(call, case.inputs, check, case.results, work=500_000)
 
 
 OPERATIONS = {"refused": (refused, 4.0)}
