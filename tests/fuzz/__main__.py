@@ -84,8 +84,10 @@ class Worker:
         return found
 
 
-def run(state: State, calls: int, seconds: float, path: Path | None, progress: Any) -> None:
-    """Make calls until there are `calls` or the time is over; the state is saved on the way."""
+def run(
+    state: State, calls: int, seconds: float, path: Path | None, progress: Any, first_failure: bool
+) -> None:
+    """Make calls until there are `calls`, the time is over, or one fails; save the state on the way."""
     until, started, saved = time.monotonic() + seconds, time.monotonic(), time.monotonic()
     before = state.seconds
     with tempfile.TemporaryDirectory() as folder:
@@ -98,13 +100,16 @@ def run(state: State, calls: int, seconds: float, path: Path | None, progress: A
                 for line in lines_of(worker):
                     state.seconds = before + time.monotonic() - started
                     report(state, line)
-                    done = done or line["done"]
+                    done = done or line["done"] or bool(first_failure and state.failed)
                     progress(state)
+                    if done:
+                        break
                     if path is not None and time.monotonic() - saved > SAVE_SECONDS:
                         state.save(path)
                         saved = time.monotonic()
                 if not done:
                     crashed(state, worker)
+                    done = first_failure
             finally:
                 worker.stop()
                 state.seconds = before + time.monotonic() - started
@@ -216,6 +221,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     parser.add_argument(
         "--threads-of-python", type=int, default=1, metavar="K", help="so many cases at once (default: 1)"
     )
+    parser.add_argument("--first-failure", action="store_true", help="end as soon as a call fails")
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="go on from this file, and keep it up to date"
     )
@@ -245,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress_bar(options.calls, seconds, options.minutes is not None) as progress:
         progress(state)
         try:
-            run(state, options.calls, seconds, options.state, progress)
+            run(state, options.calls, seconds, options.state, progress, options.first_failure)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             status = 130

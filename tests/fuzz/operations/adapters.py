@@ -104,10 +104,10 @@ def thinc_ops(draw: Draw) -> Case:
     }
 
     def call(x: Array, grad_y: Array) -> Any:
+        x, grad_y = np.array(x), np.array(grad_y)  # others are Thinc's own
         y, which = ops.maxout(x)
         grad_x = ops.backprop_maxout(grad_y, which, pieces)
-        flat = np.array(grad_y)
-        return y, which, grad_x, ops.gelu(flat), ops.relu(flat)
+        return y, which, grad_x, ops.gelu(grad_y), ops.relu(grad_y)
 
     def wanted() -> tuple[Any, ...]:
         x, grad_y = np.asarray(inputs["x"]), np.asarray(inputs["grad_y"])

@@ -37,6 +37,12 @@ def _spoil_array(draw: Draw, name: str, array: Array) -> Any:
     return draw.choice(kinds)()
 
 
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def _spoil_keyword(draw: Draw, case: Case) -> dict[str, Any]:
     """A keyword that the function refuses."""
     choices: list[dict[str, Any]] = [{"no_such_keyword": 1}]
@@ -82,7 +88,7 @@ def refused(draw: Draw) -> Case:
             (
                 lambda out: out.astype(np.int16),
                 lambda out: out[np.newaxis],
-                lambda out: np.broadcast_to(out, (2, *out.shape))[0],
+                _read_only,
                 lambda out: out.tolist() if out.size else 0,
             )
         )
