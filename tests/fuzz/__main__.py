@@ -94,13 +94,15 @@ def run(
         done = False
         while not done:
             left = until - time.monotonic()
-            job = state.job | {"first": state.next, "made": state.calls, "calls": calls, "seconds": left}
+            job = state.job | {"first": state.next, "skipped": state.skipped, "made": state.calls}
+            job |= {"calls": calls, "seconds": left}
             worker = Worker(job, Path(folder))
             try:
                 for line in lines_of(worker):
                     state.seconds = before + time.monotonic() - started
                     report(state, line)
-                    done = done or line["done"] or bool(first_failure and state.failed)
+                    behind = state.next > max(state.skipped, default=-1)
+                    done = done or line["done"] or bool(first_failure and state.failed and behind)
                     progress(state)
                     if done:
                         break
@@ -109,7 +111,6 @@ def run(
                         saved = time.monotonic()
                 if not done:
                     crashed(state, worker)
-                    done = first_failure
             finally:
                 worker.stop()
                 state.seconds = before + time.monotonic() - started
@@ -147,7 +148,7 @@ def show(state: State, failure: dict[str, Any]) -> None:
 
 
 def crashed(state: State, worker: Worker) -> None:
-    """A failure for each call that ran as the worker ended, and on to the cases behind them."""
+    """A failure for each call that ran as the worker ended; the next worker leaves their cases out."""
     message, running = worker.how_it_ended(), worker.running()
     if not running:
         raise RuntimeError(message)
@@ -164,10 +165,9 @@ def crashed(state: State, worker: Worker) -> None:
                 "calls": [],
             }
         )
-    behind = 1 + max(case for _, case, _, _ in running)
-    # the cases since the last line are made again, but for the one that ended the process
-    skipped = {"next": behind, "cases": 0, "operations": {}, "variants": {}, "failures": failures}
-    report(state, skipped)
+    state.skipped += [case for _, case, _, _ in running]
+    nothing = {"next": state.next, "cases": 0, "operations": {}, "variants": {}}
+    report(state, nothing | {"failures": failures})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ compiles only what it changes; the first run compiles everything.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,8 @@ class Builder:
         ffi.set_source("fastact._native", '#include "api/abi.h"')
         path = self.objects / "fastact_cffi.c"
         new = self.objects / "new.c"
-        ffi.emit_c_code(str(new))
+        with contextlib.redirect_stdout(io.StringIO()):  # it says what it writes
+            ffi.emit_c_code(str(new))
         if not path.exists() or path.read_text() != new.read_text():
             os.replace(new, path)
         return path
@@ -149,7 +151,7 @@ class Builder:
         return text.read_text() if base.exists() and text.exists() else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def copy_of_tree() -> Iterator[Path]:
     """A copy of this checkout in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:

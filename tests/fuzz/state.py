@@ -46,6 +46,7 @@ class State:
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.next = self.cases = self.failed = 0
+        self.skipped: list[int] = []  # cases that ended a worker
         self.seconds = 0.0
         self.operations: dict[str, list[float]] = {}
         self.variants: dict[str, int] = {}

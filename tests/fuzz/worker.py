@@ -84,6 +84,8 @@ def make_calls(
     job: dict[str, Any], where: Where, pool: memory.Pool, number: int, tally: Tally
 ) -> Iterator[None]:
     """Draw case `number`, then make its calls, one variant each time that the iterator goes on."""
+    if number in job["skipped"]:
+        return
     operation, seed = operation_of(job["seed"], number, job["operations"]), job["seed"]
     began = time.perf_counter()
     variant = "-"

@@ -112,9 +112,10 @@ def refused(draw: Draw) -> Case:
             changed[spoilt] = _spoil_array(draw, spoilt, arrays[spoilt])
 
     def call(out: Any = None, **inputs: Any) -> Any:
-        given = out if isinstance(out, tuple) else (out,)
+        given = out if isinstance(out, tuple) else (out,) * len(case.results)
         given = tuple(
-            np.empty(r.shape, r.dtype) if a is None else a for a, r in zip(given, case.results, strict=False)
+            np.empty(result.shape, result.dtype) if array is None else array
+            for array, result in zip(given, case.results, strict=True)
         )
         before = [array.tobytes() for array in given]
         keywords: dict[str, Any] = dict(option)
