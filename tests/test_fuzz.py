@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz import memory, mutants
+from fuzz import memory, mutants, report
 from fuzz.bounds import assert_close
 from fuzz.case import Case, Failure, Given, Result, run_calls
 from fuzz.draw import Draw
@@ -283,3 +283,11 @@ def test_bound_holds_where_numbers_are_not_finite():
 def test_patch_of_a_mutant_applies(mutant):
     mutants.apply(mutant, ROOT, "--check")
     assert mutant.breaks.endswith(".")
+
+
+# ---- the report
+
+
+def test_readme_has_the_tables_of_the_results():
+    readme = report.FOLDER / "README.md"
+    assert report.with_tables(readme.read_text(), report.FOLDER / "results") == readme.read_text()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from ..case import Case
 from ..draw import Draw
-from . import adapters, elementwise, losses, models, products, refused, rest, training
+from . import adapters, elementwise, inspection, losses, models, products, refused, rest, training
 
 OPERATIONS: dict[str, tuple[Callable[[Draw], Case], float]] = {}
-for _module in (products, elementwise, losses, training, rest, models, adapters, refused):
+for _module in (products, elementwise, losses, training, rest, models, inspection, adapters, refused):
     OPERATIONS |= _module.OPERATIONS
 
 
