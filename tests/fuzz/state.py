@@ -17,13 +17,10 @@ SHOWN_FAILURES = 50  # a state keeps at most so many
 
 
 def build() -> str:
-    """The sanitizer that the extension is linked with, else "release"."""
+    """The sanitizers that the extension is linked with, else "release"."""
     module = getattr(backends.get("c"), "_native", None) if backends.why_c_is_missing() is None else None
     content = Path(module.__file__).read_bytes() if module is not None else b""
-    for name in ("asan", "tsan", "ubsan"):
-        if f"__{name}_".encode() in content:
-            return name
-    return "release"
+    return "+".join(n for n in ("asan", "tsan", "ubsan") if f"__{n}_".encode() in content) or "release"
 
 
 def cpu() -> str:
