@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -263,5 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have it ignored
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

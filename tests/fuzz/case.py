@@ -30,7 +30,8 @@ LARGEST_WORK = 12_000_000  # multiply-adds of all calls of a case on one variant
 CALL_WORK = 60_000  # what a call costs beside its own work
 MOST_CALLS = 48
 LEAK_SHARE = 16  # one case in so many is tested for leaks
-LEAK_CALLS = 4
+LEAK_CALLS = 10
+LEAK_WORK = 1_000_000  # calls of more work are not tested for leaks
 THREADS = (1, 1, 2, 3, 4)
 SLOW = {"numba": 16, "numpy": 8}  # these variants make a share of the calls, and so many times fewer
 
@@ -246,7 +247,7 @@ def run_calls(
                     results = case.run(given)
                 checker.check(call, given, results)
             results = ()
-            if leaks and case.leaks:
+            if leaks and case.leaks and case.work < LEAK_WORK:
                 assert_no_leak(case, given)
         case.assert_inputs_untouched()
     except Exception as error:
@@ -258,25 +259,33 @@ def run_calls(
 
 
 def assert_no_leak(case: Case, given: Given) -> None:
-    """AssertionError where the last call, made several times on one thread, leaves memory allocated."""
+    """AssertionError where the last call, made many times on one thread, leaves memory each time."""
     alone = given._replace(threads=1)
     with settings.num_threads(1):
-        growth = _growth(case, alone, lambda: None)
-        if max(growth) > 0:  # Python's free lists, perhaps, which a whole collection empties
-            gc.freeze()  # so that it looks at new objects alone
-            growth = _growth(case, alone, gc.collect)
-            gc.unfreeze()
-    for grown, unit in zip(growth, ("blocks of Python", "bytes of malloc"), strict=True):
-        if grown > 0:
-            raise AssertionError(f"each call leaves {grown} {unit} allocated")
+        _allocated_after(case, alone, 2)
+        before = _allocated_after(case, alone, 1)
+        if not any(_grown(before, _allocated_after(case, alone, LEAK_CALLS), LEAK_CALLS)):
+            return
+        # free lists and caches of Python, perhaps: a whole collection empties the former, calls fill the latter
+        gc.freeze()  # so that a collection looks at new objects alone
+        _allocated_after(case, alone, 20 * LEAK_CALLS)
+        gc.collect()
+        before = allocated()
+        _allocated_after(case, alone, 10 * LEAK_CALLS)
+        gc.collect()
+        grown = _grown(before, allocated(), 10 * LEAK_CALLS)
+        gc.unfreeze()
+    for count, unit in zip(grown, ("blocks of Python", "bytes of malloc"), strict=True):
+        if count:
+            raise AssertionError(f"each call leaves {count} {unit} allocated")
 
 
-def _growth(case: Case, given: Given, collect: Callable[[], Any]) -> list[int]:
-    """What each of some calls adds to `allocated`, at least."""
-    counts = np.zeros((LEAK_CALLS + 1, 2), np.int64)
-    for count in range(LEAK_CALLS + 1):
+def _allocated_after(case: Case, given: Given, calls: int) -> tuple[int, int]:
+    for _ in range(calls):
         case.run(given)
-        collect()
-        counts[count] = allocated()
-    growth: list[int] = np.diff(counts[1:], axis=0).min(axis=0).tolist()
-    return growth
+    return allocated()
+
+
+def _grown(before: tuple[int, int], after: tuple[int, int], calls: int) -> list[int]:
+    """What each call has added, in whole blocks and bytes."""
+    return [(b - a) // calls if b > a else 0 for a, b in zip(before, after, strict=True)]

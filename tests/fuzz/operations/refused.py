@@ -29,7 +29,7 @@ def _spoil_array(draw: Draw, name: str, array: Array) -> Any:
         lambda: array.astype(np.complex64),
         lambda: array.astype(np.float16),
         lambda: array.astype(object),
-        lambda: array.astype(array.dtype.newbyteorder()) if array.dtype.itemsize > 1 else array.astype("S3"),
+        lambda: array.astype(array.dtype.newbyteorder()) if array.dtype.kind == "f" else array.astype("S3"),
         lambda: memoryview(np.ascontiguousarray(array)),
     ]
     if name in _SHAPED:
