@@ -266,7 +266,7 @@ def assert_no_leak(case: Case, given: Given) -> None:
         before = _allocated_after(case, alone, 1)
         if not any(_grown(before, _allocated_after(case, alone, LEAK_CALLS), LEAK_CALLS)):
             return
-        # free lists and caches of Python, perhaps: a whole collection empties the former, calls fill the latter
+        # Python's free lists, which a collection empties, or caches, which calls fill
         gc.freeze()  # so that a collection looks at new objects alone
         _allocated_after(case, alone, 20 * LEAK_CALLS)
         gc.collect()

@@ -96,8 +96,8 @@ def torch_activation(draw: Draw) -> Case:
 def thinc_ops(draw: Draw) -> Case:
     from fastact.thinc import FastactOps
 
-    ops, (rows, outputs, pieces, _) = FastactOps(), draw.product()
-    pieces, outputs = max(1, pieces), max(1, outputs)
+    ops, (rows, outputs, _, pieces) = FastactOps(), draw.product()
+    outputs = max(1, outputs)
     inputs: dict[str, Array | None] = {
         "x": draw.numbers(rows, outputs, pieces),
         "grad_y": draw.numbers(rows, outputs),
