@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{mutant.name}: {what}", file=sys.stderr, flush=True)
     show(outcomes)
     if options.json is not None:
-        found = {mutant.name: outcome._asdict() | {"breaks": mutant.breaks} for mutant, outcome in outcomes}
+        found = {mutant.name: outcome._asdict() for mutant, outcome in outcomes}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return int(not all(outcome.caught for _, outcome in outcomes))
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import mutants
+
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- results: written by tests.fuzz.report -->\n", "<!-- end of results -->\n"
 
@@ -48,16 +50,17 @@ def of_operations(run: dict[str, Any]) -> str:
 
 def of_mutants(found: dict[str, dict[str, Any]]) -> str:
     text = row("mutant", "what it breaks", "calls until caught", "seconds", "operation") + row(*["---"] * 5)
+    breaks = {mutant.name: mutant.breaks for mutant in mutants.mutants()}
     for name, each in found.items():
         calls = f"{each['calls']:,}" if each["caught"] else "not caught"
-        text += row(name, each["breaks"], calls, round(each["seconds"]), each["operation"])
+        text += row(name, breaks.get(name, "-"), calls, round(each["seconds"]), each["operation"])
     return text
 
 
 def tables(folder: Path) -> str:
     """All tables of the results in `folder`."""
     files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    mutants = files.pop("mutants", None)
+    found = files.pop("mutants", None)
     parts = []
     if files:
         longest = max(files.values(), key=lambda run: run["calls"])
@@ -67,8 +70,8 @@ def tables(folder: Path) -> str:
             f"Calls of the longest run by variant: {variants}.\n",
             of_operations(longest),
         ]
-    if mutants is not None:
-        parts.append(of_mutants(mutants))
+    if found is not None:
+        parts.append(of_mutants(found))
     return "\n".join(parts)
 
 
