@@ -246,6 +246,17 @@ def test_infinite_gradient_where_an_activation_is_constant_becomes_zero(backend,
     np.testing.assert_array_equal(fa.activation_backward(grad_y, saved, name), np.zeros(40))
 
 
+@every_case
+def test_infinite_gradient_at_an_infinite_z_equals_the_reference(backend, dtype, case):
+    """Where the derivative is 0, the product is NaN."""
+    z = np.repeat(np.tile(np.array([-np.inf, np.inf], dtype), 20), 2).reshape(-1, 2)
+    grad_y = np.tile(np.array([-np.inf, np.inf], dtype), (40, 1))
+    keywords = case.keywords(2, dtype)
+    _, saved, grad_z = oracle(case, z, grad_y, keywords)[:3]
+    grads = as_tuple(fa.activation_backward(grad_y, saved, case.name, **keywords))
+    assert_limits(grads[0], grad_z, dtype)
+
+
 @pytest.mark.parametrize("name", ["hardswish", "hardsigmoid", "hardtanh", "relu6", "softsign"])
 def test_activation_of_large_numbers_does_not_overflow(backend, dtype, name):
     largest = np.finfo(dtype).max

@@ -7,12 +7,13 @@ import threading
 
 import numpy as np
 import pytest
-from support.cases import CASES, STEEPEST
+from support.cases import CASES
 from support.inputs import normal, reference
 from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
+from support.networks import assert_computes
 from support.processes import output_of
 from support.shapes import SHAPES
-from support.tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
+from support.tolerance import assert_same_bits, assert_within, sum_bound
 from support.variants import COMPILED_BACKENDS, needs_fork, needs_proc
 
 import fastact as fa
@@ -47,42 +48,6 @@ def network(dtype=np.float32, rng=0):
         fa.Activation("leaky_relu", negative_slope=0.5),
         fa.Linear(18, 10, bias=False, rng=rng, dtype=dtype),
     )
-
-
-def leaves(model):
-    return (
-        [leaf for layer in model.layers for leaf in leaves(layer)]
-        if isinstance(model, fa.Sequential)
-        else [model]
-    )
-
-
-def assert_computes(frozen, model, x):
-    """Each layer adds its own bound to what it makes of the errors before it."""
-    y, off = x.astype(np.float64), np.zeros(x.shape)
-    for layer in leaves(model):
-        name, keywords = None, {}
-        if isinstance(layer, fa.Linear | fa.Maxout):
-            weight = layer.weight.data.astype(np.float64)
-            bias = np.zeros(weight.shape[:-1]) if layer.bias is None else layer.bias.data.astype(np.float64)
-            magnitude = np.tensordot(abs(y) + off, abs(weight), (-1, -1)) + abs(bias)
-            own = sum_bound(magnitude, weight.shape[-1], x.dtype, frozen.backend)
-            y = np.tensordot(y, weight, (-1, -1)) + bias
-            off = np.tensordot(off, abs(weight), (-1, -1)) + own
-        if isinstance(layer, fa.Maxout):
-            y, off = y.max(-1), off.max(-1)
-        elif isinstance(layer, fa.Linear):
-            name, keywords = layer.activation, layer.keywords()
-        elif isinstance(layer, fa.PReLU):
-            name, keywords = "prelu", {"slope": layer.slope.data}
-        elif isinstance(layer, fa.Activation):
-            name, keywords = layer.name, layer.keywords
-        if name is not None:
-            z, y = y, reference("activation", y, activation=name, **keywords)
-            off = STEEPEST * off + activation_bound(z, y, STEEPEST, x.dtype)
-    result = frozen(x)
-    assert result.dtype == x.dtype
-    assert_within(result, y, off)
 
 
 # ---- what it computes

@@ -393,6 +393,18 @@ def test_mse_of_nan_and_infinity_spreads_to_the_loss_alone(backend, dtype, value
     assert np.count_nonzero(grad) == 2
 
 
+@pytest.mark.parametrize("beside", [np.nan, np.inf, 0.0])
+def test_mse_gradient_of_a_difference_beyond_the_dtype_is_right_beside_any_number(backend, dtype, beside):
+    largest = LARGEST[dtype.name]
+    y, target = np.array([largest, beside, 1, 0, 0, 0, 0, 0], dtype), np.zeros(8, dtype)
+    target[0] = -largest
+    with np.errstate(all="raise"):
+        loss, grad = fa.mse(y, target)
+    assert math.isnan(beside) == math.isnan(loss)
+    wanted = np.array([largest / 2, beside / 4, 0.25, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(grad, wanted.astype(dtype), rtol=4 * float(np.finfo(dtype).eps))
+
+
 @pytest.mark.parametrize(
     ("y", "target", "size"),
     [

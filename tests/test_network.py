@@ -14,6 +14,7 @@ import weakref
 
 import numpy as np
 import pytest
+from support.networks import SIZES, Twice, random_network
 from support.variants import COMPILED, in_force
 
 import fastact as fa
@@ -28,7 +29,6 @@ if backends.why_c_is_missing() is not None:
 c = backends.get("c")
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 ROWS = (1, 2, 3, 15, 16, 17, 31, 33, 97)
-SIZES = (1, 2, 3, 7, 15, 16, 17, 33, 64, 97)
 
 
 @pytest.fixture(params=C_VARIANTS, autouse=True)
@@ -67,65 +67,6 @@ class Calls:
 @pytest.fixture
 def calls(monkeypatch):
     return Calls(monkeypatch)
-
-
-class Twice(fa.Layer):
-    """A user's layer."""
-
-    def _forward(self, x, training):
-        return x + x, ()
-
-    def _backward(self, grad_y, saved, accumulate, needs_input_grad):
-        return grad_y + grad_y
-
-    def _describe(self):
-        return []
-
-
-def random_layer(rng, features, dtype, depth):
-    """A layer that takes `features`, and the number of features that it returns."""
-    seed = int(rng.integers(1 << 30))
-    kind = rng.integers(10 if depth else 8)
-    out = int(rng.choice(SIZES))
-    bias = bool(rng.integers(2))
-    if kind <= 1:
-        name = str(rng.choice(activations.NAMES))
-        keywords = {"leaky_relu": {"negative_slope": 0.3}, "elu": {"alpha": 0.7}}.get(name, {})
-        if name == "gelu" and rng.integers(2):
-            keywords = {"approximate": "tanh"}
-        if name == "prelu":
-            keywords = {"slope": [0.1] if rng.integers(2) else list(np.linspace(0, 1, out))}
-        return fa.Linear(features, out, bias, name, rng=seed, dtype=dtype, **keywords), out
-    if kind == 2:
-        pieces = int(rng.choice((1, 2, 3, 5)))
-        return fa.Maxout(features, out, pieces, bias, rng=seed, dtype=dtype), out
-    if kind == 3:
-        name = str(rng.choice([name for name in activations.NAMES if name != "prelu"]))
-        return fa.Activation(name), features
-    if kind == 4:
-        return fa.PReLU(features if rng.integers(2) else 1, dtype=dtype), features
-    if kind in (5, 6):
-        return fa.Dropout(float(rng.choice((0.0, 0.2, 0.5, 0.9))), bool(rng.integers(2)), rng=seed), features
-    if kind == 7:
-        return fa.LayerNorm(features, eps=float(rng.choice((1e-5, 0.1))), bias=bias, dtype=dtype), features
-    if kind == 8:
-        inner, returned = random_network(rng, features, dtype, depth - 1)
-        if rng.integers(4) == 0:
-            inner, returned = fa.Sequential(*inner, Twice()), returned
-        if returned != features:
-            inner = fa.Sequential(*inner, fa.Linear(returned, features, rng=seed, dtype=dtype))
-        return fa.Residual(inner[0] if len(inner) == 1 else inner), features
-    if rng.integers(3) == 0:
-        return Twice(), features
-    return random_network(rng, features, dtype, depth - 1)
-
-
-def random_network(rng, features, dtype, depth=2):
-    layers = []
-    for _ in range(rng.integers(0 if depth < 2 else 1, 6)):
-        layer, features = random_layer(rng, features, dtype, depth)
-        layers.append(layer)
-    return fa.Sequential(*layers), features
 
 
 def layouts(rng, x):

@@ -7,7 +7,7 @@ import pytest
 from support.inputs import double, integers, linear_inputs, maxout_inputs, normal
 from support.linear_maxout import assert_as_reference, at
 from support.shapes import Shape
-from support.tolerance import assert_same_bits, assert_within, sum_bound
+from support.tolerance import TINY, assert_same_bits, assert_within, tier_bound
 from support.variants import isa_in_force, needs_c
 from threadpoolctl import threadpool_limits
 
@@ -15,13 +15,8 @@ import fastact as fa
 from fastact import settings
 
 TIERS = ("highest", "high", "medium")
-# How far a product of two rounded numbers may be off, relative to it.  A bfloat16 has 8 significant bits, so
-# rounding to one is off by 2^-8 at most, to a sum of two by 2^-16, of three by nothing; and "high" leaves out
-# the product of the second parts, "highest" those of weight 2^-24.
-LOSS = {"highest": 2.0**-22, "high": 2.0**-14, "medium": 2.0**-7 + 2.0**-16}
 # The norm of the error relative to that of the result.
 LARGEST_ERROR = {"high": 1e-5, "medium": 4e-3}
-TINY = float(np.finfo(np.float32).tiny)  # the units flush what is below
 
 # Edges of every tile: rows beside 12, 32 and 64, outputs beside 16 and 32, depths beside 32 and the cut of
 # sums; from 96 rows, 32 inputs, 48 outputs, 96 units and 6 million multiplications on "highest" runs on
@@ -50,9 +45,7 @@ def tier(request):
 
 
 def bound(magnitude, terms, tier, backend, factors):
-    """`sum_bound` plus a tier's loss; the products of the parts make up to 6 sums of as many terms."""
-    flushed = TINY * (6 * terms + 6) * (1 + np.abs(factors).max(initial=0))
-    return sum_bound(magnitude, 6 * terms, np.float32, backend) + LOSS[tier] * magnitude + flushed
+    return tier_bound(magnitude, terms, tier, backend, np.abs(factors).max(initial=0))
 
 
 # ---- error

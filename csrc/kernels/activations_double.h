@@ -81,25 +81,31 @@ static ALWAYS_INLINE wide REAL(logistic_slope)(split s, wide x) {
   return wide_div(wide_mul(s.part, wide_fma(x, s.rest, s.whole)), wide_mul(s.whole, s.whole));
 }
 
+/* `slope`, but 0 for z < -end, where it rounds to 0: times an infinite gradient the product is NaN, as for a slope in
+ * lanes of floats */
+static ALWAYS_INLINE wide REAL(vanishing)(wide slope, wide z, double end) {
+  return wide_select(wide_gt(wide_set1(-end), z), wide_set1(0), slope);
+}
+
 /* s + z s (1 - s) (2 u)', where s is the logistic function of 2 u */
 static ALWAYS_INLINE wide REAL(gelu_tanh_slope)(wide z, double parameter) {
   (void)parameter;
-  z = REAL(clamp)(z, CUBIC_END);
-  wide inner = wide_fma(wide_mul(z, z), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
-  return REAL(logistic_slope)(REAL(gelu_logistic)(z), wide_mul(z, inner));
+  const wide x = REAL(clamp)(z, CUBIC_END);
+  wide inner = wide_fma(wide_mul(x, x), wide_set1(3 * GELU_CUBIC), wide_set1(GELU_LINEAR));
+  return REAL(vanishing)(REAL(logistic_slope)(REAL(gelu_logistic)(x), wide_mul(x, inner)), z, CUBIC_END);
 }
 
 /* As for mish: with t = tanh(softplus z), t' = 4 e (1 + e) / (n + 2)^2 in terms of e = exp(z), so
  * t + z t' = a ((a + 2 b) whole + 4 z (a + b) b^2) / whole^2. */
 static ALWAYS_INLINE wide REAL(mish_slope)(wide z, double parameter) {
   (void)parameter;
-  z = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-REAL(LOWEST)), z));
-  fraction e = REAL(exp)(z);
+  const wide x = wide_min(wide_set1(MISH_END), wide_max(wide_set1(-REAL(LOWEST)), z));
+  fraction e = REAL(exp)(x);
   wide twice = wide_add(e.below, e.below), square = wide_mul(twice, e.below), sum = wide_add(e.above, twice);
   wide whole = wide_fma(e.above, sum, square);
-  wide weight = wide_mul(wide_mul(wide_add(z, z), wide_add(e.above, e.below)), square);
+  wide weight = wide_mul(wide_mul(wide_add(x, x), wide_add(e.above, e.below)), square);
   wide n = wide_mul(e.above, wide_fma(sum, whole, weight));
-  return wide_div(n, wide_mul(whole, whole));
+  return REAL(vanishing)(wide_div(n, wide_mul(whole, whole)), z, REAL(LOWEST));
 }
 
 /* ---- over arrays of doubles only */

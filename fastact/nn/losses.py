@@ -202,8 +202,8 @@ def huber(y: Array, target: Array, *, delta: float = 1.0) -> tuple[float, Array]
 def mse(y: Array, target: Array) -> tuple[float, Array]:
     """The mean of (y - target)² over all elements, and its gradient 2 (y - target) / size.
 
-    This equals the mean over rows of each row's mean squared error.  The loss is right even where squares or
-    differences leave the range of the dtype, and infinite only beyond float64.
+    This equals the mean over rows of each row's mean squared error.  The loss and the gradient are right even
+    where squares or differences leave the range of the dtype; the loss is infinite only beyond float64.
 
     Args:
         y, target: arrays of the same shape and dtype, float32 or float64.
@@ -219,21 +219,24 @@ def mse(y: Array, target: Array) -> tuple[float, Array]:
     grad = np.empty(y.shape, y.dtype)
     y, target = contiguous(y), contiguous(target)
     loss = backends.active().mse(y, target, grad, settings.threads_and_mode())
-    if not _SMALLEST_MEAN_SQUARE[y.dtype.char] <= loss < math.inf and y.size and not math.isnan(loss):
+    if not _SMALLEST_MEAN_SQUARE[y.dtype.char] <= loss < math.inf and y.size:
         return _scaled_mse(y, target, grad, loss)
     return loss, grad
 
 
 def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[float, Array]:
-    """`mse` in float64, relative to the largest difference, for squares that overflow or underflow."""
-    half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
+    """`mse` in float64, relative to the largest difference, for squares that overflow or underflow.
+
+    A loss that is infinite or NaN says nothing of the other elements, so the gradient is computed anew.
+    """
+    half = 1.0 if loss < math.inf else 0.5  # halves of two numbers differ by a finite number
     with np.errstate(all="ignore"):
         off = y.astype(np.float64) * half - target.astype(np.float64) * half
-        largest = float(np.abs(off).max())
-        if largest == 0 or largest == math.inf:
-            return loss, grad
-        if loss == math.inf:
+        if half == 0.5:
             grad[...] = off * (2 / half / off.size)
+        largest = float(np.abs(off).max())
+        if not 0 < largest < math.inf:
+            return loss, grad
         off /= largest
     loss = backends.active().mse(off, np.zeros_like(off), np.empty_like(off), settings.threads_and_mode())
     return loss * (largest / half) * (largest / half), grad

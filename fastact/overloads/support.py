@@ -69,18 +69,19 @@ def overlap(a, b):
 def scaled_mse(y, target, grad, loss):
     """The loss of `mse`, and grad, where squares overflow or underflow; arrays are flat."""
     smallest = np.finfo(y.dtype).tiny / np.finfo(y.dtype).eps
-    if y.size == 0 or math.isnan(loss) or smallest <= loss < math.inf:
+    if y.size == 0 or smallest <= loss < math.inf:
         return loss
-    half = 0.5 if loss == math.inf else 1.0  # halves of two numbers differ by a finite number
+    half = 1.0 if loss < math.inf else 0.5  # halves of two numbers differ by a finite number
     largest = 0.0
     for i in range(y.size):
-        largest = max(largest, abs(np.float64(y[i]) * half - np.float64(target[i]) * half))
-    if largest == 0 or largest == math.inf:
+        off = np.float64(y[i]) * half - np.float64(target[i]) * half
+        if half == 0.5:
+            grad[i] = off * (2 / half / y.size)
+        largest = max(largest, abs(off))
+    if largest == 0 or largest == math.inf or math.isnan(loss):
         return loss
     total = 0.0
     for i in range(y.size):
         off = np.float64(y[i]) * half - np.float64(target[i]) * half
-        if loss == math.inf:
-            grad[i] = off * (2 / half / y.size)
         total += (off / largest) ** 2
     return total / y.size * (largest / half) * (largest / half)

@@ -5,6 +5,10 @@ Products.  Their bounds are those of bench/accuracy/bounds.py.
 Activations.  The computed y is to be the exact y of a z moved by at most ULPS eps, itself off by at most
 ULPS eps: |error| <= ULPS eps (|y| + |z y'|).  The derivative is a sum of terms of the size of 1, and is to be
 off by at most DERIVATIVE_ULPS eps of 1.  Exponentials may underflow to zero.
+
+Tiers.  How far a product of two rounded numbers may be off, relative to it: a bfloat16 has 8 significant
+bits, so rounding to one is off by 2^-8 at most, to a sum of two by 2^-16, of three by nothing; and "high"
+leaves out the product of the second parts, "highest" those of weight 2^-24.
 """
 
 from __future__ import annotations
@@ -17,6 +21,14 @@ from bench.accuracy.bounds import sum_bound as sum_bound
 
 ULPS = 8
 DERIVATIVE_ULPS = 8
+TIER_LOSS = {"highest": 2.0**-22, "high": 2.0**-14, "medium": 2.0**-7 + 2.0**-16}
+TINY = float(np.finfo(np.float32).tiny)  # bfloat16 units flush what is below
+
+
+def tier_bound(magnitude, terms: int, tier: str, backend: str, largest_factor: float):
+    """`sum_bound` plus a tier's loss; the products of the parts make up to 6 sums of as many terms."""
+    flushed = TINY * (6 * terms + 6) * (1 + largest_factor)
+    return sum_bound(magnitude, 6 * terms, np.float32, backend) + TIER_LOSS[tier] * magnitude + flushed
 
 
 def activation_bound(z, y, slope_at_z, dtype):
