@@ -228,8 +228,8 @@ def linear_activation_backward(draw: Draw) -> Case:
     of_grads = reference("activation_backward", rows_grad, rows_saved, activation=act.name, **keywords)
     grad_z, *grad_slope = of_grads if isinstance(of_grads, tuple) else (of_grads,)
     off = derivative_bound(rows_grad.astype(np.float64), draw.dtype)
-    # Nothing is asked of sums with a derivative that may underflow times a number that is not finite, nor of those
-    # with a gradient beyond the dtype.
+    # Nothing is asked of sums with a derivative that may underflow times a number that is not finite, nor of
+    # those with a gradient beyond the dtype.
     ordinary = draw.finite and bool((np.abs(grad_z) <= np.finfo(draw.dtype).max).all())
     wide_x, wide_weight = rows_x.astype(np.float64), weight.astype(np.float64)
     exact = [grad_z @ wide_weight, grad_z.T @ wide_x, grad_z.sum(axis=0)]
