@@ -259,7 +259,7 @@ static PyObject *py_clip_grad_norm(PyObject *module, PyObject *const *arguments,
   if (wrong_count(count, 3)) return NULL;
   struct arrays c = {.arguments = arguments};
   Py_ssize_t wanted = PyList_Size(arguments[0]), gradient_count = 0;
-  double max_norm = number_of(&c, 1), norm;
+  double max_norm = number_of(&c, 1), norm = 0;
   int threads = int_of(&c, 2);
   if (failed(&c)) return NULL;
   struct gradient *gradients = PyMem_Calloc((size_t)wanted + 1, sizeof *gradients);
