@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks import ARRAYS, hint
 from .files import check_path, check_regular, replacing
-from .npz import Entry, Npz, check_storable
+from .npz import Entry, Npz, check_storable, write
 
 # json is imported in the functions that use it, to keep `import fastact` quick.
 
@@ -121,7 +121,7 @@ def save(path: Path, /, *unnamed: Any, **objects: Any) -> None:
         if f"{entry}.npy" in entries:
             raise ValueError(f"{entry}.npy: got {entry} as well, wanted names that differ by more than .npy")
     with replacing(name) as file:
-        np.savez(file, **entries)  # type: ignore[arg-type]
+        write(file, entries)
 
 
 def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, State]:

@@ -1,4 +1,4 @@
-"""Strict reading of .npz files: shapes are checked before data is read, and every checksum is compared.
+"""Writing and strict reading of .npz files: shapes are checked first, and every checksum is compared.
 
 `numpy.load` allocates memory for any shape that a header gives, and may stop before the end of a member,
 where its checksum is compared.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -157,6 +157,20 @@ def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:
 def _check_gap(gap: int, slack: int) -> None:
     if not 0 <= gap <= slack:
         raise ValueError("got a directory whose members do not fill the file")
+
+
+def write(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Write what `numpy.savez` writes.
+
+    The archive is closed after an error too.  That of `numpy.savez` may write again in its destructor, which
+    prints the error that it then meets.
+    """
+    import zipfile
+
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def check_storable(name: str, array: Array) -> None:
