@@ -13,7 +13,7 @@ from support.layouts import INPUT_LAYOUTS, OUT_LAYOUTS
 from support.processes import output_of
 from support.shapes import SHAPES
 from support.tolerance import activation_bound, assert_same_bits, assert_within, sum_bound
-from support.variants import COMPILED_BACKENDS, needs_fork, needs_proc
+from support.variants import COMPILED_BACKENDS, needs_fork, needs_plain_build, needs_proc
 
 import fastact as fa
 
@@ -377,6 +377,7 @@ print(resident() - before)
 """
 
 
+@needs_plain_build
 @needs_proc
 def test_frozen_memory_is_freed():
     assert float(output_of(MEMORY)) < 8
