@@ -145,6 +145,11 @@ def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, State]:
             `path` is not a path.
 
     After an error every object is as it was.
+
+    A file of unknown origin runs no code, and nothing is extracted.  Before memory is taken for arrays,
+    each has to have as many bytes as its shape and dtype need, a header of at most 10,000 bytes, and the
+    shape and dtype of the entry that it is loaded into, unless that is a dict's.  All together may unpack
+    to 16 MiB, or to 100 times the size of the file if that is more.
     """
     _check_named("load", unnamed)
     name = check_path(path)
