@@ -1,4 +1,4 @@
-"""Fixtures: backends and instruction sets, dtypes, thread counts, a random generator; the option --full."""
+"""Fixtures: backends and instruction sets, dtypes, thread counts, a generator; --full and --sanitize."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 pytest.register_assert_rewrite("support")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for the bounds in bench/accuracy
 
-from support import selection  # noqa: E402
+from support import sanitize, selection  # noqa: E402
 from support.variants import COMPILED, COMPILED_BACKENDS, in_force  # noqa: E402
 
 from fastact import backends, settings  # noqa: E402
@@ -32,6 +32,11 @@ hypothesis.settings.load_profile("fastact")
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run every case, not a part of their product")
+    parser.addoption(
+        "--sanitize",
+        choices=sanitize.CHOICES,
+        help="run the tests of kernels, or those that are named, under sanitizers: CONTRIBUTING.md",
+    )
 
 
 def pytest_configure(config):
@@ -40,10 +45,16 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Run the whole suite in two processes, unless -n says otherwise; tests that are named run in one."""
+    """Run the whole suite in two processes, unless -n says otherwise; tests that are named run in one.
+
+    With --sanitize a child does that.
+    """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if config.option.sanitize and not sanitize.running():
+        return sanitize.run(config.option.sanitize, list(config.invocation_params.args), named=not whole)
     if whole and not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses = min(2, os.cpu_count() or 1)
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

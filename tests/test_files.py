@@ -189,7 +189,7 @@ KILLED = """
     def kill(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[2] == "write":
-        np.savez = kill
+        np.lib.format.write_array = kill
     else:
         setattr(os, sys.argv[2], kill)
     fa.save(sys.argv[1], numbers={"x": np.array(2)})
@@ -289,11 +289,11 @@ def test_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     fa.save(path, numbers=numbers(1))
 
-    def fail(file, **entries):
+    def fail(file, array, **_):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(KeyboardInterrupt):
         fa.save(path, numbers=numbers(2))
     assert saved(path) == 1

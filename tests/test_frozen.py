@@ -14,7 +14,7 @@ from support.networks import assert_computes
 from support.processes import output_of
 from support.shapes import SHAPES
 from support.tolerance import assert_same_bits, assert_within, sum_bound
-from support.variants import COMPILED_BACKENDS, needs_fork, needs_proc
+from support.variants import COMPILED_BACKENDS, needs_fork, needs_plain_build, needs_proc
 
 import fastact as fa
 
@@ -342,6 +342,7 @@ print(resident() - before)
 """
 
 
+@needs_plain_build
 @needs_proc
 def test_frozen_memory_is_freed():
     assert float(output_of(MEMORY)) < 8

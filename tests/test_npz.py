@@ -263,7 +263,7 @@ EIGHT = bytes(range(8))
         (with_header("(" * 9000, EIGHT), ""),
         (with_header("-" * 9000 + "1", EIGHT), "got a header that cannot be parsed|recursion"),
         (with_header("[" * 50 + "9" * 5000 + "]" * 50, EIGHT), ""),
-        (with_header(" " * 60000, EIGHT), "large"),
+        (with_header(" " * 60000, EIGHT), "got a header of 60001 bytes, wanted at most 10000"),
         (with_header("\0", EIGHT), ""),
         (with_header("1", EIGHT), "not a dictionary"),
         (with_header(header(shape="(-2,)"), EIGHT), r"got shape \(-2,\)"),
@@ -273,6 +273,10 @@ EIGHT = bytes(range(8))
         (with_header(header(shape="2"), EIGHT), "shape is not valid"),
         (with_header(header(shape=f"({2**62}, 4)"), EIGHT), "got 8 bytes, wanted"),
         (with_header(header(shape=f"({2**63}, 0)")), "imum|large|big|convert"),
+        (with_header(header(shape=f"({2**32}, {2**32})")), f"got 0 bytes, wanted {2**66}"),
+        (with_header(header(shape="(nan,)"), EIGHT), "parse header|malformed"),
+        (with_header(header(shape="(1e400,)"), EIGHT), "shape is not valid"),
+        (with_header(header(), EIGHT, version=2)[:8] + b"\xff" * 4 + EIGHT, "got a header of 4294967295"),
         (with_header(header(shape="(" + "1," * 100 + ")", descr="'<f8'"), EIGHT), "maximum supported"),
         (with_header(header(descr="'<q9'"), EIGHT), "descr is not|data type|not understood"),
         (with_header(header(descr="('<f4', (2,))", shape="()"), EIGHT), "wanted numbers or text"),
@@ -391,6 +395,92 @@ def test_header_that_promises_more_than_deflate_can_hold_is_refused(tmp_path):
             fa.load(path)
 
     assert peak(load) < 1 << 20
+
+
+def test_header_of_four_gigabytes_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "run.npz"
+    content = b"\x93NUMPY\2\0" + struct.pack("<L", 2**32 - 1) + b"{" * (1 << 24)
+    pack(path, [("a.x.npy", content)], zipfile.ZIP_DEFLATED)
+
+    def load():
+        with pytest.raises(
+            ValueError, match=r"run\.npz: not a readable \.npz file: a\.x: got a header of 42949"
+        ):
+            fa.load(path)
+
+    assert path.stat().st_size < 1 << 15
+    assert peak(load) < 1 << 20
+
+
+def test_many_members_are_refused_for_little_memory(tmp_path):
+    path = tmp_path / "run.npz"
+    pack(path, [(f"a.{i}.npy", b"") for i in range(5000)])
+
+    def load():
+        with pytest.raises(ValueError, match=r"run\.npz: not a readable \.npz file: a\.0: "):
+            fa.load(path)
+
+    assert peak(load) < 10 * path.stat().st_size
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x20, 0x40])
+def test_encrypted_and_patched_members_are_refused(tmp_path, flag):
+    """Encrypted, patched, or encrypted strongly, in both headers."""
+    path = tmp_path / "run.npz"
+    pack(path, [("a.x.npy", npy(np.zeros(3)))])
+    whole = bytearray(path.read_bytes())
+    whole[6] |= flag
+    whole[whole.index(b"PK\1\2") + 8] |= flag
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"run\.npz: not a readable \.npz file: a\.x: "):
+        fa.load(path)
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 12, 14, 93, 95, 99])
+def test_other_compression_methods_are_refused_by_name(tmp_path, method):
+    path = tmp_path / "run.npz"
+    pack(path, [("a.x.npy", npy(np.zeros(3)))])
+    whole = bytearray(path.read_bytes())
+    whole[8] = whole[whole.index(b"PK\1\2") + 10] = method
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=rf"a\.x: got compression method {method}, wanted 0 .* or 8"):
+        fa.load(path)
+
+
+@pytest.mark.parametrize("utf8", [False, True])
+def test_names_that_are_not_utf8_are_read_or_refused(tmp_path, utf8):
+    """Without the flag of UTF-8 a name is code page 437; with it, its bytes have to be UTF-8."""
+    path = tmp_path / "run.npz"
+    pack(path, [("a.xy.npy", npy(np.zeros(3)))])
+    whole = bytearray(path.read_bytes().replace(b"a.xy.npy", b"a.\xff\xfe.npy"))
+    if utf8:
+        whole[7] |= 8
+        whole[whole.index(b"PK\1\2") + 9] |= 8
+    path.write_bytes(whole)
+    if utf8:
+        with pytest.raises(ValueError, match=r"run\.npz: not a readable \.npz file: 'utf-8'"):
+            fa.load(path)
+    else:
+        assert list(fa.load(path)["a"]) == ["\xa0\u25a0"]
+
+
+def test_member_that_is_a_symbolic_link_is_data(tmp_path):
+    """Nothing is extracted: the mode of a member does not count, and a link's text is not an array."""
+    path = tmp_path / "run.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("a.x.npy")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"run\.npz: not a readable \.npz file: a\.x: the magic string"):
+        fa.load(path)
+
+
+def test_archive_in_an_archive_is_refused(tmp_path):
+    inner, path = tmp_path / "inner.npz", tmp_path / "run.npz"
+    fa.save(inner, a={"x": np.zeros(3)})
+    pack(path, [("a.x.npy", inner.read_bytes())])
+    with pytest.raises(ValueError, match=r"run\.npz: "):
+        fa.load(path)
 
 
 def test_overlapping_members_are_refused(tmp_path):

@@ -394,11 +394,11 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     fa.save(path, **objects(1))
     whole = path.read_bytes()
 
-    def fail(file, **entries):
+    def fail(file, array, **_):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(OSError, match=r"disk full: '.*run\.npz'"):
         fa.save(path, **objects(2))
     assert path.read_bytes() == whole

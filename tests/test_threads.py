@@ -13,7 +13,7 @@ from support.inputs import linear_inputs, maxout_inputs, normal
 from support.processes import output_of
 from support.shapes import Shape
 from support.tolerance import assert_same_bits
-from support.variants import COMPILED_BACKENDS
+from support.variants import COMPILED_BACKENDS, needs_plain_build
 
 import fastact as fa
 from fastact import settings
@@ -149,6 +149,7 @@ def test_omp_num_threads_sets_the_default_and_changes_no_bits(backend):
     assert len({digest for _, digest in printed}) == 1
 
 
+@needs_plain_build
 def test_backs_off_to_one_thread_after_slow_fork_join():
     code = """if True:
         import os, time, numpy as np, fastact as fa
@@ -195,6 +196,7 @@ def call():
 """
 
 
+@needs_plain_build
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS)
 def test_more_threads_than_the_system_allows_run_as_fewer(backend):
     code = (

@@ -281,7 +281,7 @@ static PyObject *py_clip_grad_norm(PyObject *module, PyObject *const *arguments,
   (void)module;
   if (wrong_count(count, 3)) return NULL;
   struct arrays c = {.arguments = arguments};
-  double max_norm = number_of(&c, 1), norm;
+  double max_norm = number_of(&c, 1), norm = 0;
   int threads = int_of(&c, 2);
   if (failed(&c)) return NULL;
   PyObject *arrays = PyList_AsTuple(arguments[0]); /* other threads may change the list */

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks import ARRAYS, hint
 from .files import check_path, check_regular, replacing
-from .npz import Entry, Npz, check_storable
+from .npz import Entry, Npz, check_storable, write
 
 # json is imported in the functions that use it, to keep `import fastact` quick.
 
@@ -121,7 +121,7 @@ def save(path: Path, /, *unnamed: Any, **objects: Any) -> None:
         if f"{entry}.npy" in entries:
             raise ValueError(f"{entry}.npy: got {entry} as well, wanted names that differ by more than .npy")
     with replacing(name) as file:
-        np.savez(file, **entries)  # type: ignore[arg-type]
+        write(file, entries)
 
 
 def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, State]:
@@ -145,6 +145,11 @@ def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, State]:
             `path` is not a path.
 
     After an error every object is as it was.
+
+    A file of unknown origin runs no code, and nothing is extracted.  Before memory is taken for arrays,
+    each has to have as many bytes as its shape and dtype need, a header of at most 10,000 bytes, and the
+    shape and dtype of the entry that it is loaded into, unless that is a dict's.  All together may unpack
+    to 16 MiB, or to 100 times the size of the file if that is more.
     """
     _check_named("load", unnamed)
     name = check_path(path)

@@ -1,4 +1,4 @@
-"""Strict reading of .npz files: shapes are checked before data is read, and every checksum is compared.
+"""Writing and strict reading of .npz files: shapes are checked first, and every checksum is compared.
 
 `numpy.load` allocates memory for any shape that a header gives, and may stop before the end of a member,
 where its checksum is compared.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ _DEFLATE_RATIO = 1032  # the most bytes that deflate can pack into one
 # Limits on the memory that a small file takes: arrays unpack to at most this many bytes, or this multiple of
 # the file's size, whichever is more.
 _UNPACKED_BYTES, _UNPACKED_RATIO = 1 << 24, 100
+_HEADER_BYTES = 10000  # the longest header of an array, which NumPy limits to as much
 _LOCAL_HEADER = "<4x2xHH2x2x12xHH"  # flags, method, sizes of the name and of the extra field
 _DESCRIPTOR = 24  # most bytes that follow the data of a member with flag 8
 
@@ -64,6 +65,7 @@ class Npz:
                 self.entries[name] = self._header(info)
 
     def _header(self, info: ZipInfo) -> Entry:
+        import io
         import zipfile
 
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -76,17 +78,21 @@ class Npz:
         ):
             raise ValueError(f"got {info.compress_size} bytes in the file, wanted {info.file_size}")
         with self._archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            try:
-                if version == (1, 0):
-                    shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-                elif version == (2, 0):
-                    shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
-                else:
-                    raise ValueError(f"got .npy format {version}, wanted (1, 0) or (2, 0)")
-            except MemoryError as error:  # Python's parser, for a header that nests too deep
-                raise ValueError("got a header that cannot be parsed") from error
-            start = member.tell()
+            begin = io.BytesIO(member.read(12 + _HEADER_BYTES))
+        version = np.lib.format.read_magic(begin)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"got .npy format {version}, wanted (1, 0) or (2, 0)")
+        length = int.from_bytes(begin.getvalue()[8 : 10 if version == (1, 0) else 12], "little")
+        if length > _HEADER_BYTES:
+            raise ValueError(f"got a header of {length} bytes, wanted at most {_HEADER_BYTES}")
+        try:
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(begin)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(begin)
+        except MemoryError as error:  # Python's parser, for a header that nests too deep
+            raise ValueError("got a header that cannot be parsed") from error
+        start = begin.tell()
         if dtype.hasobject or dtype.subdtype is not None:
             raise ValueError(f"got dtype {dtype}, wanted numbers or text")
         if any(type(size) is not int or size < 0 for size in shape):
@@ -157,6 +163,20 @@ def _check_layout(stream: BinaryIO, archive: ZipFile) -> None:
 def _check_gap(gap: int, slack: int) -> None:
     if not 0 <= gap <= slack:
         raise ValueError("got a directory whose members do not fill the file")
+
+
+def write(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Write what `numpy.savez` writes.
+
+    The archive is closed after an error too.  That of `numpy.savez` may write again in its destructor, which
+    prints the error that it then meets.
+    """
+    import zipfile
+
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def check_storable(name: str, array: Array) -> None:

@@ -1,7 +1,6 @@
 /* A program without Python: products, gradients and an activation against plain loops in double, on each instruction
  * set of this CPU, with one and two threads, and from several threads at once.  Its last line is "N passed, N failed".
  * csrc/tools/cross_build.py compiles it for every target. */
-#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include "api/abi.h"
 #include "engine/os.h"
 #include "kernels/activation_list.h"
+#include "plain.h"
 
 /* Enough work for a team of two, and sizes that neither threads nor vectors divide. */
 enum { ROWS = 67, INPUTS = 133, OUTPUTS = 61, PIECES = 3, UNITS = OUTPUTS * PIECES, CALLERS = 4, CALLS = 50 };
@@ -54,23 +54,6 @@ static int compute(const struct operands *o, struct results *r, int threads) {
   return status;
 }
 
-/* Whether `value` is within the error of a float32 sum of `terms` numbers, whose magnitudes add up to `magnitude`, in
- * any order: terms / 2 ulps of it (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2). */
-static int close_to(double value, double expected, int terms, double magnitude) {
-  return fabs(value - expected) <= (terms + 2) * (FLT_EPSILON / 2.0) * magnitude;
-}
-
-static double dot(const float *a, int a_step, const float *b, int b_step, int count, double *magnitude) {
-  double sum = 0;
-  *magnitude = 0;
-  for (int i = 0; i < count; i++) {
-    const double term = (double)a[(int64_t)i * a_step] * b[(int64_t)i * b_step];
-    sum += term;
-    *magnitude += fabs(term);
-  }
-  return sum;
-}
-
 static void compare_forward(const struct operands *o, const struct results *r, const char *where) {
   int maxout = 1, relu = 1, silu = 1, product = 1;
   for (int row = 0; row < ROWS; row++)
@@ -80,17 +63,17 @@ static void compare_forward(const struct operands *o, const struct results *r, c
         const int unit = output * PIECES + piece;
         const int64_t at = (int64_t)row * UNITS + unit;
         double magnitude;
-        const double sum = dot(&o->x[row * INPUTS], 1, &o->weight[unit * INPUTS], 1, INPUTS, &magnitude);
-        product &= close_to(r->product[at], sum, INPUTS, magnitude);
+        const double sum = dot(FA_FLOAT32, o->x, row * INPUTS, 1, o->weight, unit * INPUTS, 1, INPUTS, &magnitude);
+        product &= close_to(FA_FLOAT32, r->product[at], sum, INPUTS, magnitude);
         const double z = sum + o->bias[unit];
         magnitude += fabs(o->bias[unit]);
-        relu &= close_to(r->linear[at], z > 0 ? z : 0, INPUTS, magnitude);
+        relu &= close_to(FA_FLOAT32, r->linear[at], z > 0 ? z : 0, INPUTS, magnitude);
         const double given = r->linear[at], s = given / (1 + exp(-given));
-        silu &= close_to(r->silu[at], s, 2, fabs(s)); /* 2 ulps */
+        silu &= close_to(FA_FLOAT32, r->silu[at], s, 2, fabs(s)); /* 2 ulps */
         if (z > best) best = z;
         if (magnitude > most) most = magnitude;
       }
-      maxout &= close_to(r->y[row * OUTPUTS + output], best, INPUTS, most);
+      maxout &= close_to(FA_FLOAT32, r->y[row * OUTPUTS + output], best, INPUTS, most);
     }
   check(maxout, "linear + maxout", where);
   check(relu, "linear + relu", where);
@@ -109,16 +92,16 @@ static void compare_gradients(const struct operands *o, const struct results *r,
   double magnitude;
   for (int row = 0; row < ROWS; row++)
     for (int input = 0; input < INPUTS; input++) {
-      const double sum = dot(&scattered[row * UNITS], 1, &o->weight[input], INPUTS, UNITS, &magnitude);
-      x &= close_to(r->grad_x[row * INPUTS + input], sum, OUTPUTS, magnitude);
+      const double sum = dot(FA_FLOAT32, scattered, row * UNITS, 1, o->weight, input, INPUTS, UNITS, &magnitude);
+      x &= close_to(FA_FLOAT32, r->grad_x[row * INPUTS + input], sum, OUTPUTS, magnitude);
     }
   for (int unit = 0; unit < UNITS; unit++) {
     for (int input = 0; input < INPUTS; input++) {
-      const double sum = dot(&scattered[unit], UNITS, &o->x[input], INPUTS, ROWS, &magnitude);
-      weight &= close_to(r->grad_weight[unit * INPUTS + input], sum, ROWS, magnitude);
+      const double sum = dot(FA_FLOAT32, scattered, unit, UNITS, o->x, input, INPUTS, ROWS, &magnitude);
+      weight &= close_to(FA_FLOAT32, r->grad_weight[unit * INPUTS + input], sum, ROWS, magnitude);
     }
-    const double sum = dot(&scattered[unit], UNITS, ones, 1, ROWS, &magnitude);
-    bias &= close_to(r->grad_bias[unit], sum, ROWS, magnitude);
+    const double sum = dot(FA_FLOAT32, scattered, unit, UNITS, ones, 0, 1, ROWS, &magnitude);
+    bias &= close_to(FA_FLOAT32, r->grad_bias[unit], sum, ROWS, magnitude);
   }
   check(x, "grad_x of linear + maxout", where);
   check(weight, "grad_weight of linear + maxout", where);

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastact import backends
+from support import sanitize
 
 
 def _compiled_variants() -> tuple[str, ...]:
@@ -26,6 +27,9 @@ needs_c = pytest.mark.skipif(
     backends.why_c_is_missing() is not None, reason=f"needs the C extension: {backends.why_c_is_missing()}"
 )
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+needs_plain_build = pytest.mark.skipif(
+    sanitize.running(), reason="measures time or memory, of which sanitizers take more"
+)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 COMPILED = _compiled_variants()
