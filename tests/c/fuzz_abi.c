@@ -367,7 +367,7 @@ static void frozen(struct call *c) {
                                                   : NULL;
     const void *bias = layer == FA_ACTIVATION ? NULL : maybe_input(c, outputs * pieces, flags & 2);
     steps[i] = fa_freeze(c->dtype, layer, features, outputs, pieces, weight, bias, f.code,
-                         layer == FA_LAYER_NORM ? 1e-5 : f.parameter, f.slope, f.slopes, c->precision);
+                         layer == FA_LAYER_NORM ? 1e-5 : f.parameter, f.slope, f.slopes, c->threads, c->precision);
     REQUIRE(steps[i]);
     work += product ? features * outputs * pieces : features;
     features = outputs;
@@ -462,13 +462,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
   REQUIRE(!fa_set_isa(fa_isa_name(isa)));
   c.dtype = byte(&c) & 1;
   c.precision = byte(&c) % 3;
-  const int threads = 2 + byte(&c) % 3;
+  const int drawn = byte(&c), threads = 2 + drawn % 3, mode = drawn & 128 ? FA_REPRODUCIBLE : 0;
   c.special = byte(&c);
   c.special = c.special < 128 ? 0 : c.special - 127;
   c.seed = (uint32_t)byte(&c) * 0x9e3779b9u;
-  c.threads = 1;
+  c.threads = 1 | mode;
   const uint64_t alone = run(c, driver);
-  c.threads = threads;
+  c.threads = threads | mode;
   REQUIRE(run(c, driver) == alone);
+  for (int other = 0; mode && !c.special && other < fa_isa_count(); other++) { /* the bits of a NaN may differ */
+    if (!fa_isa_supported(other)) continue;
+    REQUIRE(!fa_set_isa(fa_isa_name(other)));
+    REQUIRE(run(c, driver) == alone);
+  }
   return 0;
 }
