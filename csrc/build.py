@@ -65,7 +65,8 @@ def _sanitizers(names: str) -> list[str]:
         return []
     casts = ["-fsanitize=float-cast-overflow"] if "undefined" in names else []  # not among undefined's own
     flags = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv"]
-    return [*flags, f"-fsanitize={names}", *casts, "-fno-sanitize-recover=all"]
+    stack = "-DOS_STACK_BYTES=1048576"  # a function's arrays do not share memory
+    return [*flags, f"-fsanitize={names}", *casts, "-fno-sanitize-recover=all", stack]
 
 
 class build_ext(_build_ext):

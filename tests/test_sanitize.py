@@ -100,8 +100,9 @@ def planted(tmp_path_factory):
 )
 def test_sanitized_run_fails_for_a_planted_fault(planted, tmp_path, capfd, names, fault, report, test):
     (tmp_path / "test_planted.py").write_text(TESTS.replace("FAULT", fault))
-    arguments = ["-p", "no:cacheprovider", f"{tmp_path}/test_planted.py::{test}"]
-    status = sanitize.run_tests(names, planted(names), tmp_path / "reports", arguments)
+    arguments = ["pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider"]
+    arguments += [f"{tmp_path}/test_planted.py::{test}"]
+    status = sanitize.run_on(names, planted(names), tmp_path / "reports", arguments)
     printed = capfd.readouterr().err
     if report is None:
         assert (status, printed) == (0, "")

@@ -24,7 +24,9 @@ typedef pthread_key_t os_key;
 
 /* The stack of a thread.  Kernels use up to 32 KiB, sanitizers several times as much.  Larger stacks of many threads
  * would use up a limit on the address space. */
+#ifndef OS_STACK_BYTES
 #define OS_STACK_BYTES (256 << 10)
+#endif
 
 /* `bytes` of memory, a multiple of 64, 64-byte aligned, or NULL. */
 void *os_allocate(size_t bytes);

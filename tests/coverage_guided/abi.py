@@ -24,6 +24,7 @@ from csrc.tools.cross_build import ROOT, sources
 FOLDER = ROOT / "build/fuzz"
 FLAGS = ["-std=c11", "-O1", "-g1", "-ffp-contract=off", "-D_GNU_SOURCE", "-Icsrc", "-Wall", "-Wextra"]
 FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"]
+FLAGS += ["-DOS_STACK_BYTES=1048576"]  # a function's arrays do not share memory
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow"]
 # Checks with which clang takes minutes for a file of kernels, without them 8 s; GCC's builds have them.
 NOT_IN_KERNELS = ["-fno-sanitize=alignment,null,object-size,pointer-overflow"]

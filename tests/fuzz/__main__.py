@@ -27,6 +27,8 @@ from .state import State
 from .variants import variants
 from .worker import WHERE_BYTES
 
+from support import sanitize  # isort: skip
+
 CALLS = 100_000  # by default, without --minutes
 SAVE_SECONDS = 5.0
 HUNG_SECONDS = 300.0  # a worker that says nothing for so long is ended
@@ -220,6 +222,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     parser.add_argument(
         "--threads-of-python", type=int, default=1, metavar="K", help="so many cases at once (default: 1)"
     )
+    parser.add_argument(
+        "--sanitize",
+        choices=sanitize.CHOICES,
+        help="build the extension with GCC's sanitizers, and run on that",
+    )
     parser.add_argument("--first-failure", action="store_true", help="end as soon as a call fails")
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="go on from this file, and keep it up to date"
@@ -235,6 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = 1e9 if options.minutes is None else 60 * options.minutes
     if options.calls < 1 or seconds <= 0 or options.seed < 0 or not 1 <= options.threads_of_python <= 64:
         parser.error("wanted at least 1 call, minutes above 0, a seed of 0 or more and 1 to 64 threads")
+    if options.sanitize and not sanitize.running():
+        again = sys.argv[1:] if arguments is None else list(arguments)
+        return sanitize.run_command(options.sanitize, "tests.fuzz", again)
     try:
         job = {
             "seed": options.seed,

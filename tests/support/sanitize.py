@@ -1,4 +1,4 @@
-"""`pytest --sanitize=NAMES`: the extension is built with sanitizers of GCC, and a child runs the tests on it.
+"""`--sanitize NAMES` of pytest and of tests.fuzz: a child runs on an extension with sanitizers of GCC.
 
 NAMES are `address`, `undefined`, both with a comma, or `thread`.  The build is in build/sanitize-NAMES, and
 the next run compiles only what changed; the normal build stays.  The child preloads the sanitizers'
@@ -61,19 +61,23 @@ def running() -> bool:
 
 def run(names: str, arguments: list[str], named: bool) -> int:
     """Build, then run pytest with `arguments`, in which tests are `named` or not; its exit status, or 1."""
-    folder = ROOT / "build" / f"sanitize-{names.replace(',', '-')}"
-    extension = build(names, folder)
     default = THREADS if names == "thread" else KERNELS
     tests = [] if named else [str(ROOT / f"tests/test_{name}.py") for name in default]
-    return run_tests(names, extension, folder / "reports", ["-k", "not numba", *arguments, *tests])
+    # Without faulthandler it is the sanitizer that reports a crash.
+    return run_command(names, "pytest", ["-p", "no:faulthandler", "-k", "not numba", *arguments, *tests])
 
 
-def run_tests(names: str, extension: Path, reports: Path, arguments: list[str]) -> int:
-    """Run pytest on `extension`, and print the reports; its exit status, or 1 for a report."""
+def run_command(names: str, module: str, arguments: list[str]) -> int:
+    """Build, then run `python -m module` with `arguments`; its exit status, or 1 for a report."""
+    folder = ROOT / "build" / f"sanitize-{names.replace(',', '-')}"
+    return run_on(names, build(names, folder), folder / "reports", [module, *arguments])
+
+
+def run_on(names: str, extension: Path, reports: Path, arguments: list[str]) -> int:
+    """Run `python -m` on `extension`, and print the reports; its exit status, or 1 for a report."""
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
-    # Without faulthandler it is the sanitizer that reports a crash.
-    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", *arguments]
+    command = [sys.executable, "-m", *arguments]
     status = subprocess.run(command, env=environment(names, extension, reports), check=False).returncode
     for path in sorted(reports.iterdir()):
         report = path.read_text(errors="replace")
