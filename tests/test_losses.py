@@ -441,6 +441,15 @@ def test_mse_of_differences_whose_squares_underflow_is_accurate(backend, dtype):
         assert math.isclose(grad[0], small, rel_tol=4 * info.eps)
 
 
+def test_mse_of_a_number_without_axes_whose_square_overflows_is_accurate(backend, dtype):
+    y = np.array(np.finfo(dtype).max ** 0.75, dtype)
+    with np.errstate(over="ignore"):
+        loss, grad = fa.mse(y, np.zeros_like(y))
+        wanted = np.multiply(y, y, dtype=np.float64)
+    assert loss == pytest.approx(float(wanted), rel=1e-6)
+    assert grad == 2 * y
+
+
 def test_mse_of_equal_arrays_is_zero(backend, dtype):
     loss, grad = fa.mse(np.full(5, LARGEST[dtype.name], dtype), np.full(5, LARGEST[dtype.name], dtype))
     assert loss == 0
