@@ -231,7 +231,8 @@ def _scaled_mse(y: Array, target: Array, grad: Array, loss: float) -> tuple[floa
     """
     half = 1.0 if loss < math.inf else 0.5  # halves of two numbers differ by a finite number
     with np.errstate(all="ignore"):
-        off = np.asarray(y.astype(np.float64) * half - target.astype(np.float64) * half)  # 0 axes make a number
+        # without axes the difference is a number
+        off = np.asarray(y.astype(np.float64) * half - target.astype(np.float64) * half)
         if half == 0.5:
             grad[...] = off * (2 / half / off.size)
         largest = float(np.abs(off).max())
