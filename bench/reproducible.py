@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import fastact as fa
 from fastact import settings
 from fastact.backends import c
 
-from . import records, timing
+from . import bits, records, timing
 
 Call = Callable[[], Any]
 SECONDS = 2.0  # of the rounds of a row
@@ -89,16 +88,6 @@ def contenders() -> dict[str, Call]:
     return found
 
 
-@contextmanager
-def on(isa: str) -> Iterable[None]:  # type: ignore[misc]
-    before = c.isa()
-    c.set_isa(isa)
-    try:
-        yield
-    finally:
-        c.set_isa(before)
-
-
 def measure(isas: Iterable[str], names: Iterable[str]) -> list[dict[str, Any]]:
     """A record for each instruction set and row."""
 
@@ -113,7 +102,7 @@ def measure(isas: Iterable[str], names: Iterable[str]) -> list[dict[str, Any]]:
     rows = [(isa, name) for isa in isas for name in names]
     found = []
     for isa, name in track(rows, description="rows", console=Console(stderr=True)):
-        with on(isa), fa.num_threads(1):
+        with bits.chosen(f"c-{isa}"), fa.num_threads(1):
             modes = {"default": 0, "reproducible": settings.REPRODUCIBLE}
             pair = {key: within(calls[name], mode) for key, mode in modes.items()}
             times = timing.interleaved(pair, SECONDS)

@@ -60,7 +60,9 @@ def get_config() -> dict[str, Any]:
         from .backends import c
 
         isa, isas = c.isa(), c.supported_isas()
-        amx_missing, tier_units = c.why_no_amx(), c.tier_units()
+        amx_missing = c.why_no_amx()
+        if not settings.get_reproducible():  # which ignores tiers
+            tier_units = c.tier_units()
     usable = {
         "c": c_missing is None,
         "numba": numba_missing is None,

@@ -21,8 +21,8 @@ def set_reproducible(enabled: bool) -> None:
 
     A training run of one version of fastact then has the same bits on every CPU that runs the C backend: with
     AVX-512, AVX2, NEON or none of them, on any number of threads, compiled by GCC or clang.  A row of a
-    forward, in training too, has the same bits whatever the other rows are, and a model that is frozen
-    meanwhile has the bits of its layers.  Precision tiers are ignored.
+    forward, in training too, has the same bits whatever the other rows are, and a model frozen in this
+    mode has the bits of its layers.  Precision tiers are ignored.
 
     The promise is about fastact's own computations on equal inputs.  It leaves out what NumPy, PyTorch or
     another library computes around them, initial weights among that, and the bits of a NaN.  Custom

@@ -85,7 +85,7 @@ def requested_threads() -> int:
 
 
 def threads_and_mode(default: int = 0) -> int:
-    """What a backend takes as `threads`: the count that was asked for, or `default`; perhaps REPRODUCIBLE."""
+    """What a backend takes as `threads`: the count that was asked for, or `default`, with the mode."""
     threads, mode = _threads.get(), _mode.get()
     if threads is None:
         threads = _default_threads or default

@@ -149,7 +149,10 @@ def test_model_frozen_without_reproducible_results_raises():
     frozen = fa.freeze(network())
     x = np.zeros((3, 64), np.float32)
     frozen(x)
-    with fa.reproducible(), pytest.raises(RuntimeError, match="frozen without reproducible results"):
+    with (
+        fa.reproducible(),
+        pytest.raises(RuntimeError, match="model: got one frozen without reproducible results"),
+    ):
         frozen(x)
 
 
@@ -167,8 +170,20 @@ def test_custom_activation_is_refused():
     own = fa.custom_activation("own", lambda z: z * z, lambda z: 2 * z)
     z = np.ones((2, 3), np.float32)
     fa.activation(z, own)
-    with fa.reproducible(), pytest.raises(RuntimeError, match=r"activation: got .*own.*, which is compiled"):
-        fa.activation(z, own)
+    model = fa.Sequential(fa.Linear(3, 2, activation=own), fa.Linear(2, 2))
+    model(z)
+    calls = (
+        lambda: fa.activation(z, own),
+        lambda: model(z),
+        lambda: model(z, training=True),
+        lambda: fa.freeze(model),
+    )
+    for call in calls:
+        with (
+            fa.reproducible(),
+            pytest.raises(RuntimeError, match=r"activation: got .*own.*, which is compiled"),
+        ):
+            call()
 
 
 def test_mean_square_beyond_float32_is_reproducible():
@@ -244,6 +259,28 @@ def test_other_backends_are_refused(name):
         fa.linear_maxout(x, weight)
 
 
+@pytest.mark.parametrize("name", sorted({*COMPILED_BACKENDS, "numpy"} - {"c"}))
+def test_backend_that_another_context_chose_is_refused(name):
+    layer = fa.Maxout(3, 4, pieces=2)
+    x = np.zeros((2, 3), np.float32)
+    with in_force(name):
+        frozen = fa.freeze(layer)
+    with fa.reproducible():
+        with fa.reproducible(False):
+            fa.set_backend(name)
+        for call in (layer, lambda x: fa.mse(x, x)):
+            with pytest.raises(RuntimeError, match=f'backend: got "{name}", wanted "c"'):
+                call(x)
+        fa.set_backend("c")
+        with pytest.raises(RuntimeError, match=f'backend: got "{name}", wanted "c"'):
+            frozen(x)
+
+
+def test_configuration_names_no_unit_of_a_tier():
+    with fa.reproducible():
+        assert set(fa.get_config()["tier_units"].values()) == {"float32"}
+
+
 def test_nopython_code_follows_set_reproducible(isa):
     numba = pytest.importorskip("numba")
 
@@ -271,6 +308,12 @@ def test_power_is_rounded_once(base, exponent):
     with fa.reproducible(), mpmath.workdps(60):
         assert portable.power(base, exponent) == float(mpmath.mpf(base) ** exponent)
     assert portable.power(base, exponent) == base**exponent
+
+
+def test_power_of_a_fraction_is_rounded_once():
+    mpmath = pytest.importorskip("mpmath")
+    with fa.reproducible(), mpmath.workdps(60):
+        assert portable.power(7.0, 0.3) == float(mpmath.mpf(7) ** mpmath.mpf(0.3))
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-9, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.999, 1.0])

@@ -30,7 +30,7 @@ def get(name: BackendName | None) -> Backend:
     backend than "c" where results are to be reproducible.
     """
     if name is None:
-        return _active or active()
+        return active()
     module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
         if not isinstance(name, str) or name not in NAMES:
@@ -129,9 +129,16 @@ def active() -> Backend:
             _active = get(asked)
         else:
             raise unknown_name("FASTACT_BACKEND", asked, NAMES)
+    if _active is not _loaded.get("c") and settings.get_reproducible():
+        check_reproducible(name_of(_active))
     return _active
 
 
 def get_backend() -> BackendName:
     """The name of the backend in force."""
-    return cast("BackendName", active().__name__.rpartition(".")[2])
+    return name_of(_active or active())
+
+
+def name_of(backend: Backend) -> BackendName:
+    """The name of a backend."""
+    return cast("BackendName", backend.__name__.rpartition(".")[2])

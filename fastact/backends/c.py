@@ -19,7 +19,7 @@ import numpy as np
 from ..activations import Activation
 from ..checks import ARRAYS, label_error
 from ..settings import REPRODUCIBLE, Precision, get_reproducible
-from .custom import kernels_of
+from .custom import code_of
 from .interface import HashTable, Update
 from .numpy import argmax_error
 
@@ -229,11 +229,7 @@ def maxout_backward(grad_y: Array, argmax: Array, grad_z: Array, threads: int = 
 
 def _code_of(act: Activation, dtype: np.dtype[Any]) -> int:
     """What the extension takes for a custom activation: the address of a struct fa_custom."""
-    if get_reproducible():
-        raise RuntimeError(
-            f"activation: got {act.custom!r}, which is compiled for this CPU, not reproducible"
-        )
-    return kernels_of(act.custom, dtype).address  # type: ignore[arg-type]
+    return code_of(act.custom, {}, dtype).code  # type: ignore[arg-type]
 
 
 def linear_activation(
@@ -634,7 +630,9 @@ def freeze(
     # the frozen steps and, for some tiers, the arrays that they point to live as long as this function
     def run(x: Array, y: Array, threads: int, owners: Any = (pointers, frozen, steps)) -> None:
         if threads & ~mode & REPRODUCIBLE:
-            raise RuntimeError("the model was frozen without reproducible results: freeze it again")
+            raise RuntimeError(
+                "model: got one frozen without reproducible results, wanted one frozen with them"
+            )
         status = _native.run_frozen(address, count, number, first, last, x, y, threads)
         if status:
             _check(status)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import settings
 from ..activations import Code, learns_slope, resolve
 from ..custom import CustomActivation
 from . import why_numba_is_missing
@@ -42,8 +43,14 @@ def code_of(
 ) -> Code:
     """An activation for arrays of a dtype, with parameters other than a slope.
 
-    Raises what `resolve` raises for float64, and what `kernels_of` raises.
+    Raises what `resolve` raises for float64, what `kernels_of` raises, and RuntimeError for a custom
+    activation where results are to be reproducible.
     """
+    if isinstance(name, CustomActivation) and settings.get_reproducible():
+        raise RuntimeError(
+            f"activation: got {name!r}, which is compiled for this CPU, "
+            "wanted a built-in one for reproducible results"
+        )
     key = (dtype.char, "code")  # a network asks at each call
     kept = name.compiled if isinstance(name, CustomActivation) and not parameters else {}
     found: Code | None = kept.get(key)

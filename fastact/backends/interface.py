@@ -49,7 +49,8 @@ class Backend(Protocol):
         y, grad_y         (rows, out_features); likewise argmax, saved and z
         grad_<argument>   the argument's shape; None for a result that is not wanted, as for argmax and z
         accumulate        add the finished sums to grad_weight, grad_bias and grad_slope
-        threads           how many threads may work; 0 for the backend's own default
+        threads           how many threads may work, 0 for the backend's own default; plus
+                          settings.REPRODUCIBLE, on the C backend alone
         precision         the tier, which bounds the error of float32 products
     """
 

@@ -99,6 +99,8 @@ class Frozen:
 
         Raises:
             TypeError, ValueError: x or out is not an array, or its dtype or shape does not fit.
+            RuntimeError: results are to be reproducible, and the model was frozen without that or on another
+                backend than "c".
         """
         if (  # the usual call, which needs no further check
             out is None
@@ -153,6 +155,8 @@ class _Steps:
         self._product = product
 
     def __call__(self, x: Array, y: Array, threads: int) -> None:
+        if threads & settings.REPRODUCIBLE:
+            backends.check_reproducible(backends.name_of(self._backend))
         if not y.size:  # hidden layers could still have elements, and need memory
             return
         if not self._steps:

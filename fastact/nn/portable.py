@@ -12,11 +12,11 @@ _CONTEXT = decimal.Context(prec=40)
 _PI = decimal.Decimal("3.141592653589793238462643383279502884197")
 
 
-def power(base: float, exponent: int) -> float:
-    """base ** exponent, exponent >= 0."""
+def power(base: float, exponent: float) -> float:
+    """base ** exponent, base >= 0."""
     if exponent == 0 or not settings.get_reproducible():
-        return base**exponent
-    return float(_CONTEXT.power(decimal.Decimal(base), exponent))
+        return float(base**exponent)
+    return float(_CONTEXT.power(decimal.Decimal(base), decimal.Decimal(exponent)))
 
 
 def cos_pi(x: float) -> float:

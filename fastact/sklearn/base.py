@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import activations, checks
-from ..nn import SGD, Adam, Dropout, Layer, Linear, Maxout, Sequential, freeze, schedules
+from ..nn import SGD, Adam, Dropout, Layer, Linear, Maxout, Sequential, freeze, portable, schedules
 from .losses import LOSSES
 
 Array = np.ndarray[Any, Any]
@@ -336,8 +336,8 @@ class MaxoutNetwork(BaseEstimator):
         if self.learning_rate == "cosine" and steps:
             return schedules.cosine(step, steps, rate)
         if self.learning_rate == "invscaling":
-            return rate / float(self.t_ + 1) ** self.power_t
-        return rate / 5.0**self._divisions
+            return rate / portable.power(float(self.t_ + 1), float(self.power_t))
+        return rate / portable.power(5.0, self._divisions)
 
     def _divide_rate(self) -> bool:
         """Divide an adaptive learning rate by 5; False where training has to stop."""

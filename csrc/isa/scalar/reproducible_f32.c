@@ -8,7 +8,9 @@
 /* Optimised for size: 16 lanes of scalar code, unrolled, would be half of the library. */
 #undef UNROLL
 #define UNROLL
+#ifndef __clang__
 #pragma GCC optimize("Os")
+#endif
 #include "isa/scalar/vec.h"
 #include "isa/scalar/tuning.h"
 #include "kernels/instantiate.h"
