@@ -15,9 +15,9 @@ _INTRODUCTION = """# Accuracy
 
 The largest errors found, beside limits that follow from bounds \
 ([accuracy/limits.json](accuracy/limits.json)). `python -m bench.accuracy` measures them; `--check` compares \
-a sample with the limits, as the tests do. `--page FILE...` writes this page. Each column is a backend: Numba, \
-or C on one instruction set. A limit of one backend alone stands after the general one, with its name. NEON's \
-figures are QEMU's."""
+a sample with the limits, as the tests do. `--page FILE...` writes this page. Each column is a backend: \
+Numba, or C on one instruction set. A limit of one backend alone stands after the general one, with its \
+name. NEON's figures are QEMU's."""
 
 
 def lines(

@@ -470,7 +470,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
   const uint64_t alone = run(c, driver);
   c.threads = threads | mode;
   REQUIRE(run(c, driver) == alone);
-  for (int other = 0; mode && !c.special && other < fa_isa_count(); other++) { /* the bits of a NaN may differ */
+  if (!mode || c.special || drivers[driver] == blas) return 0; /* the bits of a NaN may differ; BLAS has no mode */
+  for (int other = 0; other < fa_isa_count(); other++) {
     if (!fa_isa_supported(other)) continue;
     REQUIRE(!fa_set_isa(fa_isa_name(other)));
     REQUIRE(run(c, driver) == alone);
