@@ -20,7 +20,7 @@ from typing import Any
 from . import memory
 from .case import LEAK_SHARE, Failure, drawn, plan, run_calls
 from .operations import OPERATIONS, operation_of
-from .variants import chosen
+from .variants import chosen, is_reproducible
 
 INTERVAL = 0.5  # seconds between two lines
 WHERE_BYTES = 256
@@ -97,10 +97,11 @@ def make_calls(
             yield
             began = time.perf_counter()
             try:
+                refused = is_reproducible(variant) and operation.startswith("custom")
                 calls = run_calls(
                     case,
                     variant,
-                    plan(case, variant, seed, number),
+                    [] if refused else plan(case, variant, seed, number),
                     where.at(operation, number, variant),
                     leaks=number % LEAK_SHARE == 0 and job["threads"] == 1 and variant.startswith("c"),
                 )

@@ -136,7 +136,8 @@ def frozen_model(draw: Draw) -> Case:
     frozen: dict[str, Any] = {}
 
     def call(x: Array, out: Array | None = None) -> Array:
-        name = backends.active().__name__ + (backends.get("c").isa() if fa.get_backend() == "c" else "")
+        isa = backends.get("c").isa() if fa.get_backend() == "c" else ""
+        name = f"{fa.get_backend()} {isa} {fa.get_reproducible()}"
         if name not in frozen:
             frozen[name] = fa.freeze(model)
         y: Array = frozen[name](x, out=out)
