@@ -14,6 +14,7 @@ import pytest
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 DRIVERS = sorted([*CSRC.glob("engine/*.[ch]"), *CSRC.glob("layers/*.[ch]"), *CSRC.glob("api/*.[ch]")])
 BODIES = sorted(path for path in CSRC.glob("kernels/*.h") if "kernels/editor.h" in path.read_text())
+PROGRAMS = sorted((CSRC.parent / "tests/c").glob("*.c"))
 PRIMITIVES = sorted(CSRC.glob("isa/*/vec.h"))
 
 
@@ -42,8 +43,8 @@ def test_kernels_allocate_nothing_and_use_no_threads_or_python() -> None:
     assert matching(forbidden, kernels) == []
 
 
-@pytest.mark.parametrize("path", BODIES, ids=relative)
-def test_kernel_body_compiles_alone(path: Path) -> None:
+@pytest.mark.parametrize("path", [*BODIES, *PROGRAMS], ids=lambda path: path.name)
+def test_kernel_body_and_program_compile_alone(path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs a C compiler")
