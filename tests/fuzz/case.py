@@ -260,7 +260,7 @@ def run_calls(
                     results = case.run(given)
                 checker.check(call, given, results)
             results = ()
-            if leaks and case.leaks and case.work < LEAK_WORK:
+            if leaks and given is not None and case.leaks and case.work < LEAK_WORK:
                 assert_no_leak(case, given)
         case.assert_inputs_untouched()
     except Exception as error:

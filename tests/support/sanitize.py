@@ -43,7 +43,8 @@ KERNELS = [
 # Tests with several threads, for ThreadSanitizer; those of test_races.py write to arrays that a call reads.
 THREADS = ["network", "optim", "python_threads", "threads"]
 # What is preloaded; UBSan's library is loaded with the extension.
-_PRELOADED = {"address": "asan", "undefined": "", "address,undefined": "asan", "thread": "tsan"}
+_ASAN, _TSAN = "libasan.so", "libtsan.so"
+_PRELOADED = {"address": _ASAN, "undefined": "", "address,undefined": _ASAN, "thread": _TSAN}
 CHOICES = tuple(_PRELOADED)
 # detect_leaks: the interpreter keeps memory when it ends; tests/test_memory.py looks for leaks.
 # allocator_may_return_null: tests ask for more memory than there is, and expect MemoryError.
@@ -107,16 +108,17 @@ def environment(names: str, extension: Path, reports: Path) -> dict[str, str]:
     return {
         **os.environ,
         **options,
-        "LD_PRELOAD": _library(preloaded) if preloaded else "",
+        # beside libstdc++, in which a sanitizer that is loaded first has to find how C++ throws
+        "LD_PRELOAD": " ".join(map(_library, (preloaded, "libstdc++.so.6"))) if preloaded else "",
         "PYTHONMALLOC": "malloc",  # each object is a block of its own
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "SANITIZED_EXTENSION": str(extension),
-        "UBSAN_LIBRARY": _library("ubsan") if "undefined" in names else "",
+        "UBSAN_LIBRARY": _library("libubsan.so") if "undefined" in names else "",
         "UBSAN_REPORT": report,
     }
 
 
-def _library(name: str) -> str:
-    """The path of a sanitizer's library."""
-    path = subprocess.check_output(["gcc", f"-print-file-name=lib{name}.so"], text=True).strip()
+def _library(file: str) -> str:
+    """The path of a library of GCC's."""
+    path = subprocess.check_output(["gcc", f"-print-file-name={file}"], text=True).strip()
     return os.path.realpath(path)
