@@ -73,8 +73,10 @@ def _softplus(z):
 def _normal_cdf(z):
     """erfc(-z / sqrt 2) / 2.
 
-    Half an ULP of the argument would become z^2 / 2 ULP of the result, so the argument has a rest.
+    Half an ULP of the argument would become z^2 / 2 ULP of the result, so the argument has a rest.  From 40
+    on the result is 0 or 1, and the rest of a large z would be larger than that.
     """
+    z = -40.0 if z < -40.0 else 40.0 if z > 40.0 else z
     x = z * -_SQRT_HALF
     rest = fma(z, -_SQRT_HALF, -x) - z * _SQRT_HALF_REST
     return 0.5 * (math.erfc(x) - rest * _TWO_BY_SQRT_PI * math.exp(-x * x))
