@@ -14,8 +14,10 @@ static inline int64_t part_start(int64_t n, int64_t parts, int64_t index) { retu
 
 static inline int64_t round_up(int64_t a, int64_t step) { return ceil_div(a, step) * step; }
 
-/* The address of element `index` at `p`, which may be NULL if the index is 0. */
-static inline char *element(const void *p, int64_t index, int itemsize) { return (char *)p + index * itemsize; }
+/* The address of element `index` at `p`; NULL for NULL, to which C adds no number, not even 0. */
+static inline char *element(const void *p, int64_t index, int itemsize) {
+  return p ? (char *)p + index * itemsize : NULL;
+}
 
 /* One element, of 4 or 8 bytes. */
 static inline void copy_element(char *dst, const char *src, int itemsize) {
