@@ -26,7 +26,7 @@ FLAGS = ["-std=c11", "-O1", "-g1", "-ffp-contract=off", "-D_GNU_SOURCE", "-Icsrc
 FLAGS += ["-Wno-psabi", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"]
 FLAGS += ["-DOS_STACK_BYTES=1048576"]  # a function's arrays do not share memory
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow"]
-# Checks with which clang takes minutes for a file of kernels, without them 8 s; GCC's builds have them.
+# These checks of the kernels are left to GCC's builds: pytest --sanitize.
 NOT_IN_KERNELS = ["-fno-sanitize=alignment,null,object-size,pointer-overflow"]
 
 
