@@ -155,12 +155,15 @@ def _gelu_row(z, y):
 
 @compiled
 def _gelu_backward_row(grad_y, z, grad_z):
-    """As `_gelu_row`, of the derivative, which at z and at -z adds up to 1."""
+    """As `_gelu_row`, of the derivative, which at z and at -z adds up to 1.
+
+    From _TAIL_END on the derivative is 0 or 1 in float32, so an infinite grad_y makes NaN of the 0.
+    """
     for i in range(z.size):
         value = z[i]
         a = _magnitude(value)
         e, tail = _exp_and_tail(a)
-        left = tail - a * _NORMAL * e
+        left = 0.0 if a >= _TAIL_END else tail - a * _NORMAL * e
         grad_z[i] = np.float64(grad_y[i]) * (1.0 - left if value > 0 else left)
 
 
