@@ -110,7 +110,21 @@ def test_row_of_network_has_its_own_bits_in_any_batch(isa, dtype, training):
 
 @pytest.mark.parametrize(
     ("in_features", "out_features", "pieces"),
-    [(1, 1, 1), (3, 17, 2), (33, 1, 5), (40, 300, 1), (64, 64, 3), (288, 96, 3), (700, 31, 1), (1030, 15, 2)],
+    [
+        (1, 1, 1),
+        (3, 17, 2),
+        (15, 16, 2),
+        (16, 15, 1),
+        (17, 33, 7),
+        (33, 1, 5),
+        (31, 3, 256),
+        (40, 300, 1),
+        (64, 64, 3),
+        (257, 40, 2),
+        (288, 96, 3),
+        (700, 31, 1),
+        (1030, 15, 2),
+    ],
 )
 def test_row_of_product_has_its_own_bits_in_any_batch(isa, dtype, in_features, out_features, pieces):
     rng = np.random.default_rng(4)
@@ -122,11 +136,32 @@ def test_row_of_product_has_its_own_bits_in_any_batch(isa, dtype, in_features, o
         layer = fa.Maxout(in_features, out_features, pieces=pieces, dtype=dtype)
         layer.weight.data[...], layer.bias.data[...] = weight, bias
         frozen = fa.freeze(layer)
-        for rows in (1, 2, 7, 8, 16, 31, 130):
+        for rows in (1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 130):
             y, winners = fa.linear_maxout(x[:rows], weight, bias)
             assert y.tobytes() == whole[:rows].tobytes()
             assert winners.tobytes() == argmax[:rows].tobytes()
             assert frozen(x[:rows]).tobytes() == whole[:rows].tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_few_rows_of_special_values_are_those_of_many(isa, dtype, rows):
+    """NaN, infinities and denormal numbers, in arrays with strides."""
+    rng = np.random.default_rng(5)
+    special = np.array([np.nan, np.inf, -np.inf, np.finfo(dtype).smallest_subnormal, -0.0, 1.0], dtype)
+    x = np.where(rng.random((64, 2 * 37)) < 0.02, rng.choice(special, (64, 2 * 37)), 1.5).astype(dtype)[
+        :, ::2
+    ]
+    weight = np.where(rng.random((19, 3, 37)) < 0.01, rng.choice(special, (19, 3, 37)), -0.5).astype(dtype)
+    for transposed in (False, True):
+        w = np.asfortranarray(weight) if transposed else weight
+        with fa.reproducible():
+            whole, argmax = fa.linear_maxout(x, w)
+            y, winners = fa.linear_maxout(x[:rows], w)
+        np.testing.assert_array_equal(y, whole[:rows])
+        np.testing.assert_array_equal(winners, argmax[:rows])
+        np.testing.assert_array_equal(
+            np.isnan(y), np.isnan(fa.linear_maxout(x[:rows], w, backend="numpy")[0])
+        )
 
 
 def test_frozen_network_has_the_bits_of_its_layers(isa):

@@ -1,10 +1,10 @@
 #include "engine/batch_in_lanes.h"
 
-#include "engine/dots.h"
 #include "engine/pack.h"
 #include "engine/sizes.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
+#include "engine/unpacked.h"
 
 /* Panels of fewer bytes are packed by one thread, since a thread team takes longer to begin.
  * bench/tuning: min-shared-bytes */
@@ -51,7 +51,7 @@ static void finish_batch(const void *context, const struct kernels *kernels, str
     int64_t end = block.column + block.columns;
     for (int64_t column = block.column; column < end; column += kernels->lanes) {
       struct panel panel = {column, smaller(kernels->lanes, end - column), p->pieces};
-      multiply_dots(&e->tail, kernels, 0, e->tail.rows, &panel, memory);
+      multiply_unpacked(&e->tail, kernels, 0, e->tail.rows, &panel, 0, memory);
     }
     block.rows += e->tail.rows;
   }
@@ -107,6 +107,6 @@ int run_batch_in_lanes(const struct call *call, const struct product *p, int64_t
   context.tail.left = &tail_rows;
   context.tail.epilogue.y = element(p->epilogue.y, batch * p->epilogue.y_stride, itemsize);
   if (p->epilogue.argmax) context.tail.epilogue.argmax += batch * p->epilogue.y_stride;
-  const struct tile_epilogue epilogue = {store_batch, finish_batch, &context, dots_bytes(kernels, tail, p->pieces)};
+  const struct tile_epilogue epilogue = {store_batch, finish_batch, &context, unpacked_bytes(kernels, tail, p->pieces)};
   return run_tile_tasks(call, &exchanged, &plan, memory, &epilogue, WORKSPACE_DRIVER, threads);
 }

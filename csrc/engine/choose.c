@@ -70,7 +70,8 @@ enum way quickest_way(const struct product *p, const struct kernels *kernels, in
   int tier = kernels->pack_left != NULL;
   if (!one_order && !tier && p->depth >= MIN_SHORT_DEPTH &&
       p->rows * p->columns * p->pieces * p->depth <= MAX_SHORT_TERMS)
-    return DOTS;
+    return UNPACKED;
+  if (one_order && p->rows <= MAX_UNPACKED_ROWS) return UNPACKED;
   int64_t dots = one_order ? INT64_MAX : dots_cost(p, kernels, p->rows),
           packed_rows = p->columns * p->pieces + (tier ? p->rows : 0);
   int64_t tiles = packing_cost(p, kernels, packed_rows) + tiles_cost(p, kernels, p->rows);
@@ -78,7 +79,7 @@ enum way quickest_way(const struct product *p, const struct kernels *kernels, in
     *tail = one_order ? 0 : tail_rows(p, kernels);
     if (batch_cost(p, kernels, *tail) < smaller(dots, tiles)) return BATCH_IN_LANES;
   }
-  return dots < tiles ? DOTS : TILES;
+  return dots < tiles ? UNPACKED : TILES;
 }
 
 int worth_packing(const struct product *p, const struct kernels *kernels) {

@@ -208,9 +208,9 @@ struct plan plan_batch_in_lanes(const struct product *p, int64_t unit_rows, cons
   return plan;
 }
 
-struct dots_plan plan_dots(const struct product *p, const struct kernels *kernels, int threads) {
+struct unpacked_plan plan_unpacked(const struct product *p, const struct kernels *kernels, int threads) {
   /* This many columns stay in L1 while rows pass by. */
-  struct dots_plan plan = {.right = layout_of(p->depth, p->columns, p->pieces, kernels, p->pieces == 1 ? 2 : 1)};
+  struct unpacked_plan plan = {.right = layout_of(p->depth, p->columns, p->pieces, kernels, p->pieces == 1 ? 2 : 1)};
   const struct panel_layout *right = &plan.right;
   struct row_rules rules = {.multiple = 1};
   rules.rows_fit_l2 = p->rows * row_bytes(right) <= RESIDENT_ROWS_BYTES(kernels->tuning->l2_bytes);

@@ -56,13 +56,13 @@ struct plan plan_batch_in_lanes(const struct product *p, int64_t unit_rows, cons
 /* How panels that outlive a product are packed; the layout depends on depth, columns and pieces alone. */
 struct panel_layout packed_layout(int64_t depth, int64_t columns, int pieces, const struct kernels *kernels);
 
-/* Tasks and row blocks of dot products on unpacked weights. */
-struct dots_plan {
+/* Tasks and row blocks of a product on unpacked weights. */
+struct unpacked_plan {
   struct panel_layout right;
   int64_t task_panels, task_rows, row_block;
 };
 
-struct dots_plan plan_dots(const struct product *p, const struct kernels *kernels, int threads);
+struct unpacked_plan plan_unpacked(const struct product *p, const struct kernels *kernels, int threads);
 
 struct panel panel_at(const struct panel_layout *layout, int64_t index);
 

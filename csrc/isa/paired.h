@@ -34,6 +34,9 @@ typedef struct {
   own_mask low, high;
 } mask;
 
+#define OWN_VECTORS 2
+static inline own_vec *own_of(vec *a, int i) { return i ? &a->high : &a->low; }
+
 /* How many of the first n lanes are in each half */
 static inline int64_t in_low(int64_t n) { return n < OWN_LANES ? n : OWN_LANES; }
 static inline int64_t in_high(int64_t n) { return n - in_low(n); }

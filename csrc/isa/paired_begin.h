@@ -8,6 +8,7 @@
 #define vec_load_first own_load_first
 #define vec_store_first own_store_first
 #define vec_load_strided own_load_strided
+#define vec_load_transposed own_load_transposed
 #define vec_interleave_low own_interleave_low
 #define vec_interleave_high own_interleave_high
 #define vec_add own_add

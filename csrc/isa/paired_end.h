@@ -8,6 +8,7 @@
 #undef vec_load_first
 #undef vec_store_first
 #undef vec_load_strided
+#undef vec_load_transposed
 #undef vec_interleave_low
 #undef vec_interleave_high
 #undef vec_add

@@ -36,8 +36,8 @@ static ALWAYS_INLINE void sum_lanes(int n, const vec *v, real *sums) {
 
 /* acc (rows, units) += x (rows, n) . w (units, n), n <= LANES.  Nothing is prefetched by hand, though a single
  * row waits for memory.  bench/tuning: dots-prefetch */
-static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct dots *t, const real *x, const real *w,
-                                   int64_t n) {
+static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct unpacked *t, const real *x,
+                                   const real *w, int64_t n) {
   vec b[DOT_UNITS];
   UNROLL
   for (int u = 0; u < units; u++) {
@@ -53,7 +53,7 @@ static ALWAYS_INLINE void dot_step(int rows, int units, vec *acc, const struct d
 }
 
 /* sums [rows][units] = x (rows, depth) . w (units, depth) */
-static ALWAYS_INLINE void dot_tile(int rows, int units, const struct dots *t, const real *x, const real *w,
+static ALWAYS_INLINE void dot_tile(int rows, int units, const struct unpacked *t, const real *x, const real *w,
                                    real *sums) {
   int64_t d = 0;
   do {
@@ -73,10 +73,26 @@ static ALWAYS_INLINE void dot_tile(int rows, int units, const struct dots *t, co
   } while (d < t->depth);
 }
 
+/* The place of a unit's sum in a panel's */
+struct unit_place {
+  int64_t column;
+  int piece;
+};
+
+/* tile (rows, n), rows `stride` apart: the sums of the n units from `place` on, which advances */
+static ALWAYS_INLINE void place_sums(int rows, int n, const real *tile, int stride, const struct unpacked *t,
+                                     struct unit_place *place, real *sums) {
+  for (int i = 0; i < n; i++) {
+    for (int r = 0; r < rows; r++)
+      sums[r * t->sums_stride + place->piece * LANES + place->column] = tile[r * stride + i];
+    if (++place->piece == t->pieces) *place = (struct unit_place){place->column + 1, 0};
+  }
+}
+
 /* All the units of a panel for `rows` rows, a constant */
-static ALWAYS_INLINE void dot_rows(int rows, const struct dots *t, const real *x, real *sums) {
-  int64_t column = 0, units = t->columns * t->pieces;
-  int piece = 0;
+static ALWAYS_INLINE void dot_rows(int rows, const struct unpacked *t, const real *x, real *sums) {
+  struct unit_place place = {0};
+  int64_t units = t->columns * t->pieces;
   const real *w = t->w;
   for (int64_t u = 0; u < units; u += DOT_UNITS, w += DOT_UNITS * t->unit_stride) {
     real tile[DOT_SUMS];
@@ -94,18 +110,12 @@ static ALWAYS_INLINE void dot_rows(int rows, const struct dots *t, const real *x
       dot_tile(rows, 1, t, x, w, tile);
       break;
     }
-    for (int i = 0; i < n; i++) {
-      for (int r = 0; r < rows; r++) sums[r * t->sums_stride + piece * LANES + column] = tile[r * n + i];
-      if (++piece == t->pieces) {
-        piece = 0;
-        column++;
-      }
-    }
+    place_sums(rows, n, tile, n, t, &place, sums);
   }
 }
 
 /* Rows are cut into tiles whose heights differ by one at most. */
-static void dots(const struct dots *t) {
+static void dots(const struct unpacked *t) {
   int64_t tiles = (t->rows + DOT_ROWS - 1) / DOT_ROWS;
   for (int64_t i = 0; i < tiles; i++) {
     int64_t first = i * t->rows / tiles, height = (i + 1) * t->rows / tiles - first;

@@ -42,6 +42,7 @@ const struct double_lanes DOUBLE_LANES = {gelu_tanh_forward_f32, mish_forward_f3
 #include "kernels/pack.h"
 #include "kernels/sums.h"
 #include "kernels/tile.h"
+#include "kernels/unpacked_tiles.h"
 
 const struct kernels KERNELS = {
     .itemsize = sizeof(real),
@@ -58,6 +59,7 @@ const struct kernels KERNELS = {
     .store_maxout = store_maxout,
     .store_batch = store_batch,
     .dots = dots,
+    .unpacked_tiles = sizeof(vec) == 64 ? unpacked_tiles : NULL,
     .gather_vectors = GATHER_VECTORS,
     .pack_table = pack_table,
     .gather_x = {NULL, WIDTHS(GATHER_X_NAME)},

@@ -23,15 +23,38 @@ static ALWAYS_INLINE void transpose_vectors(vec *v) {
 }
 
 #if !defined(FAST_TRANSPOSE)
-/* src (LANES, LANES) -> dst, its transpose */
-static inline void transpose_block(const real *src, int64_t src_stride, real *dst, int64_t dst_stride) {
-  vec v[LANES];
+/* columns[c], lane r = p[r step + c] */
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
   UNROLL
-  for (int i = 0; i < LANES; i++) v[i] = vec_load(src + i * src_stride);
-  transpose_vectors(v);
-  UNROLL
-  for (int i = 0; i < LANES; i++) vec_store(dst + i * dst_stride, v[i]);
+  for (int r = 0; r < LANES; r++) columns[r] = vec_load(p + r * step);
+  transpose_vectors(columns);
 }
 #endif
+
+/* The ISA's own vectors; those of isa/paired.h are two each. */
+#ifndef OWN_VECTORS
+#define OWN_VECTORS 1
+#define OWN_LANES LANES
+#define own_vec vec
+#define own_set1 vec_set1
+#define own_store vec_store
+#define own_accumulate vec_accumulate
+#define own_load_transposed vec_load_transposed
+static inline own_vec *own_of(vec *a, int i) { return a + i; }
+#endif
+
+/* src (LANES, LANES) -> dst, its transpose */
+static inline void transpose_block(const real *src, int64_t src_stride, real *dst, int64_t dst_stride) {
+  UNROLL
+  for (int r = 0; r < LANES; r += OWN_LANES) {
+    UNROLL
+    for (int c = 0; c < LANES; c += OWN_LANES) {
+      own_vec columns[OWN_LANES];
+      own_load_transposed(src + r * src_stride + c, src_stride, columns);
+      UNROLL
+      for (int i = 0; i < OWN_LANES; i++) own_store(dst + (c + i) * dst_stride + r, columns[i]);
+    }
+  }
+}
 
 #endif

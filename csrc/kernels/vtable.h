@@ -22,6 +22,10 @@
 #define MAX_REGISTER_ROWS 12
 #define MAX_TILE_SUMS 25
 
+/* Upper limit on the rows of a micro-tile on unpacked weights; from more rows on, packing costs less.
+ * bench/tuning: max-unpacked-rows */
+#define MAX_UNPACKED_ROWS 4
+
 /* Rows of the table that a gather reads: with the most columns that it takes, 40 KiB of L1 (AVX-512) or 24 (AVX2). */
 #define TABLE_ROWS 64
 
@@ -75,12 +79,12 @@ struct epilogue_batch {
   uint8_t *argmax; /* or NULL */
 };
 
-/* Dot products on unpacked weights: sums [rows][pieces][lanes] = x (rows, depth) . w (columns, pieces, depth), the
- * columns in the lanes; with one piece there may be more columns than lanes. */
-struct dots {
+/* A panel on unpacked weights: sums [rows][pieces][lanes] = x (rows, depth) . w (columns, pieces, depth), the columns
+ * in the lanes; with one piece there may be more columns than lanes. */
+struct unpacked {
   int64_t rows, columns;
   int pieces;
-  int64_t depth;
+  int64_t depth, cut; /* dot products have a cut of their own */
   const void *x, *w;
   void *sums;
   int64_t x_stride, unit_stride, sums_stride;
@@ -271,7 +275,9 @@ struct kernels {
 
   /* Only the tables of the vector units have the members below. */
   void (*store_batch)(const struct epilogue_batch *);
-  void (*dots)(const struct dots *);
+  void (*dots)(const struct unpacked *); /* the sums have an order of their own */
+  /* the sums have the order of `multiply`; NULL without AVX-512's lanes */
+  void (*unpacked_tiles)(const struct unpacked *);
 
   int gather_vectors; /* the most vectors of a gather */
   /* src rows -> dst [rows][width], zeros from `columns` on */

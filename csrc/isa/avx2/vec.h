@@ -31,6 +31,31 @@ static inline vec vec_interleave_low(vec a, vec b) {
 static inline vec vec_interleave_high(vec a, vec b) {
   return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
 }
+/* As in avx512/vec.h.  bench/tuning: transpose-block */
+#define FAST_TRANSPOSE
+static inline vec load_halves(const real *p, int64_t step) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1);
+}
+static inline void transpose_halves(const vec *rows, vec *columns) {
+  __m256d low_01 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1]));
+  __m256d low_23 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3]));
+  __m256d high_01 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1]));
+  __m256d high_23 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
+  columns[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(low_01, low_23));
+  columns[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low_01, low_23));
+  columns[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high_01, high_23));
+  columns[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high_01, high_23));
+}
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
+  vec rows[2][4]; /* rows[c][r]: 4 columns of the rows r, r + 4 */
+  UNROLL
+  for (int r = 0; r < 4; r++, p += step) {
+    UNROLL
+    for (int c = 0; c < 2; c++) rows[c][r] = load_halves(p + 4 * c, 4 * step);
+  }
+  UNROLL
+  for (int c = 0; c < 2; c++) transpose_halves(rows[c], columns + 4 * c);
+}
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm256_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
 }
@@ -110,6 +135,23 @@ static inline vec vec_interleave_low(vec a, vec b) {
 }
 static inline vec vec_interleave_high(vec a, vec b) {
   return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
+#define FAST_TRANSPOSE
+static inline vec load_halves(const real *p, int64_t step) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(p + step), 1);
+}
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
+  vec rows[2][2]; /* rows[c][r]: 2 columns of the rows r, r + 2 */
+  UNROLL
+  for (int r = 0; r < 2; r++, p += step) {
+    UNROLL
+    for (int c = 0; c < 2; c++) rows[c][r] = load_halves(p + 2 * c, 2 * step);
+  }
+  UNROLL
+  for (int c = 0; c < 2; c++) {
+    columns[2 * c] = _mm256_unpacklo_pd(rows[c][0], rows[c][1]);
+    columns[2 * c + 1] = _mm256_unpackhi_pd(rows[c][0], rows[c][1]);
+  }
 }
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm256_setr_pd(p[0], p[step], p[2 * step], p[3 * step]);

@@ -30,29 +30,32 @@ static inline vec vec_interleave_low(vec a, vec b) {
 static inline vec vec_interleave_high(vec a, vec b) {
   return _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
 }
-/* Transposes 4 columns at a time: loads of 4 elements put them where shuffles within 128 bits do the rest, and few
- * loads cross cache lines.  bench/tuning: transpose-block */
+/* Loads of 4 elements put them where shuffles within 128 bits do the rest.  Each row is read whole before the next,
+ * since rows that fall into one set of L1 evict each other.  bench/tuning: transpose-block */
 #define FAST_TRANSPOSE
-static inline void transpose_block(const real *src, int64_t src_stride, real *dst, int64_t dst_stride) {
-  for (int c = 0; c < LANES; c += 4, src += 4, dst += 4 * dst_stride) {
-    vec rows[4]; /* rows[r]: the rows r, r + 4, r + 8, r + 12 of 4 columns */
+static inline void transpose_quarters(const vec *rows, vec *columns) {
+  __m512d low_01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+  __m512d low_23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+  __m512d high_01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+  __m512d high_23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+  columns[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low_01, low_23));
+  columns[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low_01, low_23));
+  columns[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high_01, high_23));
+  columns[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high_01, high_23));
+}
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
+  vec rows[4][4]; /* rows[c][r]: 4 columns of the rows r, r + 4, r + 8, r + 12 */
+  UNROLL
+  for (int r = 0; r < 16; r++, p += step) {
     UNROLL
-    for (int r = 0; r < 4; r++) {
-      const real *row = src + r * src_stride;
-      rows[r] = _mm512_castps128_ps512(_mm_loadu_ps(row));
-      rows[r] = _mm512_mask_broadcast_f32x4(rows[r], 0x00f0, _mm_loadu_ps(row + 4 * src_stride));
-      rows[r] = _mm512_mask_broadcast_f32x4(rows[r], 0x0f00, _mm_loadu_ps(row + 8 * src_stride));
-      rows[r] = _mm512_mask_broadcast_f32x4(rows[r], 0xf000, _mm_loadu_ps(row + 12 * src_stride));
+    for (int c = 0; c < 4; c++) {
+      __m128 quarter = _mm_loadu_ps(p + 4 * c);
+      rows[c][r % 4] = r < 4 ? _mm512_castps128_ps512(quarter)
+                             : _mm512_mask_broadcast_f32x4(rows[c][r % 4], (__mmask16)(0xf << r / 4 * 4), quarter);
     }
-    __m512d low_01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
-    __m512d low_23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
-    __m512d high_01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
-    __m512d high_23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
-    vec_store(dst, _mm512_castpd_ps(_mm512_unpacklo_pd(low_01, low_23)));
-    vec_store(dst + dst_stride, _mm512_castpd_ps(_mm512_unpackhi_pd(low_01, low_23)));
-    vec_store(dst + 2 * dst_stride, _mm512_castpd_ps(_mm512_unpacklo_pd(high_01, high_23)));
-    vec_store(dst + 3 * dst_stride, _mm512_castpd_ps(_mm512_unpackhi_pd(high_01, high_23)));
   }
+  UNROLL
+  for (int c = 0; c < 4; c++) transpose_quarters(rows[c], columns + 4 * c);
 }
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
@@ -128,6 +131,24 @@ static inline vec vec_interleave_low(vec a, vec b) {
 }
 static inline vec vec_interleave_high(vec a, vec b) {
   return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
+#define FAST_TRANSPOSE
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
+  vec rows[4][2]; /* rows[c][r]: 2 columns of the rows r, r + 2, r + 4, r + 6 */
+  UNROLL
+  for (int r = 0; r < 8; r++, p += step) {
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+      __m128d quarter = _mm_loadu_pd(p + 2 * c);
+      rows[c][r % 2] = r < 2 ? _mm512_castpd128_pd512(quarter)
+                             : _mm512_mask_broadcast_f64x2(rows[c][r % 2], (__mmask8)(3 << r / 2 * 2), quarter);
+    }
+  }
+  UNROLL
+  for (int c = 0; c < 4; c++) {
+    columns[2 * c] = _mm512_unpacklo_pd(rows[c][0], rows[c][1]);
+    columns[2 * c + 1] = _mm512_unpackhi_pd(rows[c][0], rows[c][1]);
+  }
 }
 static inline vec vec_load_strided(const real *p, int64_t step) {
   return _mm512_setr_pd(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);

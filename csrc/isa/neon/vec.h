@@ -54,6 +54,33 @@ static inline vec vec_interleave_low(vec a, vec b) {
 static inline vec vec_interleave_high(vec a, vec b) {
   return (vec){NEON(zip1q)(a.high, b.high), NEON(zip2q)(a.high, b.high)};
 }
+#define FAST_TRANSPOSE
+/* Columns of LANES / 2 rows */
+static inline void half_transposed(const real *p, int64_t step, half *columns) {
+  half row_0 = NEON(ld1q)(p), row_1 = NEON(ld1q)(p + step);
+#if REAL_BITS == 32
+  half row_2 = vld1q_f32(p + 2 * step), row_3 = vld1q_f32(p + 3 * step);
+  half low_02 = vzip1q_f32(row_0, row_2), low_13 = vzip1q_f32(row_1, row_3);
+  half high_02 = vzip2q_f32(row_0, row_2), high_13 = vzip2q_f32(row_1, row_3);
+  columns[0] = vzip1q_f32(low_02, low_13);
+  columns[1] = vzip2q_f32(low_02, low_13);
+  columns[2] = vzip1q_f32(high_02, high_13);
+  columns[3] = vzip2q_f32(high_02, high_13);
+#else
+  columns[0] = vzip1q_f64(row_0, row_1);
+  columns[1] = vzip2q_f64(row_0, row_1);
+#endif
+}
+static inline void vec_load_transposed(const real *p, int64_t step, vec *columns) {
+  half low[LANES], high[LANES];
+  UNROLL
+  for (int c = 0; c < LANES; c += LANES / 2) {
+    half_transposed(p + c, step, low + c);
+    half_transposed(p + LANES / 2 * step + c, step, high + c);
+  }
+  UNROLL
+  for (int c = 0; c < LANES; c++) columns[c] = (vec){low[c], high[c]};
+}
 static inline vec vec_load_strided(const real *p, int64_t step) {
   real lanes[LANES];
   UNROLL

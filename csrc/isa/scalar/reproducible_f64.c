@@ -5,12 +5,6 @@
 #define DOUBLE_LANES double_lanes_scalar_reproducible
 #define VECTOR_BYTES 64
 #include "isa/region_begin.h"
-/* Optimised for size: 16 lanes of scalar code, unrolled, would be half of the library. */
-#undef UNROLL
-#define UNROLL
-#ifndef __clang__
-#pragma GCC optimize("Os")
-#endif
 #include "isa/scalar/vec.h"
 #include "isa/scalar/tuning.h"
 #include "kernels/instantiate.h"

@@ -12,6 +12,12 @@
 
 #ifdef VECTOR_BYTES
 #define VECTOR_REGISTERS 8
+/* Optimised for size: 16 lanes of scalar code, unrolled, would be half of the library. */
+#undef UNROLL
+#define UNROLL
+#ifndef __clang__
+#pragma GCC optimize("Os")
+#endif
 #else
 #define VECTOR_BYTES 16
 #define VECTOR_REGISTERS 16

@@ -1,0 +1,94 @@
+/* Micro-tiles of few rows on unpacked weights, which come into the lanes in registers.  The sums are those of
+ * micro-tiles on packed weights, in the same order. */
+#ifndef FA_UNPACKED_TILES_H
+#define FA_UNPACKED_TILES_H
+
+#ifndef REAL_BITS
+#include "kernels/editor.h"
+#endif
+
+#include "kernels/dots.h"
+#include "kernels/tile.h"
+#include "kernels/transpose.h"
+
+/* columns[c], lane u = w[u step + c], for u < units and c < n; zeros elsewhere */
+static ALWAYS_INLINE void load_units(int64_t units, int64_t n, const real *w, int64_t step, own_vec *columns) {
+  real block[OWN_LANES * OWN_LANES];
+  if (units < OWN_LANES || n < OWN_LANES) {
+    memset(block, 0, sizeof block);
+    for (int64_t u = 0; u < units && u < OWN_LANES; u++)
+      memcpy(block + u * OWN_LANES, w + u * step, (size_t)n * sizeof(real));
+    w = block;
+    step = OWN_LANES;
+  }
+  own_load_transposed(w, step, columns);
+}
+
+/* acc (rows) += x (rows, n) . w (units, n), the units in the lanes; n <= LINE_REALS.  A line of each unit is read
+ * whole, since units that fall into one set of L1 evict each other. */
+static ALWAYS_INLINE void add_terms(int rows, int64_t n, vec *acc, const real *x, int64_t x_stride, int64_t units,
+                                    const real *w, int64_t step) {
+  UNROLL
+  for (int p = 0; p < OWN_VECTORS; p++, units -= OWN_LANES, w += OWN_LANES * step) {
+    for (int64_t d = 0; d < n; d += OWN_LANES) {
+      int64_t terms = n - d < OWN_LANES ? n - d : OWN_LANES;
+      own_vec columns[OWN_LANES];
+      load_units(units, terms, w + d, step, columns);
+      UNROLL
+      for (int c = 0; c < terms; c++) {
+        UNROLL
+        for (int r = 0; r < rows; r++)
+          own_accumulate(own_of(&acc[r], p), own_set1(x[r * x_stride + d + c]), columns[c]);
+      }
+    }
+  }
+}
+
+/* sums [rows][lanes] = x (rows, depth) . w (units, depth) */
+static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, const real *x, int64_t units, const real *w,
+                                        real *sums) {
+  int64_t d = 0;
+  do {
+    int64_t end = t->depth - d > t->cut ? d + t->cut : t->depth;
+    int first = d == 0;
+    vec acc[MAX_UNPACKED_ROWS];
+    UNROLL
+    for (int r = 0; r < rows; r++) acc[r] = vec_set1(0);
+    for (; d + LINE_REALS <= end; d += LINE_REALS)
+      add_terms(rows, LINE_REALS, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
+    if (d < end) add_terms(rows, end - d, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
+    d = end;
+    UNROLL
+    for (int r = 0; r < rows; r++)
+      vec_store(sums + r * LANES, first ? acc[r] : vec_add(vec_load(sums + r * LANES), acc[r]));
+  } while (d < t->depth);
+}
+
+/* All the units of a panel for `rows` rows, a constant */
+static ALWAYS_INLINE void unpacked_rows(int rows, const struct unpacked *t, const real *x, real *sums) {
+  struct unit_place place = {0};
+  const real *w = t->w;
+  for (int64_t units = t->columns * t->pieces; units > 0; units -= LANES, w += LANES * t->unit_stride) {
+    real tile[MAX_UNPACKED_ROWS * LANES];
+    unpacked_tile(rows, t, x, units, w, tile);
+    place_sums(rows, units < LANES ? (int)units : LANES, tile, LANES, t, &place, sums);
+  }
+}
+
+/* Rows are cut into tiles whose heights differ by one at most. */
+static void unpacked_tiles(const struct unpacked *t) {
+  int64_t tiles = (t->rows + MAX_UNPACKED_ROWS - 1) / MAX_UNPACKED_ROWS;
+  for (int64_t i = 0; i < tiles; i++) {
+    int64_t first = i * t->rows / tiles, height = (i + 1) * t->rows / tiles - first;
+    const real *x = (const real *)t->x + first * t->x_stride;
+    real *sums = (real *)t->sums + first * t->sums_stride;
+    switch (height) {
+    case 4: unpacked_rows(4, t, x, sums); break;
+    case 3: unpacked_rows(3, t, x, sums); break;
+    case 2: unpacked_rows(2, t, x, sums); break;
+    default: unpacked_rows(1, t, x, sums); break;
+    }
+  }
+}
+
+#endif
