@@ -145,8 +145,8 @@ def work(job: dict[str, Any]) -> None:
             tallies += done
             calls += sum(int(entry[0]) for tally in done for entry in tally.operations.values())
             number += count
-            if number // count % 64 == 0:
-                gc.collect(1)  # the cases since, whose functions and arrays hold each other
+            if number // count % 64 == 0:  # the cases since, whose functions and arrays hold each other
+                gc.collect(1 if number // count % 2048 else 2)
             if time.monotonic() - last > INTERVAL or any(tally.failures for tally in done):
                 report(tallies, number)
                 tallies, last = [], time.monotonic()
