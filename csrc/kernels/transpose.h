@@ -37,6 +37,7 @@ static inline void vec_load_transposed(const real *p, int64_t step, vec *columns
 #define OWN_LANES LANES
 #define own_vec vec
 #define own_set1 vec_set1
+#define own_load_first vec_load_first
 #define own_store vec_store
 #define own_accumulate vec_accumulate
 #define own_load_transposed vec_load_transposed

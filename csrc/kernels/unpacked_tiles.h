@@ -11,13 +11,16 @@
 #include "kernels/tile.h"
 #include "kernels/transpose.h"
 
+/* Units a multiple of this many bytes apart fall into one or two sets of L1, of 8 lines or more each.
+ * bench/tuning: shared-sets */
+#define SHARED_SETS 2048
+
 /* columns[c], lane u = w[u step + c], for u < units and c < n; zeros elsewhere */
 static ALWAYS_INLINE void load_units(int64_t units, int64_t n, const real *w, int64_t step, own_vec *columns) {
   real block[OWN_LANES * OWN_LANES];
   if (units < OWN_LANES || n < OWN_LANES) {
-    memset(block, 0, sizeof block);
-    for (int64_t u = 0; u < units && u < OWN_LANES; u++)
-      memcpy(block + u * OWN_LANES, w + u * step, (size_t)n * sizeof(real));
+    for (int64_t u = 0; u < OWN_LANES; u++)
+      own_store(block + u * OWN_LANES, u < units ? own_load_first(w + u * step, n) : own_set1(0));
     w = block;
     step = OWN_LANES;
   }
@@ -47,6 +50,9 @@ static ALWAYS_INLINE void add_terms(int rows, int64_t n, vec *acc, const real *x
 /* sums [rows][lanes] = x (rows, depth) . w (units, depth) */
 static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, const real *x, int64_t units, const real *w,
                                         real *sums) {
+  /* elements before the first whole line, if a line that is read in two parts would leave L1 between them */
+  const int64_t ahead =
+      t->unit_stride % (SHARED_SETS / (int64_t)sizeof(real)) ? 0 : (int64_t)(-(uintptr_t)w / sizeof(real) % LINE_REALS);
   int64_t d = 0;
   do {
     int64_t end = t->depth - d > t->cut ? d + t->cut : t->depth;
@@ -54,6 +60,10 @@ static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, cons
     vec acc[MAX_UNPACKED_ROWS];
     UNROLL
     for (int r = 0; r < rows; r++) acc[r] = vec_set1(0);
+    if (ahead > 0 && d + ahead < end) {
+      add_terms(rows, ahead, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
+      d += ahead;
+    }
     for (; d + LINE_REALS <= end; d += LINE_REALS)
       add_terms(rows, LINE_REALS, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
     if (d < end) add_terms(rows, end - d, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
