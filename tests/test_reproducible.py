@@ -143,6 +143,21 @@ def test_row_of_product_has_its_own_bits_in_any_batch(isa, dtype, in_features, o
             assert frozen(x[:rows]).tobytes() == whole[:rows].tobytes()
 
 
+@pytest.mark.parametrize("in_features", [512, 1024, 1536])
+@pytest.mark.parametrize("begin", [0, 1, 4, 15])
+def test_few_rows_on_weights_that_begin_within_a_line_are_those_of_many(isa, dtype, in_features, begin):
+    """Rows of the weight fall into few sets of L1; each cut begins with the elements before a line."""
+    rng = np.random.default_rng(6)
+    memory = rng.standard_normal(19 * 2 * in_features + 64).astype(dtype)
+    begin += -memory.ctypes.data % 64 // memory.itemsize
+    weight = memory[begin : begin + 19 * 2 * in_features].reshape(19, 2, in_features)
+    x = rng.standard_normal((24, in_features)).astype(dtype)
+    with fa.reproducible():
+        whole = fa.linear_maxout(x, weight)[0]
+        for rows in (1, 2, 3, 4):
+            assert fa.linear_maxout(x[:rows], weight)[0].tobytes() == whole[:rows].tobytes()
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
 def test_few_rows_of_special_values_are_those_of_many(isa, dtype, rows):
     """NaN, infinities and denormal numbers, in arrays with strides."""
