@@ -34,6 +34,7 @@ KERNELS = [
     "maxout",
     "network",
     "optim",
+    "reproducible",
     "residual",
     "threads",
     "tiers",
