@@ -111,6 +111,7 @@ def test_row_of_network_has_its_own_bits_in_any_batch(isa, dtype, training):
 @pytest.mark.parametrize(
     ("in_features", "out_features", "pieces"),
     [
+        (0, 3, 2),
         (1, 1, 1),
         (3, 17, 2),
         (15, 16, 2),

@@ -175,6 +175,16 @@ def test_maxout_of_a_window_is_within_the_bounds_of_a_matrix_of_windows(
 
 
 @ROWS
+@SIZES
+def test_reproducible_maxout_of_a_window_has_the_bits_of_a_matrix_of_windows(rows, size, dtype, rng):
+    x, weight, bias, _ = window_inputs(rng, rows, 7, 19, 3, size, dtype)
+    with fa.reproducible():
+        y = window_maxout(weight, bias, size).forward(x)
+        expected, _ = fa.linear_maxout(windows_of(x, size), weight, bias)
+    assert_same_bits((y,), (expected,))
+
+
+@ROWS
 @FEATURES
 @SIZES
 @pytest.mark.parametrize("activation", ["identity", "relu", "gelu"])

@@ -73,7 +73,7 @@ static ALWAYS_INLINE void dot_tile(int rows, int units, const struct unpacked *t
   } while (d < t->depth);
 }
 
-/* The place of a unit's sum in a panel's */
+/* The place of a unit's sum among those of a panel */
 struct unit_place {
   int64_t column;
   int piece;

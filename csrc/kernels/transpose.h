@@ -31,7 +31,7 @@ static inline void vec_load_transposed(const real *p, int64_t step, vec *columns
 }
 #endif
 
-/* The ISA's own vectors; those of isa/paired.h are two each. */
+/* A vector is one of the ISA's own, or two of them in isa/paired.h. */
 #ifndef OWN_VECTORS
 #define OWN_VECTORS 1
 #define OWN_LANES LANES

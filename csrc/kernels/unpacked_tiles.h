@@ -11,9 +11,9 @@
 #include "kernels/tile.h"
 #include "kernels/transpose.h"
 
-/* Units a multiple of this many bytes apart fall into one or two sets of L1, of 8 lines or more each.
+/* Units this many bytes apart, or a multiple of it, fall into one or two sets of L1.  A set holds 8 lines or more.
  * bench/tuning: shared-sets */
-#define SHARED_SETS 2048
+#define SHARED_SETS_BYTES 2048
 
 /* columns[c], lane u = w[u step + c], for u < units and c < n; zeros elsewhere */
 static ALWAYS_INLINE void load_units(int64_t units, int64_t n, const real *w, int64_t step, own_vec *columns) {
@@ -38,7 +38,8 @@ static ALWAYS_INLINE void add_terms(int rows, int64_t n, vec *acc, const real *x
       own_vec columns[OWN_LANES];
       load_units(units, terms, w + d, step, columns);
       UNROLL
-      for (int c = 0; c < terms; c++) {
+      for (int c = 0; c < OWN_LANES; c++) {
+        if (c == terms) break;
         UNROLL
         for (int r = 0; r < rows; r++)
           own_accumulate(own_of(&acc[r], p), own_set1(x[r * x_stride + d + c]), columns[c]);
@@ -51,8 +52,9 @@ static ALWAYS_INLINE void add_terms(int rows, int64_t n, vec *acc, const real *x
 static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, const real *x, int64_t units, const real *w,
                                         real *sums) {
   /* elements before the first whole line, if a line that is read in two parts would leave L1 between them */
-  const int64_t ahead =
-      t->unit_stride % (SHARED_SETS / (int64_t)sizeof(real)) ? 0 : (int64_t)(-(uintptr_t)w / sizeof(real) % LINE_REALS);
+  const int64_t ahead = t->unit_stride % (SHARED_SETS_BYTES / (int64_t)sizeof(real))
+                            ? 0
+                            : (int64_t)(-(uintptr_t)w / sizeof(real) % LINE_REALS);
   int64_t d = 0;
   do {
     int64_t end = t->depth - d > t->cut ? d + t->cut : t->depth;
@@ -60,14 +62,13 @@ static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, cons
     vec acc[MAX_UNPACKED_ROWS];
     UNROLL
     for (int r = 0; r < rows; r++) acc[r] = vec_set1(0);
-    if (ahead > 0 && d + ahead < end) {
-      add_terms(rows, ahead, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
-      d += ahead;
+    for (int64_t n = ahead ? ahead : LINE_REALS; d < end; d += n, n = LINE_REALS) {
+      if (n > end - d) n = end - d;
+      if (n == LINE_REALS)
+        add_terms(rows, LINE_REALS, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
+      else
+        add_terms(rows, n, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
     }
-    for (; d + LINE_REALS <= end; d += LINE_REALS)
-      add_terms(rows, LINE_REALS, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
-    if (d < end) add_terms(rows, end - d, acc, x + d, t->x_stride, units, w + d, t->unit_stride);
-    d = end;
     UNROLL
     for (int r = 0; r < rows; r++)
       vec_store(sums + r * LANES, first ? acc[r] : vec_add(vec_load(sums + r * LANES), acc[r]));
@@ -85,18 +86,18 @@ static ALWAYS_INLINE void unpacked_rows(int rows, const struct unpacked *t, cons
   }
 }
 
-/* Rows are cut into tiles whose heights differ by one at most. */
+_Static_assert(MAX_UNPACKED_ROWS == 4, "the heights of the switch");
+
+/* Only a frozen layer without inputs has more rows than a tile. */
 static void unpacked_tiles(const struct unpacked *t) {
-  int64_t tiles = (t->rows + MAX_UNPACKED_ROWS - 1) / MAX_UNPACKED_ROWS;
-  for (int64_t i = 0; i < tiles; i++) {
-    int64_t first = i * t->rows / tiles, height = (i + 1) * t->rows / tiles - first;
-    const real *x = (const real *)t->x + first * t->x_stride;
-    real *sums = (real *)t->sums + first * t->sums_stride;
-    switch (height) {
-    case 4: unpacked_rows(4, t, x, sums); break;
-    case 3: unpacked_rows(3, t, x, sums); break;
+  for (int64_t row = 0; row < t->rows; row += MAX_UNPACKED_ROWS) {
+    const real *x = (const real *)t->x + row * t->x_stride;
+    real *sums = (real *)t->sums + row * t->sums_stride;
+    switch (t->rows - row) {
+    case 1: unpacked_rows(1, t, x, sums); break;
     case 2: unpacked_rows(2, t, x, sums); break;
-    default: unpacked_rows(1, t, x, sums); break;
+    case 3: unpacked_rows(3, t, x, sums); break;
+    default: unpacked_rows(4, t, x, sums); break;
     }
   }
 }

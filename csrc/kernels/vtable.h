@@ -22,7 +22,7 @@
 #define MAX_REGISTER_ROWS 12
 #define MAX_TILE_SUMS 25
 
-/* Upper limit on the rows of a micro-tile on unpacked weights; from more rows on, packing costs less.
+/* Upper limit on the rows of a micro-tile on unpacked weights.  With more rows, packing costs less.
  * bench/tuning: max-unpacked-rows */
 #define MAX_UNPACKED_ROWS 4
 

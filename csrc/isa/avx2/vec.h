@@ -31,7 +31,7 @@ static inline vec vec_interleave_low(vec a, vec b) {
 static inline vec vec_interleave_high(vec a, vec b) {
   return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
 }
-/* As in avx512/vec.h.  bench/tuning: transpose-block */
+/* Loads of 4 elements put them where shuffles within 128 bits do the rest.  bench/tuning: transpose-block */
 #define FAST_TRANSPOSE
 static inline vec load_halves(const real *p, int64_t step) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1);

@@ -55,7 +55,7 @@ static inline vec vec_interleave_high(vec a, vec b) {
   return (vec){NEON(zip1q)(a.high, b.high), NEON(zip2q)(a.high, b.high)};
 }
 #define FAST_TRANSPOSE
-/* Columns of LANES / 2 rows */
+/* columns[c], lane r = p[r step + c], for c < LANES / 2 */
 static inline void half_transposed(const real *p, int64_t step, half *columns) {
   half row_0 = NEON(ld1q)(p), row_1 = NEON(ld1q)(p + step);
 #if REAL_BITS == 32
