@@ -2,7 +2,7 @@
 
 import pytest
 from support.processes import output_of, run_python
-from support.variants import COMPILED_BACKENDS, needs_c, needs_proc
+from support.variants import COMPILED_BACKENDS, needs_c, needs_plain_build, needs_proc
 
 # rows x out_features x pieces pre-activations would take 512 MB; y, argmax and weight take 21 MB, or 5.
 PEAK = """
@@ -104,6 +104,7 @@ HIDDEN = """
 """
 
 
+@needs_plain_build
 @needs_proc
 @pytest.mark.parametrize(
     ("call", "rows"), [(LINEAR_BACKWARD, 20000), (HIDDEN, 1024)], ids=["linear", "frozen"]

@@ -9,7 +9,6 @@ import itertools
 import mmap
 import os
 import pickle
-import threading
 import weakref
 
 import numpy as np
@@ -480,31 +479,6 @@ def test_network_of_a_size_beyond_any_memory_raises(tmp_path):
     model[1].weight.data = zeros.reshape(1, hidden)
     with pytest.raises(MemoryError):
         model(np.ones((rows, 1), F32), training=True)
-
-
-def test_training_in_several_threads_is_memory_safe(rng):
-    """Threads that train one model get wrong results or an error, and never read outside an array."""
-    model = fa.Sequential(
-        fa.Linear(16, 64, activation="gelu", rng=0), fa.Dropout(0.1, rng=1), fa.Linear(64, 8, rng=2)
-    )
-    failures = []
-
-    def work(rows):
-        x = np.ones((rows, 16), F32)
-        for _ in range(60):
-            try:
-                model.backward(model(x, training=True))
-            except (RuntimeError, ValueError):
-                pass
-            except BaseException as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(rows,)) for rows in (1, 50, 400, 3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 # ---- wrong arguments: the errors of the layers one by one

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from support.variants import COMPILED_BACKENDS, needs_c
+from support.variants import COMPILED, COMPILED_BACKENDS, in_force, needs_c
 
 import fastact as fa
 from fastact import activations
@@ -300,3 +300,34 @@ def test_resize_during_a_call_raises(compiled):
         x.resize((3, 5))
     caller.join()
     assert x.shape == (3000, 500)
+
+
+# ---- one model in several threads
+
+
+@needs_c
+@pytest.mark.parametrize("variant", [name for name in COMPILED if name.startswith("c-")])
+def test_training_in_several_threads_is_memory_safe(variant):
+    """Threads that train one model get wrong results or an error, and never read outside an array."""
+    model = fa.Sequential(
+        fa.Linear(16, 64, activation="gelu", rng=0), fa.Dropout(0.1, rng=1), fa.Linear(64, 8, rng=2)
+    )
+    failures = []
+
+    def work(rows):
+        x = np.ones((rows, 16), F32)
+        for _ in range(60):
+            try:
+                model.backward(model(x, training=True))
+            except (RuntimeError, ValueError):
+                pass
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(rows,)) for rows in (1, 50, 400, 3)]
+    with in_force(variant):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
