@@ -161,7 +161,7 @@ def test_few_rows_on_weights_that_begin_within_a_line_are_those_of_many(isa, dty
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
 def test_few_rows_of_special_values_are_those_of_many(isa, dtype, rows):
-    """NaN, infinities and denormal numbers, in arrays with strides."""
+    """NaN, infinities and denormal numbers; arrays with strides are copied before the kernels see them."""
     rng = np.random.default_rng(5)
     special = np.array([np.nan, np.inf, -np.inf, np.finfo(dtype).smallest_subnormal, -0.0, 1.0], dtype)
     x = np.where(rng.random((64, 2 * 37)) < 0.02, rng.choice(special, (64, 2 * 37)), 1.5).astype(dtype)[

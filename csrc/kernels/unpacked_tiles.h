@@ -51,7 +51,8 @@ static ALWAYS_INLINE void add_terms(int rows, int64_t n, vec *acc, const real *x
 /* sums [rows][lanes] = x (rows, depth) . w (units, depth) */
 static ALWAYS_INLINE void unpacked_tile(int rows, const struct unpacked *t, const real *x, int64_t units, const real *w,
                                         real *sums) {
-  /* elements before the first whole line, if a line that is read in two parts would leave L1 between them */
+  /* The elements before the first whole line; 0 where units do not share sets of L1.  A line that is read in two parts
+   * would leave L1 between them. */
   const int64_t ahead = t->unit_stride % (SHARED_SETS_BYTES / (int64_t)sizeof(real))
                             ? 0
                             : (int64_t)(-(uintptr_t)w / sizeof(real) % LINE_REALS);
